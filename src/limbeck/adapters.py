@@ -1,0 +1,120 @@
+"""Adapters: trained layers that bring a student tensor to the teacher's shape.
+
+vectors (B, C)          linear
+tokens  (B, L, C)       linear over the last dimension, one L
+maps    (B, C, H, W)    1×1 convolution, then pooled down or interpolated up to the teacher's height and width
+map to vector           averaged over positions, then linear
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.errors import RequestError, unknown
+
+Shape = tuple[int, ...]
+Adapter = str | nn.Module | Callable[[Shape, Shape], nn.Module]
+"""A name of `KINDS`, a module (copied), or a function of the student's and the teacher's shape that makes one."""
+
+
+class Resize(nn.Module):
+    """Bring maps (B, C, H, W) to one height and width: average pooling down, bilinear interpolation up."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.size
+        if x.shape[2] >= height and x.shape[3] >= width:
+            return F.adaptive_avg_pool2d(x, self.size)
+        return F.interpolate(x, self.size, mode="bilinear", align_corners=False)
+
+    def extra_repr(self) -> str:
+        return f"{self.size[0]}×{self.size[1]}"
+
+
+def auto(student: Shape, teacher: Shape) -> nn.Module:
+    """The plainest adapter that fits, nn.Identity where the shapes are equal.
+
+    Args:
+        student: Shape of the student's tensor, batch first.
+        teacher: Shape of the teacher's tensor, batch first.
+
+    Raises:
+        RequestError: No plain layer brings the one to the other.
+    """
+    if student[1:] == teacher[1:]:
+        return nn.Identity()
+    match len(student), len(teacher):
+        case (2, 2):
+            return nn.Linear(student[1], teacher[1])
+        case (3, 3) if student[1] == teacher[1]:
+            return nn.Linear(student[2], teacher[2])
+        case (4, 4):
+            return _convolution(student, teacher, kernel=1, norm=False)
+        case (4, 2):
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(student[1], teacher[1]))
+    raise RequestError(
+        f"no adapter brings student {student} to teacher {teacher}; "
+        "pick taps of one kind (maps, tokens or vectors), or give a module as adapter"
+    )
+
+
+def linear(student: Shape, teacher: Shape) -> nn.Module:
+    """A linear layer over the last dimension, also between equal shapes.
+
+    Raises:
+        RequestError: The shapes differ in more than the last dimension.
+    """
+    if len(student) not in (2, 3) or student[1:-1] != teacher[1:-1]:
+        raise RequestError(f"adapter 'linear' cannot bring student {student} to teacher {teacher}; try 'auto'")
+    return nn.Linear(student[-1], teacher[-1])
+
+
+def _convolution(student: Shape, teacher: Shape, kernel: int, norm: bool) -> nn.Module:
+    if len(student) != 4 or len(teacher) != 4:
+        raise RequestError(f"a convolution adapts maps (B, C, H, W), not student {student} to teacher {teacher}")
+    layers: list[nn.Module] = []
+    if kernel > 1 or norm or student[1] != teacher[1]:
+        layers.append(nn.Conv2d(student[1], teacher[1], kernel, padding=kernel // 2, bias=not norm))
+    if norm:
+        layers.append(nn.BatchNorm2d(teacher[1]))
+    if student[2:] != teacher[2:]:
+        layers.append(Resize((teacher[2], teacher[3])))
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+KINDS: dict[str, Callable[[Shape, Shape], nn.Module]] = {
+    "auto": auto,
+    "linear": linear,
+    "conv1x1": lambda s, t: _convolution(s, t, kernel=1, norm=False),
+    "conv3x3": lambda s, t: _convolution(s, t, kernel=3, norm=False),
+    "conv1x1_bn": lambda s, t: _convolution(s, t, kernel=1, norm=True),
+    "conv3x3_bn": lambda s, t: _convolution(s, t, kernel=3, norm=True),
+}
+
+
+def check(adapter: Adapter | None) -> None:
+    """Raise RequestError for an adapter that is neither a known name, nor a module, nor a function."""
+    if isinstance(adapter, str) and adapter not in KINDS:
+        raise unknown("adapter", adapter, KINDS)
+    if adapter is not None and not isinstance(adapter, str) and not callable(adapter):
+        raise RequestError(f"an adapter is a name, a module or a function of two shapes, not {adapter!r}")
+
+
+def make(adapter: Adapter, student: Shape, teacher: Shape) -> nn.Module:
+    """The adapter's module for these shapes.
+
+    A given module is copied, so that two distillers made from one term never train the same layer.
+    """
+    check(adapter)
+    if isinstance(adapter, str):
+        return KINDS[adapter](student, teacher)
+    if isinstance(adapter, nn.Module):
+        return copy.deepcopy(adapter)
+    return adapter(student, teacher)

@@ -1,0 +1,187 @@
+"""The command line. Heavy imports happen inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.errors import RequestError, RunError
+
+app = typer.Typer(
+    name="limbeck",
+    help="Knowledge distillation: a teacher and a student in, a small plain model out.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data. Default: $LIMBECK_DATA, else a folder in the user's cache."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+]
+
+
+@app.callback()
+def limbeck(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Knowledge distillation: a teacher and a student in, a small plain model out."""
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: the first free of runs/RECIPE, -2, …")] = None,
+    data_root: DataRoot = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the student, its data order and dropout.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of baseline and distilled student.")] = None,
+    set_: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    baseline: Annotated[bool, typer.Option(help="Train the student without the teacher too.")] = True,
+    retrain_teacher: Annotated[bool, typer.Option("--retrain-teacher", help="Do not reuse a kept teacher.")] = False,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
+    strategy: Annotated[str, typer.Option(help="auto, ddp, … as Lightning Fabric names them.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard into the run folder.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Distil a teacher into a student, and say what that gained over the student alone."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.folder import choose
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.read import read
+
+    given = {"seed": seed, "epochs": epochs, "precision": precision}
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    made = read(recipe, overrides)
+    folder = choose(out, made.name, resume)
+    root = data_root or default_root()
+    machine = Machine(accelerator, _devices(devices), strategy, not quiet, _loggers(tensorboard, folder))
+    from limbeck.recipes.run import run as carry_out
+
+    try:
+        result = carry_out(
+            made,
+            root=root,
+            out=folder,
+            resume=resume,
+            baseline=baseline,
+            retrain_teacher=retrain_teacher,
+            machine=machine,
+        )
+    except KeyboardInterrupt:
+        _say_how_to_resume(folder, data_root, baseline)
+        raise
+    show.result(result)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Evaluate a run's student on its test set: loss, top-1, top-5, calibration, agreement with the teacher."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.again import evaluate_run
+
+    show.evaluation(evaluate_run(run, data_root or default_root()))
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name; with two, the teacher's.")],
+    other: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The student's name.")] = None,
+    input: Annotated[str, typer.Option(metavar="CxHxW", help="One sample's shape.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+) -> None:
+    """List a model's taps with shapes and parameters; for a teacher and a student, propose pairs of taps."""
+    from limbeck.cli import show
+    from limbeck.models.inspect import inspect as look
+
+    shape = _shape(input)
+    show.models([look(name, shape, classes) for name in (model, other) if name is not None])
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(metavar="[recipes|losses|models|data]")] = None,
+) -> None:
+    """List the names that a recipe can use."""
+    from limbeck.cli import show
+    from limbeck.cli.names import names
+
+    show.names(names(kind))
+
+
+def main() -> None:
+    """The `limbeck` command: one line for an error; status 2 for a wrong request, 1 for a failed run, 130 on Ctrl-C."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]
+    try:
+        status = typer.main.get_command(app).main(arguments, prog_name="limbeck", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    except Exception as error:
+        if debug:
+            raise
+        status = _report(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    usage = getattr(error, "format_message", None)  # of click's errors, which some typers bring along as their own
+    if usage is not None:
+        message, status = usage(), 2
+    elif isinstance(error, RequestError):
+        message, status = str(error), 2
+    elif isinstance(error, RunError):
+        message, status = str(error), 1
+    else:
+        message, status = f"{type(error).__name__}: {error} (--debug shows where)", 1
+    print(f"limbeck: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+def _say_how_to_resume(folder: Path, data_root: Path | None, baseline: bool) -> None:
+    described = folder / "recipe.yaml"
+    if int(os.environ.get("LOCAL_RANK", "0")) or not described.exists():
+        return
+    options = f"{f' --data-root {data_root}' if data_root else ''}{'' if baseline else ' --no-baseline'}"
+    print(  # noqa: T201
+        f"limbeck: interrupted; go on with: limbeck run {described} --out {folder}{options} --resume",
+        file=sys.stderr,
+    )
+
+
+def _devices(devices: str) -> int | str:
+    return int(devices) if devices.lstrip("-").isdigit() else devices
+
+
+def _loggers(tensorboard: bool, folder: Path) -> list[Any]:
+    if not tensorboard:
+        return []
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    try:
+        return [TensorBoardLogger(root_dir=folder, name="tensorboard", version="")]
+    except ModuleNotFoundError:
+        raise RequestError("--tensorboard needs the extra: pip install 'limbeck[tensorboard]'") from None
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise RequestError(f"--input is a shape such as 3x32x32, not {text!r}")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,67 @@
+"""The names that a recipe can use, without building anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from limbeck.errors import unknown
+
+
+def names(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """For each kind (or one of them) the names with one line on each.
+
+    Raises:
+        RequestError: There is no such kind.
+    """
+    kinds: dict[str, Callable[[], dict[str, str]]] = {
+        "recipes": _recipes,
+        "losses": _losses,
+        "models": _models,
+        "data": _data,
+    }
+    if kind is not None and kind not in kinds:
+        raise unknown("kind of names", kind, kinds)
+    return {name: make() for name, make in kinds.items() if kind in (None, name)}
+
+
+def _recipes() -> dict[str, str]:
+    from importlib.resources import files
+
+    from limbeck.recipes.read import names as recipe_names
+
+    folder = files("limbeck.recipes")
+    first = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0] for name in recipe_names()}
+    return {name: line.removeprefix("# ") for name, line in first.items()}
+
+
+def _losses() -> dict[str, str]:
+    from limbeck import losses
+
+    return {name: _line(getattr(losses, name)) for name in losses.__all__}
+
+
+def _models() -> dict[str, str]:
+    from limbeck import models
+
+    own = {name: _line(getattr(models, name)) for name in models.NETWORKS}
+    return own | {
+        "torchvision:NAME": "Any classification network of torchvision.",
+        "timm:NAME": "Any network of timm (extra: limbeck[timm]).",
+        "package.module:callable": "Your own.",
+    }
+
+
+def _data() -> dict[str, str]:
+    return {
+        "digits": "1,797 handwritten digits, 8×8 grey, 10 classes; part of scikit-learn, no download.",
+        "mnist": "70,000 handwritten digits, 28×28 grey, 10 classes.",
+        "fashion-mnist": "70,000 pieces of clothing, 28×28 grey, 10 classes.",
+        "cifar10": "60,000 photographs, 32×32 RGB, 10 classes.",
+        "cifar100": "60,000 photographs, 32×32 RGB, 100 classes.",
+        "image-folder": "Your own images: train/CLASS/* and test/CLASS/* in the data root.",
+        "package.module:callable": "Your own: returns (train, test), two datasets of (input, label).",
+    }
+
+
+def _line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]

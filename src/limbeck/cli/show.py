@@ -1,0 +1,100 @@
+"""What the commands print on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from limbeck.models.inspect import Inspected
+from limbeck.taps import match
+
+
+def result(result: Mapping[str, Any]) -> None:
+    """The table at the end of a run."""
+    table = _table(f"{result['recipe']} on {result['data']}, seed {result['seed']}, {result['device']}")
+    table.add_column("model")
+    for column in ("parameters", "test accuracy", "epochs", "seconds"):
+        table.add_column(column, justify="right")
+    teachers = result["teacher"] if isinstance(result["teacher"], list) else [result["teacher"]]
+    rows = {f"teacher ({one['source']})": one for one in teachers}
+    if len(teachers) > 1:
+        rows = {f"teacher {n} ({one['source']})": one for n, one in enumerate(teachers)}
+    rows |= {"student alone": result["baseline"]} if "baseline" in result else {}
+    rows["student distilled"] = result["distilled"]
+    for name, row in rows.items():
+        seconds = "–" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        epochs = "–" if row["epochs"] is None else str(row["epochs"])
+        table.add_row(name, f"{row['parameters']:,}", f"{row['test_accuracy']:.4f}", epochs, seconds)
+    console = _console()
+    console.print(table)
+    if "baseline" in result:
+        gain = 100 * (result["distilled"]["test_accuracy"] - result["baseline"]["test_accuracy"])
+        verdict = "no difference" if gain == 0 else f"{gain:+.2f} points"
+        console.print(f"distilled − alone: {verdict} at equal epochs, start and data order (one seed; others differ)")
+    console.print(
+        f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True
+    )
+
+
+def evaluation(figures: Mapping[str, Any]) -> None:
+    """One model's figures."""
+    table = _table("test set")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        if value is not None:
+            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+    _console().print(table)
+
+
+def models(inspected: Sequence[Inspected]) -> None:
+    """Each model's taps, and for two models the pairs that a feature loss could compare."""
+    console = _console()
+    for one in inspected:
+        table = _table(f"{one.name}: {one.parameters:,} parameters, {one.multiply_adds:,} multiply-adds a sample")
+        for column, justify in (
+            ("tap", "left"),
+            ("module", "left"),
+            ("shape", "right"),
+            ("parameters", "right"),
+        ):
+            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for tap in one.taps:
+            table.add_row(tap.name, tap.kind, _shape(tap.shape), f"{tap.parameters:,}")
+        console.print(table)
+    if len(inspected) == 2:
+        teacher, student = inspected
+        table = _table(f"proposed pairs of taps, teacher {teacher.name}, student {student.name}")
+        for column in ("teacher tap", "shape", "student tap", "shape", "adapter"):
+            table.add_column(column, overflow="fold")
+        for t, s in match(teacher.taps, student.taps):
+            table.add_row(t.name, _shape(t.shape), s.name, _shape(s.shape), "none" if t.shape == s.shape else "auto")
+        console.print(table)
+
+
+def names(kinds: Mapping[str, Mapping[str, str]]) -> None:
+    """Names by kind, with one line on each."""
+    for kind, entries in kinds.items():
+        table = Table(title=kind, title_justify="left", box=None, show_header=False, padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name, line in entries.items():
+            table.add_row(name, line)
+        _console().print(table)
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=110)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape[1:]))

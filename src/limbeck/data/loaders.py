@@ -1,0 +1,204 @@
+"""Loaders: from a split to batches whose order is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from limbeck.data.sets import FromDisk, InMemory, Split
+from limbeck.errors import RequestError
+from limbeck.seeds import derive, seeded
+from limbeck.types import Batch
+
+_CHUNK_BYTES = 8 * 2**20
+
+
+class Loader(Protocol):
+    """Batches of one split, epoch by epoch."""
+
+    @property
+    def dataset_size(self) -> int: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+def make_loader(
+    split: Split,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+) -> MemoryLoader | WorkerLoader:
+    """A loader for a split; `batch_size` counts the samples of one step over all processes.
+
+    Raises:
+        RequestError: A batch that is empty, larger than the split with drop_last, or not divisible by the processes.
+    """
+    order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size)
+    if isinstance(split, InMemory):
+        return MemoryLoader(split, order, torch.device(device))
+    return WorkerLoader(split, order, torch.device(device), workers)
+
+
+class Order:
+    """Which samples make which batch: a function of (seed, epoch), shared out over processes.
+
+    Where the last batch does not divide by the number of processes, its last samples are left out.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        if batch_size < 1:
+            raise RequestError(f"batch_size must be 1 or more, not {batch_size}")
+        if batch_size % world_size:
+            raise RequestError(f"batch_size {batch_size} does not divide by {world_size} processes")
+        used = samples // batch_size * batch_size if drop_last else samples
+        self.used = used - used % world_size
+        if not self.used:
+            raise RequestError(f"{samples} samples do not fill one batch of {batch_size}; choose a smaller batch_size")
+        self.samples, self.batch_size, self.shuffle, self.seed = samples, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.used / self.batch_size)
+
+    @property
+    def local_batch_size(self) -> int:
+        return self.batch_size // self.world_size
+
+    def index(self) -> Tensor:
+        """This process's samples in the order of this epoch; every `local_batch_size` of them are a batch."""
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+            index = torch.randperm(self.samples, generator=generator)[: self.used]
+        else:
+            index = torch.arange(self.used)
+        # Batch b of process r is every world_size-th sample of the joined batch b.
+        return index[self.rank :: self.world_size]
+
+
+class MemoryLoader:
+    """Batches of a split that lies in memory, on the training device; uint8 pixels become fp32 in 0–1.
+
+    Several batches are gathered and converted at once and handed out as slices, so that the cost of starting an
+    operation is shared.
+    """
+
+    def __init__(self, split: InMemory, order: Order, device: torch.device) -> None:
+        self.order = order
+        self.inputs, self.targets = split.inputs.to(device), split.targets.to(device)
+        self.device = device
+
+    @property
+    def dataset_size(self) -> int:
+        return self.order.samples
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.starting_at(0)
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """The epoch's batches from number `step` on."""
+        size = self.order.local_batch_size
+        sample_bytes = 4 * max(1, math.prod(self.inputs.shape[1:]))
+        chunk = size * max(1, min(64, _CHUNK_BYTES // (sample_bytes * size)))
+        index = self.order.index()[step * size :].to(self.device)
+        for start in range(0, len(index), chunk):
+            some = index[start : start + chunk]
+            inputs, targets = _pixels(self.inputs[some]), self.targets[some]
+            for i in range(0, len(some), size):
+                yield Batch(inputs[i : i + size], targets[i : i + size], some[i : i + size])
+
+
+class WorkerLoader:
+    """Batches of a split that worker processes read.
+
+    A random transform inside the dataset is seeded by (seed, epoch, index), so the pixels do not depend on the
+    number of workers.
+    """
+
+    def __init__(self, split: FromDisk, order: Order, device: torch.device, workers: int) -> None:
+        self.order = order
+        self.device = device
+        self.workers = workers
+        self.dataset = _Indexed(split, order)
+
+    @property
+    def dataset_size(self) -> int:
+        return self.order.samples
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.starting_at(0)
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """The epoch's batches from number `step` on."""
+        size = self.order.local_batch_size
+        loader = DataLoader(
+            self.dataset,
+            batch_size=size,
+            sampler=self.order.index()[step * size :].tolist(),
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            # Its own generator: the workers' base seed would otherwise be drawn from the one that dropout uses.
+            generator=torch.Generator().manual_seed(0),
+        )
+        view = self.order.epoch if self.dataset.split.random else 0
+        for x, y, i in loader:
+            device = self.device
+            yield Batch(_pixels(x.to(device)), y.to(device), i.to(device), view)
+
+
+class _Indexed(Dataset[tuple[Any, Any, int]]):
+    """(input, label) → (input, label, index), with the global generators seeded for this very sample."""
+
+    def __init__(self, split: FromDisk, order: Order) -> None:
+        self.split = split
+        self.order = order
+
+    def __getitem__(self, i: int) -> tuple[Any, Any, int]:
+        if not self.split.random:
+            return (*self.split.dataset[i], i)
+        with seeded(derive(self.order.seed, "view", self.order.epoch, i)):
+            return (*self.split.dataset[i], i)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+
+def _pixels(inputs: Tensor) -> Tensor:
+    """uint8 pixels 0–255 → fp32 in 0–1; anything else as it is."""
+    return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs

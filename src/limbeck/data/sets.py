@@ -1,0 +1,263 @@
+"""Data sets by name: a training and a test split, in memory as uint8 where they fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from limbeck.errors import RequestError, unknown
+from limbeck.imports import load_object
+from limbeck.seeds import derive
+
+MEMORY_LIMIT = 4 * 2**30
+"""Image folders are decoded into memory up to this many bytes of uint8 pixels."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Samples held as tensors: inputs (N, ...), uint8 for pixels 0–255 or float; targets (N,) int64."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, index: Tensor) -> InMemory:
+        return InMemory(self.inputs[index], self.targets[index])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of every sample and label."""
+        digest = hashlib.blake2b(repr((self.inputs.shape, self.inputs.dtype)).encode(), digest_size=8)
+        for tensor in (self.inputs, self.targets):
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FromDisk:
+    """A map-style dataset of (input, label) that worker processes read; `random` if one index gives varying inputs."""
+
+    dataset: Dataset[Any]
+    targets: Tensor
+    fingerprint: str
+    random: bool = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, index: Tensor) -> FromDisk:
+        chosen = hashlib.blake2b(index.numpy().tobytes(), digest_size=8).hexdigest()
+        part = Subset(self.dataset, index.tolist())
+        return FromDisk(part, self.targets[index], f"{self.fingerprint}-{chosen}", self.random)
+
+
+Split = InMemory | FromDisk
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set for classification.
+
+    Attributes:
+        name: What it is called in results.
+        train: What students and teachers learn from.
+        test: Read once, at the end.
+        classes: Number of classes.
+        input_shape: One sample's shape, (C, H, W) for images.
+        validation: Taken from the training split, for every choice that is made; None without one.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    input_shape: tuple[int, ...]
+    validation: Split | None = None
+
+    def with_validation(self, fraction: float, seed: int = 0) -> DataSet:
+        """Take a stratified part of the training split away for validation.
+
+        Raises:
+            RequestError: The part would leave a split without one sample of each class.
+        """
+        from sklearn.model_selection import train_test_split
+
+        try:
+            kept, taken = train_test_split(
+                np.arange(len(self.train)),
+                test_size=fraction,
+                stratify=self.train.targets.numpy(),
+                random_state=derive(seed, "validation") % 2**32,
+            )
+        except ValueError as error:
+            raise RequestError(
+                f"cannot take {fraction:.0%} of {len(self.train)} samples for validation: {error}"
+            ) from error
+        kept, taken = torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(taken))
+        return replace(self, train=self.train.subset(kept), validation=self.train.subset(taken))
+
+
+def load(name: str, root: Path, *, size: int | None = None) -> DataSet:
+    """Load a data set by name.
+
+    Args:
+        name: One of `NAMES`, or "package.module:callable" that returns a `DataSet` or two datasets of (x, y).
+        root: Folder of the data; torchvision's sets are looked up in it, and downloaded to it when missing.
+        size: Height and width to which the images of an image folder are resized.
+
+    Raises:
+        RequestError: An unknown name; data that is missing and cannot be fetched, or cannot be read.
+    """
+    if ":" in name:
+        return _own(name)
+    if name not in NAMES:
+        raise unknown("data set", name, [*NAMES, "package.module:callable"])
+    if size is not None and name != "image-folder":
+        raise RequestError(f"data.size resizes the images of image-folder; for {name} give the model a size instead")
+    return NAMES[name](root, size)
+
+
+def _digits(root: Path, size: int | None) -> DataSet:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # Ink is counted from 0 to 16 there; 0–255 here, as in every other image.
+    inputs = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    targets = torch.from_numpy(digits.target).long()
+    everything = np.arange(len(targets))
+    train, test = train_test_split(everything, test_size=0.2, stratify=digits.target, random_state=0)
+    whole = InMemory(inputs, targets)
+    return DataSet("digits", whole.subset(torch.from_numpy(train)), whole.subset(torch.from_numpy(test)), 10, (1, 8, 8))
+
+
+def _torchvision(name: str, kind: str) -> Callable[[Path, int | None], DataSet]:
+    def load_set(root: Path, size: int | None) -> DataSet:
+        import torchvision
+
+        maker = getattr(torchvision.datasets, kind)
+        splits = []
+        for train in (True, False):
+            part = _present_or_downloaded(maker, name, root, train)
+            pixels = torch.as_tensor(part.data)
+            pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+            splits.append(InMemory(pixels, torch.as_tensor(part.targets).long()))
+        shape = tuple(splits[0].inputs.shape[1:])
+        return DataSet(name, splits[0], splits[1], len(part.classes), shape)
+
+    return load_set
+
+
+def _present_or_downloaded(maker: Callable[..., Any], name: str, root: Path, train: bool) -> Any:
+    try:
+        return maker(root, train=train, download=False)
+    except Exception as missing:
+        try:
+            return maker(root, train=train, download=True)
+        except Exception as error:
+            raise RequestError(
+                f"cannot read {name} in {root} ({_line(missing)}) nor download it ({_line(error)}); "
+                "name the folder that holds it with --data-root or LIMBECK_DATA"
+            ) from error
+
+
+def _image_folder(root: Path, size: int | None) -> DataSet:
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    steps: list[Any] = [v2.PILToTensor()] if size is None else [v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()]
+    splits: list[Split] = []
+    folders = []
+    for part in ("train", "test"):
+        try:
+            folders.append(ImageFolder(root / part, v2.Compose(steps)))
+        except (OSError, RuntimeError) as error:
+            raise RequestError(
+                f"cannot read the image folder {root / part} ({_line(error)}); give it one folder of images a class"
+            ) from error
+    if folders[0].classes != folders[1].classes:
+        raise RequestError(f"{root}/train and {root}/test have different class folders")
+    try:
+        shape = tuple(folders[0][0][0].shape)
+        fits = sum(map(len, folders)) * int(np.prod(shape)) <= MEMORY_LIMIT
+        for folder in folders:
+            targets = torch.tensor(folder.targets)
+            splits.append(
+                InMemory(_decoded(folder, shape), targets) if fits else FromDisk(folder, targets, _listing(folder))
+            )
+    except OSError as error:
+        raise RequestError(f"cannot read an image in {root}: {_line(error)}") from error
+    return DataSet("image-folder", splits[0], splits[1], len(folders[0].classes), shape)
+
+
+def _decoded(folder: Any, shape: tuple[int, ...]) -> Tensor:
+    images = torch.empty((len(folder), *shape), dtype=torch.uint8)
+    for i in range(len(folder)):
+        image = folder[i][0]
+        if tuple(image.shape) != shape:
+            raise RequestError(
+                f"{folder.imgs[i][0]} has the shape {tuple(image.shape)} and the first image {shape}; "
+                "set data.size to bring all images to one size"
+            )
+        images[i] = image
+    return images
+
+
+def _listing(folder: Any) -> str:
+    lines = [f"{Path(path).relative_to(folder.root)} {Path(path).stat().st_size}" for path, _ in folder.samples]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def _own(name: str) -> DataSet:
+    made = load_object(name, "data set")()
+    if isinstance(made, DataSet):
+        return made
+    if not isinstance(made, Sequence) or len(made) != 2:
+        raise RequestError(f"data set {name} must return a limbeck DataSet or (train, test), not {type(made).__name__}")
+    train, test = (_split(part, f"{name}/{i}") for i, part in enumerate(made))
+    example = train.inputs[0] if isinstance(train, InMemory) else torch.as_tensor(train.dataset[0][0])
+    classes = int(max(train.targets.max(), test.targets.max())) + 1
+    return DataSet(name, train, test, classes, tuple(example.shape))
+
+
+def _split(dataset: Any, name: str) -> Split:
+    if isinstance(dataset, InMemory | FromDisk):
+        return dataset
+    if isinstance(dataset, TensorDataset):
+        return InMemory(dataset.tensors[0], dataset.tensors[1].long())
+    try:
+        count = len(dataset)
+        targets = getattr(dataset, "targets", None)
+        labels = torch.as_tensor([dataset[i][1] for i in range(count)] if targets is None else targets).long()
+    except Exception as error:
+        raise RequestError(
+            f"data set {name} must be map-style: len(d), and d[i] gives (input, label): {error}"
+        ) from error
+    return FromDisk(
+        dataset, labels, hashlib.blake2b(f"{name} {count}".encode(), digest_size=8).hexdigest(), random=True
+    )
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+NAMES: dict[str, Callable[[Path, int | None], DataSet]] = {
+    "digits": _digits,
+    "mnist": _torchvision("mnist", "MNIST"),
+    "fashion-mnist": _torchvision("fashion-mnist", "FashionMNIST"),
+    "cifar10": _torchvision("cifar10", "CIFAR10"),
+    "cifar100": _torchvision("cifar100", "CIFAR100"),
+    "image-folder": _image_folder,
+}
+"""The data sets that a recipe can name."""

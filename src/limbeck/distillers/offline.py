@@ -1,0 +1,159 @@
+"""Offline distillation: a frozen teacher's signal, a student, and a weighted sum of losses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.distillers.scheme import Scheme
+from limbeck.distillers.term import BoundTerm, Term
+from limbeck.errors import RequestError, unknown
+from limbeck.taps import LOGITS, Taps, evaluating
+from limbeck.types import Batch, Signal, Step
+
+TASK = "task"
+
+
+class Distiller(Scheme):
+    """loss = task_weight · task loss(labels) + Σ weight · term(student tensor, teacher tensor).
+
+    Without terms it trains the student alone. Terms with adapters are sized by `prepare`, which `fit` calls;
+    a hand-written loop calls it once, before it makes its optimizer.
+
+    Args:
+        student: The model to ship; it stays as it is, no hooks remain in it.
+        terms: The distillation losses.
+        task_weight: Weight of the task loss; 0 leaves it out, and then no labels are needed.
+        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        inputs: What prepares the student's inputs; None leaves them as they are.
+
+    Raises:
+        RequestError: A student tap that the student does not have.
+
+    >>> from limbeck import losses
+    >>> student = nn.Linear(4, 3)
+    >>> distiller = Distiller(student, [Term(losses.kd, weight=0.9)], task_weight=0.1)
+    >>> batch = Batch(torch.randn(2, 4), torch.tensor([0, 2]), torch.arange(2))
+    >>> sorted(distiller(batch, Signal(torch.randn(2, 3))).parts)
+    ['kd', 'task']
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        terms: Sequence[Term] = (),
+        *,
+        task_weight: float = 1.0,
+        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        inputs: nn.Module | None = None,
+    ) -> None:
+        super().__init__(student, inputs)
+        if not terms and not task_weight:
+            raise RequestError("nothing to learn: task_weight is 0 and there is no term")
+        self.task_weight = task_weight
+        self.task_loss = task_loss
+        self.terms = nn.ModuleDict(_named(terms))
+        self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)])
+        self._teacher_taps = tuple(dict.fromkeys(name for term in terms for name in _flat(term.teacher)))
+
+    @property
+    def teacher_taps(self) -> Sequence[str]:
+        return tuple(name for name in self._teacher_taps if name != LOGITS)
+
+    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+        """One training step's loss.
+
+        Args:
+            batch: The samples.
+            signal: What the teacher says about them; None only without terms.
+
+        Raises:
+            RequestError: A term's adapter was not sized by `prepare`, or the signal lacks what a term reads.
+        """
+        _, student = self._student_taps.run(self.prepared(batch.inputs))
+        logits = student[LOGITS]
+        teacher = self._tensors(signal)
+        parts: dict[str, Tensor] = {}
+        loss = logits.new_zeros(())
+        if self.task_weight:
+            parts[TASK] = self.task_loss(logits, batch.targets)
+            loss = loss + self.task_weight * parts[TASK]
+        for name, term in self._bound():
+            if not term.ready:
+                raise RequestError(
+                    f"term {name} is not sized yet; call prepare(batch, signal) before making the optimizer"
+                )
+            parts[name] = term(student, teacher, batch)
+            loss = loss + term.weight(self.epoch) * parts[name]
+        return Step(loss, logits, {name: part.detach() for name, part in parts.items()})
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+        """Size the adapters by one example, and check every term on it; the student's state is left as it is.
+
+        Raises:
+            RequestError: Student and teacher know different numbers of classes, a tap is missing from the signal,
+                or shapes cannot be brought together.
+        """
+        with evaluating(self):
+            _, student = self._student_taps.run(self.prepared(batch.inputs))
+            teacher = self._tensors(signal)
+            self._check_classes(student[LOGITS], batch.targets, teacher.get(LOGITS))
+            for name, term in self._bound():
+                if not term.ready:
+                    term.build(student, teacher)
+                try:
+                    value = term(student, teacher, batch)
+                except (RequestError, RuntimeError, TypeError, IndexError) as error:
+                    raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {error}") from error
+                if value.dim():
+                    raise RequestError(f"term {name}: its loss gives {tuple(value.shape)} instead of one value")
+
+    def _bound(self) -> list[tuple[str, BoundTerm]]:
+        return list(self.terms.items())  # type: ignore[arg-type]  # a ModuleDict forgets its values' class
+
+    def _tensors(self, signal: Signal | None) -> Mapping[str, Tensor]:
+        if not self._teacher_taps:
+            return {}
+        if signal is None:
+            raise RequestError(f"the terms {', '.join(self.terms)} need a teacher, and none was given")
+        tensors = dict(signal.features)
+        if signal.logits is not None:
+            tensors[LOGITS] = signal.logits
+        for name in self._teacher_taps:
+            if name not in tensors:
+                raise unknown("teacher tap", name, tensors)
+        return tensors
+
+    def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
+        if teacher is not None and teacher.shape[-1] != logits.shape[-1] and self._compares_logits():
+            raise RequestError(
+                f"the teacher knows {teacher.shape[-1]} classes and the student {logits.shape[-1]}; "
+                "build both with the data set's number of classes"
+            )
+        if self.task_weight and not targets.is_floating_point() and int(targets.max()) >= logits.shape[1]:
+            raise RequestError(f"label {int(targets.max())} is out of range: the student has {logits.shape[1]} classes")
+
+    def _compares_logits(self) -> bool:
+        return any(LOGITS in _flat(t.term.student) and LOGITS in _flat(t.term.teacher) for _, t in self._bound())
+
+
+def _named(terms: Sequence[Term]) -> dict[str, BoundTerm]:
+    """The terms by name; where two share one, the student tap tells them apart, and then a number."""
+    counts = Counter(term.name for term in terms)
+    named: dict[str, BoundTerm] = {}
+    for term in terms:
+        name = term.name if counts[term.name] == 1 else f"{term.name}:{'+'.join(_flat(term.student))}"
+        name = name.replace(".", "/")  # a module's name has no dots
+        while name in named or name == TASK:
+            name += "'"
+        named[name] = BoundTerm(term)
+    return named
+
+
+def _flat(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names

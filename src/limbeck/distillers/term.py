@@ -1,0 +1,192 @@
+"""A term: one weighted distillation loss between a student tap and a teacher tap."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from limbeck import adapters
+from limbeck.errors import RequestError, unknown
+from limbeck.taps import LOGITS
+from limbeck.types import Batch
+
+Tapped = Tensor | tuple[Tensor, ...]
+Names = str | tuple[str, ...]
+Weight = float | Callable[[int], float]
+"""A number, or a function of the epoch (from 0) such as `ramp(20)`."""
+
+_FROM_BATCH = ("targets", "index")
+
+
+class Term:
+    """One distillation loss with its weight, the two tensors it compares, and its options.
+
+    Args:
+        loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own; a module with
+            the same call; or a class with `for_shapes(student, teacher, **options)`, built when shapes are known.
+        weight: Factor of the loss in the sum; a number, or a function of the epoch (from 0).
+        student: The student's tap, or a tuple of taps; "logits" is its output.
+        teacher: The teacher's tap, or a tuple of taps.
+        adapter: None, or what brings the student's tensor to the teacher's shape: "auto", another name of
+            `limbeck.adapters.KINDS`, a module, or a function of both shapes. For tuples, one for each pair of taps.
+        name: How metrics call the term; the loss's name by default.
+        **options: Options of the loss, checked here against its signature.
+
+    Raises:
+        RequestError: An option that the loss does not take, an unknown adapter, tuples of unequal length.
+
+    >>> from limbeck import losses
+    >>> Term(losses.kd, weight=0.9, temperature=4.0)
+    Term(kd, weight=0.9, logits → logits, temperature=4.0)
+    >>> Term(losses.kd, temprature=4.0)
+    Traceback (most recent call last):
+    limbeck.errors.RequestError: unknown option of loss kd 'temprature'; did you mean temperature?
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        *,
+        weight: Weight = 1.0,
+        student: Names = LOGITS,
+        teacher: Names = LOGITS,
+        adapter: adapters.Adapter | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.loss = loss
+        self.weight = weight
+        self.student = _names(student)
+        self.teacher = _names(teacher)
+        self.adapter = adapter
+        self.name = name or _name(loss)
+        self.options = options
+        _check_options(loss, options, self.name)
+        adapters.check(adapter)
+        if adapter is not None and len(_tuple(self.student)) != len(_tuple(self.teacher)):
+            raise RequestError(f"term {self.name}: {student} and {teacher} do not pair up, so no adapter can be made")
+
+    def __repr__(self) -> str:
+        parts = [self.name, f"weight={self.weight}", f"{self.student} → {self.teacher}"]
+        parts += [f"adapter={self.adapter!r}"] if self.adapter is not None else []
+        parts += [f"{key}={value!r}" for key, value in self.options.items()]
+        return f"Term({', '.join(parts)})"
+
+
+class BoundTerm(nn.Module):
+    """A term inside a distiller: its trained parts, made once the shapes of its tensors are known."""
+
+    def __init__(self, term: Term) -> None:
+        super().__init__()
+        self.term = term
+        self.ready = False
+        self.adapters = nn.ModuleList()
+        # A module is copied: two distillers made from one term must not share what they train.
+        self.loss: Callable[..., Any] = copy.deepcopy(term.loss) if isinstance(term.loss, nn.Module) else term.loss
+
+    def extra_repr(self) -> str:
+        return repr(self.term)
+
+    def build(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
+        """Size the adapters and a loss with state by one example of its tensors."""
+        s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
+        device = _tuple(s)[0].device
+        try:
+            if self.term.adapter is not None:
+                for a, b in zip(_tuple(s), _tuple(t), strict=True):
+                    self.adapters.append(adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape)))
+            self.adapters.to(device)
+            if isinstance(self.term.loss, type):
+                build = getattr(self.term.loss, "for_shapes")  # noqa: B009 - part of the contract, in no common class
+                loss: nn.Module = build(_shapes(self._adapt(s)), _shapes(t), **self.term.options)
+                self.loss = loss.to(device)
+        except (RequestError, RuntimeError) as error:
+            raise RequestError(f"term {self.term.name} ({self.term.student} → {self.term.teacher}): {error}") from error
+        self.ready = True
+
+    def forward(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The term's loss, averaged over the batch, without its weight."""
+        s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
+        options = {} if isinstance(self.term.loss, type) else dict(self.term.options)
+        for field in _FROM_BATCH:
+            if field in _keywords(self.loss):
+                options[field] = getattr(batch, field)
+        loss: Tensor = self.loss(self._adapt(s), t, **options)
+        return loss.mean()
+
+    def weight(self, epoch: int) -> float:
+        """The weight in this epoch."""
+        weight = self.term.weight
+        return weight(epoch) if callable(weight) else weight
+
+    def _adapt(self, student: Tapped) -> Tapped:
+        if not len(self.adapters):
+            return student
+        adapted = tuple(adapt(x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
+        return adapted if isinstance(student, tuple) else adapted[0]
+
+
+def ramp(epochs: int, weight: float = 1.0) -> Callable[[int], float]:
+    """A weight that grows linearly from weight/epochs in the first epoch to `weight` in epoch `epochs`, and stays.
+
+    >>> [ramp(4, 8.0)(epoch) for epoch in range(6)]
+    [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+    """
+    return lambda epoch: weight * min((epoch + 1) / epochs, 1.0)
+
+
+def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: str) -> None:
+    if not callable(loss):
+        raise RequestError(f"a loss is a function, a module or a class with for_shapes, not {loss!r}")
+    if isinstance(loss, type) and not hasattr(loss, "for_shapes"):
+        raise RequestError(f"class {name} has no for_shapes(student, teacher, **options); give a module made from it")
+    maker = getattr(loss, "for_shapes", loss) if isinstance(loss, type) else loss
+    if isinstance(loss, type) and _takes_any(maker):
+        maker = loss
+    if _takes_any(maker):
+        return
+    valid = _keywords(maker) - set(_FROM_BATCH)
+    for option in options:
+        if option not in valid:
+            raise unknown(f"option of loss {name}", option, valid)
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+_SIGNATURES: dict[Any, frozenset[str]] = {}
+
+
+def _keywords(function: Callable[..., Any]) -> frozenset[str]:
+    """The keyword options of a loss: what follows its two tensors."""
+    target = function.forward if isinstance(function, nn.Module) else function
+    key = getattr(target, "__func__", target)
+    if key not in _SIGNATURES:
+        parameters = list(inspect.signature(target).parameters.values())
+        _SIGNATURES[key] = frozenset(p.name for p in parameters[2:] if p.kind is not p.VAR_KEYWORD)
+    return _SIGNATURES[key]
+
+
+def _name(loss: Any) -> str:
+    return str(getattr(loss, "__name__", type(loss).__name__))
+
+
+def _names(names: Names | list[str]) -> Names:
+    return tuple(names) if isinstance(names, list) else names
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _pick(tensors: Mapping[str, Tensor], names: Names) -> Tapped:
+    return tensors[names] if isinstance(names, str) else tuple(tensors[name] for name in names)
+
+
+def _shapes(value: Tapped) -> Any:
+    return tuple(tuple(x.shape) for x in value) if isinstance(value, tuple) else tuple(value.shape)

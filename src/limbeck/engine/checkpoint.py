@@ -1,0 +1,218 @@
+"""Checkpoints: all that a killed run needs to go on to the same student. The teacher is in none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+from torch import nn
+from torch.optim import Optimizer
+
+import limbeck
+from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
+from limbeck.errors import RequestError, RunError
+from limbeck.models import parameter_count
+
+FORMAT = 1
+
+
+@dataclass
+class Progressed:
+    """How far a training has come.
+
+    Attributes:
+        epoch: Finished epochs.
+        step: Finished batches of the epoch after them.
+        rows: The numbers of those batches.
+        seconds: Time spent training.
+        rng: State of torch's generators (CPU, then each GPU) after those batches; empty between epochs.
+        best: The best validation accuracy so far; None without validation.
+        records: What was written for each finished epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    rows: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+    rng: list[torch.Tensor] = field(default_factory=list)
+    best: float | None = None
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def finish_epoch(self, record: dict[str, Any]) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.step, self.rows, self.rng = self.epoch + 1, 0, [], []
+        self.records.append(record)
+
+
+class Checkpoint:
+    """Writes and reads `checkpoints/last.pt` of a run folder, its metrics and its best student.
+
+    Args:
+        out: The run folder; None writes nothing.
+        phase: What is being trained; a checkpoint of another phase does not count.
+        settings: What must be the same for a run to go on, such as its seed and steps an epoch.
+        fabric: Only its first process writes.
+        scheme: The student and what is trained beside it, not wrapped.
+        optimizer: Its optimizer.
+    """
+
+    def __init__(
+        self,
+        out: Path | None,
+        phase: str,
+        settings: Mapping[str, Any],
+        fabric: Fabric,
+        scheme: nn.Module,
+        optimizer: Optimizer,
+    ) -> None:
+        self.out, self.phase, self.settings = out, phase, dict(settings)
+        self.fabric, self.scheme, self.optimizer = fabric, scheme, optimizer
+        self._best: dict[str, torch.Tensor] | None = None
+
+    @property
+    def writes(self) -> bool:
+        return self.out is not None and self.fabric.is_global_zero
+
+    def save(self, state: Progressed) -> None:
+        """Write last.pt.
+
+        Raises:
+            RunError: A weight is not finite (the last good checkpoint stays), or the disk refuses.
+        """
+        for name, value in self.scheme.named_parameters():
+            if not torch.isfinite(value).all():
+                raise RunError(
+                    f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
+                )
+        if not self.writes or self.out is None:
+            return
+        content = {
+            "format": FORMAT,
+            "phase": self.phase,
+            "settings": self.settings,
+            "state": asdict(state),
+            "scheme": self.scheme.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+        write_torch(self.out / "checkpoints" / "last.pt", content)
+
+    def load(self) -> Progressed:
+        """Read last.pt back into scheme and optimizer; a fresh state where there is none of this phase.
+
+        Raises:
+            RequestError: It is damaged, or belongs to a run with other settings.
+        """
+        path = self.out / "checkpoints" / "last.pt" if self.out else None
+        if path is None or not path.exists():
+            return Progressed()
+        content = read_checkpoint(path)
+        if content["phase"] != self.phase:
+            return Progressed()
+        for name, value in self.settings.items():
+            if content["settings"].get(name) != value:
+                raise RequestError(
+                    f"{path} was made with {name} {content['settings'].get(name)}, and this run has {value}"
+                )
+        try:
+            self.scheme.load_state_dict(content["scheme"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RequestError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from error
+        self.fabric.strategy.precision.load_state_dict(content["precision"])
+        return Progressed(**content["state"])
+
+    def restart_metrics(self, state: Progressed) -> None:
+        """Make metrics.jsonl end with this phase's finished epochs: a killed run may have written one more."""
+        if not self.writes or self.out is None:
+            return
+        path = self.out / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        others = [line for line in lines if _phase(line) not in (None, self.phase)]
+        write_text(path, "".join(f"{line}\n" for line in [*others, *map(json.dumps, state.records)]))
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        if self.writes and self.out is not None:
+            append_line(self.out / "metrics.jsonl", json.dumps(record))
+
+    def save_best(self, student: nn.Module) -> None:
+        """Keep this student as the best one so far."""
+        self._best = {name: value.detach().cpu().clone() for name, value in student.state_dict().items()}
+        if self.writes and self.out is not None:
+            write_safetensors(self.out / "checkpoints" / f"best-{self.phase}.safetensors", self._best)
+
+    def load_best(self, student: nn.Module) -> None:
+        """Bring the best student back."""
+        if self._best is None and self.out is not None:
+            self._best = load_file(self.out / "checkpoints" / f"best-{self.phase}.safetensors")
+        if self._best is not None:
+            student.load_state_dict(self._best)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, read with weights_only=True.
+
+    Raises:
+        RequestError: It is damaged, or no checkpoint of limbeck's.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise RequestError(f"checkpoint {path} has format {content['format']}; this limbeck reads {FORMAT}")
+    except RequestError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"checkpoint {path} is damaged ({reason}); delete it to begin again") from error
+    return dict(content)
+
+
+def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str, Any]) -> Path:
+    """Write a plain model: NAME.safetensors with its state dict, NAME.json with what one must know to load it.
+
+    Args:
+        folder: Where they go.
+        name: "student" for the model to ship.
+        student: The model, free of anything of limbeck's.
+        about: What else belongs into the JSON file: how the model is built, its input, its classes.
+    """
+    tensors = student.state_dict()
+    path = folder / f"{name}.safetensors"
+    write_safetensors(path, tensors)
+    description = {
+        "limbeck": limbeck.__version__,
+        **about,
+        "parameters": parameter_count(student),
+        "architecture": repr(student),
+        "tensors": {
+            key: [str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in tensors.items()
+        },
+    }
+    write_json(folder / f"{name}.json", description)
+    return path
+
+
+def random_state() -> list[torch.Tensor]:
+    """The state of torch's generators: CPU, then each GPU."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def restore_random_state(states: list[torch.Tensor]) -> None:
+    """Put torch's generators back to what `random_state` gave."""
+    torch.set_rng_state(states[0])
+    if torch.cuda.is_available() and len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def _phase(line: str) -> str | None:
+    try:
+        return str(json.loads(line)["phase"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None

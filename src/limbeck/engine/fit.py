@@ -1,0 +1,274 @@
+"""The training loop: the only one in limbeck, for teachers, baselines and every way of distilling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from limbeck.distillers import Scheme
+from limbeck.engine.checkpoint import Checkpoint, Progressed, random_state, restore_random_state, save_student
+from limbeck.engine.devices import make_fabric
+from limbeck.engine.evaluate import evaluate
+from limbeck.engine.meter import Meter
+from limbeck.engine.optim import MakeOptimizer, Schedule
+from limbeck.engine.progress import Progress
+from limbeck.engine.source import Source, windows
+from limbeck.errors import RequestError, unknown
+from limbeck.seeds import derive, seed_everything, seeded
+from limbeck.taps import evaluating
+from limbeck.teachers import ModuleTeacher, Teacher
+from limbeck.types import Batch
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training leaves.
+
+    Attributes:
+        student: The plain trained model.
+        metrics: A record an epoch: epoch (from 1), loss, accuracy, each part, learning rate, seconds, validation.
+        seconds: Time spent training, over all resumed parts.
+        out: The run folder, or None.
+    """
+
+    student: nn.Module
+    metrics: Sequence[Mapping[str, Any]]
+    seconds: float
+    out: Path | None
+
+
+def fit(
+    distiller: Scheme,
+    train: Iterable[Any],
+    *,
+    epochs: int,
+    optimizer: MakeOptimizer | Optimizer,
+    teacher: Teacher | nn.Module | None = None,
+    val: Iterable[Any] | None = None,
+    schedule: Schedule | None = None,
+    accumulate: int = 1,
+    clip: float | None = None,
+    keep: str = "last",
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    strategy: str = "auto",
+    fabric: Fabric | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_steps: int | None = None,
+    phase: str = "student",
+    about: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    loggers: Sequence[Logger] = (),
+) -> Run:
+    """Train a student by any scheme.
+
+    Args:
+        distiller: The student with its losses, such as `Distiller(student, terms)`.
+        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets).
+        epochs: How often to go through it.
+        optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
+            already holds every parameter of the distiller, adapters included.
+        teacher: The trained model, or any `Teacher`; None for schemes without one.
+        val: Held-out batches, evaluated after each epoch.
+        schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`).
+        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
+        clip: Largest norm of the gradient.
+        keep: "last", or "best" for the student with the highest validation accuracy.
+        precision: "32-true", "bf16-mixed" or "16-mixed"; losses compute in fp32 in any case.
+        accelerator, devices, strategy: As Lightning Fabric takes them.
+        fabric: A launched Fabric to use instead of those four.
+        out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
+        resume: Go on from the folder's last checkpoint, if it has one of this phase.
+        checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
+        phase: Name of this training in metrics, and of the model's files in `out`.
+        about: What to add to the student's JSON file.
+        seed: What order and dropout are functions of.
+        progress: Show a bar, or a line an epoch.
+        loggers: Lightning loggers, such as TensorBoardLogger, that get each epoch's record.
+
+    Returns:
+        The plain student, in eval mode, with the run's metrics.
+
+    Raises:
+        RequestError: Something does not fit; found before the first step.
+        RunError: The training failed: a loss that is not finite, a full disk.
+    """
+    check(epochs=epochs, accumulate=accumulate, keep=keep, validates=val is not None)
+    fabric = fabric or make_fabric(precision, accelerator, devices, strategy)
+    source = Source(_shared_out(train, fabric), fabric.device)
+    guide = ModuleTeacher(teacher, distiller.teacher_taps) if isinstance(teacher, nn.Module) else teacher
+    distiller.to(fabric.device)
+    with seeded(derive(seed, "adapters")):
+        example = source.first().first(2)
+        distiller.prepare(example, guide(example) if guide else None)
+    optimizer = _optimizer(optimizer, distiller)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    folder = Path(out) if out else None
+    settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
+    checkpoint = Checkpoint(folder, phase, settings, fabric, distiller, optimizer)
+    model, wrapped = fabric.setup(distiller, optimizer)
+    state = checkpoint.load() if resume else Progressed()
+    checkpoint.restart_metrics(state)
+    distiller.train()
+    with Progress(phase, epochs, len(source), progress and fabric.is_global_zero) as display:
+        loop = _Loop(
+            fabric, distiller, model, wrapped, source, guide, checkpoint, display,
+            schedule, rates, accumulate, clip, checkpoint_steps, seed,
+        )  # fmt: skip
+        while state.epoch < epochs:
+            record = loop.epoch(state)
+            if val is not None:
+                record |= _validate(distiller, val, fabric)
+                if keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
+                    state.best = record["val_accuracy"]
+                    checkpoint.save_best(distiller.student)
+            state.finish_epoch(record)
+            checkpoint.save(state)
+            checkpoint.record(record)
+            display.epoch(record)
+            for logger in loggers:
+                logger.log_metrics(_scalars(record), state.epoch)
+    fabric.barrier()
+    if keep == "best":
+        checkpoint.load_best(distiller.student)
+    student = distiller.student.eval()
+    if folder and checkpoint.writes:
+        save_student(folder, phase, student, about or {})
+    return Run(student, state.records, state.seconds, folder)
+
+
+@dataclass
+class _Loop:
+    """One training, with everything that its epochs share."""
+
+    fabric: Fabric
+    distiller: Scheme
+    model: Any
+    optimizer: Optimizer
+    source: Source
+    teacher: Teacher | None
+    checkpoint: Checkpoint
+    display: Progress
+    schedule: Schedule | None
+    rates: Sequence[float]
+    accumulate: int
+    clip: float | None
+    checkpoint_steps: int | None
+    seed: int
+
+    def epoch(self, state: Progressed) -> dict[str, Any]:
+        """Train through the data once, from where `state` stands; the epoch's record."""
+        began = time.perf_counter() - state.seconds
+        meter = Meter(self.checkpoint.phase, state.epoch, state.rows)
+        self.distiller.at(state.epoch)
+        for window in windows(self._batches(state), self.accumulate):
+            self._set_rates(state)
+            self._update(window, meter)
+            state.step += len(window)
+            if self.display.due():
+                self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
+            if self._saves_at(state.step, len(window)):
+                meter.look()
+                state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
+                self.checkpoint.save(state)
+        state.seconds = time.perf_counter() - began
+        means = meter.means(self._over_processes(meter.sums()))
+        rate = self.optimizer.param_groups[0]["lr"]
+        numbers = {"epoch": state.epoch + 1, **means, "lr": rate, "seconds": round(state.seconds, 3)}
+        return {"phase": self.checkpoint.phase, **numbers}
+
+    def _over_processes(self, sums: list[float]) -> list[float]:
+        wide = torch.float32 if self.fabric.device.type == "mps" else torch.float64
+        total = self.fabric.all_reduce(torch.tensor(sums, dtype=wide, device=self.fabric.device), reduce_op="sum")
+        return torch.as_tensor(total).tolist()
+
+    def _update(self, window: Sequence[Batch], meter: Meter) -> None:
+        """One step of the optimizer on the mean loss over all samples of the window."""
+        samples = sum(batch.size for batch in window)
+        for number, batch in enumerate(window, start=1):
+            signal = self.teacher(batch) if self.teacher else None
+            with self.fabric.no_backward_sync(self.model, enabled=number < len(window)):
+                step = self.model(batch, signal)
+                self.fabric.backward(step.loss * (batch.size / samples))
+            meter.add(step, batch)
+        if self.clip is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _batches(self, state: Progressed) -> Iterator[Batch]:
+        seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))
+        self.source.set_epoch(state.epoch)
+        batches = self.source.starting_at(state.step)
+        if state.rng:
+            restore_random_state(state.rng)
+        return batches
+
+    def _set_rates(self, state: Progressed) -> None:
+        if self.schedule is not None:
+            factor = self.schedule(state.epoch + state.step / len(self.source))
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _saves_at(self, step: int, taken: int) -> bool:
+        every = self.checkpoint_steps
+        return every is not None and step // every > (step - taken) // every and step < len(self.source)
+
+
+def check(*, epochs: int, accumulate: int, keep: str, validates: bool) -> None:
+    """Raise RequestError for numbers and choices that no training can start with."""
+    if epochs < 1 or accumulate < 1:
+        raise RequestError(f"epochs and accumulate must be 1 or more, not {epochs} and {accumulate}")
+    if keep not in ("last", "best"):
+        raise unknown("value of keep", keep, ("last", "best"))
+    if keep == "best" and not validates:
+        raise RequestError(
+            "keep 'best' chooses by validation accuracy: give validation data (data.validation in a recipe)"
+        )
+
+
+def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:
+    """The loader, each process reading its own part; limbeck's loaders are made for their process already."""
+    if fabric.world_size > 1 and isinstance(train, DataLoader):
+        shared: Iterable[Any] = fabric.setup_dataloaders(train, move_to_device=False)
+        return shared
+    return train
+
+
+def _optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer:
+    trained = [p for p in distiller.parameters() if p.requires_grad]
+    if not trained:
+        raise RequestError("nothing to train: no parameter of the student requires a gradient")
+    if not isinstance(given, Optimizer):
+        return given(trained)
+    held = {id(p) for group in given.param_groups for p in group["params"]}
+    left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
+    if left_out:
+        raise RequestError(
+            f"the optimizer does not hold {', '.join(left_out[:4])}; give a function of the parameters instead, "
+            "such as partial(torch.optim.Adam, lr=1e-3)"
+        )
+    return given
+
+
+def _validate(distiller: Scheme, val: Iterable[Any], fabric: Fabric) -> dict[str, float]:
+    with evaluating(distiller):
+        figures = evaluate(distiller.predict, val, device=fabric.device)
+    return {"val_loss": figures.loss, "val_accuracy": figures.top1}
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{record['phase']}/{name}": value for name, value in record.items() if name not in ("phase", "epoch")}

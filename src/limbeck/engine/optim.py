@@ -1,0 +1,122 @@
+"""Optimizers and learning-rate schedules by name.
+
+A schedule is a pure function from time, in epochs, to a factor of the learning rate; nothing of it needs saving.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from limbeck.errors import RequestError, unknown
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+Schedule = Callable[[float], float]
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
+    """A function that makes the named optimizer for some parameters, fused where the device allows it.
+
+    Args:
+        name: One of `OPTIMIZERS`.
+        lr: Learning rate > 0.
+        **options: The torch optimizer's own options, such as momentum, weight_decay or betas.
+
+    Raises:
+        RequestError: An unknown name or option, or a value that the optimizer refuses.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    kind: Callable[..., Optimizer] = OPTIMIZERS[name]
+    valid = inspect.signature(kind).parameters.keys() - {"params", "lr"}
+    for option in options:
+        if option not in valid:
+            raise unknown(f"option of optimizer {name}", option, valid)
+
+    def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        parameters = list(parameters)
+        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+        chosen = {"lr": lr, **({"fused": fused} if "foreach" not in options else {}), **options}
+        return kind(parameters, **chosen)
+
+    try:
+        make([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"optimizer {name}: {error}") from error
+    return make
+
+
+def constant() -> Schedule:
+    """The learning rate as it is."""
+    return lambda time: 1.0
+
+
+def step(milestones: Sequence[float], factor: float = 0.1) -> Schedule:
+    """Multiply by `factor` at each milestone.
+
+    Args:
+        milestones: Times in epochs.
+        factor: What the rate is multiplied by.
+
+    >>> [round(step([2, 3])(time), 4) for time in (0, 1.9, 2, 3)]
+    [1.0, 1.0, 0.1, 0.01]
+    """
+    return lambda time: factor ** sum(time >= milestone for milestone in milestones)
+
+
+def cosine(epochs: float, floor: float = 0.0) -> Schedule:
+    """Half a cosine from 1 down to `floor`.
+
+    Args:
+        epochs: The time at which the floor is reached.
+        floor: The last factor, 0–1.
+
+    Source: Loshchilov, Hutter: SGDR, ICLR 2017, arXiv:1608.03983.
+    """
+    return lambda time: floor + (1 - floor) * (1 + math.cos(math.pi * min(time / epochs, 1.0))) / 2
+
+
+def warmup(epochs: float, then: Schedule) -> Schedule:
+    """Grow linearly from 0 in the first `epochs`; after that follow `then`, whose time runs from the start."""
+    return lambda time: then(time) * min(1.0, time / epochs) if epochs else then(time)
+
+
+SCHEDULES = ("constant", "cosine", "step")
+
+
+def schedule(name: str, epochs: float, *, warmup_epochs: float = 0.0, **options: Any) -> Schedule:
+    """A schedule by name, over a run of `epochs`.
+
+    Args:
+        name: One of `SCHEDULES`.
+        epochs: Length of the run.
+        warmup_epochs: Length of a linear warm-up before it.
+        **options: `milestones` and `factor` of step, `floor` of cosine.
+
+    Raises:
+        RequestError: An unknown name or option.
+    """
+    makers: dict[str, Callable[..., Schedule]] = {"constant": constant, "cosine": cosine, "step": step}
+    if name not in makers:
+        raise unknown("schedule", name, makers)
+    valid = inspect.signature(makers[name]).parameters.keys() - {"epochs"}
+    for option in options:
+        if option not in valid:
+            raise unknown(f"option of schedule {name}", option, [*valid, "warmup_epochs"])
+    try:
+        chosen = makers[name](epochs, **options) if name == "cosine" else makers[name](**options)
+    except TypeError as error:
+        raise RequestError(f"schedule {name}: {error}") from error
+    return warmup(warmup_epochs, chosen)

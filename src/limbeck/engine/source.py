@@ -1,0 +1,80 @@
+"""Whatever a user trains from, as a stream of batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+
+from limbeck.errors import RequestError
+from limbeck.types import Batch
+
+_REFUSED = "a loader must give limbeck batches, or pairs (inputs, targets) as a DataLoader does; this one gives {}"
+
+
+class Source:
+    """Batches on `device` from a limbeck loader, an ordinary DataLoader, or any iterable of (inputs, targets)."""
+
+    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
+        self.loader = loader
+        self.device = device
+
+    def __len__(self) -> int:
+        try:
+            return len(self.loader)  # type: ignore[arg-type]
+        except TypeError:
+            raise RequestError("the loader must have a length: len(loader) is its number of batches") from None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the loader, and its sampler, which epoch (from 0) begins."""
+        for part in (self.loader, getattr(self.loader, "sampler", None)):
+            tell = getattr(part, "set_epoch", None)
+            if tell is not None:
+                tell(epoch)
+
+    def starting_at(self, step: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from number `step` on."""
+        direct = getattr(self.loader, "starting_at", None)
+        items = direct(step) if direct else iter(self.loader)
+        for _ in range(0 if direct else step):
+            next(items)
+        return (as_batch(item).to(self.device) for item in items)
+
+    def first(self) -> Batch:
+        """The first batch, as an example.
+
+        Raises:
+            RequestError: There is none.
+        """
+        batch = next(self.starting_at(), None)
+        if batch is None:
+            raise RequestError("the loader gives no batch at all")
+        return batch
+
+
+def as_batch(item: Any) -> Batch:
+    """A Batch from what a loader gives; the index is -1, unknown, where an ordinary loader gives none.
+
+    Raises:
+        RequestError: It is neither a Batch nor a pair (inputs, targets).
+    """
+    if isinstance(item, Batch):
+        return item
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise RequestError(_REFUSED.format(f"{type(item).__name__}{_length(item)}"))
+    inputs, targets = item
+    if not isinstance(inputs, torch.Tensor | Mapping) or not isinstance(targets, torch.Tensor):
+        raise RequestError(_REFUSED.format(f"({type(inputs).__name__}, {type(targets).__name__})"))
+    return Batch(inputs, targets, torch.full((len(targets),), -1))
+
+
+def windows(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Groups of `size` batches, the last one possibly shorter."""
+    while window := list(islice(batches, size)):
+        yield window
+
+
+def _length(item: Any) -> str:
+    return f" of {len(item)}" if isinstance(item, tuple | list) else ""

@@ -1,0 +1,33 @@
+"""Objects of the user's own, named as "package.module:name" in a recipe or on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from limbeck.errors import RequestError, unknown
+
+
+def load_object(name: str, kind: str) -> Any:
+    """Import "package.module:name"; the current folder is searched too.
+
+    Args:
+        name: Module path and object name with a colon between.
+        kind: What it should be, for the error.
+
+    Raises:
+        RequestError: The module cannot be imported, or has no such name.
+    """
+    module_path, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_path)
+    except Exception as error:
+        raise RequestError(f"{kind} {name!r}: cannot import {module_path!r}: {error}") from error
+    if not hasattr(module, attribute):
+        raise unknown(f"name in {module_path}", attribute, [n for n in vars(module) if not n.startswith("_")])
+    return getattr(module, attribute)

@@ -1,0 +1,87 @@
+"""From a model's name to a model: limbeck's own, torchvision's, timm's, or yours."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from limbeck import models
+from limbeck.errors import RequestError, unknown
+from limbeck.imports import load_object
+
+
+def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
+    """Build a model by name.
+
+    Args:
+        name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", or
+            "package.module:callable"; the callable is given `input_shape` and `classes` (or `num_classes`) where it
+            takes them.
+        input_shape: One sample's shape, without the batch.
+        classes: Number of logits; None keeps the builder's own number.
+        **options: The builder's own options.
+
+    Raises:
+        RequestError: An unknown name or option, a package that is not installed, or a builder that fails.
+    """
+    source, _, rest = name.partition(":")
+    if not rest:
+        return _call(name, _own(name), {"input_shape": input_shape, "classes": classes or 10}, options)
+    if source == "torchvision":
+        return _torchvision(rest, classes, options)
+    if source == "timm":
+        return _timm(rest, input_shape, classes, options)
+    builder = load_object(name, "model")
+    offered = {"input_shape": input_shape, "classes": classes, "num_classes": classes}
+    taken = inspect.signature(builder).parameters
+    given = {key: value for key, value in offered.items() if key in taken and value is not None}
+    return _call(name, builder, given, options)
+
+
+def _own(name: str) -> Callable[..., nn.Module]:
+    if name not in models.NETWORKS:
+        known = [*models.NETWORKS, "torchvision:NAME", "timm:NAME", "package.module:callable"]
+        raise unknown("model", name, known)
+    builder: Callable[..., nn.Module] = getattr(models, name)
+    return builder
+
+
+def _torchvision(name: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
+    import torchvision
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
+    given = {} if classes is None else {"num_classes": classes}
+    return _call(f"torchvision:{name}", torchvision.models.get_model_builder(name), given, options)
+
+
+def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options: dict[str, Any]) -> nn.Module:
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError:
+        raise RequestError("timm: models need the extra: pip install 'limbeck[timm]'") from None
+    if not timm.is_model(name.split(".")[0]):
+        raise unknown("timm model", name, timm.list_models())
+    given: dict[str, Any] = {"model_name": name, "in_chans": input_shape[0]}
+    given |= {} if classes is None else {"num_classes": classes}
+    return _call(f"timm:{name}", timm.create_model, given, options)
+
+
+def _call(name: str, builder: Callable[..., Any], given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    parameters = inspect.signature(builder).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                raise unknown(f"option of model {name}", option, parameters.keys() - {"input_shape", "classes"})
+    try:
+        model = builder(**given, **options)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"model {name} cannot be built: {reason}") from error
+    if not isinstance(model, nn.Module):
+        raise RequestError(f"model {name} gave {type(model).__name__} instead of a torch.nn.Module")
+    return model

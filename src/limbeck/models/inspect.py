@@ -1,0 +1,38 @@
+"""A model seen from outside: its taps, parameters and multiply-adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from limbeck.errors import RequestError
+from limbeck.models.build import build
+from limbeck.models.measure import multiply_adds, parameter_count
+from limbeck.taps import TapInfo, trace
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What `inspect` found: the model's name, its taps in running order, parameters, multiply-adds a sample."""
+
+    name: str
+    taps: list[TapInfo]
+    parameters: int
+    multiply_adds: int
+
+
+def inspect(name: str, input_shape: tuple[int, ...], classes: int) -> Inspected:
+    """Build a model by name and run it once.
+
+    Raises:
+        RequestError: An unknown name, or a model that cannot read this shape.
+    """
+    model = build(name, input_shape=input_shape, classes=classes)
+    example = torch.zeros(1, *input_shape)
+    try:
+        taps = trace(model, example)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"model {name} cannot read an input of shape {input_shape}: {reason}") from error
+    return Inspected(name, taps, parameter_count(model), multiply_adds(model, example))

@@ -1,0 +1,28 @@
+"""The size of a model: parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from limbeck.taps import call, evaluating
+from limbeck.types import Inputs
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The number of parameters, shared ones counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(model: nn.Module, inputs: Inputs) -> int:
+    """Multiply-adds of one sample's forward pass: matrix products, convolutions and attention.
+
+    Args:
+        model: Its mode and statistics are left as they are.
+        inputs: An example batch of exactly one sample.
+    """
+    with evaluating(model), FlopCounterMode(display=False) as counter:
+        call(model, inputs)
+    return int(counter.get_total_flops()) // 2

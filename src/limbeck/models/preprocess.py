@@ -1,0 +1,64 @@
+"""What a model expects of its input: size, mean and standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.errors import RequestError
+
+
+class Preprocess(nn.Module):
+    """Resize images to one size, then (x − mean) / std by channel; so that each model gets pixels as it knows them.
+
+    A grey image becomes as many channels as `mean` has.
+
+    Args:
+        mean: One value a channel, on the scale 0–1; None subtracts nothing.
+        std: One value > 0 a channel; None divides by nothing.
+        size: Height and width in pixels, or one number for both; None leaves the size.
+
+    Raises:
+        RequestError: mean and std of different lengths, a std or a size that is not positive.
+
+    >>> Preprocess(mean=[0.5], std=[0.5], size=4)(torch.ones(2, 1, 8, 8)).shape
+    torch.Size([2, 1, 4, 4])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        mean = list(mean) if mean is not None else [0.0] * len(std or [1])
+        std = list(std) if std is not None else [1.0] * len(mean)
+        self.size = (size, size) if isinstance(size, int) else size
+        if len(mean) != len(std):
+            raise RequestError(f"mean has {len(mean)} values and std {len(std)}; give one a channel for both")
+        if min(std) <= 0 or (self.size is not None and min(self.size) <= 0):
+            raise RequestError(f"std and size must be positive: std {std}, size {size}")
+        # Not persistent: what a model expects is configuration, and no part of its weights.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) on the scale 0–1 → the same, resized and normalised."""
+        if self.size is not None and x.shape[-2:] != self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)
+        return (x - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}, size={self.size}"
+
+
+def preprocess(mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None) -> Preprocess | None:
+    """A Preprocess, or None where there is nothing to do."""
+    return None if mean is None and std is None and size is None else Preprocess(mean, std, size)

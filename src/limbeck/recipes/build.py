@@ -1,0 +1,116 @@
+"""From a recipe's names to objects; the only place that does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck import losses
+from limbeck.data import DataSet, load
+from limbeck.distillers import Distiller, Term, ramp
+from limbeck.engine import optim
+from limbeck.errors import RequestError, unknown
+from limbeck.imports import load_object
+from limbeck.models import Preprocess, preprocess
+from limbeck.models.build import build
+from limbeck.recipes import schema
+from limbeck.seeds import derive, seeded
+
+
+def data(spec: schema.Data, root: Path) -> DataSet:
+    """The data set, with its validation split."""
+    loaded = load(spec.name, root, size=spec.size)
+    return loaded.with_validation(spec.validation) if spec.validation else loaded
+
+
+def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
+    """A network for the data, its start a function of the seed alone."""
+    with seeded(derive(seed, "start")):
+        return build(spec.model, input_shape=_shape(spec, data), classes=data.classes, **spec.options)
+
+
+def inputs(spec: schema.Model) -> Preprocess | None:
+    """What prepares the network's input."""
+    return preprocess(spec.mean, spec.std, spec.size)
+
+
+def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
+    """What one must know to load the network's weights."""
+    return {
+        "model": spec.model,
+        "options": spec.options,
+        "classes": data.classes,
+        "input": {"shape": list(_shape(spec, data)), "range": [0, 1], "mean": spec.mean, "std": spec.std},
+    }
+
+
+def distiller(student: nn.Module, recipe: schema.Recipe) -> Distiller:
+    """The student with the recipe's losses."""
+    terms = [term(spec) for spec in recipe.distill.terms]
+    return Distiller(student, terms, task_weight=recipe.distill.task_weight, inputs=inputs(recipe.student))
+
+
+def term(spec: schema.Term) -> Term:
+    """A term with its loss."""
+    weight = ramp(spec.ramp, spec.weight) if spec.ramp else spec.weight
+    return Term(
+        loss(spec.loss),
+        weight=weight,
+        student=_taps(spec.student),
+        teacher=_taps(spec.teacher),
+        adapter=spec.adapter,
+        name=spec.name,
+        **spec.options,
+    )
+
+
+def loss(name: str) -> Any:
+    """A loss of limbeck.losses, or one of the user's own as "package.module:name"."""
+    if ":" in name:
+        return load_object(name, "loss")
+    if name not in losses.__all__:
+        raise unknown("loss", name, [*losses.__all__, "package.module:name"])
+    return getattr(losses, name)
+
+
+def optimizer(spec: schema.Optimizer) -> optim.MakeOptimizer:
+    """A function that makes the optimizer."""
+    return optim.optimizer(spec.name, lr=spec.lr, **spec.options)
+
+
+def schedule(spec: schema.Schedule, epochs: int) -> optim.Schedule | None:
+    """The schedule over a run of `epochs`, None for the constant one."""
+    made = optim.schedule(spec.name, epochs, warmup_epochs=spec.warmup_epochs, **spec.options)
+    return None if spec.name == "constant" and not spec.warmup_epochs else made
+
+
+def dtype(spec: schema.Teacher) -> torch.dtype | None:
+    """The dtype in which a teacher computes, None for fp32."""
+    found: torch.dtype = getattr(torch, spec.dtype)
+    return None if found is torch.float32 else found
+
+
+def check_is_trained(spec: schema.Teacher) -> None:
+    """Raise RequestError for a teacher that nobody would have trained."""
+    own_builder = ":" in spec.model and spec.model.partition(":")[0] not in ("torchvision", "timm")
+    if not (spec.epochs or spec.weights or spec.options.get("pretrained") or own_builder):
+        raise RequestError(
+            f"teacher {spec.model} would be untrained: give teacher.epochs, teacher.weights or pretrained: true"
+        )
+
+
+def _shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
+    """One sample's shape as the network gets it."""
+    if len(data.input_shape) != 3:
+        return data.input_shape
+    channels, height, width = data.input_shape
+    per_channel = spec.mean or spec.std
+    size = (spec.size, spec.size) if spec.size else (height, width)
+    return (len(per_channel) if per_channel else channels, *size)
+
+
+def _taps(names: schema.Taps) -> str | tuple[str, ...]:
+    return names if isinstance(names, str) else tuple(names)

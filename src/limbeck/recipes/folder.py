@@ -1,0 +1,95 @@
+"""The run folder: where it is, what it holds, and whether a run may go on in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import limbeck
+from limbeck.engine.files import write_json, write_text
+from limbeck.errors import RequestError
+from limbeck.recipes.read import dump, read
+from limbeck.recipes.schema import Recipe
+
+RECIPE = "recipe.yaml"
+RESULT = "result.json"
+
+
+def choose(out: Path | None, name: str, resume: bool) -> Path:
+    """The folder of a run: the given one, or the first free of runs/NAME, runs/NAME-2, …
+
+    With `resume` and no folder given, the newest unfinished one of that name is gone on with.
+
+    Raises:
+        RequestError: The given folder holds something already, and this is no resumption.
+    """
+    if out is not None:
+        if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")
+        return out
+    taken = [Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000)]
+    free = next(i for i, path in enumerate(taken) if not path.exists())
+    if resume:
+        unfinished = [path for path in taken[:free] if not (path / RESULT).exists()]
+        return unfinished[-1] if unfinished else taken[free]
+    return taken[free]
+
+
+def open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Write what describes the run; on resumption check that it is the same one.
+
+    Raises:
+        RequestError: The folder holds a run of another recipe.
+        RunError: It cannot be written.
+    """
+    described = out / RECIPE
+    if resume and described.exists():
+        before = read(str(described)).model_dump(mode="json")
+        now = recipe.model_dump(mode="json")
+        changed = [key for key in now if now[key] != before.get(key)]
+        if changed:
+            raise RequestError(
+                f"{out} holds a run with another {', '.join(changed)}; resume with {described} as the recipe"
+            )
+    write_text(described, dump(recipe))
+    write_json(out / "environment.json", environment())
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its recipe."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "limbeck": limbeck.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """The result of a finished run.
+
+    Raises:
+        RequestError: There is none.
+    """
+    try:
+        return dict(json.loads((run / RESULT).read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RequestError(f"{run} holds no finished run: cannot read {run / RESULT}") from error
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

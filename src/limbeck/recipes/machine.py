@@ -1,0 +1,32 @@
+"""What a run computes on, and what it shows meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
+
+from limbeck.engine import make_fabric
+
+
+@dataclass
+class Machine:
+    """Devices as Lightning Fabric takes them, progress display and loggers."""
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: str = "auto"
+    progress: bool = True
+    loggers: Sequence[Logger] = ()
+
+    def fabric(self, precision: str) -> Fabric:
+        """A launched Fabric with this precision."""
+        return make_fabric(precision, self.accelerator, self.devices, self.strategy)
+
+    @staticmethod
+    def place(fabric: Fabric) -> dict[str, Any]:
+        """Where a loader puts its batches, and which part of them this process gets."""
+        return {"device": fabric.device, "rank": fabric.global_rank, "world_size": fabric.world_size}

@@ -1,0 +1,153 @@
+"""A recipe's teachers: given, trained now, or trained by an earlier run and kept under a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from limbeck.data import DataSet, make_loader
+from limbeck.distillers import Distiller
+from limbeck.engine import fit
+from limbeck.engine.checkpoint import save_student
+from limbeck.errors import RequestError
+from limbeck.folders import cache_root
+from limbeck.models import load_weights
+from limbeck.recipes import build, schema
+from limbeck.recipes.machine import Machine
+from limbeck.taps import LOGITS
+from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
+
+_NOT_TRAINING = {"dtype", "weight", "weights"}
+
+
+@dataclass
+class Candidate:
+    """One teacher of a recipe, built, and trained or not yet.
+
+    Attributes:
+        spec: What the recipe says of it.
+        name: "teacher", or "teacher-0", … where there are several.
+        module: The network.
+        kept: Where its weights are kept once it is trained; None for one that came trained.
+        epochs: What its training took; None where that is unknown.
+        seconds: Likewise.
+        source: "trained", "reused" from an earlier run, or "given".
+    """
+
+    spec: schema.Teacher
+    name: str
+    module: nn.Module
+    kept: Path | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+    source: str = "given"
+
+
+def candidates(recipe: schema.Recipe, data: DataSet) -> list[Candidate]:
+    """Build the recipe's teachers, with the weights of those that are given.
+
+    Raises:
+        RequestError: A teacher that would be untrained, an unknown name, weights that do not fit.
+    """
+    found = []
+    for number, spec in enumerate(recipe.teachers):
+        build.check_is_trained(spec)
+        build.optimizer(spec.optimizer)
+        build.schedule(spec.schedule, spec.epochs or 1)
+        module = build.model(spec, data, spec.seed)
+        name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
+        one = Candidate(spec, name, module)
+        if spec.weights:
+            load_weights(module, spec.weights)
+        elif spec.epochs:
+            one.kept = cache_root() / "teachers" / _key(spec, recipe, data)
+        found.append(one)
+    return found
+
+
+def signal(found: Sequence[Candidate], taps: Sequence[str]) -> Teacher:
+    """The candidates as one teacher that gives these taps; "N.TAP" names a tap of the N-th of several.
+
+    Raises:
+        RequestError: A tap that the teacher does not have.
+    """
+    if len(found) == 1:
+        return _live(found[0], taps)
+    members = {}
+    for number, one in enumerate(found):
+        own = [tap.removeprefix(f"{number}.") for tap in taps if tap.startswith(f"{number}.")]
+        members[str(number)] = _live(one, [tap for tap in own if tap != LOGITS])
+    stray = [tap for tap in taps if tap.partition(".")[0] not in members]
+    if stray:
+        raise RequestError(f"there are {len(found)} teachers: name the one that has the tap, as in '0.{stray[0]}'")
+    return EnsembleTeacher(members, {str(n): one.spec.weight for n, one in enumerate(found)})
+
+
+def train(
+    one: Candidate,
+    recipe: schema.Recipe,
+    data: DataSet,
+    machine: Machine,
+    out: Path,
+    *,
+    resume: bool,
+    retrain: bool,
+) -> None:
+    """Bring a candidate to its trained weights: those kept by an earlier run, or trained now and then kept."""
+    if one.kept is None:
+        return
+    in_this_run = (out / f"{one.name}.safetensors").exists() and resume
+    if in_this_run or ((one.kept / "teacher.json").exists() and not retrain):
+        folder, name = (out, one.name) if in_this_run else (one.kept, "teacher")
+        load_weights(one.module, folder / f"{name}.safetensors")
+        training = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["training"]
+        one.epochs, one.seconds = training["epochs"], training["seconds"]
+        one.source = "trained" if in_this_run else "reused"
+        return
+    spec = one.spec
+    epochs = spec.epochs or 0
+    fabric = machine.fabric(spec.precision)
+    run = fit(
+        Distiller(one.module, inputs=build.inputs(spec)),
+        make_loader(
+            data.train,
+            spec.batch_size or recipe.data.batch_size,
+            shuffle=True,
+            drop_last=recipe.data.drop_last,
+            seed=spec.seed,
+            workers=recipe.data.workers,
+            **machine.place(fabric),
+        ),
+        epochs=epochs,
+        optimizer=build.optimizer(spec.optimizer),
+        schedule=build.schedule(spec.schedule, epochs),
+        fabric=fabric,
+        out=out,
+        resume=resume,
+        phase=one.name,
+        about=build.about(spec, data),
+        seed=spec.seed,
+        progress=machine.progress,
+        loggers=machine.loggers,
+    )
+    one.epochs, one.seconds, one.source = epochs, run.seconds, "trained"
+    if fabric.is_global_zero:
+        training = {"training": {"epochs": epochs, "seconds": run.seconds}}
+        save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
+
+
+def _live(one: Candidate, taps: Sequence[str]) -> ModuleTeacher:
+    return ModuleTeacher(one.module, taps, dtype=build.dtype(one.spec), inputs=build.inputs(one.spec))
+
+
+def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
+    """What a trained teacher depends on: everything that went into its training, the samples included."""
+    training = spec.model_dump(mode="json", exclude=_NOT_TRAINING)
+    batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last]
+    text = json.dumps([1, training, batches, data.train.fingerprint], sort_keys=True)
+    return f"{spec.model.replace(':', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

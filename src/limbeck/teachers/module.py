@@ -1,0 +1,92 @@
+"""A live PyTorch module as teacher."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.taps import LOGITS, Taps, evaluating
+from limbeck.types import Batch, Inputs, Signal
+
+
+class ModuleTeacher:
+    """A module that teaches: in eval mode and without gradients at every call, whatever mode it is put in.
+
+    Its parameters, statistics and training flags are left as they are. It moves to the batch's device when first
+    called.
+
+    Args:
+        module: The trained model.
+        taps: Names of tensors to give besides the logits.
+        dtype: Compute in this dtype, on a copy of the module; None keeps its own. What it says is fp32.
+        inputs: What prepares its inputs (`limbeck.models.Preprocess`); None leaves them as they are.
+
+    Raises:
+        RequestError: A tap that the module does not have.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        taps: Iterable[str] = (),
+        *,
+        dtype: torch.dtype | None = None,
+        inputs: nn.Module | None = None,
+    ) -> None:
+        self.module = module if dtype is None else copy.deepcopy(module).to(dtype)
+        self.dtype = dtype
+        self.inputs = inputs
+        self._taps = Taps(self.module, taps)
+        self._device: torch.device | None = None
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Signal:
+        self._move(batch.targets.device)
+        with evaluating(self.module), torch.autocast(batch.targets.device.type, enabled=False):
+            _, tensors = self._taps.run(self._prepared(batch.inputs))
+        if self.dtype is not None:
+            tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        logits = tensors.pop(LOGITS)
+        return Signal(logits, tensors)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the weights and buffers, their names, the taps, the dtype and the input preparation."""
+        digest = hashlib.sha256(repr((sorted(t.name for t in self._taps.taps), self.dtype, self.inputs)).encode())
+        digest.update(fingerprint(self.module).encode())
+        return digest.hexdigest()[:16]
+
+    def _prepared(self, inputs: Inputs) -> Inputs:
+        if self.inputs is not None:
+            inputs = self.inputs(inputs)
+        if self.dtype is None:
+            return inputs
+        if isinstance(inputs, Tensor):
+            return _cast(inputs, self.dtype)
+        return {name: _cast(value, self.dtype) for name, value in inputs.items()}
+
+    def _move(self, device: torch.device) -> None:
+        if device != self._device:
+            self.module.to(device)
+            if self.inputs is not None:
+                self.inputs.to(device)
+            self._device = device
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hexadecimal digest of a module's weights and buffers with their names, shapes and dtypes."""
+    digest = hashlib.sha256(type(module).__qualname__.encode())
+    for name, value in module.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+    return digest.hexdigest()[:16]

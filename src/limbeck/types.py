@@ -1,0 +1,80 @@
+"""The three records that travel through limbeck: Batch → Signal → Step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Inputs = Tensor | Mapping[str, Tensor]
+"""What a model reads: one tensor with the batch in dimension 0, or several by name."""
+
+
+class Batch(NamedTuple):
+    """Some samples of a data set.
+
+    Attributes:
+        inputs: (B, ...) tensor, or a mapping of such tensors for models with several named inputs.
+        targets: (B,) class indices, or (B, C) class probabilities.
+        index: (B,) int64 position of each sample in its data set; -1 where the loader does not say.
+        view: Which augmented version of the samples this is; 0 where there is no augmentation.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field's word, though a tuple has a method of that name
+    view: int = 0
+
+    @property
+    def size(self) -> int:
+        """The number of samples B."""
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        inputs, targets, index, view = self
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return Batch(_each(inputs, move), move(targets), move(index), view)
+
+    def first(self, n: int) -> Batch:
+        """The first `n` samples."""
+        inputs, targets, index, view = self
+        return Batch(_each(inputs, lambda tensor: tensor[:n]), targets[:n], index[:n], view)
+
+
+def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    return {name: change(value) for name, value in inputs.items()}
+
+
+class Signal(NamedTuple):
+    """What a teacher says about a batch.
+
+    Attributes:
+        logits: (B, C) teacher logits, or None for a teacher that gives features only.
+        features: Tensors read at the teacher's taps, by tap name.
+    """
+
+    logits: Tensor | None
+    features: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Step(NamedTuple):
+    """What one training step needs from a scheme.
+
+    Attributes:
+        loss: Scalar to minimise: task_weight · task loss + Σ weight · term.
+        logits: (B, C) student logits.
+        parts: Each loss by name, detached and without its weight.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    parts: Mapping[str, Tensor]
