@@ -190,6 +190,7 @@ def trace(model: nn.Module, inputs: Inputs) -> list[TapInfo]:
         if isinstance(output, Tensor):
             path = paths[module]
             size = sum(p.numel() for p in module.parameters())
+            found.pop(path, None)  # a module that runs twice stands where it ran last
             found[path] = TapInfo(path, type(module).__name__, tuple(output.shape), size)
 
     handles = [module.register_forward_hook(record) for module in paths]

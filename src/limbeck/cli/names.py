@@ -43,7 +43,7 @@ def _losses() -> dict[str, str]:
 def _models() -> dict[str, str]:
     from limbeck import models
 
-    own = {name: _line(getattr(models, name)) for name in models.NETWORKS}
+    own = {name: _line(builder) for name, builder in models.NETWORKS.items()}
     return own | {
         "torchvision:NAME": "Any classification network of torchvision.",
         "timm:NAME": "Any network of timm (extra: limbeck[timm]).",

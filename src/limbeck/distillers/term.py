@@ -83,7 +83,7 @@ class BoundTerm(nn.Module):
     def __init__(self, term: Term) -> None:
         super().__init__()
         self.term = term
-        self.ready = False
+        self.ready = term.adapter is None and not isinstance(term.loss, type)
         self.adapters = nn.ModuleList()
         # A module is copied: two distillers made from one term must not share what they train.
         self.loss: Callable[..., Any] = copy.deepcopy(term.loss) if isinstance(term.loss, nn.Module) else term.loss

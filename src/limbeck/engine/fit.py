@@ -146,7 +146,8 @@ def fit(
         checkpoint.load_best(distiller.student)
     student = distiller.student.eval()
     if folder and checkpoint.writes:
-        save_student(folder, phase, student, about or {})
+        training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3)}}
+        save_student(folder, phase, student, dict(about or {}) | training)
     return Run(student, state.records, state.seconds, folder)
 
 

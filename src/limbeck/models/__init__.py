@@ -4,22 +4,55 @@ Each network is a function `name(*, input_shape, classes, **options) -> nn.Modul
 """
 
 from limbeck.models.cnn import cnn
+from limbeck.models.keras_cnn import keras_cnn
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.models.mlp import mlp
+from limbeck.models.mobilenet import mobilenet_v1, mobilenet_v2
+from limbeck.models.multi_exit import (
+    byot_resnet18,
+    byot_resnet34,
+    byot_resnet50,
+    byot_resnet101,
+    byot_resnet152,
+    byot_small,
+)
 from limbeck.models.preprocess import Preprocess, preprocess
+from limbeck.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from limbeck.models.resnet_cifar import (
+    resnet8,
+    resnet8x4,
+    resnet14,
+    resnet20,
+    resnet32,
+    resnet32x4,
+    resnet44,
+    resnet56,
+    resnet110,
+)
+from limbeck.models.shufflenet import shufflenet_v1, shufflenet_v2
+from limbeck.models.tutorial_cnn import tutorial_student, tutorial_teacher
+from limbeck.models.vgg import vgg8, vgg13
 from limbeck.models.weights import load_weights, read_weights
+from limbeck.models.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
-NETWORKS = ("cnn", "mlp")
-"""The names that a recipe can give as `model`."""
+_NETWORKS = (
+    mlp, cnn, keras_cnn, tutorial_teacher, tutorial_student,
+    resnet8, resnet14, resnet20, resnet32, resnet44, resnet56, resnet110, resnet8x4, resnet32x4,
+    wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2, vgg8, vgg13,
+    mobilenet_v1, mobilenet_v2, shufflenet_v1, shufflenet_v2,
+    resnet18, resnet34, resnet50, resnet101, resnet152,
+    byot_small, byot_resnet18, byot_resnet34, byot_resnet50, byot_resnet101, byot_resnet152,
+)  # fmt: skip
+NETWORKS = {builder.__name__: builder for builder in _NETWORKS}
+"""The networks that a recipe can give as `model`, by name."""
 
 __all__ = [
     "NETWORKS",
     "Preprocess",
-    "cnn",
     "load_weights",
-    "mlp",
     "multiply_adds",
     "parameter_count",
     "preprocess",
     "read_weights",
+    *NETWORKS,
 ]

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from limbeck import models
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
+from limbeck.models import NETWORKS
 
 
 def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
@@ -43,11 +43,10 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **opt
 
 
 def _own(name: str) -> Callable[..., nn.Module]:
-    if name not in models.NETWORKS:
-        known = [*models.NETWORKS, "torchvision:NAME", "timm:NAME", "package.module:callable"]
+    if name not in NETWORKS:
+        known = [*NETWORKS, "torchvision:NAME", "timm:NAME", "package.module:callable"]
         raise unknown("model", name, known)
-    builder: Callable[..., nn.Module] = getattr(models, name)
-    return builder
+    return NETWORKS[name]
 
 
 def _torchvision(name: str, classes: int | None, options: dict[str, Any]) -> nn.Module:

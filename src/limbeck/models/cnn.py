@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import nn
 
+from limbeck.models.staged import Staged
+
 
 def cnn(
     *, input_shape: tuple[int, ...], classes: int, channels: Sequence[int] = (16, 32), dropout: float = 0.0
-) -> nn.Module:
+) -> Staged:
     """Stages of 3×3 convolution, batch norm and ReLU, halved by max-pooling in between; then mean and linear.
 
     Args:
@@ -18,23 +21,20 @@ def cnn(
         channels: Width of each stage.
         dropout: Probability of zeroing a pooled feature before the last layer; 0 leaves the layer out.
 
-    >>> network = cnn(input_shape=(1, 8, 8), classes=10, channels=(16, 32))
-    >>> network.stages
+    >>> cnn(input_shape=(1, 8, 8), classes=10, channels=(16, 32)).stages
     ('stage1', 'stage2')
     """
-    network = nn.Sequential()
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
     width = input_shape[0]
     for number, following in enumerate(channels, start=1):
         if number > 1:
-            network.add_module(f"pool{number - 1}", nn.MaxPool2d(2, ceil_mode=True))
+            parts[f"pool{number - 1}"] = nn.MaxPool2d(2, ceil_mode=True)
         conv = nn.Conv2d(width, following, 3, padding=1, bias=False)
-        network.add_module(f"stage{number}", nn.Sequential(conv, nn.BatchNorm2d(following), nn.ReLU()))
+        parts[f"stage{number}"] = nn.Sequential(conv, nn.BatchNorm2d(following), nn.ReLU())
         width = following
-    network.add_module("mean", nn.AdaptiveAvgPool2d(1))
-    network.add_module("flatten", nn.Flatten())
+    parts["mean"] = nn.AdaptiveAvgPool2d(1)
+    parts["flatten"] = nn.Flatten()
     if dropout:
-        network.add_module("dropout", nn.Dropout(dropout))
-    network.add_module("classifier", nn.Linear(width, classes))
-    network.stages = tuple(f"stage{number}" for number in range(1, len(channels) + 1))  # type: ignore[assignment]
-    network.embedding = "classifier:in"  # type: ignore[assignment]
-    return network
+        parts["dropout"] = nn.Dropout(dropout)
+    parts["classifier"] = nn.Linear(width, classes)
+    return Staged(parts)

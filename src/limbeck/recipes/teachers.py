@@ -82,7 +82,7 @@ def signal(found: Sequence[Candidate], taps: Sequence[str]) -> Teacher:
     for number, one in enumerate(found):
         own = [tap.removeprefix(f"{number}.") for tap in taps if tap.startswith(f"{number}.")]
         members[str(number)] = _live(one, [tap for tap in own if tap != LOGITS])
-    stray = [tap for tap in taps if tap.partition(".")[0] not in members]
+    stray = [tap for tap in taps if tap.partition(".")[0] not in members or "." not in tap]
     if stray:
         raise RequestError(f"there are {len(found)} teachers: name the one that has the tap, as in '0.{stray[0]}'")
     return EnsembleTeacher(members, {str(n): one.spec.weight for n, one in enumerate(found)})

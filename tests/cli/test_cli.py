@@ -1,0 +1,181 @@
+"""The command as a user meets it: output, one line for an error, exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from limbeck.cli.main import main
+
+LIMBECK = [sys.executable, "-m", "limbeck"]
+LONG = ["run", "digits", "--out", "out", "--set", "epochs=25", "--set", "teacher.epochs=2"]
+
+
+def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["limbeck", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_run_prints_the_table_and_says_where_the_files_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status = command(
+        "run", "digits", "--epochs", "2", "--seed", "3", "--set", "teacher.epochs=2", monkeypatch=monkeypatch
+    )
+    printed = capsys.readouterr()
+    assert status == 0
+    for word in ("teacher (trained)", "student alone", "student distilled", "distilled − alone", "runs/digits/student"):
+        assert word in printed.out
+    assert "baseline  epoch 2/2" in printed.err
+    result = json.loads((tmp_path / "runs" / "digits" / "result.json").read_text())
+    assert (result["seed"], result["distilled"]["epochs"]) == (3, 2)
+    assert f"{result['distilled']['test_accuracy']:.4f}" in printed.out
+
+    assert command("evaluate", "runs/digits", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert f"{result['distilled']['test_accuracy']:.4f}" in shown
+    assert "agreement" in shown
+
+
+def test_tensorboard_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    arguments = ("run", "digits", "--epochs", "1", "--out", "run", "--tensorboard", "--quiet", "--no-baseline")
+    assert command(*arguments, monkeypatch=monkeypatch) == 0
+    assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_inspect_lists_taps_and_proposes_pairs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = command(
+        "inspect", "torchvision:resnet50", "torchvision:mobilenet_v2", "--input", "3x32x32", monkeypatch=monkeypatch
+    )
+    shown = capsys.readouterr().out
+    assert status == 0
+    # torchvision documents 25,557,032 with 1,000 classes; 990 fewer of 2,048 weights and a bias each.
+    assert f"{25_557_032 - 990 * 2049:,} parameters" in shown
+    assert "layer3.0.conv2" in shown
+    pairs = shown.partition("proposed pairs")[2]
+    assert "layer3" in pairs
+    assert "features.13" in pairs
+
+
+def test_list_names_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    for word in ("mnist-mlp", "attention", "torchvision:NAME", "image-folder"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "mnist-mpl"], "unknown recipe 'mnist-mpl'; did you mean mnist-mlp?"),
+        (["run", "digits", "--set", "student.model=resnt18"], "unknown model 'resnt18'"),
+        (["run", "digits", "--set", "distill.terms.0.temp=3"], "unknown option of loss kd 'temp'"),
+        (["run", "digits", "--precision", "fp8"], "precision"),
+        (["run", "digits", "--devices", "99", "--accelerator", "cuda"], "cannot compute on"),
+        (["run", "digits", "--sed", "3"], "--sed"),
+        (["run"], "RECIPE"),
+        (["rum"], "rum"),
+        (["run", "mnist-mlp", "--data-root", "empty"], "mnist"),
+        (["run", "digits", "--set", "data.name=image-folder", "--data-root", "empty"], "image folder"),
+        (["evaluate", "empty"], "holds no finished run"),
+        (["inspect", "resnet51"], "unknown model 'resnet51'; did you mean"),
+        (["inspect", "mlp", "--input", "3xx32"], "--input is a shape such as 3x32x32"),
+        (["inspect", "torchvision:resnet18", "--input", "7"], "cannot read an input of shape (7,)"),
+        (["list", "loses"], "unknown kind of names 'loses'; did you mean losses?"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_status_2(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    (tmp_path / "empty").mkdir()
+    assert command(*arguments, monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1, printed.err
+    assert printed.err.startswith("limbeck: ")
+    assert message in printed.err
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "empty") == []
+
+
+def test_a_failed_run_is_one_line_and_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("run", "digits", "--quiet", "--no-baseline", "--set", "optimizer={name: sgd, lr: 1e30}")
+    assert command(*arguments, monkeypatch=monkeypatch) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "is not finite in epoch 1, step" in message
+
+
+def test_help_and_import_do_not_import_torch() -> None:
+    code = "import sys, limbeck, limbeck.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    began = time.perf_counter()
+    shown = subprocess.run([*LIMBECK, "--help"], check=True, capture_output=True, text=True).stdout
+    assert time.perf_counter() - began < 3  # 0.1 s on an idle machine; importing torch alone takes longer than this
+    assert "Commands" in shown
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([*LIMBECK, *arguments], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: Path("out/checkpoints/last.pt").exists() and b"student" in Path("out/metrics.jsonl").read_bytes())
+    return process
+
+
+def wait_for(condition: object, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not come so far"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume_give_the_same_student() -> None:
+    process = started(*LONG)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not Path("out/result.json").exists()
+    subprocess.run([*LIMBECK, *LONG, "--resume", "--quiet"], check=True, capture_output=True)
+    whole = ["whole" if a == "out" else a for a in LONG]
+    subprocess.run([*LIMBECK, *whole, "--quiet"], check=True, capture_output=True)
+    assert Path("out/student.safetensors").read_bytes() == Path("whole/student.safetensors").read_bytes()
+    assert Path("out/baseline.safetensors").read_bytes() == Path("whole/baseline.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_resume() -> None:
+    process = started(*LONG)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last == "limbeck: interrupted; go on with: limbeck run out/recipe.yaml --out out --resume"
+    resumed = [*LIMBECK, *last.partition("limbeck run")[2].split()]
+    resumed.insert(3, "run")
+    done = subprocess.run([*resumed, "--quiet"], check=True, capture_output=True, text=True, env=os.environ)
+    assert "student distilled" in done.stdout

@@ -1,0 +1,64 @@
+"""What all tests share: markers, a cache of their own, and two small models on small data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck.data import InMemory
+
+# Small models gain nothing from threads, and lose much to them on a busy machine.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("data") and "LIMBECK_DATA" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="LIMBECK_DATA names no data folder"))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    return Path(os.environ["LIMBECK_DATA"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teachers kept by tests stay out of the user's cache, and are trained once for all tests."""
+    monkeypatch.setenv("LIMBECK_CACHE", str(shared_cache))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def blobs() -> InMemory:
+    """Three clouds of points that a linear model can tell apart: (96, 4) and labels."""
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.arange(96) % 3
+    centres = 3 * torch.randn(3, 4, generator=generator)
+    return InMemory(centres[targets] + torch.randn(96, 4, generator=generator), targets)
+
+
+@pytest.fixture
+def student() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.2), nn.ReLU(inplace=True), nn.Linear(6, 3))
+
+
+@pytest.fixture
+def teacher() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from limbeck.data import DataSet, FromDisk, InMemory, make_loader
+from limbeck.errors import RequestError
+
+
+def pixels(n: int = 23) -> InMemory:
+    return InMemory(torch.arange(n * 4, dtype=torch.uint8).view(n, 1, 2, 2), torch.arange(n) % 3)
+
+
+def epoch(loader: Any, number: int = 0) -> list[int]:
+    loader.set_epoch(number)
+    return [i for batch in loader for i in batch.index.tolist()]
+
+
+class Noisy(Dataset[tuple[torch.Tensor, int]]):
+    """A random transform that draws from all three global generators."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([float(i), torch.rand(()).item(), np.random.rand(), random.random()]), i % 3
+
+
+def test_every_sample_comes_once_with_its_index_and_pixels_in_0_1() -> None:
+    split = pixels()
+    batches = list(make_loader(split, 5, shuffle=True))
+    assert [b.size for b in batches] == [5, 5, 5, 5, 3]
+    assert sorted(i for b in batches for i in b.index.tolist()) == list(range(23))
+    for batch in batches:
+        torch.testing.assert_close(batch.inputs, split.inputs[batch.index].float() / 255)
+        assert torch.equal(batch.targets, split.targets[batch.index])
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    first, second = (make_loader(pixels(), 5, shuffle=True, seed=7) for _ in range(2))
+    assert epoch(first, 3) == epoch(second, 3)
+    assert epoch(first, 3) != epoch(first, 4)
+    assert epoch(first, 3) != epoch(make_loader(pixels(), 5, shuffle=True, seed=8), 3)
+
+
+def test_an_epoch_can_begin_at_any_batch() -> None:
+    loader = make_loader(pixels(), 5, shuffle=True)
+    whole = [b.index.tolist() for b in loader]
+    assert [b.index.tolist() for b in loader.starting_at(3)] == whole[3:]
+
+
+def test_drop_last_drops_the_last_partial_batch() -> None:
+    assert [b.size for b in make_loader(pixels(), 5, drop_last=True)] == [5, 5, 5, 5]
+
+
+def test_processes_share_each_joined_batch() -> None:
+    joined = [set(b.index.tolist()) for b in make_loader(pixels(), 6, shuffle=True)]
+    parts = [
+        [set(b.index.tolist()) for b in make_loader(pixels(), 6, shuffle=True, rank=rank, world_size=2)]
+        for rank in range(2)
+    ]
+    for whole, a, b in zip(joined, *parts, strict=True):
+        assert not a & b
+        assert len(a) == len(b)
+        assert a | b <= whole
+    assert [a | b for a, b in zip(*parts, strict=True)][:-1] == joined[:-1]
+
+
+def test_random_pixels_do_not_depend_on_the_number_of_workers() -> None:
+    split = FromDisk(Noisy(), torch.arange(12) % 3, "noisy", random=True)
+
+    def views(workers: int, number: int) -> torch.Tensor:
+        loader = make_loader(split, 4, shuffle=True, workers=workers)
+        loader.set_epoch(number)
+        batches = list(loader)
+        assert {b.view for b in batches} == {number}
+        inputs, index = torch.cat([b.inputs for b in batches]), torch.cat([b.index for b in batches])
+        return inputs[index.argsort()]
+
+    torch.manual_seed(1)
+    alone = views(0, 1)
+    torch.testing.assert_close(alone, views(2, 1))
+    assert (alone[:, 1:] != views(0, 2)[:, 1:]).all()
+
+
+def test_reading_does_not_move_the_generator_that_dropout_uses() -> None:
+    split = FromDisk(Noisy(), torch.arange(12) % 3, "noisy", random=True)
+    state = torch.get_rng_state()
+    list(make_loader(split, 4, shuffle=True))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"batch_size": 5, "world_size": 2}, "does not divide by 2 processes"),
+        ({"batch_size": 99, "drop_last": True}, "23 samples do not fill one batch of 99"),
+    ],
+)
+def test_batches_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        make_loader(pixels(), **options)
+
+
+def test_validation_is_stratified_seeded_and_apart() -> None:
+    split = InMemory(torch.arange(300.0).view(300, 1), torch.arange(300) % 3)
+    data = DataSet("made", split, split, 3, (1,))
+    first, second = data.with_validation(0.2), data.with_validation(0.2)
+    assert first.validation is not None
+    assert second.validation is not None
+    assert torch.equal(first.validation.inputs, second.validation.inputs)
+    assert first.validation.targets.bincount().tolist() == [20, 20, 20]
+    assert len(first.train) == 240
+    assert not set(first.train.inputs.flatten().tolist()) & set(first.validation.inputs.flatten().tolist())
+    with pytest.raises(RequestError, match="for validation"):
+        data.with_validation(0.001)

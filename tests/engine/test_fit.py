@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import copy
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from limbeck import Distiller, ModuleTeacher, Run, Term, fit, losses
+from limbeck.data import InMemory, make_loader
+from limbeck.engine import optim
+from limbeck.engine.checkpoint import read_checkpoint
+from limbeck.errors import RequestError, RunError
+
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+
+
+def train(model: nn.Module, data: InMemory, **options: Any) -> Run:
+    given: dict[str, Any] = {"epochs": 2, "optimizer": SGD, "progress": False, "accelerator": "cpu"} | options
+    loader = (
+        given.pop("loader") if "loader" in given else make_loader(data, 16, shuffle=True, seed=given.get("seed", 0))
+    )
+    terms = given.pop("terms", ())
+    return fit(Distiller(model, terms), loader, **given)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_it_does_what_a_plain_loop_does(blobs: InMemory, teacher: nn.Module) -> None:
+    student = nn.Linear(4, 3)
+    plain = copy.deepcopy(student)
+    term = Term(losses.kd, weight=0.9, temperature=2.0)
+    loader = make_loader(blobs, 16, shuffle=True)
+    fit(
+        Distiller(student, [term], task_weight=0.1),
+        loader,
+        teacher=teacher,
+        epochs=3,
+        optimizer=SGD,
+        progress=False,
+        accelerator="cpu",
+    )
+
+    optimizer = SGD(plain.parameters())
+    teacher.eval()
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            logits = plain(batch.inputs)
+            soft = (teacher(batch.inputs).detach() / 2).softmax(-1)
+            kl = (soft * (soft.log() - (logits / 2).log_softmax(-1))).sum(-1).mean() * 4
+            loss = 0.1 * nn.functional.cross_entropy(logits, batch.targets) + 0.9 * kl
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    torch.testing.assert_close(weights(student), weights(plain), rtol=1e-4, atol=1e-5)
+
+
+def test_one_seed_gives_one_student(blobs: InMemory, student: nn.Module) -> None:
+    runs = [train(copy.deepcopy(student), blobs, seed=seed) for seed in (3, 3, 4)]
+    assert torch.equal(weights(runs[0].student), weights(runs[1].student))
+    assert not torch.equal(weights(runs[0].student), weights(runs[2].student))
+
+
+def test_ordinary_dataloaders_will_do(blobs: InMemory) -> None:
+    loader = DataLoader(TensorDataset(blobs.inputs, blobs.targets), 16, shuffle=True)
+    run = train(nn.Linear(4, 3), blobs, loader=loader, val=loader, epochs=6)
+    assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
+    assert run.metrics[-1]["val_accuracy"] > 0.8
+
+
+def test_the_teacher_is_left_as_it_was(blobs: InMemory, student: nn.Module, teacher: nn.Module) -> None:
+    teacher.train()
+    before = copy.deepcopy(teacher.state_dict())
+    train(student, blobs, teacher=teacher, terms=[Term(losses.mse, student="0", teacher="0", adapter="auto")])
+    assert all(m.training for m in teacher.modules())
+    assert all(p.requires_grad and p.grad is None for p in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_no_hook_remains_and_the_student_is_plain(blobs: InMemory, student: nn.Module, teacher: nn.Module) -> None:
+    kinds = [type(m) for m in student.modules()]
+    run = train(student, blobs, teacher=teacher, terms=[Term(losses.mse, student="2", teacher="2", adapter="auto")])
+    assert run.student is student
+    assert [type(m) for m in student.modules()] == kinds
+    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in student.modules())
+    assert not student.training
+
+
+def test_accumulated_batches_equal_the_large_batch(blobs: InMemory) -> None:
+    start = nn.Linear(4, 3)
+    # 96 samples in batches of 20: windows of 40, 40 and 16 samples, the last batch being smaller.
+    small = train(copy.deepcopy(start), blobs, loader=make_loader(blobs, 20), accumulate=2)
+    large = train(copy.deepcopy(start), blobs, loader=make_loader(blobs, 40))
+    torch.testing.assert_close(weights(small.student), weights(large.student), rtol=1e-5, atol=1e-6)
+
+
+def test_clipping_bounds_the_step(blobs: InMemory) -> None:
+    start = nn.Linear(4, 3)
+    before = weights(start)
+    whole = make_loader(blobs, 96)
+    plain = partial(torch.optim.SGD, lr=1.0)
+    after = train(start, blobs, loader=whole, clip=0.01, epochs=1, optimizer=plain).student
+    assert (weights(after) - before).norm().item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_schedule_sets_the_rate_at_every_step(blobs: InMemory, student: nn.Module) -> None:
+    run = train(student, blobs, epochs=4, schedule=optim.step([2], 0.1))
+    assert [record["lr"] for record in run.metrics] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+
+
+def test_mixed_precision_trains_and_keeps_fp32_weights(blobs: InMemory, student: nn.Module, teacher: nn.Module) -> None:
+    run = train(student, blobs, teacher=teacher, terms=[Term(losses.kd)], precision="bf16-mixed", epochs=4)
+    assert next(run.student.parameters()).dtype == torch.float32
+    assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
+
+
+def test_metrics_are_means_over_samples(blobs: InMemory) -> None:
+    model = nn.Linear(4, 3)
+    frozen = partial(torch.optim.SGD, lr=0.0)
+    loss = nn.functional.cross_entropy(model(blobs.inputs), blobs.targets).item()
+    accuracy = (model(blobs.inputs).argmax(-1) == blobs.targets).float().mean().item()
+    # 96 samples in batches of 20: the last one holds 16, and must not count as much as the others.
+    run = train(model, blobs, loader=make_loader(blobs, 20), optimizer=frozen, epochs=1)
+    assert run.metrics[0]["loss"] == pytest.approx(loss, rel=1e-6)
+    assert run.metrics[0]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_the_best_student_by_validation_is_kept(blobs: InMemory, tmp_path: Path) -> None:
+    model = nn.Linear(4, 3)
+    val = make_loader(blobs, 96)
+    plain = partial(torch.optim.SGD, lr=0.1)
+    ruined = lambda time: 1.0 if time < 3 else -1.0  # noqa: E731 - climbs the loss in the end
+    run = train(model, blobs, optimizer=plain, schedule=ruined, val=val, keep="best", epochs=9, out=tmp_path)
+    best = max(record["val_accuracy"] for record in run.metrics)
+    assert run.metrics[-1]["val_accuracy"] < best
+    assert (model(blobs.inputs).argmax(-1) == blobs.targets).float().mean().item() == pytest.approx(best)
+
+
+def test_no_file_holds_the_teacher(blobs: InMemory, student: nn.Module, teacher: nn.Module, tmp_path: Path) -> None:
+    term = Term(losses.mse, student="0", teacher="0", adapter="auto")
+    train(student, blobs, teacher=teacher, terms=[term], out=tmp_path)
+    names = read_checkpoint(tmp_path / "checkpoints" / "last.pt")["scheme"].keys()
+    assert {name.split(".")[0] for name in names} == {"student", "terms"}
+    described = json.loads((tmp_path / "student.json").read_text())
+    assert set(described["tensors"]) == set(student.state_dict())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(blobs: InMemory, teacher: nn.Module, tmp_path: Path) -> None:
+    calls = 0
+
+    def breaks(student: Tensor, teacher: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (student - teacher).square().mean() * (float("nan") if calls == 10 else 1.0)
+
+    model = nn.Linear(4, 3)
+    with pytest.raises(RunError, match="student: breaks is not finite in epoch 2, step 3"):
+        # One call rehearses; then six steps an epoch.
+        train(model, blobs, teacher=teacher, terms=[Term(breaks)], out=tmp_path, epochs=3)
+    kept = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert kept["state"]["epoch"] == 1
+    assert all(torch.isfinite(v).all() for v in kept["scheme"].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(blobs: InMemory, tmp_path: Path) -> None:
+    model = nn.Linear(4, 3)
+    endless = partial(torch.optim.SGD, lr=float("inf"))
+    with pytest.raises(RunError, match="not finite"):
+        train(model, blobs, loader=make_loader(blobs, 96), optimizer=endless, out=tmp_path)
+    assert not (tmp_path / "checkpoints" / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs and accumulate must be 1 or more"),
+        ({"keep": "beast"}, "unknown value of keep 'beast'; did you mean best"),
+        ({"keep": "best"}, "give validation data"),
+        ({"precision": "bf16"}, "unknown precision 'bf16'"),
+        ({"loader": [torch.zeros(4)]}, r"pairs \(inputs, targets\)"),
+        ({"loader": []}, "no batch at all"),
+        ({"terms": [Term(losses.kd)]}, "need a teacher"),
+    ],
+)
+def test_wrong_requests_are_refused(blobs: InMemory, student: nn.Module, options: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        train(student, blobs, **options)
+
+
+def test_an_optimizer_made_before_the_adapters_is_refused(
+    blobs: InMemory, student: nn.Module, teacher: nn.Module
+) -> None:
+    early = torch.optim.SGD(student.parameters(), lr=0.1)
+    term = Term(losses.mse, student="0", teacher="0", adapter="auto")
+    with pytest.raises(RequestError, match=r"does not hold terms\.mse\.adapters\.0\.weight"):
+        train(student, blobs, teacher=teacher, terms=[term], optimizer=early)
+
+
+def test_two_runs_at_once_do_not_influence_each_other(blobs: InMemory, student: nn.Module, teacher: nn.Module) -> None:
+    alone = train(copy.deepcopy(student), blobs, teacher=teacher, terms=[Term(losses.kd)])
+    other = Distiller(nn.Linear(4, 3), [Term(losses.mse, student="logits", teacher="logits")])
+    other.prepare(next(iter(make_loader(blobs, 8))), ModuleTeacher(teacher)(next(iter(make_loader(blobs, 8)))))
+    beside = train(copy.deepcopy(student), blobs, teacher=teacher, terms=[Term(losses.kd)])
+    assert torch.equal(weights(alone.student), weights(beside.student))

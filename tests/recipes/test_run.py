@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from limbeck.errors import RequestError
+from limbeck.models import mlp
+from limbeck.recipes.again import evaluate_run
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.read import check, read
+from limbeck.recipes.run import run
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "teacher": {"model": "mlp", "hidden": [32], "epochs": 3, "optimizer": {"name": "adam", "lr": 0.01}},
+    "student": {"model": "mlp", "hidden": [8]},
+    "distill": {"task_weight": 0.5, "terms": [{"loss": "kd", "weight": 0.5}]},
+    "epochs": 3,
+    "optimizer": {"name": "adam", "lr": 0.01},
+}
+QUIET = Machine(accelerator="cpu", progress=False)
+
+
+def go(out: Path, changes: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    return run(check(SMALL | (changes or {})), root=out.parent, out=out, machine=QUIET, **options)
+
+
+def test_the_folder_holds_what_other_tools_rely_on(tmp_path: Path) -> None:
+    result = go(tmp_path / "run")
+    out = tmp_path / "run"
+    assert {p.name for p in out.iterdir()} >= {
+        "recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "student.safetensors", "student.json",
+        "result.json",
+    }  # fmt: skip
+    written = json.loads((out / "result.json").read_text())
+    assert written == {key: value for key, value in result.items() if key != "out"}
+    for name, epochs in (("teacher", 3), ("baseline", 3), ("distilled", 3)):
+        assert written[name]["epochs"] == epochs
+        assert 0.3 < written[name]["test_accuracy"] <= 1
+        assert written[name]["seconds"] > 0
+    assert written["baseline"]["parameters"] == written["distilled"]["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
+    phases = [json.loads(line)["phase"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [phase for phase in phases if phase != "teacher"] == ["baseline"] * 3 + ["student"] * 3
+
+
+def test_the_student_loads_into_a_plain_model(tmp_path: Path) -> None:
+    result = go(tmp_path / "run")
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    plain.load_state_dict(load_file(tmp_path / "run" / "student.safetensors"))
+    from limbeck.data import load
+
+    test = load("digits", tmp_path).test
+    logits = plain(test.inputs.float() / 255)
+    accuracy = (logits.argmax(-1) == test.targets).float().mean().item()
+    assert accuracy == pytest.approx(result["distilled"]["test_accuracy"])
+
+
+def test_baseline_and_distilled_start_alike_and_see_the_same_order(tmp_path: Path) -> None:
+    # A term of weight 0 makes the distilled run a second baseline: the same start, order and dropout, to the bit.
+    changes = {
+        "student": {"model": "mlp", "hidden": [8], "dropout": 0.3},
+        "distill": {"task_weight": 1.0, "terms": [{"loss": "kd", "weight": 0.0}]},
+    }
+    go(tmp_path / "run", changes)
+    weights = [(tmp_path / "run" / f"{name}.safetensors").read_bytes() for name in ("baseline", "student")]
+    assert weights[0] == weights[1]
+
+
+def test_the_resolved_recipe_repeats_the_run(tmp_path: Path) -> None:
+    go(tmp_path / "one", baseline=False)
+    again = read(str(tmp_path / "one" / "recipe.yaml"))
+    run(again, root=tmp_path, out=tmp_path / "two", machine=QUIET, baseline=False)
+    assert (tmp_path / "one" / "student.safetensors").read_bytes() == (
+        tmp_path / "two" / "student.safetensors"
+    ).read_bytes()
+    assert "baseline" not in json.loads((tmp_path / "two" / "result.json").read_text())
+
+
+def test_a_trained_teacher_is_kept_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    first = go(tmp_path / "one", baseline=False)["teacher"]
+    second = go(tmp_path / "two", {"seed": 1}, baseline=False)["teacher"]
+    assert (first["source"], second["source"]) == ("trained", "reused")
+    assert first["test_accuracy"] == second["test_accuracy"]
+    assert second["seconds"] == first["seconds"]
+    kept = Path(first["weights"])
+    before = kept.stat().st_mtime_ns
+    time.sleep(0.01)
+    assert go(tmp_path / "three", baseline=False, retrain_teacher=True)["teacher"]["source"] == "trained"
+    assert kept.stat().st_mtime_ns > before
+    other = SMALL["teacher"] | {"epochs": 2}
+    assert go(tmp_path / "four", {"teacher": other}, baseline=False)["teacher"]["source"] == "trained"
+
+
+def test_given_weights_with_a_wrappers_prefix(tmp_path: Path) -> None:
+    teacher = mlp(input_shape=(1, 8, 8), classes=10, hidden=(32,))
+    files = {
+        "plain.safetensors": {},
+        "wrapped.pt": {"state_dict": {f"module._orig_mod.{k}": v for k, v in teacher.state_dict().items()}},
+    }
+    save_file(teacher.state_dict(), tmp_path / "plain.safetensors")
+    torch.save(files["wrapped.pt"], tmp_path / "wrapped.pt")
+    results = [
+        go(
+            tmp_path / f"run-{file}",
+            {"teacher": {"model": "mlp", "hidden": [32], "weights": str(tmp_path / file)}},
+            baseline=False,
+        )
+        for file in files
+    ]
+    assert results[0]["teacher"]["source"] == "given"
+    assert results[0]["distilled"]["test_accuracy"] == results[1]["distilled"]["test_accuracy"]
+
+
+def test_several_teachers_are_an_ensemble(tmp_path: Path) -> None:
+    members = [SMALL["teacher"], SMALL["teacher"] | {"seed": 1, "weight": 2.0}]
+    terms = [{"loss": "kd", "weight": 0.5}, {"loss": "mse", "student": "1", "teacher": "1.1", "adapter": "auto"}]
+    result = go(tmp_path / "run", {"teacher": members, "distill": {"terms": terms}})
+    assert len(result["teacher"]) == 2
+    assert result["teacher"][0]["test_loss"] != result["teacher"][1]["test_loss"]
+
+
+def test_teacher_and_student_each_with_their_own_input(tmp_path: Path) -> None:
+    changes = {
+        "teacher": SMALL["teacher"] | {"model": "cnn", "size": 16, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+        "student": {"model": "mlp", "hidden": [8], "mean": [0.3], "std": [0.4]},
+    }
+    changes["teacher"].pop("hidden")
+    result = go(tmp_path / "run", changes)
+    assert result["teacher"]["parameters"] == 3 * 16 * 9 + 32 + 16 * 32 * 9 + 64 + 330
+    assert json.loads((tmp_path / "run" / "student.json").read_text())["input"]["mean"] == [0.3]
+
+
+def test_evaluate_repeats_the_figures_of_the_run(tmp_path: Path) -> None:
+    result = go(tmp_path / "run")["distilled"]
+    figures = evaluate_run(tmp_path / "run", tmp_path)
+    assert figures["top1"] == result["test_accuracy"]
+    assert figures["loss"] == pytest.approx(result["test_loss"])
+    assert figures["agreement"] == result["test_agreement"]
+    with pytest.raises(RequestError, match="holds no finished run"):
+        evaluate_run(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student": {"model": "mpl"}}, "unknown model 'mpl'; did you mean mlp"),
+        ({"student": {"model": "mlp", "hiden": [3]}}, "unknown option of model mlp 'hiden'; did you mean hidden"),
+        ({"student": {"model": "torchvision:resnet19"}}, "unknown torchvision model 'resnet19'; did you mean resnet1"),
+        ({"distill": {"terms": [{"loss": "kdd"}]}}, "unknown loss 'kdd'; did you mean"),
+        ({"distill": {"terms": [{"loss": "kd", "tau": 3}]}}, "unknown option of loss kd 'tau'"),
+        ({"distill": {"terms": [{"loss": "mse", "student": "layer1"}]}}, "unknown tap of Sequential 'layer1'"),
+        ({"distill": {"terms": [{"loss": "mse", "teacher": "layer1"}]}}, "unknown tap of Sequential 'layer1'"),
+        ({"distill": {"terms": [{"loss": "mse", "student": "1", "teacher": "1"}]}}, r"\(2, 8\).*\(2, 32\)"),
+        ({"teacher": {"model": "mlp"}}, "would be untrained"),
+        ({"teacher": {"model": "mlp", "weights": "no.pt"}}, "there is no weights file no.pt"),
+        ({"optimizer": {"name": "adan"}}, "unknown optimizer 'adan'; did you mean adam"),
+        ({"schedule": {"name": "cosin"}}, "unknown schedule 'cosin'"),
+        ({"data": {"name": "mnits"}}, "unknown data set 'mnits'; did you mean mnist"),
+        ({"data": {"batch_size": 9999, "drop_last": True}}, "1437 samples do not fill one batch of 9999"),
+        ({"teacher": [SMALL["teacher"], SMALL["teacher"]],
+          "distill": {"terms": [{"loss": "mse", "teacher": "1"}]}}, "there are 2 teachers"),
+    ],
+)  # fmt: skip
+def test_wrong_requests_write_nothing(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=message):
+        go(tmp_path / "run", changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_different_class_counts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_teacher.py").write_text(
+        "from torch import nn\ndef seven(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="the teacher knows 7 classes and the student 10"):
+        go(tmp_path / "run", {"teacher": {"model": "own_teacher:seven"}})
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 10), nn.Linear(10, 10))
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    changes = {"teacher": {"model": "mlp", "hidden": [32, 32], "weights": str(tmp_path / "other.safetensors")}}
+    with pytest.raises(
+        RequestError, match=r"missing 5\.bias.*unexpected 4\.bias.*1\.weight \(9, 64\) instead of \(32, 64\)"
+    ):
+        go(tmp_path / "run", changes)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "pwned"),)
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(RequestError, match="cannot read the weights file"):
+        go(tmp_path / "run", {"teacher": {"model": "mlp", "weights": str(tmp_path / "evil.pt")}})
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    go(tmp_path / "run", baseline=False)
+    with pytest.raises(RequestError, match="is not empty; choose another --out, or --resume"):
+        go(tmp_path / "run")
+    with pytest.raises(RequestError, match="holds a run with another epochs"):
+        go(tmp_path / "run", {"epochs": 4}, resume=True)
+
+
+def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outs = [run(check(SMALL), root=tmp_path, machine=QUIET, baseline=False)["out"] for _ in range(2)]
+    assert outs == ["runs/small", "runs/small-2"]
+
+
+def test_the_data_set_can_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_digits.py").write_text(
+        "from pathlib import Path\nfrom limbeck.data import load\ndef digits(): return load('digits', Path())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = go(tmp_path / "run", {"data": {"name": "own_digits:digits"}}, baseline=False)
+    assert result["data"] == "digits"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck import Batch, EnsembleTeacher, ModuleTeacher
+from limbeck.errors import RequestError
+from limbeck.models import Preprocess
+
+
+def batch(n: int = 6) -> Batch:
+    return Batch(torch.randn(n, 4), torch.zeros(n, dtype=torch.long), torch.arange(n))
+
+
+def test_teacher_is_in_eval_whatever_mode_it_is_put_in_and_stays_as_it_was(teacher: nn.Module) -> None:
+    teacher.train()
+    before = copy.deepcopy(teacher.state_dict())
+    guide = ModuleTeacher(teacher, ["0"])
+    data = batch()
+    first, second = guide(data), guide(data)
+    torch.testing.assert_close(first.logits, second.logits)  # dropout is off
+    assert all(module.training for module in teacher.modules())
+    assert all(p.requires_grad for p in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        torch.testing.assert_close(value, before[name])  # batch-norm statistics have not moved
+    assert first.logits is not None
+    assert not first.logits.requires_grad
+    assert not first.features["0"].requires_grad
+    torch.testing.assert_close(first.logits, teacher.eval()(data.inputs))
+
+
+def test_own_dtype_computes_on_a_copy_and_speaks_fp32(teacher: nn.Module) -> None:
+    data = batch()
+    exact = ModuleTeacher(teacher)(data).logits
+    rough = ModuleTeacher(teacher, dtype=torch.bfloat16)(data).logits
+    assert rough.dtype == torch.float32
+    assert next(teacher.parameters()).dtype == torch.float32
+    assert 0 < (exact - rough).abs().max() < 0.05
+
+
+def test_fingerprint_names_weights_taps_dtype_and_input(teacher: nn.Module) -> None:
+    prints = [
+        ModuleTeacher(teacher).fingerprint,
+        ModuleTeacher(teacher, ["0"]).fingerprint,
+        ModuleTeacher(teacher, dtype=torch.bfloat16).fingerprint,
+        ModuleTeacher(teacher, inputs=Preprocess([0.5], [0.5])).fingerprint,
+    ]
+    assert ModuleTeacher(copy.deepcopy(teacher)).fingerprint == prints[0]
+    with torch.no_grad():
+        teacher[0].bias[0] += 1e-3
+    prints.append(ModuleTeacher(teacher).fingerprint)
+    assert len(set(prints)) == 5
+
+
+def test_ensemble_is_the_weighted_mean_of_probabilities() -> None:
+    data = batch()
+    members = {"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)}
+    guide = EnsembleTeacher({name: ModuleTeacher(m) for name, m in members.items()}, {"a": 3, "b": 1})
+    signal = guide(data)
+    expected = 0.75 * members["a"](data.inputs).softmax(-1) + 0.25 * members["b"](data.inputs).softmax(-1)
+    torch.testing.assert_close(signal.logits.softmax(-1), expected)
+    torch.testing.assert_close(signal.features["b.logits"], members["b"](data.inputs))
+
+
+def test_ensemble_members_taps_stay_readable(teacher: nn.Module) -> None:
+    signal = EnsembleTeacher([ModuleTeacher(teacher, ["0"]), ModuleTeacher(nn.Linear(4, 3))])(batch())
+    assert set(signal.features) == {"0.0", "0.logits", "1.logits"}
+
+
+def test_ensemble_weights_are_checked() -> None:
+    one = ModuleTeacher(nn.Linear(4, 3))
+    with pytest.raises(RequestError, match="at least one teacher"):
+        EnsembleTeacher([])
+    with pytest.raises(RequestError, match="weights for 0"):
+        EnsembleTeacher([one, one], [1.0])
+    with pytest.raises(RequestError, match="not all 0"):
+        EnsembleTeacher([one, one], [0.0, 0.0])

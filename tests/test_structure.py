@@ -1,0 +1,90 @@
+"""The house itself: imports point one way, the public names exist, the documents' code runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import limbeck
+
+SOURCE = Path(limbeck.__file__).parent
+# From top to bottom; a module may import from its own layer and those above it.
+LAYERS = [
+    {"errors", "folders", "seeds", "types", "imports"},
+    {"taps"},
+    {"losses", "adapters", "models"},
+    {"distillers", "teachers", "data"},
+    {"engine"},
+    {"recipes"},
+    {"cli", "__main__"},
+]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("limbeck."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "limbeck":
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def layer(name: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if name in names)
+
+
+def test_imports_point_one_way() -> None:
+    files = [path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"]
+    assert len(files) > 40
+    for path in files:
+        own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        for other in imports(path):
+            assert layer(other) <= layer(own), f"{path} imports {other}"
+
+
+def test_no_module_of_one_layer_imports_in_a_circle() -> None:
+    edges = {}
+    for path in SOURCE.rglob("*.py"):
+        own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        edges.setdefault(own, set()).update(other for other in imports(path) if other != own)
+    edges.pop("__init__")
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = list(edges.get(start, ()))
+        while todo:
+            name = todo.pop()
+            if name not in seen:
+                seen.add(name)
+                todo += edges.get(name, ())
+        return seen
+
+    assert [name for name in edges if name in reach(name)] == []
+
+
+@pytest.mark.parametrize("name", limbeck.__all__)
+def test_public_names_exist(name: str) -> None:
+    thing = getattr(limbeck, name)
+    assert thing.__doc__, f"{name} has no docstring"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        _ = limbeck.distil
+
+
+def test_every_module_imports_by_itself() -> None:
+    names = [
+        ".".join(("limbeck", *path.relative_to(SOURCE).with_suffix("").parts))
+        for path in SOURCE.rglob("*.py")
+        if path.name not in ("__main__.py", "__init__.py")
+    ]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    subprocess.run([sys.executable, "-c", code, *sorted(names, reverse=True)], check=True)
+    assert importlib.import_module("limbeck.engine.fit")
