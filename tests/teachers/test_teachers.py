@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from limbeck import Batch, EnsembleTeacher, ModuleTeacher
+from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 from limbeck.models import Preprocess
+from limbeck.teachers import RememberedTeacher, memory_need
 
 
 def batch(n: int = 6) -> Batch:
@@ -78,3 +80,29 @@ def test_ensemble_weights_are_checked() -> None:
         EnsembleTeacher([one, one], [1.0])
     with pytest.raises(RequestError, match="not all 0"):
         EnsembleTeacher([one, one], [0.0, 0.0])
+
+
+def test_a_remembered_teacher_says_what_the_live_one_says(teacher: nn.Module) -> None:
+    split = InMemory(torch.randn(23, 4), torch.zeros(23, dtype=torch.long))
+    live = ModuleTeacher(teacher, ["0"])
+    remembered = RememberedTeacher(live, make_loader(split, 5, shuffle=True), 23)
+    teacher.forward = None  # type: ignore[assignment]  # it is not asked again
+    for batch in make_loader(split, 4, shuffle=True, seed=3):
+        logits = nn.Sequential.forward(teacher.eval(), batch.inputs)
+        signal = remembered(batch)
+        torch.testing.assert_close(signal.logits, logits)
+        torch.testing.assert_close(signal.features["0"], teacher[0](batch.inputs))
+
+
+def test_a_remembered_signal_is_for_the_very_pixels(teacher: nn.Module) -> None:
+    split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
+    remembered = RememberedTeacher(ModuleTeacher(teacher), make_loader(split, 4), 8)
+    batch = next(iter(make_loader(split, 4)))
+    with pytest.raises(RequestError, match="augmented view"):
+        remembered(batch._replace(view=1))
+    with pytest.raises(RequestError, match="index"):
+        remembered(batch._replace(index=torch.full((4,), -1)))
+
+
+def test_memory_need_counts_logits_and_taps(teacher: nn.Module) -> None:
+    assert memory_need(ModuleTeacher(teacher, ["0"]), batch(2), 100) == 100 * (16 + 3) * 4

@@ -1,0 +1,1 @@
+"""Measurements: ratios against plain loops and peers, taken in one run."""

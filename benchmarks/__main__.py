@@ -1,0 +1,40 @@
+"""python -m benchmarks NAME… [--data-root DIR] [--save]: run benchmarks, print their tables, keep their figures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from limbeck.folders import data_root
+from limbeck.recipes.folder import environment
+
+NAMES = ("losses", "mnist-mlp")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--data-root", type=Path, default=data_root())
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/NAME.json")
+    given = parser.parse_args()
+    for name in given.names:
+        if name not in NAMES:
+            parser.error(f"unknown benchmark {name!r}; there are {', '.join(NAMES)}")
+        module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
+        figures: dict[str, Any] = module.main() if name == "losses" else module.main(given.data_root)
+        if given.save:
+            path = Path(__file__).parent / "results" / f"{name}.json"
+            path.parent.mkdir(exist_ok=True)
+            when = datetime.now(UTC).date().isoformat()
+            command = f"python -m benchmarks {name} --save"
+            content = {"command": command, "date": when, "environment": environment(), "figures": figures}
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
