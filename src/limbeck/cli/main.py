@@ -81,9 +81,57 @@ def run(
             machine=machine,
         )
     except KeyboardInterrupt:
-        _say_how_to_resume(folder, data_root, baseline)
+        options = f"{f' --data-root {data_root}' if data_root else ''}{'' if baseline else ' --no-baseline'}"
+        _say_how_to_resume("run", folder, options)
         raise
     show.result(result)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    methods: Annotated[str, typer.Option(help="Names with commas between; 'recipe' is the recipe's own.")] = "recipe",
+    seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")] = None,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
+    set_: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
+    strategy: Annotated[str, typer.Option(help="auto, ddp, … as Lightning Fabric names them.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train the student by several methods and seeds at one budget, and say what the differences show."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.folder import choose
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([] if epochs is None else [f"epochs={epochs}"])])
+    folder = choose(out, f"compare-{made.name}", resume)
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    from limbeck.compare import compare as carry_out
+    from limbeck.recipes.machine import Machine
+    from limbeck.report import write_page
+
+    machine = Machine(accelerator, _devices(devices), strategy, not quiet)
+    numbers = range(made.seed, made.seed + seeds)
+    try:
+        comparison = carry_out(
+            made,
+            names,
+            numbers,
+            root=data_root or default_root(),
+            out=folder,
+            resume=resume,
+            machine=machine,
+        )
+    except KeyboardInterrupt:
+        options = f" --methods {methods} --seeds {seeds}{f' --data-root {data_root}' if data_root else ''}"
+        _say_how_to_resume("compare", folder, options)
+        raise
+    show.comparison(comparison, write_page(folder))
 
 
 @app.command()
@@ -154,15 +202,12 @@ def _report(error: Exception) -> int:
     return status
 
 
-def _say_how_to_resume(folder: Path, data_root: Path | None, baseline: bool) -> None:
+def _say_how_to_resume(command: str, folder: Path, options: str) -> None:
     described = folder / "recipe.yaml"
     if int(os.environ.get("LOCAL_RANK", "0")) or not described.exists():
         return
-    options = f"{f' --data-root {data_root}' if data_root else ''}{'' if baseline else ' --no-baseline'}"
-    print(  # noqa: T201
-        f"limbeck: interrupted; go on with: limbeck run {described} --out {folder}{options} --resume",
-        file=sys.stderr,
-    )
+    again = f"limbeck {command} {described} --out {folder}{options} --resume"
+    print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201
 
 
 def _devices(devices: str) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -38,6 +39,29 @@ def result(result: Mapping[str, Any]) -> None:
     console.print(
         f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True
     )
+
+
+def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
+    """The table at the end of a comparison."""
+    seeds = ", ".join(map(str, comparison["seeds"]))
+    table = _table(f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}")
+    for column in ("method", "test accuracy", "− scratch", "95 % interval", "verdict", "agreement", "seconds"):
+        table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
+    for name, row in comparison["methods"].items():
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        cells = [name, f"{row['mean']:.4f}{spread}"]
+        if "difference" in row:
+            interval = "–" if row["interval"] is None else "{:+.4f} to {:+.4f}".format(*row["interval"])
+            cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
+        else:
+            cells += ["", "", ""]
+        table.add_row(*cells, f"{row['agreement']:.4f}", f"{row['seconds']:.1f}")
+    console = _console()
+    console.print(table)
+    compared = len(comparison["methods"]) - 1
+    console.print(f"mean ± standard deviation; verdicts corrected for {compared} method(s) compared with scratch")
+    where = f"{comparison['out']}/compare.json"
+    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
 
 
 def evaluation(figures: Mapping[str, Any]) -> None:

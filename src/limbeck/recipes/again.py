@@ -11,8 +11,8 @@ from limbeck.engine import evaluate
 from limbeck.models import load_weights
 from limbeck.recipes import build, teachers
 from limbeck.recipes.folder import RECIPE, read_result
+from limbeck.recipes.job import TEST_BATCH
 from limbeck.recipes.read import read
-from limbeck.recipes.run import TEST_BATCH
 from limbeck.taps import evaluating
 
 

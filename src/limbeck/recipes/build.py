@@ -29,7 +29,7 @@ def data(spec: schema.Data, root: Path) -> DataSet:
 def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     """A network for the data, its start a function of the seed alone."""
     with seeded(derive(seed, "start")):
-        return build(spec.model, input_shape=_shape(spec, data), classes=data.classes, **spec.options)
+        return build(spec.model, input_shape=shape(spec, data), classes=data.classes, **spec.options)
 
 
 def inputs(spec: schema.Model) -> Preprocess | None:
@@ -43,14 +43,15 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
         "model": spec.model,
         "options": spec.options,
         "classes": data.classes,
-        "input": {"shape": list(_shape(spec, data)), "range": [0, 1], "mean": spec.mean, "std": spec.std},
+        "input": {"shape": list(shape(spec, data)), "range": [0, 1], "mean": spec.mean, "std": spec.std},
     }
 
 
 def distiller(student: nn.Module, recipe: schema.Recipe) -> Distiller:
     """The student with the recipe's losses."""
     terms = [term(spec) for spec in recipe.distill.terms]
-    return Distiller(student, terms, task_weight=recipe.distill.task_weight, inputs=inputs(recipe.student))
+    weight = recipe.distill.task_weight
+    return Distiller(student, terms, task_weight=1.0 if weight is None else weight, inputs=inputs(recipe.student))
 
 
 def term(spec: schema.Term) -> Term:
@@ -102,7 +103,7 @@ def check_is_trained(spec: schema.Teacher) -> None:
         )
 
 
-def _shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
+def shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
     """One sample's shape as the network gets it."""
     if len(data.input_shape) != 3:
         return data.input_shape

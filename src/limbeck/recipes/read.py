@@ -119,7 +119,8 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {where!r}; {hint}"
     if fault["type"] == "missing":
         return f"the key {where!r} is missing"
-    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}, and it is {fault['input']!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}, and it is {fault['input']!r}"
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Taps = str | list[str]
 
@@ -86,10 +86,18 @@ class Term(Open):
 
 
 class Distill(Strict):
-    """How the student's loss is composed."""
+    """How the student's loss is composed: by terms, or by a method's name with its customary terms."""
 
-    task_weight: Annotated[float, Field(ge=0)] = 1.0
-    terms: Annotated[list[Term], Field(min_length=1)]
+    method: str | None = None
+    task_weight: Annotated[float, Field(ge=0)] | None = None
+    terms: list[Term] = []
+
+    @model_validator(mode="after")
+    def one_way(self) -> Distill:
+        """Either a method or terms."""
+        if (self.method is None) == (not self.terms):
+            raise ValueError("give either a method or at least one term")
+        return self
 
 
 class Recipe(Strict):

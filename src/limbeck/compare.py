@@ -1,0 +1,199 @@
+"""What each method is worth: the same student by several methods and seeds, at one budget.
+
+Every method trains the same starts on the same data order for the same epochs with the same optimizer; "scratch", the
+student without a teacher, is always among them. Differences are taken in pairs of one seed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from limbeck.data import DataSet
+from limbeck.distillers import Distiller
+from limbeck.engine.files import write_json
+from limbeck.errors import RequestError, unknown
+from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.folder import RESULT, choose, environment, open_folder
+from limbeck.recipes.job import Job, ask_once, figures, places, rehearse
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.methods import METHODS, resolve, with_method
+from limbeck.recipes.run import teacher_entry
+from limbeck.teachers import Teacher
+
+SCRATCH = "scratch"
+OWN = "recipe"
+CONFIDENCE = 0.95
+COMPARISON = "compare.json"
+
+
+def compare(
+    recipe: schema.Recipe,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    root: Path,
+    out: Path | None = None,
+    resume: bool = False,
+    machine: Machine | None = None,
+) -> dict[str, Any]:
+    """Train the recipe's student by every method with every seed, and say what the differences show.
+
+    Args:
+        recipe: Data, teacher, student and training; its own terms are the method "recipe".
+        methods: Names of `METHODS`, "recipe", or "scratch", which is added where it is missing.
+        seeds: One student is trained for each; three or more show a spread.
+        root: Folder of the data.
+        out: Folder of the comparison; runs/compare-NAME by default.
+        resume: Go on with an interrupted comparison in `out`.
+        machine: Devices and display.
+
+    Returns:
+        What compare.json holds, and "out", the folder.
+
+    Raises:
+        RequestError: Something does not fit any of the methods; found before anything is written.
+        RunError: A training failed.
+    """
+    machine = machine or Machine()
+    methods = _checked(methods)
+    if not seeds:
+        raise RequestError("a comparison needs at least one seed")
+    fabric = machine.fabric(recipe.precision)
+    data = build.data(recipe.data, root)
+    found = teachers.candidates(recipe, data)
+    recipes = _recipes(recipe, methods, found, data)
+    for name, one in recipes.items():
+        scheme = _scheme(one, name, data)
+        rehearse(one, scheme, teachers.signal(found, scheme.teacher_taps), data)
+
+    out = Path(fabric.broadcast(choose(out, f"compare-{recipe.name}", resume)))
+    if fabric.is_global_zero:
+        open_folder(out, recipe, resume)
+    fabric.barrier()
+    for candidate in found:
+        teachers.train(candidate, recipe, data, machine, out, resume=resume, retrain=False)
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
+    for name, one in recipes.items():
+        scheme = _scheme(one, name, data)
+        live = teachers.signal(found, scheme.teacher_taps)
+        guide: Teacher | None = None
+        asking = 0.0
+        for seed in seeds:
+            seeded = one.model_copy(update={"seed": seed})
+            job = Job(seeded, data, machine, fabric, out / f"{name}-seed{seed}", resume)
+            finished = job.out / RESULT
+            if not (resume and finished.exists()):
+                if guide is None and name != SCRATCH:
+                    guide, asking = ask_once(live, one, data, fabric)
+                _carry_out(job, name, guide, live, asking)
+            results[name].append(json.loads(finished.read_text(encoding="utf-8")))
+    job = Job(recipe, data, machine, fabric, out)
+    comparison = {
+        "recipe": recipe.name,
+        "data": data.name,
+        "device": fabric.device.type,
+        "epochs": recipe.epochs,
+        "seeds": list(seeds),
+        "teacher": [teacher_entry(candidate, job) for candidate in found],
+        "methods": summarise(results),
+        "environment": environment(),
+    }
+    if fabric.is_global_zero:
+        write_json(out / COMPARISON, comparison)
+    return {**comparison, "out": str(out)}
+
+
+def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Means, spreads, paired differences to scratch and a verdict, from each method's results by seed.
+
+    The interval of a difference is Student's at 95 %. The verdict rests on a wider one, at 1 − 0.05/m for m methods
+    compared (Bonferroni), so that among many methods none is called better by luck alone.
+    """
+    scratch = [result["test_accuracy"] for result in results[SCRATCH]]
+    rivals = len(results) - 1
+    summary = {}
+    for name, by_seed in results.items():
+        accuracy = [result["test_accuracy"] for result in by_seed]
+        entry: dict[str, Any] = {"accuracies": accuracy, "mean": statistics.mean(accuracy), "std": _std(accuracy)}
+        for figure in ("test_agreement", "seconds"):
+            values = [result[figure] for result in by_seed if figure in result]
+            entry[figure.removeprefix("test_")] = statistics.mean(values) if values else None
+        if name != SCRATCH:
+            entry |= difference([a - b for a, b in zip(accuracy, scratch, strict=True)], rivals)
+        summary[name] = entry
+    return summary
+
+
+def difference(pairs: Sequence[float], rivals: int = 1) -> dict[str, Any]:
+    """The mean of paired differences, its 95 % interval, and a verdict corrected for the number of rivals.
+
+    >>> difference([0.010, 0.012, 0.011])["verdict"]
+    'better'
+    >>> difference([0.010, -0.012, 0.011])["verdict"]
+    'no difference shown'
+    """
+    mean = statistics.mean(pairs)
+    half, strict = _half_width(pairs, 1 - CONFIDENCE), _half_width(pairs, (1 - CONFIDENCE) / rivals)
+    if half is None or strict is None:
+        return {"difference": mean, "interval": None, "verdict": "one seed shows nothing"}
+    verdict = "better" if mean > strict else "worse" if mean < -strict else "no difference shown"
+    return {"difference": mean, "interval": [mean - half, mean + half], "verdict": verdict}
+
+
+def _half_width(values: Sequence[float], error: float) -> float | None:
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    quantile = float(stats.t.ppf(1 - error / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _checked(methods: Sequence[str]) -> list[str]:
+    names = list(dict.fromkeys([SCRATCH, *methods]))
+    for name in names:
+        if name not in METHODS and name not in (SCRATCH, OWN):
+            raise unknown("method", name, [*METHODS, SCRATCH, OWN])
+    if len(names) == 1:
+        raise RequestError("nothing to compare: name at least one method besides scratch")
+    return names
+
+
+def _recipes(
+    recipe: schema.Recipe, methods: Sequence[str], found: Sequence[teachers.Candidate], data: DataSet
+) -> dict[str, schema.Recipe]:
+    """For each method the recipe with its terms."""
+    where = places(recipe, build.model(recipe.student, data, recipe.seed), found, data)
+    bare = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"task_weight": None})})
+    made = {}
+    for name in methods:
+        own = name in (OWN, SCRATCH)
+        made[name] = resolve(recipe, where) if own else with_method(bare, name, where)
+    return made
+
+
+def _scheme(recipe: schema.Recipe, name: str, data: DataSet) -> Distiller:
+    student = build.model(recipe.student, data, recipe.seed)
+    if name == SCRATCH:
+        return Distiller(student, inputs=build.inputs(recipe.student))
+    return build.distiller(student, recipe)
+
+
+def _carry_out(job: Job, name: str, guide: Teacher | None, live: Teacher, asking: float) -> None:
+    """Train and test one method with one seed, and write its result; an interrupted training goes on."""
+    scheme = _scheme(job.recipe, name, job.data)
+    training = job.train(scheme, "student", guide)
+    training["seconds"] = round(training["seconds"] + asking, 3)
+    result = {"method": name, "seed": job.recipe.seed, **figures(job.test(scheme, live)), **training}
+    if job.fabric.is_global_zero:
+        write_json(job.out / RESULT, result)
+    job.fabric.barrier()

@@ -1,0 +1,86 @@
+"""Distillation losses: pure functions `loss(student, teacher, *, options)`, mathematics only.
+
+Each returns one value a sample, (B,), where that has a meaning, and a scalar otherwise; computes in fp32;
+and is 0, or at its known minimum, when the student equals the teacher. Those that train or remember something
+are modules with the same call, made from the shapes of the tensors by `for_shapes`.
+"""
+
+from limbeck.losses.contrastive import CRD
+from limbeck.losses.feature import (
+    MGD,
+    VID,
+    FactorTransfer,
+    ReviewKD,
+    activation_boundary,
+    attention,
+    channel,
+    cosine,
+    factor,
+    fsp,
+    l1,
+    margin_relu,
+    mse,
+    negative_mean,
+    nst,
+    pearson,
+    simkd,
+    smooth_l1,
+    srrl,
+)
+from limbeck.losses.relation import channel_correlation, correlation, pkt, rkd, similarity
+from limbeck.losses.response import (
+    TopK,
+    dist,
+    dkd,
+    hard_label,
+    jsd,
+    kd,
+    logit_mse,
+    mlkd,
+    nkd,
+    reverse_kl,
+    soft_cross_entropy,
+    standardize,
+    wsld,
+)
+
+__all__ = [
+    "CRD",
+    "MGD",
+    "VID",
+    "FactorTransfer",
+    "ReviewKD",
+    "TopK",
+    "activation_boundary",
+    "attention",
+    "channel",
+    "channel_correlation",
+    "correlation",
+    "cosine",
+    "dist",
+    "dkd",
+    "factor",
+    "fsp",
+    "hard_label",
+    "jsd",
+    "kd",
+    "l1",
+    "logit_mse",
+    "margin_relu",
+    "mlkd",
+    "mse",
+    "negative_mean",
+    "nkd",
+    "nst",
+    "pearson",
+    "pkt",
+    "reverse_kl",
+    "rkd",
+    "similarity",
+    "simkd",
+    "smooth_l1",
+    "soft_cross_entropy",
+    "srrl",
+    "standardize",
+    "wsld",
+]

@@ -1,0 +1,105 @@
+"""Losses that know of the ReLU behind the features: AB and OFD. Their taps are before the ReLU."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.losses.precision import full_precision
+from limbeck.losses.shapes import same_shape, several_samples
+
+
+@full_precision
+def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Activation boundaries: mean of max(0, μ − f_s)² where f_t > 0, and of max(0, μ + f_s)² elsewhere.
+
+    Args:
+        student: (B, ...) pre-activations.
+        teacher: (B, ...) pre-activations of the same shape; only their signs count.
+        margin: μ, how far beyond the boundary the student must be.
+
+    Returns:
+        (B,) values ≥ 0, 0 where the student is on the teacher's side by the margin everywhere.
+
+    Raises:
+        RequestError: The shapes differ.
+
+    Source: Heo et al.: Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019,
+        arXiv:1811.03233; customary weight 1 of the sum over elements, in a stage of its own before training.
+    """
+    several_samples(student, teacher)
+    same_shape(student, teacher)
+    side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
+    return (margin - side * student).clamp(min=0).square().flatten(1).mean(1)
+
+
+@full_precision
+def margin_relu(student: Tensor, teacher: Tensor, *, margin: float | Tensor | None = None) -> Tensor:
+    """Feature overhaul (OFD): mean of d(max(f_t, m), f_s), d(t, s) = 0 where s ≤ t ≤ 0, else (t − s)².
+
+    m < 0 is the teacher's mean negative response in each channel: where the teacher is below, it is enough
+    that the student is not above.
+
+    Args:
+        student: (B, C, ...) pre-activations.
+        teacher: (B, C, ...) pre-activations of the same shape.
+        margin: m, one value or (C,) values, such as `negative_mean` of the batch norm before the ReLU;
+            None takes the mean of the negative responses in this batch.
+
+    Returns:
+        (B,) values ≥ 0, 0 where the student equals the teacher.
+
+    Raises:
+        RequestError: The shapes differ, or the margins are not (C,).
+
+    Source: Heo et al.: A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv:1904.01866;
+        customary weight 1e-3 of the sum over elements, half for each earlier stage.
+    """
+    several_samples(student, teacher)
+    same_shape(student, teacher)
+    m = _channel_margin(teacher, margin)
+    target = torch.maximum(teacher, m)
+    counts = (student > target) | (target > 0)
+    squares = F.mse_loss(student, target, reduction="none")
+    return (squares * counts.to(squares.dtype)).flatten(1).mean(1)
+
+
+@full_precision
+def negative_mean(mean: Tensor, std: Tensor) -> Tensor:
+    """E[x | x < 0] = μ − σ φ(μ/σ) / Φ(−μ/σ) of normal responses: the margin of `margin_relu`.
+
+    Args:
+        mean: (C,) μ, the bias of the batch norm before the ReLU.
+        std: (C,) σ, the size of its weight.
+
+    Returns:
+        (C,) values < 0.
+
+    Raises:
+        RequestError: The shapes differ.
+
+    Source: Heo et al., ICCV 2019, arXiv:1904.01866.
+    """
+    same_shape(mean, std, "a mean and a deviation for each channel")
+    sigma = std.abs().clamp(min=torch.finfo(std.dtype).eps)
+    z = mean / sigma
+    log_hazard = -z.square() / 2 - math.log(2 * math.pi) / 2 - torch.special.log_ndtr(-z)
+    expected: Tensor = mean - sigma * log_hazard.exp()
+    return expected
+
+
+def _channel_margin(teacher: Tensor, margin: float | Tensor | None) -> Tensor:
+    """m as a tensor that broadcasts over (B, C, ...)."""
+    along_channels = (1, -1) + (1,) * (teacher.dim() - 2)
+    if margin is None:
+        x = teacher.detach().transpose(0, 1).flatten(1)
+        mean = x.clamp(max=0).sum(1) / (x < 0).sum(1).clamp(min=1)
+        return mean.reshape(along_channels)
+    m = torch.as_tensor(margin, dtype=teacher.dtype, device=teacher.device)
+    if m.dim() > 1 or (m.dim() == 1 and len(m) != teacher.shape[1]):
+        raise RequestError(f"margin {tuple(m.shape)} must be one value a channel of {tuple(teacher.shape)}")
+    return m.reshape(along_channels)

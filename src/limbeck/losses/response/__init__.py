@@ -1,0 +1,24 @@
+"""Losses between the outputs of teacher and student (response knowledge)."""
+
+from limbeck.losses.response.correlation import dist, mlkd
+from limbeck.losses.response.decoupled import dkd, nkd
+from limbeck.losses.response.divergence import jsd, kd, reverse_kl, soft_cross_entropy
+from limbeck.losses.response.labels import hard_label, logit_mse, wsld
+from limbeck.losses.response.sparse import TopK
+from limbeck.losses.response.standardization import standardize
+
+__all__ = [
+    "TopK",
+    "dist",
+    "dkd",
+    "hard_label",
+    "jsd",
+    "kd",
+    "logit_mse",
+    "mlkd",
+    "nkd",
+    "reverse_kl",
+    "soft_cross_entropy",
+    "standardize",
+    "wsld",
+]

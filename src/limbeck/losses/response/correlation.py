@@ -1,0 +1,98 @@
+"""Losses that compare how the predictions of a batch vary together: DIST and multi-level logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.losses.precision import full_precision
+from limbeck.losses.response.positions import CLASSES
+from limbeck.losses.response.softened import positive
+from limbeck.losses.shapes import agree
+from limbeck.losses.vectors import uncorrelated
+
+
+@full_precision
+def dist(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    inter_weight: float = 1.0,
+    intra_weight: float = 1.0,
+) -> Tensor:
+    """τ² · [β · mean(1 − ρ of each row) + γ · mean(1 − ρ of each column)] of p = softmax(l / τ).
+
+    ρ is Pearson's correlation: over the classes of a sample (inter), over the batch for a class (intra).
+    Constant rows or columns on both sides agree: a batch of one has no intra part.
+
+    Args:
+        student: (B, C) logits.
+        teacher: (B, C) logits.
+        temperature: τ > 0 divides both logits; 4 on CIFAR.
+        inter_weight: β.
+        intra_weight: γ.
+
+    Returns:
+        A scalar ≥ 0, 0 where all correlate fully.
+
+    Raises:
+        RequestError: The shapes differ.
+
+    Source: Huang et al.: Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, arXiv:2205.10536;
+        customary weight 2 (with β = γ = 1).
+    """
+    agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
+    positive(temperature)
+    s, t = (F.softmax(x / temperature, dim=1) for x in (student, teacher))
+    inter, intra = uncorrelated(s, t, dim=1).mean(), uncorrelated(s, t, dim=0).mean()
+    return (inter_weight * inter + intra_weight * intra) * temperature**2
+
+
+@full_precision
+def mlkd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
+    batch_weight: float = 1.0,
+    class_weight: float = 1.0,
+) -> Tensor:
+    """Multi-level logits: Σ_T [ T² KL(p_t ‖ p_s)/B + a‖P_sP_sᵀ − P_tP_tᵀ‖²_F/B + b‖P_sᵀP_s − P_tᵀP_t‖²_F/C ].
+
+    P is the (B, C) matrix of probabilities at T: instance, batch and class level. For the paper's two views
+    of each sample, weak and strong, put both into the batch or add the loss of both; its masks of unsure
+    samples are not in here.
+
+    Args:
+        student: (B, C) logits.
+        teacher: (B, C) logits.
+        temperatures: Each T > 0; the terms of all are added.
+        batch_weight: a, of the (B, B) relations between samples.
+        class_weight: b, of the (C, C) relations between classes.
+
+    Returns:
+        A scalar ≥ 0, 0 where both predict the same.
+
+    Raises:
+        RequestError: The shapes differ, or no temperature is given.
+
+    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 1 on CIFAR.
+    """
+    agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
+    if not temperatures:
+        raise RequestError("mlkd needs one temperature at least")
+    levels = []
+    for temperature in temperatures:
+        positive(temperature)
+        log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
+        p_s, p_t = log_s.exp(), log_t.exp()
+        instance = (p_t * (log_t - log_s)).sum(1).mean() * temperature**2
+        batch = (p_s @ p_s.T - p_t @ p_t.T).square().sum(1).mean()
+        classes = (p_s.T @ p_s - p_t.T @ p_t).square().sum(1).mean()
+        levels.append(instance + batch_weight * batch + class_weight * classes)
+    return torch.stack(levels).sum()

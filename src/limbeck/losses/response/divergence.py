@@ -1,0 +1,204 @@
+"""Divergences between the whole output distributions of teacher and student.
+
+p = softmax(l / T), t = teacher, s = student. All take logits of classifiers (B, C), of language models
+(B, L, C) and of segmentation (B, C, H, W), a dense or a top-k teacher, and return one value a sample, (B,).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.losses.response.positions import over_positions
+from limbeck.losses.response.softened import Divergence, Rest, softened
+from limbeck.losses.response.sparse import TopK
+
+
+def kd(
+    student: Tensor,
+    teacher: Tensor | TopK,
+    *,
+    temperature: float = 4.0,
+    scale: bool = True,
+    standardize: bool = False,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    chunk: int | None = None,
+    rest: Rest = "bucket",
+) -> Tensor:
+    """Knowledge distillation: T² · KL(p_t ‖ p_s) at temperature T.
+
+    Args:
+        student: (B, C), (B, L, C) or (B, C, H, W) logits.
+        teacher: Logits of the same shape, or a `TopK` of log-probabilities at temperature 1.
+        temperature: T > 0 divides both logits; higher is softer.
+        scale: Multiply by T², which keeps the gradient's size as T grows; False leaves it out.
+        standardize: Standardise both logits first (arXiv:2403.01427).
+        targets: (B,), (B, L) or (B, H, W) labels, read only to find the positions to ignore.
+        ignore_index: Positions whose target is this value do not count; None counts all.
+        chunk: Compute on so many rows at a time, without a full matrix in fp32; for large C.
+        rest: The mass that a `TopK` does not name is one class more ("bucket") or spread evenly over the
+            classes not named ("spread"). At T ≠ 1 both soften it as if it were spread.
+
+    Returns:
+        (B,) values ≥ 0, 0 where both distributions agree: the mean over a sample's positions that count.
+
+    Raises:
+        RequestError: The shapes differ, or an option does not fit.
+
+    Source: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531;
+        customary weight 0.9 beside 0.1 of the task loss.
+
+    >>> import torch
+    >>> kd(torch.tensor([[2.0, 1.0]]), torch.tensor([[2.0, 1.0]])).item()
+    0.0
+    """
+    distance = softened(_forward_kl, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
+    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+
+
+def soft_cross_entropy(
+    student: Tensor,
+    teacher: Tensor | TopK,
+    *,
+    temperature: float = 4.0,
+    scale: bool = True,
+    standardize: bool = False,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    chunk: int | None = None,
+    rest: Rest = "bucket",
+) -> Tensor:
+    """Cross-entropy with the teacher's soft labels: −T² · Σ p_t log p_s at temperature T.
+
+    Its gradient is that of `kd`; its minimum is T² · H(p_t), the teacher's entropy, not 0.
+
+    Args:
+        student: (B, C), (B, L, C) or (B, C, H, W) logits.
+        teacher: Logits of the same shape, or a `TopK`.
+        temperature: T > 0 divides both logits.
+        scale: Multiply by T².
+        standardize: As in `kd`, like the options that follow.
+        targets: Labels that show the positions to ignore.
+        ignore_index: The target of such positions.
+        chunk: Rows at a time.
+        rest: "bucket" or "spread" for a `TopK`.
+
+    Returns:
+        (B,) values ≥ 0.
+
+    Raises:
+        RequestError: The shapes differ, or an option does not fit.
+
+    Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531.
+    """
+    distance = softened(
+        _cross_entropy, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest
+    )
+    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+
+
+def reverse_kl(
+    student: Tensor,
+    teacher: Tensor | TopK,
+    *,
+    temperature: float = 4.0,
+    scale: bool = True,
+    standardize: bool = False,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    chunk: int | None = None,
+    rest: Rest = "bucket",
+) -> Tensor:
+    """Reverse divergence: T² · KL(p_s ‖ p_t); the student seeks the teacher's modes and may leave some out.
+
+    Args:
+        student: (B, C), (B, L, C) or (B, C, H, W) logits.
+        teacher: Logits of the same shape, or a `TopK`.
+        temperature: T > 0 divides both logits.
+        scale: Multiply by T².
+        standardize: As in `kd`, like the options that follow.
+        targets: Labels that show the positions to ignore.
+        ignore_index: The target of such positions.
+        chunk: Rows at a time.
+        rest: "bucket" or "spread" for a `TopK`.
+
+    Returns:
+        (B,) values ≥ 0, 0 where both distributions agree.
+
+    Raises:
+        RequestError: The shapes differ, or an option does not fit.
+
+    Source: Gu et al.: MiniLLM, ICLR 2024, arXiv:2306.08543 (the divergence; at T = 1 for language models).
+    """
+    distance = softened(_reverse_kl, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
+    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+
+
+def jsd(
+    student: Tensor,
+    teacher: Tensor | TopK,
+    *,
+    beta: float = 0.5,
+    temperature: float = 4.0,
+    scale: bool = True,
+    standardize: bool = False,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    chunk: int | None = None,
+    rest: Rest = "bucket",
+) -> Tensor:
+    """Generalised Jensen-Shannon: T² · [β KL(p_t ‖ m) + (1 − β) KL(p_s ‖ m)], m = β p_t + (1 − β) p_s.
+
+    By the field's convention β = 0 is the forward KL and β = 1 the reverse; the formula itself is 0 there.
+
+    Args:
+        student: (B, C), (B, L, C) or (B, C, H, W) logits.
+        teacher: Logits of the same shape, or a `TopK`.
+        beta: β in [0, 1].
+        temperature: T > 0 divides both logits.
+        scale: Multiply by T².
+        standardize: As in `kd`, like the options that follow.
+        targets: Labels that show the positions to ignore.
+        ignore_index: The target of such positions.
+        chunk: Rows at a time.
+        rest: "bucket" or "spread" for a `TopK`.
+
+    Returns:
+        (B,) values ≥ 0, 0 where both distributions agree.
+
+    Raises:
+        RequestError: The shapes differ, or an option does not fit.
+
+    Source: Agarwal et al.: On-Policy Distillation of Language Models, ICLR 2024, arXiv:2306.13649.
+    """
+    distance = softened(_mixed(beta), teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
+    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+
+
+def _forward_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
+    return (log_t.exp() * (log_t - log_s)).sum(-1)
+
+
+def _reverse_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
+    return _forward_kl(log_t, log_s)
+
+
+def _cross_entropy(log_s: Tensor, log_t: Tensor) -> Tensor:
+    return -(log_t.exp() * log_s).sum(-1)
+
+
+def _mixed(beta: float) -> Divergence:
+    if not 0 <= beta <= 1:
+        raise RequestError(f"beta is between 0 (forward KL) and 1 (reverse KL), not {beta}")
+    if beta in (0, 1):
+        return _reverse_kl if beta else _forward_kl
+
+    def jensen_shannon(log_s: Tensor, log_t: Tensor) -> Tensor:
+        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
+        return beta * _forward_kl(log_m, log_t) + (1 - beta) * _forward_kl(log_m, log_s)
+
+    return jensen_shannon

@@ -1,0 +1,163 @@
+"""Methods by their paper's name: the customary terms and weights, their taps chosen by each network's stages.
+
+Weights are those of the CIFAR comparisons of CRD (arXiv:1910.10699) and of each paper; every one is a starting point,
+to be chosen on a validation split for another pair of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from limbeck.errors import RequestError, unknown
+from limbeck.models.stages import embedding, stages
+from limbeck.recipes import schema
+
+TermDict = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a pair of networks can be compared; found when a method first asks.
+
+    Attributes:
+        student: The small network.
+        teacher: The large one.
+        input_shape: One sample's shape, for networks whose stages only a forward pass shows.
+        samples: Size of the training split.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    input_shape: tuple[int, ...]
+    samples: int
+
+    def stages(self) -> list[dict[str, str]]:
+        """Pairs of stage taps, first to last; of unequal numbers of stages the last ones pair up."""
+        s, t = (stages(network, input_shape=self.input_shape) for network in (self.student, self.teacher))
+        count = min(len(s), len(t))
+        return [{"student": a, "teacher": b} for a, b in zip(s[-count:], t[-count:], strict=True)]
+
+    def embedding(self) -> dict[str, str]:
+        """The taps of the vectors that the classifiers read."""
+        return {"student": embedding(self.student), "teacher": embedding(self.teacher)}
+
+    def all_stages(self) -> dict[str, list[str]]:
+        """All stage taps as two lists."""
+        pairs = self.stages()
+        if len(pairs) < 2:
+            raise RequestError("this method compares at least two stages, and the networks share only one")
+        return {side: [pair[side] for pair in pairs] for side in ("student", "teacher")}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A weight for the labels, and the terms for a pair of networks."""
+
+    task_weight: float
+    terms: Callable[[Places], list[TermDict]]
+
+
+def _logits(loss: str, weight: float, task_weight: float = 1.0, **options: Any) -> Method:
+    return Method(task_weight, lambda places: [{"loss": loss, "weight": weight, **options}])
+
+
+def _vector(loss: str, weight: float, **options: Any) -> Method:
+    return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **places.embedding(), **options}])
+
+
+def _last(loss: str, weight: float, **options: Any) -> Method:
+    return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **places.stages()[-1], **options}])
+
+
+def _middle(loss: str, weight: float, **options: Any) -> Method:
+    def terms(places: Places) -> list[TermDict]:
+        pairs = places.stages()
+        return [{"loss": loss, "weight": weight, **pairs[(len(pairs) - 1) // 2], **options}]
+
+    return Method(1.0, terms)
+
+
+def _each(loss: str, weight: float, **options: Any) -> Method:
+    return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **p, **options} for p in places.stages()])
+
+
+def _together(loss: str, weight: float, **options: Any) -> Method:
+    return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **places.all_stages(), **options}])
+
+
+def _flows(loss: str, weight: float) -> Method:
+    def terms(places: Places) -> list[TermDict]:
+        found = places.all_stages()
+        s, t = found["student"], found["teacher"]
+        spans = zip(s, s[1:], t, t[1:], strict=False)
+        return [{"loss": loss, "weight": weight, "student": [a, b], "teacher": [c, d]} for a, b, c, d in spans]
+
+    return Method(1.0, terms)
+
+
+METHODS: dict[str, Method] = {
+    "kd": _logits("kd", 0.9, 0.1, temperature=4.0),
+    "dkd": _logits("dkd", 1.0, temperature=4.0, nontarget_weight=8.0, ramp=20),
+    "dist": _logits("dist", 2.0, temperature=1.0),
+    "ls": _logits("kd", 9.0, 0.1, temperature=2.0, standardize=True),
+    "nkd": _logits("nkd", 1.0),
+    "mlkd": _logits("mlkd", 1.0),
+    "wsld": _logits("wsld", 2.25),
+    "logit-mse": _logits("logit_mse", 0.9, 0.1),
+    "hard": _logits("hard_label", 0.5, 0.5),
+    "reverse-kl": _logits("reverse_kl", 0.9, 0.1, temperature=4.0),
+    "jsd": _logits("jsd", 0.9, 0.1, temperature=4.0, beta=0.5),
+    "fitnet": _middle("mse", 100.0, adapter="auto"),
+    "cosine": _vector("cosine", 1.0, adapter="auto"),
+    "pearson": _last("pearson", 1.0, adapter="auto"),
+    "at": _each("attention", 1000.0),
+    "nst": _last("nst", 50.0),
+    "fsp": _flows("fsp", 50.0),
+    "cwd": _last("channel", 1.0, adapter="auto"),
+    "ab": _last("activation_boundary", 1.0, adapter="auto"),
+    "ofd": _each("margin_relu", 1e-3, adapter="auto"),
+    "ft": _last("FactorTransfer", 200.0),
+    "vid": _each("VID", 1.0),
+    "review": _together("ReviewKD", 1.0, ramp=20),
+    "mgd": _last("MGD", 1.0),
+    "sp": _last("similarity", 3000.0),
+    "rkd": _vector("rkd", 1.0),
+    "pkt": _vector("pkt", 30000.0),
+    "cc": _vector("correlation", 0.02, adapter="auto"),
+    "ickd": _last("channel_correlation", 2.5, adapter="auto"),
+    "crd": Method(
+        1.0, lambda places: [{"loss": "CRD", "weight": 0.8, **places.embedding(), "samples": places.samples}]
+    ),
+}
+"""The methods that `distill.method` and `limbeck compare --methods` know."""
+
+
+def resolve(recipe: schema.Recipe, places: Places) -> schema.Recipe:
+    """The recipe with the terms of its method written out; unchanged where it gives its terms itself.
+
+    Raises:
+        RequestError: An unknown method, or networks that do not show the places that it compares.
+    """
+    return recipe if recipe.distill.method is None else with_method(recipe, recipe.distill.method, places)
+
+
+def with_method(recipe: schema.Recipe, name: str, places: Places) -> schema.Recipe:
+    """The recipe with the terms of a method in the place of its own; the method's task weight unless it gives one.
+
+    Raises:
+        RequestError: An unknown method, or networks that do not show the places that it compares.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    method = METHODS[name]
+    try:
+        terms = [schema.Term.model_validate(term) for term in method.terms(places)]
+    except RequestError as error:
+        raise RequestError(f"method {name}: {error}") from error
+    given = recipe.distill.task_weight
+    distill = schema.Distill(task_weight=method.task_weight if given is None else given, terms=terms)
+    return recipe.model_copy(update={"distill": distill})

@@ -1,0 +1,64 @@
+"""The charts of a comparison, drawn by matplotlib as SVG text."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+BLUE, GREY = "#0969da", "#8c959f"
+
+
+def accuracies(comparison: Mapping[str, Any]) -> str:
+    """For each method the accuracy of every seed as a dot, and the mean with its 95 % interval."""
+    methods = comparison["methods"]
+    figure = Figure(figsize=(8, 1.2 + 0.45 * len(methods)), layout="constrained")
+    axes = figure.subplots()
+    for row, entry in enumerate(methods.values()):
+        values = np.array(entry["accuracies"])
+        axes.plot(values, np.full(len(values), row), "o", color=GREY, alpha=0.6, markersize=5)
+        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
+        axes.errorbar(values.mean(), row, xerr=half, fmt="D", color=BLUE, capsize=4, markersize=6)
+    axes.axvline(methods["scratch"]["mean"], color=GREY, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(methods)), list(methods))
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy")
+    return _svg(figure)
+
+
+def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
+    """Accuracy by epoch, validation where there is one, mean over the seeds, a line a method."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    measured = "accuracy"
+    colours = matplotlib.colormaps["tab10" if len(comparison["methods"]) <= 10 else "tab20"]
+    for number, name in enumerate(comparison["methods"]):
+        lines = []
+        for seed in comparison["seeds"]:
+            text = (folder / f"{name}-seed{seed}" / "metrics.jsonl").read_text(encoding="utf-8")
+            records = [json.loads(line) for line in text.splitlines()]
+            measured = "val_accuracy" if "val_accuracy" in records[0] else "accuracy"
+            lines.append([record[measured] for record in records])
+        mean = np.mean(lines, axis=0)
+        axes.plot(range(1, len(mean) + 1), mean, label=name, color=colours(number % colours.N))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation accuracy" if measured == "val_accuracy" else "training accuracy")
+    axes.legend(loc="lower right", fontsize=9, ncols=2 if len(comparison["methods"]) > 8 else 1)
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.StringIO()
+    # A fixed salt and no date: the same figures give the same page.
+    with matplotlib.rc_context({"svg.hashsalt": "limbeck", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]

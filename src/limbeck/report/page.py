@@ -1,0 +1,85 @@
+"""compare.html: one self-contained page with the table, accuracy with intervals, and training curves."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #d1d9e0; text-align: right; white-space: nowrap }
+th:first-child, td:first-child, td.verdict { text-align: left }
+td.better { color: #1a7f37 } td.worse { color: #cf222e }
+figure { margin: 2rem 0 } svg { max-width: 100%; height: auto } figcaption, .small { color: #57606a; font-size: .9rem }
+"""
+
+
+def write_page(folder: Path) -> Path | None:
+    """Write compare.html from a comparison's folder.
+
+    Args:
+        folder: What `compare` wrote.
+
+    Returns:
+        The page's path; None where matplotlib, of the extra `report`, is not installed.
+    """
+    try:
+        from limbeck.report import charts
+    except ModuleNotFoundError:
+        return None
+    comparison = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    path = folder / "compare.html"
+    figures = [
+        (charts.accuracies(comparison), "Test accuracy: each seed's, and the mean with its 95 % interval."),
+        (charts.curves(folder, comparison), "Accuracy while training, mean over the seeds."),
+    ]
+    path.write_text(_page(comparison, figures), encoding="utf-8")
+    return path
+
+
+def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]]) -> str:
+    name = html.escape(f"{comparison['recipe']} on {comparison['data']}")
+    seeds = ", ".join(map(str, comparison["seeds"]))
+    drawn = "".join(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>" for svg, caption in figures)
+    machine = comparison["environment"]
+    device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cores']} cores"
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
+<h1>{name}</h1>
+<p>Each method trained the same student: same starts, data order, optimizer and {comparison["epochs"]} epochs,
+with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
+{_methods(comparison["methods"])}
+<p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared</p>
+{_teachers(comparison["teacher"])}
+{drawn}
+<p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>
+</body></html>
+"""
+
+
+def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = []
+    for name, row in methods.items():
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        cells = [f"<td>{html.escape(name)}</td><td>{row['mean']:.4f}{spread}</td>"]
+        if "difference" in row:
+            interval = "–" if row["interval"] is None else "{:+.4f} to {:+.4f}".format(*row["interval"])
+            verdict = row["verdict"]
+            cells.append(f"<td>{row['difference']:+.4f}</td><td>{interval}</td>")
+            cells.append(f'<td class="verdict {verdict.split()[0]}">{verdict}</td>')
+        else:
+            cells.append("<td></td><td></td><td></td>")
+        cells.append(f"<td>{row['agreement']:.4f}</td><td>{row['seconds']:.1f}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    head = "<th>method<th>test accuracy<th>− scratch<th>95 % interval<th>verdict<th>agreement<th>seconds"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _teachers(teachers: list[Mapping[str, Any]]) -> str:
+    lines = [f"{t['parameters']:,} parameters, test accuracy {t['test_accuracy']:.4f}" for t in teachers]
+    return f"<p>Teacher: {'; '.join(lines)}.</p>"

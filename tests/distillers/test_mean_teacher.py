@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from limbeck import Batch, Term, losses
+from limbeck.distillers import MeanTeacher
+from limbeck.errors import RequestError
+
+
+def batch(n: int = 6) -> Batch:
+    return Batch(torch.randn(n, 4), torch.arange(n) % 3, torch.arange(n))
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(5, 3))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def values(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.double().numpy().copy() for name, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("decay", [0.6, 0.999])
+def test_average_follows_its_recurrence(decay: float) -> None:
+    scheme = MeanTeacher(network(), [Term(losses.kd)], decay=decay)
+    optimizer = torch.optim.SGD(scheme.student.parameters(), lr=0.5)
+    expected = values(scheme.student)
+    for step in range(6):
+        if step:
+            d = min(decay, 1 - 1 / (step + 1))
+            for name, present in values(scheme.student).items():
+                counts = name.endswith("num_batches_tracked")
+                expected[name] = present if counts else d * expected[name] + (1 - d) * present
+        optimizer.zero_grad()
+        loss = scheme(batch(), None).loss
+        # Taken at the beginning of the pass: the statistics that this pass moves are not in it.
+        for name, average in values(scheme.ema).items():
+            np.testing.assert_allclose(average, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+        loss.backward()
+        optimizer.step()
+    assert np.abs(values(scheme.ema)["0.weight"] - values(scheme.student)["0.weight"]).max() > 1e-3
+
+
+def test_update_takes_the_last_step() -> None:
+    scheme = MeanTeacher(nn.Linear(4, 3), [Term(losses.kd)], decay=0.0)
+    scheme(batch(), None)
+    with torch.no_grad():
+        scheme.student.weight += 1
+    assert not torch.equal(scheme.ema.weight, scheme.student.weight)
+    scheme.update()
+    assert torch.equal(scheme.ema.weight, scheme.student.weight)
+
+
+def test_the_first_pass_takes_weights_loaded_after_it_was_made() -> None:
+    scheme = MeanTeacher(nn.Linear(4, 3), [Term(losses.kd)])
+    scheme.student.load_state_dict(nn.Linear(4, 3).state_dict())
+    assert scheme(batch(), None).parts["kd"] == 0
+    assert torch.equal(scheme.ema.weight, scheme.student.weight)
+
+
+def test_terms_compare_with_the_average_in_eval_mode() -> None:
+    scheme = MeanTeacher(network(), [Term(losses.kd, temperature=2.0)], decay=0.9)
+    scheme(batch(), None)
+    with torch.no_grad():
+        scheme.student[4].weight += torch.randn(3, 5)
+    data = batch()
+    step = scheme(data, None)
+    assert scheme.ema.training  # left in the mode that it was in
+    guide = scheme.ema.eval()(data.inputs).double().numpy()
+    p, q = softmax(guide / 2), softmax(step.logits.detach().double().numpy() / 2)
+    assert step.parts["kd"].item() == pytest.approx(4 * (p * np.log(p / q)).sum(1).mean(), rel=1e-4)
+
+
+def test_the_average_gets_no_gradient_and_is_in_no_optimizer() -> None:
+    scheme = MeanTeacher(network(), [Term(losses.kd), Term(losses.mse, student="0", teacher="0")])
+    scheme(batch(), None)
+    with torch.no_grad():
+        scheme.student[0].weight += 1
+    scheme(batch(), None).loss.backward()
+    assert all(p.grad is None and not p.requires_grad for p in scheme.ema.parameters())
+    assert all(p.grad is not None for p in scheme.student.parameters())
+    trained = [name for name, p in scheme.named_parameters() if p.requires_grad]
+    assert all(name.startswith("student.") for name in trained)
+
+
+def test_an_evaluation_does_not_move_the_average() -> None:
+    scheme = MeanTeacher(network(), [Term(losses.kd)])
+    scheme(batch(), None)
+    with torch.no_grad():
+        scheme.student[0].weight += 1
+    before = values(scheme.ema)
+    scheme.eval()
+    scheme(batch(), None)
+    named = scheme.predictions(batch().inputs)
+    assert list(named) == ["student", "ema"]
+    for name, value in values(scheme.ema).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_no_hooks_remain() -> None:
+    scheme = MeanTeacher(network(), [Term(losses.mse, student="0", teacher="2")])
+    scheme(batch(), None)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in scheme.modules())
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (lambda: MeanTeacher(network(), []), "a mean teacher needs a term to teach by"),
+        (lambda: MeanTeacher(network(), [Term(losses.kd)], decay=1.0), "at least 0 and below 1, not 1.0"),
+        (lambda: MeanTeacher(network(), [Term(losses.mse, student="0", teacher="fc")]), "unknown tap .* 'fc'"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(request_: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        request_()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,70 @@
+"""What holds for single losses of relations, beyond what holds for all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from limbeck import losses
+
+PAIRS = [losses.similarity, losses.rkd, losses.pkt, losses.correlation]
+
+
+def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda f: f.__name__)
+def test_turning_all_samples_together_changes_no_relation(loss):
+    f = vectors(5, 4)
+    turn, _ = torch.linalg.qr(vectors(4, 4, seed=1))
+    assert loss(f @ turn, f).abs().item() < 1e-12
+    assert loss(vectors(5, 4, seed=2), f).item() > 1e-6
+
+
+def test_rkd_ignores_scale_and_place():
+    f, other = vectors(5, 4), vectors(5, 3, seed=1)
+    assert losses.rkd(3 * f + 100, f).item() < 1e-12
+    torch.testing.assert_close(losses.rkd(3 * f + 100, other), losses.rkd(f, other))
+
+
+def test_rkd_of_a_triangle_by_hand():
+    """Sides 3, 4, 5 against an equilateral triangle: angles are cos = 0.8, 0.6, 0 against ½ each."""
+    student = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
+    teacher = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 3**0.5 / 2]], dtype=torch.float64)
+    distances = 2 * sum((d / 4 - 1) ** 2 / 2 for d in (3, 4, 5)) / 9
+    angles = 2 * sum((c - 0.5) ** 2 / 2 for c in (0.8, 0.6, 0.0)) / 27
+    assert losses.rkd(student, teacher).item() == pytest.approx(25 * distances + 50 * angles, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rkd_of_samples_that_coincide_is_finite(dtype):
+    f = vectors(4, 3).to(dtype)
+    student = (torch.cat([f, f]) + 10).requires_grad_()
+    value = losses.rkd(student, vectors(8, 3, seed=1).to(dtype))
+    (gradient,) = torch.autograd.grad(value, student)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() < 1e3
+
+
+def test_rkd_of_samples_apart_by_less_than_rounding_takes_them_as_one():
+    f, teacher = vectors(4, 64), vectors(8, 3, seed=1)
+    exact = losses.rkd(torch.cat([f, f]), teacher)
+    near = torch.cat([f, f + 1e-6 * vectors(4, 64, seed=2)]).float()
+    torch.testing.assert_close(losses.rkd(near, teacher.float()).double(), exact, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda f: f.__name__)
+def test_a_batch_of_one_has_no_relations_and_a_gradient_of_zero(loss):
+    student = vectors(1, 4).requires_grad_()
+    value = loss(student, vectors(1, 3, seed=1))
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert gradient.abs().max() < 1e-9
+
+
+def test_channel_correlation_ignores_where_in_the_map():
+    f = vectors(2, 3, 2, 2)
+    moved = f.flatten(2)[:, :, [3, 1, 0, 2]].unflatten(2, (2, 2))
+    assert losses.channel_correlation(moved, f).abs().max() < 1e-12
