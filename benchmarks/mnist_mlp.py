@@ -1,7 +1,9 @@
 """One distilled epoch of `mnist-mlp`: limbeck against a plain loop as the tutorials write it, in turns.
 
-Both train the same networks on all 60,000 images in batches of 32, with the teacher live at every step. The plain
-loop reads torchvision's dataset through a DataLoader. The teacher is not trained: that changes no time.
+All train the same networks on all 60,000 images in batches of 32. The plain loop reads torchvision's dataset through a
+DataLoader, with the teacher live at every step. limbeck is measured with a live teacher, and as `limbeck run` does it:
+the teacher is asked once about every image, and the epoch bears its share of that, a twentieth of it in a run of 20
+epochs. The teacher is not trained: that changes no time.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from limbeck import fit
+from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import make_loader
+from limbeck.engine import make_fabric
 from limbeck.recipes import build
+from limbeck.recipes.job import ask_once
 from limbeck.recipes.read import read
 
-ROUNDS = 3
+ROUNDS = 5
 
 
 def main(data_root: Path) -> dict[str, Any]:
@@ -36,21 +40,28 @@ def main(data_root: Path) -> dict[str, Any]:
     plain_loader = DataLoader(images, batch_size=recipe.data.batch_size, shuffle=True)
     loader = make_loader(data.train, recipe.data.batch_size, shuffle=True)
 
-    def ours() -> None:
+    live = ModuleTeacher(teacher)
+    fabric = make_fabric(accelerator="cpu")
+
+    def ours(guide: Teacher) -> None:
         distiller = build.distiller(copy.deepcopy(student), recipe)
         make = build.optimizer(recipe.optimizer)
-        fit(distiller, loader, teacher=teacher, epochs=1, optimizer=make, accelerator="cpu", progress=False)
+        fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
 
-    seconds: dict[str, list[float]] = {"plain": [], "limbeck": []}
+    seconds: dict[str, list[float]] = {"plain loop": [], "limbeck, live teacher": [], "limbeck run": []}
     for _ in range(ROUNDS):
-        seconds["plain"].append(_timed(lambda: plain_epoch(teacher, copy.deepcopy(student), plain_loader)))
-        seconds["limbeck"].append(_timed(ours))
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = [a / b for a, b in zip(seconds["plain"], seconds["limbeck"], strict=True)]
+        seconds["plain loop"].append(_timed(lambda: plain_epoch(teacher, copy.deepcopy(student), plain_loader)))
+        seconds["limbeck, live teacher"].append(_timed(lambda: ours(live)))
+        remembered, asking = ask_once(live, recipe, data, fabric)
+        seconds["limbeck run"].append(_timed(lambda: ours(remembered)) + asking / recipe.epochs)  # noqa: B023
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(seconds["plain loop"], values, strict=True))
+        for name, values in seconds.items()
+    }
     for name, values in seconds.items():
-        print(f"{name:8} {median[name]:6.2f} s an epoch   (of {ROUNDS}: {min(values):.2f} to {max(values):.2f})")
-    print(f"limbeck is {statistics.median(ratios):.2f} times as fast (pairs: {min(ratios):.2f} to {max(ratios):.2f})")
-    return {"seconds": seconds, "median": median, "ratios": ratios, "ratio": statistics.median(ratios)}
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        print(f"{name:22} {statistics.median(values):5.2f} s an epoch ({spread})   {ratios[name]:.2f} times as fast")
+    return {"seconds": seconds, "times_as_fast": ratios}
 
 
 def plain_epoch(teacher: nn.Module, student: nn.Module, loader: DataLoader[Any]) -> None:
@@ -65,7 +76,7 @@ def plain_epoch(teacher: nn.Module, student: nn.Module, loader: DataLoader[Any])
         distilled = F.kl_div(F.log_softmax(logits / 7, dim=1), soft, reduction="batchmean")
         loss = 0.3 * F.cross_entropy(logits, y) + 0.7 * distilled
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,15 @@ from limbeck.data import InMemory
 # Small models gain nothing from threads, and lose much to them on a busy machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("browser") and not any(map(shutil.which, BROWSERS)):
+            item.add_marker(pytest.mark.skip(reason="no Chromium"))
         if item.get_closest_marker("data") and "LIMBECK_DATA" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="LIMBECK_DATA names no data folder"))
 

@@ -20,7 +20,8 @@ LAYERS = [
     {"losses", "adapters", "models"},
     {"distillers", "teachers", "data"},
     {"engine"},
-    {"recipes"},
+    {"recipes", "report"},
+    {"compare"},
     {"cli", "__main__"},
 ]
 

@@ -11,31 +11,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck import losses, models, taps
-    from limbeck.distillers import Distiller, Scheme, Term, ramp
+    from limbeck.distillers import (
+        ClassWise,
+        Distiller,
+        MeanTeacher,
+        MutualDistiller,
+        Scheme,
+        SelfDistiller,
+        Term,
+        ramp,
+    )
     from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
     from limbeck.models import Preprocess
-    from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
+    from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Signal, Step
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "types",
+    "ClassWise": "distillers",
     "Distiller": "distillers",
     "EnsembleTeacher": "teachers",
     "Evaluation": "engine",
+    "MeanTeacher": "distillers",
     "ModuleTeacher": "teachers",
+    "MutualDistiller": "distillers",
     "Preprocess": "models",
     "RequestError": "errors",
     "Run": "engine",
     "RunError": "errors",
     "Scheme": "distillers",
+    "SelfDistiller": "distillers",
     "Signal": "types",
     "Step": "types",
     "Teacher": "teachers",
     "Term": "distillers",
+    "VirtualTeacher": "teachers",
     "evaluate": "engine",
     "fit": "engine",
     "ramp": "distillers",
@@ -44,19 +58,24 @@ _MODULES = ("losses", "models", "taps")
 
 __all__ = [
     "Batch",
+    "ClassWise",
     "Distiller",
     "EnsembleTeacher",
     "Evaluation",
+    "MeanTeacher",
     "ModuleTeacher",
+    "MutualDistiller",
     "Preprocess",
     "RequestError",
     "Run",
     "RunError",
     "Scheme",
+    "SelfDistiller",
     "Signal",
     "Step",
     "Teacher",
     "Term",
+    "VirtualTeacher",
     "evaluate",
     "fit",
     "losses",

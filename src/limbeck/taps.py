@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,48 +90,85 @@ class Taps:
         for tap in self.taps:
             if tap.path not in modules:
                 raise unknown(f"tap of {type(model).__name__}", tap.name, [path for path in modules if path])
+        self._reads: int | None = None
 
     def run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
         """One forward pass: the model's output, and the tensor at each tap (and "logits")."""
         with self.capture() as tensors:
             output = call(self.model, inputs)
+        self._check_reached(tensors)
+        tensors[LOGITS] = logits_of(output)
+        return output, tensors
+
+    def run_to_last(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The tensor at each tap, the model running no deeper than its last tap; "logits" is not among them.
+
+        The first call runs through and counts the tensors read, so that a module that runs twice gives its last
+        tensor here too; later calls stop after as many.
+        """
+        reads = 0
+
+        def count() -> None:
+            nonlocal reads
+            reads += 1
+            if reads == self._reads:
+                raise _Reached
+
+        with self.capture(count) as tensors, suppress(_Reached):
+            call(self.model, inputs)
+        self._check_reached(tensors)
+        self._reads = self._reads or reads
+        return tensors
+
+    def _check_reached(self, tensors: Mapping[str, Tensor]) -> None:
         for tap in self.taps:
             if tap.name not in tensors:
                 raise RequestError(
                     f"tap {tap.name!r}: the forward pass of {type(self.model).__name__} does not reach it"
                 )
-        tensors[LOGITS] = logits_of(output)
-        return output, tensors
 
     @contextmanager
-    def capture(self) -> Iterator[dict[str, Tensor]]:
-        """Read the taps of whatever forward pass runs inside; a module that runs twice gives its last tensor."""
+    def capture(self, after_read: Callable[[], None] = lambda: None) -> Iterator[dict[str, Tensor]]:
+        """Read the taps of whatever forward pass runs inside; a module that runs twice gives its last tensor.
+
+        Args:
+            after_read: Called whenever a tap was read.
+        """
         tensors: dict[str, Tensor] = {}
         handles = []
+
+        def store(name: str, tensor: Tensor) -> None:
+            # Cloned: a later in-place operation (ReLU(inplace=True), x += y) would overwrite it.
+            tensors[name] = tensor.clone()
+            after_read()
+
         try:
             for tap in self.taps:
                 module = self.model.get_submodule(tap.path)
                 if tap.side == "in":
-                    handles.append(module.register_forward_pre_hook(_read_input(tap, tensors)))
+                    handles.append(module.register_forward_pre_hook(_read_input(tap, store)))
                 else:
-                    handles.append(module.register_forward_hook(_read_output(tap, tensors)))
+                    handles.append(module.register_forward_hook(_read_output(tap, store)))
             yield tensors
         finally:
             for handle in handles:
                 handle.remove()
 
 
-def _read_input(tap: Tap, tensors: dict[str, Tensor]) -> Any:
-    # Cloned, here and below: a later in-place operation (ReLU(inplace=True), x += y) would overwrite it.
+class _Reached(BaseException):
+    """The last tap is read; no Exception, so that no model's own error handling takes it for one."""
+
+
+def _read_input(tap: Tap, store: Callable[[str, Tensor], None]) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        tensors[tap.name] = tap.read(args).clone()
+        store(tap.name, tap.read(args))
 
     return hook
 
 
-def _read_output(tap: Tap, tensors: dict[str, Tensor]) -> Any:
+def _read_output(tap: Tap, store: Callable[[str, Tensor], None]) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        tensors[tap.name] = tap.read(output).clone()
+        store(tap.name, tap.read(output))
 
     return hook
 

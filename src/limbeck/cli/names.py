@@ -37,7 +37,7 @@ def _recipes() -> dict[str, str]:
 def _losses() -> dict[str, str]:
     from limbeck import losses
 
-    return {name: _line(getattr(losses, name)) for name in losses.__all__}
+    return {name: _line(getattr(losses, name)) for name in losses.LOSSES}
 
 
 def _models() -> dict[str, str]:

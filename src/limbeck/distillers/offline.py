@@ -64,6 +64,10 @@ class Distiller(Scheme):
     def teacher_taps(self) -> Sequence[str]:
         return tuple(name for name in self._teacher_taps if name != LOGITS)
 
+    @property
+    def teacher_logits(self) -> bool:
+        return LOGITS in self._teacher_taps
+
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         """One training step's loss.
 

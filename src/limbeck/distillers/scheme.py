@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from limbeck.errors import RequestError
 from limbeck.taps import call, logits_of
 from limbeck.types import Batch, Inputs, Signal, Step
 
@@ -18,7 +19,12 @@ class Scheme(nn.Module):
     Args:
         student: The model to ship.
         inputs: What prepares the student's inputs (`limbeck.models.Preprocess`); None leaves them as they are.
+
+    Attributes:
+        chosen: The name, among `predictions`, of what `predict` gives.
     """
+
+    chosen = "student"
 
     def __init__(self, student: nn.Module, inputs: nn.Module | None = None) -> None:
         super().__init__()
@@ -31,6 +37,11 @@ class Scheme(nn.Module):
         """The taps that a teacher must give."""
         return ()
 
+    @property
+    def teacher_logits(self) -> bool:
+        """Whether a teacher's logits are read; where not, it may run only as deep as its taps."""
+        return True
+
     def prepare(self, batch: Batch, signal: Signal | None) -> None:
         """Check that student and signal fit, and size what depends on their shapes; before the optimizer is made."""
 
@@ -39,8 +50,12 @@ class Scheme(nn.Module):
         self.epoch = epoch
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """The student's logits (B, C)."""
+        """The logits (B, C) by which checkpoints are chosen: the student's."""
         return logits_of(call(self.student, self.prepared(inputs)))
+
+    def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
+        """Logits (B, C) that deserve an accuracy each, by name, with `predict`'s under `chosen`; {} for that alone."""
+        return {}
 
     def prepared(self, inputs: Inputs) -> Inputs:
         """The inputs as the student reads them."""
@@ -51,3 +66,24 @@ class Scheme(nn.Module):
 
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         raise NotImplementedError
+
+
+def refuse_teacher(scheme: Scheme, signal: Signal | None) -> None:
+    """Raise RequestError where a scheme that teaches itself was given a teacher."""
+    if signal is not None:
+        raise RequestError(f"{type(scheme).__name__} is its own teacher, and another was given; leave that out")
+
+
+def check_labels(logits: Tensor, targets: Tensor) -> None:
+    """Raise RequestError for a class index that the logits (B, C) do not have."""
+    if not targets.is_floating_point() and int(targets.max()) >= logits.shape[1]:
+        raise RequestError(f"label {int(targets.max())} is out of range: the student has {logits.shape[1]} classes")
+
+
+def check_options(*, temperature: float, **weights: float) -> None:
+    """Raise RequestError for a temperature that is not above 0, or a weight below 0."""
+    if not temperature > 0:
+        raise RequestError(f"temperature must be above 0, not {temperature}")
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise RequestError(f"{name} must be 0 or more, not {weight}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from limbeck.distillers import Scheme
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.teachers import Teacher
@@ -42,7 +43,6 @@ class Evaluation:
         return asdict(self)
 
 
-@torch.no_grad()
 def evaluate(
     predict: Callable[[Inputs], Tensor],
     loader: Iterable[Any],
@@ -61,27 +61,57 @@ def evaluate(
     Raises:
         RequestError: The loader is empty.
     """
-    outputs, labels, choices = [], [], []
+    return _evaluate(lambda inputs: {"student": predict(inputs)}, loader, device, teacher)["student"]
+
+
+def evaluate_each(
+    scheme: Scheme, loader: Iterable[Any], *, device: torch.device | str = "cpu", teacher: Teacher | None = None
+) -> dict[str, Evaluation]:
+    """Run a scheme once over a loader: an evaluation for each of its predictions, `scheme.chosen` among them.
+
+    Raises:
+        RequestError: The loader is empty.
+    """
+
+    def predict(inputs: Inputs) -> Mapping[str, Tensor]:
+        return scheme.predictions(inputs) or {scheme.chosen: scheme.predict(inputs)}
+
+    return _evaluate(predict, loader, device, teacher)
+
+
+@torch.no_grad()
+def _evaluate(
+    predict: Callable[[Inputs], Mapping[str, Tensor]],
+    loader: Iterable[Any],
+    device: torch.device | str,
+    teacher: Teacher | None,
+) -> dict[str, Evaluation]:
+    outputs: dict[str, list[Tensor]] = {}
+    labels, choices = [], []
     for batch in Source(loader, torch.device(device)).starting_at():
-        outputs.append(predict(batch.inputs).float())
+        for name, logits in predict(batch.inputs).items():
+            outputs.setdefault(name, []).append(logits.float())
         labels.append(batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(-1))
-        if teacher is not None:
-            signal = teacher(batch).logits
-            if signal is not None:
-                choices.append(signal.argmax(-1))
+        said = teacher(batch).logits if teacher is not None else None
+        if said is not None:
+            choices.append(said.argmax(-1))
     if not outputs:
         raise RequestError("nothing to evaluate: the loader gives no batch at all")
-    logits, targets = torch.cat(outputs), torch.cat(labels)
+    targets = torch.cat(labels)
+    choice = torch.cat(choices) if choices else None
+    return {name: _figures(torch.cat(logits), targets, choice) for name, logits in outputs.items()}
+
+
+def _figures(logits: Tensor, targets: Tensor, teacher_choice: Tensor | None) -> Evaluation:
     first = logits.argmax(-1)
     classes = logits.shape[1]
-    probabilities = logits.softmax(-1)
     return Evaluation(
         samples=len(targets),
         loss=F.cross_entropy(logits, targets).item(),
         top1=_share(first == targets),
         top5=_share((logits.topk(5).indices == targets[:, None]).any(-1)) if classes > 5 else None,
-        calibration_error=multiclass_calibration_error(probabilities, targets, classes, n_bins=15).item(),
-        agreement=_share(first == torch.cat(choices)) if choices else None,
+        calibration_error=multiclass_calibration_error(logits.softmax(-1), targets, classes, n_bins=15).item(),
+        agreement=None if teacher_choice is None else _share(first == teacher_choice),
     )
 
 

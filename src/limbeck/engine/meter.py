@@ -27,14 +27,16 @@ class Meter:
         self.epoch = epoch
         self.rows = rows or []
         self.names: tuple[str, ...] = ()
-        self._pending: list[Tensor] = []
+        self._pending: list[tuple[int, Tensor]] = []
 
     def add(self, step: Step, batch: Batch) -> None:
         """Take one step's numbers, still on the device."""
         self.names = tuple(step.parts)
         loss = step.loss.detach()
-        numbers = [loss.new_tensor(batch.size), _correct(step.logits, batch.targets).to(loss.dtype), loss]
-        self._pending.append(torch.stack([*numbers, *(part.to(loss.dtype) for part in step.parts.values())]))
+        parts = [part.to(loss.dtype) for part in step.parts.values()]
+        self._pending.append(
+            (batch.size, torch.stack([_correct(step.logits, batch.targets).to(loss.dtype), loss, *parts]))
+        )
 
     def look(self) -> None:
         """Bring the gathered numbers to the host.
@@ -44,7 +46,9 @@ class Meter:
         """
         if not self._pending:
             return
-        for row in torch.stack(self._pending).tolist():
+        sizes, numbers = zip(*self._pending, strict=True)
+        for size, numbers_of_step in zip(sizes, torch.stack(numbers).tolist(), strict=True):
+            row = [float(size), *numbers_of_step]
             self.rows.append(row)
             if not all(map(math.isfinite, row)):
                 bad = [

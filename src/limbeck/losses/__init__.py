@@ -84,3 +84,6 @@ __all__ = [
     "standardize",
     "wsld",
 ]
+
+LOSSES = tuple(name for name in __all__ if name not in ("TopK", "negative_mean", "standardize"))
+"""The names that a term can use; the rest of `__all__` is what some of them take."""

@@ -72,8 +72,8 @@ def loss(name: str) -> Any:
     """A loss of limbeck.losses, or one of the user's own as "package.module:name"."""
     if ":" in name:
         return load_object(name, "loss")
-    if name not in losses.__all__:
-        raise unknown("loss", name, [*losses.__all__, "package.module:name"])
+    if name not in losses.LOSSES:
+        raise unknown("loss", name, [*losses.LOSSES, "package.module:name"])
     return getattr(losses, name)
 
 

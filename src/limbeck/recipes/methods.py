@@ -94,7 +94,10 @@ def _flows(loss: str, weight: float) -> Method:
         found = places.all_stages()
         s, t = found["student"], found["teacher"]
         spans = zip(s, s[1:], t, t[1:], strict=False)
-        return [{"loss": loss, "weight": weight, "student": [a, b], "teacher": [c, d]} for a, b, c, d in spans]
+        return [
+            {"loss": loss, "weight": weight, "student": [a, b], "teacher": [c, d], "adapter": "auto"}
+            for a, b, c, d in spans
+        ]
 
     return Method(1.0, terms)
 
@@ -118,8 +121,9 @@ METHODS: dict[str, Method] = {
     "nst": _last("nst", 50.0),
     "fsp": _flows("fsp", 50.0),
     "cwd": _last("channel", 1.0, adapter="auto"),
+    # Published for sums over all elements of a map, which these losses average: a map of 64×8×8 has 4,096.
     "ab": _last("activation_boundary", 1.0, adapter="auto"),
-    "ofd": _each("margin_relu", 1e-3, adapter="auto"),
+    "ofd": _each("margin_relu", 4.0, adapter="auto"),
     "ft": _last("FactorTransfer", 200.0),
     "vid": _each("VID", 1.0),
     "review": _together("ReviewKD", 1.0, ramp=20),

@@ -70,14 +70,14 @@ def candidates(recipe: schema.Recipe, data: DataSet) -> list[Candidate]:
     return found
 
 
-def signal(found: Sequence[Candidate], taps: Sequence[str]) -> Teacher:
+def signal(found: Sequence[Candidate], taps: Sequence[str] = (), logits: bool = True) -> Teacher:
     """The candidates as one teacher that gives these taps; "N.TAP" names a tap of the N-th of several.
 
     Raises:
         RequestError: A tap that the teacher does not have.
     """
     if len(found) == 1:
-        return _live(found[0], taps)
+        return _live(found[0], taps, logits)
     members = {}
     for number, one in enumerate(found):
         own = [tap.removeprefix(f"{number}.") for tap in taps if tap.startswith(f"{number}.")]
@@ -141,8 +141,8 @@ def train(
         save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
 
 
-def _live(one: Candidate, taps: Sequence[str]) -> ModuleTeacher:
-    return ModuleTeacher(one.module, taps, dtype=build.dtype(one.spec), inputs=build.inputs(one.spec))
+def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
+    return ModuleTeacher(one.module, taps, dtype=build.dtype(one.spec), inputs=build.inputs(one.spec), logits=logits)
 
 
 def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:

@@ -2,6 +2,8 @@
 
 from limbeck.teachers.ensemble import EnsembleTeacher
 from limbeck.teachers.module import ModuleTeacher
+from limbeck.teachers.remembered import RememberedTeacher, memory_need
 from limbeck.teachers.teacher import Teacher
+from limbeck.teachers.virtual import VirtualTeacher
 
-__all__ = ["EnsembleTeacher", "ModuleTeacher", "Teacher"]
+__all__ = ["EnsembleTeacher", "ModuleTeacher", "RememberedTeacher", "Teacher", "VirtualTeacher", "memory_need"]

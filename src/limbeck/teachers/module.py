@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from limbeck.errors import RequestError
 from limbeck.taps import LOGITS, Taps, evaluating
 from limbeck.types import Batch, Inputs, Signal
 
@@ -25,9 +26,11 @@ class ModuleTeacher:
         taps: Names of tensors to give besides the logits.
         dtype: Compute in this dtype, on a copy of the module; None keeps its own. What it says is fp32.
         inputs: What prepares its inputs (`limbeck.models.Preprocess`); None leaves them as they are.
+        logits: False gives the taps alone: from its second call on the module runs only as deep as they need
+            (the hint stage of FitNets, arXiv 1412.6550), and it need not return logits at all.
 
     Raises:
-        RequestError: A tap that the module does not have.
+        RequestError: A tap that the module does not have; no logits wanted, and no other tap either.
     """
 
     def __init__(
@@ -37,10 +40,17 @@ class ModuleTeacher:
         *,
         dtype: torch.dtype | None = None,
         inputs: nn.Module | None = None,
+        logits: bool = True,
     ) -> None:
+        taps = list(taps)
+        if not logits and not set(taps) - {LOGITS}:
+            raise RequestError("a teacher without logits has nothing to say without taps; name one, or keep the logits")
+        if not logits and LOGITS in taps:
+            raise RequestError(f"tap {LOGITS!r} was asked of a teacher without logits; drop one of the two")
         self.module = module if dtype is None else copy.deepcopy(module).to(dtype)
         self.dtype = dtype
         self.inputs = inputs
+        self.logits = logits
         self._taps = Taps(self.module, taps)
         self._device: torch.device | None = None
 
@@ -48,16 +58,17 @@ class ModuleTeacher:
     def __call__(self, batch: Batch) -> Signal:
         self._move(batch.targets.device)
         with evaluating(self.module), torch.autocast(batch.targets.device.type, enabled=False):
-            _, tensors = self._taps.run(self._prepared(batch.inputs))
+            inputs = self._prepared(batch.inputs)
+            tensors = self._taps.run(inputs)[1] if self.logits else self._taps.run_to_last(inputs)
         if self.dtype is not None:
             tensors = {name: tensor.float() for name, tensor in tensors.items()}
-        logits = tensors.pop(LOGITS)
-        return Signal(logits, tensors)
+        return Signal(tensors.pop(LOGITS, None), tensors)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the weights and buffers, their names, the taps, the dtype and the input preparation."""
-        digest = hashlib.sha256(repr((sorted(t.name for t in self._taps.taps), self.dtype, self.inputs)).encode())
+        """Hexadecimal digest of weights and buffers with names, of taps, dtype, input preparation and `logits`."""
+        names = sorted(tap.name for tap in self._taps.taps)
+        digest = hashlib.sha256(repr((names, self.dtype, self.inputs, self.logits)).encode())
         digest.update(fingerprint(self.module).encode())
         return digest.hexdigest()[:16]
 

@@ -1,0 +1,118 @@
+"""Mean teacher: the student learns from a running average of itself."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.distillers.offline import Distiller
+from limbeck.distillers.scheme import refuse_teacher
+from limbeck.distillers.term import Term
+from limbeck.errors import RequestError
+from limbeck.taps import LOGITS, Taps, call, evaluating, logits_of
+from limbeck.types import Batch, Inputs, Signal, Step
+
+
+# A distiller in all but where its signal comes from, hence a subclass of a subclass.
+class MeanTeacher(Distiller):
+    """A distiller whose signal comes from the exponential moving average of its student.
+
+        ema ← d · ema + (1 − d) · student,   d = min(decay, 1 − 1/(step + 1)) after step 1, 2, …
+
+    So the average is the plain mean of all weights at first. It is brought up to date at the beginning of each
+    forward pass in training mode, which equals doing so after the step before; where several batches make one
+    step (`accumulate`), `decay` therefore counts batches. The first pass takes the student as it then stands.
+    Floating-point buffers, batch norm's running statistics among them, are averaged with the same d; integer ones
+    are copied. The average speaks in eval mode, gets no gradient, and belongs to the scheme's state. The student to
+    ship is still `student`; the average is `ema`, one step behind until `update`.
+
+    Args:
+        student: The model to train; its average starts as a copy of it.
+        terms: The losses against the average; the teacher's taps are then the student's own.
+        decay: Largest d, in [0, 1).
+        task_weight: Weight of the task loss.
+        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        inputs: What prepares the inputs of both; None leaves them as they are.
+
+    Raises:
+        RequestError: No term, a decay outside its range, or a tap that the student does not have.
+
+    Source: Tarvainen, Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv 1703.01780; there the
+        term is the mean squared error of probabilities, with a ramp of its weight.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        terms: Sequence[Term],
+        *,
+        decay: float = 0.999,
+        task_weight: float = 1.0,
+        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        inputs: nn.Module | None = None,
+    ) -> None:
+        super().__init__(student, terms, task_weight=task_weight, task_loss=task_loss, inputs=inputs)
+        if not terms:
+            raise RequestError("a mean teacher needs a term to teach by, such as Term(losses.kd)")
+        if not 0 <= decay < 1:
+            raise RequestError(f"decay must be at least 0 and below 1, not {decay}")
+        self.decay = decay
+        self.ema = copy.deepcopy(student).requires_grad_(False)
+        self._ema_taps = Taps(self.ema, super().teacher_taps)
+        self._averaged = 0
+
+    @property
+    def teacher_taps(self) -> Sequence[str]:
+        return ()
+
+    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+        """One training step's loss, after bringing the average up to date where training is on."""
+        if self.training:
+            self.update()
+        return super().forward(batch, self._says(batch))
+
+    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+        """Size the adapters and check every term against the average; see `Distiller.prepare`.
+
+        Raises:
+            RequestError: What `Distiller.prepare` raises, or a teacher was given.
+        """
+        refuse_teacher(self, signal)
+        super().prepare(batch, self._says(batch))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the student's present weights into the average; after training, call it once for the last step."""
+        self._averaged += 1
+        weight = max(1 - self.decay, 1 / self._averaged)
+        for average, present in zip(_tensors(self.ema), _tensors(self.student), strict=True):
+            if average.is_floating_point():
+                average.lerp_(present, weight)
+            else:
+                average.copy_(present)
+
+    def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
+        """Logits (B, C) of "student", which `predict` gives, and of "ema", its average."""
+        return {"student": self.predict(inputs), "ema": logits_of(call(self.ema, self.prepared(inputs)))}
+
+    @torch.no_grad()
+    def _says(self, batch: Batch) -> Signal:
+        with evaluating(self.ema):
+            _, tensors = self._ema_taps.run(self.prepared(batch.inputs))
+        return Signal(tensors.pop(LOGITS), tensors)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"averaged": self._averaged}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._averaged = int(state["averaged"])
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
