@@ -25,7 +25,8 @@ from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import make_loader
 from limbeck.engine import make_fabric
 from limbeck.recipes import build
-from limbeck.recipes.job import ask_once
+from limbeck.recipes.job import Job
+from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
 
 ROUNDS = 5
@@ -44,7 +45,7 @@ def main(data_root: Path) -> dict[str, Any]:
     fabric = make_fabric(accelerator="cpu")
 
     def ours(guide: Teacher) -> None:
-        distiller = build.distiller(copy.deepcopy(student), recipe)
+        distiller = build.scheme(copy.deepcopy(student), recipe, data)
         make = build.optimizer(recipe.optimizer)
         fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
 
@@ -52,7 +53,8 @@ def main(data_root: Path) -> dict[str, Any]:
     for _ in range(ROUNDS):
         seconds["plain loop"].append(_timed(lambda: plain_epoch(teacher, copy.deepcopy(student), plain_loader)))
         seconds["limbeck, live teacher"].append(_timed(lambda: ours(live)))
-        remembered, asking = ask_once(live, recipe, data, fabric)
+        job = Job(recipe, data, Machine(), fabric, Path())
+        remembered, asking = job.ask_once(live)
         seconds["limbeck run"].append(_timed(lambda: ours(remembered)) + asking / recipe.epochs)  # noqa: B023
     ratios = {
         name: statistics.median(a / b for a, b in zip(seconds["plain loop"], values, strict=True))

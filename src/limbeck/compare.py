@@ -10,20 +10,19 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.data import DataSet
-from limbeck.distillers import Distiller
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, unknown
 from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.folder import RESULT, choose, environment, open_folder
-from limbeck.recipes.job import Job, ask_once, figures, places, rehearse
+from limbeck.recipes.job import Job
 from limbeck.recipes.machine import Machine
-from limbeck.recipes.methods import METHODS, resolve, with_method
+from limbeck.recipes.methods import METHODS, SCHEMES, by_name
 from limbeck.recipes.run import teacher_entry
-from limbeck.teachers import Teacher
 
 SCRATCH = "scratch"
 OWN = "recipe"
@@ -66,10 +65,10 @@ def compare(
     fabric = machine.fabric(recipe.precision)
     data = build.data(recipe.data, root)
     found = teachers.candidates(recipe, data)
-    recipes = _recipes(recipe, methods, found, data)
-    for name, one in recipes.items():
-        scheme = _scheme(one, name, data)
-        rehearse(one, scheme, teachers.signal(found, scheme.teacher_taps), data)
+    recipes = {name: recipe if name in (OWN, SCRATCH) else by_name(recipe, name) for name in methods}
+    student = build.model(recipe.student, data, recipe.seed)
+    for one in recipes.values():
+        rehearse(one, student, found, data)
 
     out = Path(fabric.broadcast(choose(out, f"compare-{recipe.name}", resume)))
     if fabric.is_global_zero:
@@ -78,21 +77,15 @@ def compare(
     for candidate in found:
         teachers.train(candidate, recipe, data, machine, out, resume=resume, retrain=False)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
+    job = Job(recipe, data, machine, fabric, out, resume)
     for name, one in recipes.items():
-        scheme = _scheme(one, name, data)
-        live = teachers.signal(found, scheme.teacher_taps)
-        guide: Teacher | None = None
-        asking = 0.0
         for seed in seeds:
             seeded = one.model_copy(update={"seed": seed})
-            job = Job(seeded, data, machine, fabric, out / f"{name}-seed{seed}", resume)
-            finished = job.out / RESULT
+            own = replace(job, recipe=seeded, out=out / f"{name}-seed{seed}")
+            finished = own.out / RESULT
             if not (resume and finished.exists()):
-                if guide is None and name != SCRATCH:
-                    guide, asking = ask_once(live, one, data, fabric)
-                _carry_out(job, name, guide, live, asking)
+                _carry_out(own, name, found)
             results[name].append(json.loads(finished.read_text(encoding="utf-8")))
-    job = Job(recipe, data, machine, fabric, out)
     comparison = {
         "recipe": recipe.name,
         "data": data.name,
@@ -161,39 +154,26 @@ def _std(values: Sequence[float]) -> float | None:
 def _checked(methods: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys([SCRATCH, *methods]))
     for name in names:
-        if name not in METHODS and name not in (SCRATCH, OWN):
-            raise unknown("method", name, [*METHODS, SCRATCH, OWN])
+        if name not in (*METHODS, *SCHEMES, SCRATCH, OWN):
+            raise unknown("method", name, [*METHODS, *SCHEMES, SCRATCH, OWN])
     if len(names) == 1:
         raise RequestError("nothing to compare: name at least one method besides scratch")
     return names
 
 
-def _recipes(
-    recipe: schema.Recipe, methods: Sequence[str], found: Sequence[teachers.Candidate], data: DataSet
-) -> dict[str, schema.Recipe]:
-    """For each method the recipe with its terms."""
-    where = places(recipe, build.model(recipe.student, data, recipe.seed), found, data)
-    bare = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"task_weight": None})})
-    made = {}
-    for name in methods:
-        own = name in (OWN, SCRATCH)
-        made[name] = resolve(recipe, where) if own else with_method(bare, name, where)
-    return made
-
-
-def _scheme(recipe: schema.Recipe, name: str, data: DataSet) -> Distiller:
-    student = build.model(recipe.student, data, recipe.seed)
-    if name == SCRATCH:
-        return Distiller(student, inputs=build.inputs(recipe.student))
-    return build.distiller(student, recipe)
-
-
-def _carry_out(job: Job, name: str, guide: Teacher | None, live: Teacher, asking: float) -> None:
+def _carry_out(job: Job, name: str, found: Sequence[teachers.Candidate]) -> None:
     """Train and test one method with one seed, and write its result; an interrupted training goes on."""
-    scheme = _scheme(job.recipe, name, job.data)
-    training = job.train(scheme, "student", guide)
-    training["seconds"] = round(training["seconds"] + asking, 3)
-    result = {"method": name, "seed": job.recipe.seed, **figures(job.test(scheme, live)), **training}
+    student = build.model(job.recipe.student, job.data, job.recipe.seed)
+    judge = teachers.signal(found) if found else None
+    if name == SCRATCH:
+        alone = build.alone(student, job.recipe)
+        training = job.train(alone, "student")
+        tested = job.test(alone, judge)
+    else:
+        distilled = distil(job, student, found)
+        training, tested = distilled.training, job.test(distilled.scheme, judge)
+        if distilled.ensemble:
+            tested["ensemble_accuracy"] = job.test_teacher(distilled.ensemble)["test_accuracy"]
     if job.fabric.is_global_zero:
-        write_json(job.out / RESULT, result)
+        write_json(job.out / RESULT, {"method": name, "seed": job.recipe.seed, **tested, **training})
     job.fabric.barrier()

@@ -65,7 +65,7 @@ def test_a_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ({"distill": {"terms": [{"loss": "kd"}], "task_wieght": 1}}, "'distill.task_wieght'; did you mean task_weight"),
         ({"epochs": "many"}, "epochs: .*and it is 'many'"),
         ({"epochs": -1}, "epochs: .*greater than 0, and it is -1"),
-        ({"distill": {"terms": []}}, "distill: give either a method or at least one term"),
+        ({"distill": {"terms": []}}, "distill: give a method or at least one term"),
         ({"student": {"hidden": [3]}}, "the key 'student.model' is missing"),
         ({"teacher": {"model": "mlp", "optimizer": {"lr": 0}}}, "teacher.optimizer.lr: .*greater than 0"),
         ({"keep": "beast"}, "keep: .*'last' or 'best', and it is 'beast'"),

@@ -26,10 +26,11 @@ def result(result: Mapping[str, Any]) -> None:
         rows = {f"teacher {n} ({one['source']})": one for n, one in enumerate(teachers)}
     rows |= {"student alone": result["baseline"]} if "baseline" in result else {}
     rows["student distilled"] = result["distilled"]
+    if "ensemble" in result:
+        rows["all generations"] = result["ensemble"]
     for name, row in rows.items():
-        seconds = "–" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        epochs = "–" if row["epochs"] is None else str(row["epochs"])
-        table.add_row(name, f"{row['parameters']:,}", f"{row['test_accuracy']:.4f}", epochs, seconds)
+        cells = [_cell(row.get("parameters"), ","), _cell(row["test_accuracy"], ".4f")]
+        table.add_row(name, *cells, _cell(row.get("epochs"), ""), _cell(row.get("seconds"), ".1f"))
     console = _console()
     console.print(table)
     if "baseline" in result:
@@ -55,7 +56,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
             cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
         else:
             cells += ["", "", ""]
-        table.add_row(*cells, f"{row['agreement']:.4f}", f"{row['seconds']:.1f}")
+        table.add_row(*cells, _cell(row["agreement"], ".4f"), _cell(row["seconds"], ".1f"))
     console = _console()
     console.print(table)
     compared = len(comparison["methods"]) - 1
@@ -109,6 +110,10 @@ def names(kinds: Mapping[str, Mapping[str, str]]) -> None:
         for name, line in entries.items():
             table.add_row(name, line)
         _console().print(table)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _table(title: str) -> Table:

@@ -80,6 +80,25 @@ def evaluate_each(
 
 
 @torch.no_grad()
+def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.device | str = "cpu") -> Evaluation:
+    """Ask a teacher once about a loader's samples.
+
+    Raises:
+        RequestError: The loader is empty, or the teacher gives no logits.
+    """
+    outputs, labels = [], []
+    for batch in Source(loader, torch.device(device)).starting_at():
+        logits = teacher(batch).logits
+        if logits is None:
+            raise RequestError("this teacher gives no logits, so it cannot be evaluated")
+        outputs.append(logits.float())
+        labels.append(batch.targets)
+    if not outputs:
+        raise RequestError("nothing to evaluate: the loader gives no batch at all")
+    return _figures(torch.cat(outputs), torch.cat(labels), None)
+
+
+@torch.no_grad()
 def _evaluate(
     predict: Callable[[Inputs], Mapping[str, Tensor]],
     loader: Iterable[Any],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,16 @@ from torch import nn
 
 from limbeck import losses
 from limbeck.data import DataSet, load
-from limbeck.distillers import Distiller, Term, ramp
+from limbeck.distillers import (
+    ClassWise,
+    Distiller,
+    MeanTeacher,
+    MutualDistiller,
+    Scheme,
+    SelfDistiller,
+    Term,
+    ramp,
+)
 from limbeck.engine import optim
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
@@ -47,11 +58,41 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     }
 
 
-def distiller(student: nn.Module, recipe: schema.Recipe) -> Distiller:
-    """The student with the recipe's losses."""
-    terms = [term(spec) for spec in recipe.distill.terms]
-    weight = recipe.distill.task_weight
-    return Distiller(student, terms, task_weight=1.0 if weight is None else weight, inputs=inputs(recipe.student))
+def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
+    """The student with the recipe's way of being taught; its method, if it names one, is already written out."""
+    distill = recipe.distill
+    common: dict[str, Any] = {"inputs": inputs(recipe.student)}
+    weight: dict[str, Any] = {} if distill.task_weight is None else {"task_weight": distill.task_weight}
+    terms = [term(spec) for spec in distill.terms]
+    match distill.scheme:
+        case "self":
+            return _make(SelfDistiller, student, distill.options, **common)
+        case "mutual":
+            options = dict(distill.options)
+            seeds = [derive(recipe.seed, "peer", number) for number in range(1, options.pop("peers", 2))]
+            peers = [student, *(model(recipe.student, data, seed) for seed in seeds)]
+            return _make(MutualDistiller, peers, options, **common, **weight)
+        case "class-wise":
+            return _make(ClassWise, student, distill.options, **common, **weight)
+        case "mean-teacher":
+            return _make(MeanTeacher, student, distill.options, terms=terms, **common, **weight)
+        case _:
+            return Distiller(student, terms, **common, **weight)
+
+
+def alone(student: nn.Module, recipe: schema.Recipe) -> Scheme:
+    """The same student learning from the labels only; one with several exits learns them at each."""
+    if recipe.distill.scheme == "self":
+        return SelfDistiller(student, soft_weight=0.0, hint_weight=0.0, inputs=inputs(recipe.student))
+    return Distiller(student, inputs=inputs(recipe.student))
+
+
+def _make(kind: Callable[..., Scheme], student: Any, options: Mapping[str, Any], **given: Any) -> Scheme:
+    valid = inspect.signature(kind).parameters.keys() - {"student", "peers", "terms", "inputs", "task_loss"}
+    for option in options:
+        if option not in valid:
+            raise unknown(f"option of scheme {getattr(kind, '__name__', kind)}", option, valid)
+    return kind(student, **options, **given)
 
 
 def term(spec: schema.Term) -> Term:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import nn
 
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
-from limbeck.engine import Evaluation, evaluate, fit
+from limbeck.engine import Evaluation, fit
+from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.models import load_weights
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
@@ -40,6 +40,8 @@ class Job:
     fabric: Fabric
     out: Path
     resume: bool = False
+    memory: dict[str, tuple[Teacher, float]] = field(default_factory=dict)
+    """Teachers that have been asked once, by fingerprint; a comparison's jobs share it."""
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
@@ -80,41 +82,42 @@ class Job:
         )
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3)}
 
-    def test(self, scheme: Scheme, teacher: Teacher | None = None) -> Evaluation:
-        """The one look at the test set."""
+    def ask_once(self, teacher: Teacher) -> tuple[Teacher, float]:
+        """The teacher, asked once about every sample if that is possible and pays; and the seconds that it took.
+
+        It is possible where the samples lie in memory without augmentation, and their signal fits beside them.
+        """
+        if not isinstance(self.data.train, InMemory) or self.recipe.epochs == 1:
+            return teacher, 0.0
+        if teacher.fingerprint in self.memory:
+            return self.memory[teacher.fingerprint]
+        samples = len(self.data.train)
+        loader = make_loader(self.data.train, ASKING_BATCH, device=self.fabric.device)
+        if memory_need(teacher, next(iter(loader)).first(2), samples) > REMEMBERED_BYTES:
+            return teacher, 0.0
+        began = time.perf_counter()
+        remembered = RememberedTeacher(teacher, loader, samples)
+        self.memory[teacher.fingerprint] = remembered, time.perf_counter() - began
+        return self.memory[teacher.fingerprint]
+
+    def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
+        """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
         scheme.to(self.fabric.device)
         loader = make_loader(self.data.test, TEST_BATCH, device=self.fabric.device)
         with evaluating(scheme):
-            return evaluate(scheme.predict, loader, device=self.fabric.device, teacher=teacher)
+            found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=teacher)
+        each = {f"test_accuracy/{name}": one.top1 for name, one in found.items() if len(found) > 1}
+        return figures(found[scheme.chosen]) | each
+
+    def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
+        """The test figures of a teacher, such as an ensemble."""
+        loader = make_loader(self.data.test, TEST_BATCH, device=self.fabric.device)
+        return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
 
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:
     """Where the recipe's networks can be compared; of several teachers the first one counts."""
     return Places(student, found[0].module, build.shape(recipe.student, data), len(data.train))
-
-
-def rehearse(recipe: schema.Recipe, scheme: Scheme, teacher: Teacher | None, data: DataSet) -> None:
-    """Find what does not fit before anything is written or trained."""
-    build.optimizer(recipe.optimizer)
-    build.schedule(recipe.schedule, recipe.epochs)
-    make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last)
-    example = next(iter(make_loader(data.train, 2)))
-    copy.deepcopy(scheme).prepare(example, teacher(example) if teacher else None)
-
-
-def ask_once(teacher: Teacher, recipe: schema.Recipe, data: DataSet, fabric: Fabric) -> tuple[Teacher, float]:
-    """The teacher, asked once about every sample if that is possible and pays; and the seconds that it took.
-
-    It is possible where the samples lie in memory without augmentation, and their signal fits beside them.
-    """
-    if not isinstance(data.train, InMemory) or recipe.epochs == 1:
-        return teacher, 0.0
-    loader = make_loader(data.train, ASKING_BATCH, device=fabric.device)
-    if memory_need(teacher, next(iter(loader)).first(2), len(data.train)) > REMEMBERED_BYTES:
-        return teacher, 0.0
-    began = time.perf_counter()
-    remembered = RememberedTeacher(teacher, loader, len(data.train))
-    return remembered, time.perf_counter() - began
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

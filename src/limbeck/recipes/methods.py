@@ -139,29 +139,59 @@ METHODS: dict[str, Method] = {
 }
 """The methods that `distill.method` and `limbeck compare --methods` know."""
 
+KD: TermDict = {"loss": "kd", "weight": 0.9, "temperature": 4.0}
+SCHEMES: dict[str, dict[str, Any]] = {
+    "mutual": {"scheme": "mutual"},
+    "class-wise": {"scheme": "class-wise"},
+    "mean-teacher": {"scheme": "mean-teacher", "terms": [{"loss": "kd", "weight": 1.0, "temperature": 1.0}]},
+    "teacher-free": {
+        "scheme": "teacher-free",
+        "task_weight": 0.9,
+        "terms": [{"loss": "kd", "weight": 0.1, "temperature": 20.0}],
+    },
+    "born-again": {"scheme": "born-again", "task_weight": 0.1, "terms": [KD]},
+    "assistant": {"scheme": "assistant", "task_weight": 0.1, "terms": [KD]},
+    "two-stage": {"scheme": "two-stage", "task_weight": 0.1, "terms": [KD]},
+}
+"""The schemes that `limbeck compare --methods` knows, with customary constants."""
 
-def resolve(recipe: schema.Recipe, places: Places) -> schema.Recipe:
+
+def with_terms(recipe: schema.Recipe, places: Callable[[], Places]) -> schema.Recipe:
     """The recipe with the terms of its method written out; unchanged where it gives its terms itself.
 
-    Raises:
-        RequestError: An unknown method, or networks that do not show the places that it compares.
-    """
-    return recipe if recipe.distill.method is None else with_method(recipe, recipe.distill.method, places)
-
-
-def with_method(recipe: schema.Recipe, name: str, places: Places) -> schema.Recipe:
-    """The recipe with the terms of a method in the place of its own; the method's task weight unless it gives one.
+    Args:
+        recipe: What is to be distilled.
+        places: Finds where its networks can be compared.
 
     Raises:
         RequestError: An unknown method, or networks that do not show the places that it compares.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    method = METHODS[name]
+    distill = recipe.distill
+    if distill.method is None:
+        return recipe
+    if distill.method not in METHODS:
+        raise unknown("method", distill.method, METHODS)
+    method = METHODS[distill.method]
     try:
-        terms = [schema.Term.model_validate(term) for term in method.terms(places)]
+        terms = [schema.Term.model_validate(term) for term in method.terms(places())]
     except RequestError as error:
-        raise RequestError(f"method {name}: {error}") from error
-    given = recipe.distill.task_weight
-    distill = schema.Distill(task_weight=method.task_weight if given is None else given, terms=terms)
+        raise RequestError(f"method {distill.method}: {error}") from error
+    weight = method.task_weight if distill.task_weight is None else distill.task_weight
+    chosen = {"scheme": distill.scheme, "options": distill.options, "task_weight": weight, "terms": terms}
+    return recipe.model_copy(update={"distill": schema.Distill.model_validate(chosen)})
+
+
+def by_name(recipe: schema.Recipe, name: str) -> schema.Recipe:
+    """The recipe with another method, or another scheme, in the place of its own.
+
+    Raises:
+        RequestError: There is no such method, or the recipe lacks what it needs.
+    """
+    if name not in METHODS and name not in SCHEMES:
+        raise unknown("method", name, [*METHODS, *SCHEMES])
+    if (name in METHODS or SCHEMES[name]["scheme"] in schema.TAUGHT) and not recipe.teachers:
+        raise RequestError(f"method {name} needs a teacher, and the recipe {recipe.name} has none")
+    if name == "assistant" and not recipe.assistants:
+        raise RequestError(f"method assistant needs the key 'assistants' in the recipe {recipe.name}")
+    distill = schema.Distill.model_validate(SCHEMES.get(name, {"method": name}))
     return recipe.model_copy(update={"distill": distill})

@@ -11,10 +11,10 @@ from limbeck.distillers import Distiller
 from limbeck.engine.files import write_json
 from limbeck.models import load_weights, parameter_count
 from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.folder import RESULT, choose, open_folder
-from limbeck.recipes.job import Job, ask_once, figures, places, rehearse
+from limbeck.recipes.job import Job
 from limbeck.recipes.machine import Machine
-from limbeck.recipes.methods import resolve
 
 
 def run(
@@ -52,9 +52,8 @@ def run(
     student = build.model(recipe.student, data, recipe.seed)
     if recipe.student.weights:
         load_weights(student, recipe.student.weights)
-    alone = Distiller(copy.deepcopy(student), inputs=build.inputs(recipe.student))
-    distiller = build.distiller(student, resolve(recipe, places(recipe, student, found, data)))
-    rehearse(recipe, distiller, teachers.signal(found, distiller.teacher_taps), data)
+    alone = build.alone(copy.deepcopy(student), recipe)
+    rehearse(recipe, student, found, data)
 
     out = Path(fabric.broadcast(choose(out, recipe.name, resume)))
     if fabric.is_global_zero:
@@ -63,31 +62,29 @@ def run(
     for one in found:
         teachers.train(one, recipe, data, machine, out, resume=resume, retrain=retrain_teacher)
     job = Job(recipe, data, machine, fabric, out, resume)
-    trained: dict[str, Any] = {}
-    if baseline:
-        trained["baseline"] = job.train(alone, "baseline")
-    live = teachers.signal(found, distiller.teacher_taps)
-    guide, asking = ask_once(live, recipe, data, fabric)
-    trained["distilled"] = job.train(distiller, "student", guide)
-    trained["distilled"]["seconds"] = round(trained["distilled"]["seconds"] + asking, 3)
-
-    schemes = {"baseline": alone, "distilled": distiller}
-    result = {
+    trained = job.train(alone, "baseline") if baseline else {}
+    distilled = distil(job, student, found)
+    size = parameter_count(student)
+    live = distilled.teacher
+    result: dict[str, Any] = {
         "recipe": recipe.name,
         "data": data.name,
         "seed": recipe.seed,
         "device": fabric.device.type,
         "teacher": _teachers(found, job),
     }
-    for name, training in trained.items():
-        tested = figures(job.test(schemes[name], live))
-        result[name] = {"parameters": parameter_count(schemes[name].student), **tested, **training}
+    if baseline:
+        result["baseline"] = {"parameters": size, **job.test(alone, live), **trained}
+    result["distilled"] = {"parameters": size, **job.test(distilled.scheme, live), **distilled.training}
+    if distilled.ensemble:
+        result["ensemble"] = job.test_teacher(distilled.ensemble)
     if fabric.is_global_zero:
         write_json(out / RESULT, result)
     return {**result, "out": str(out)}
 
 
 def _teachers(found: Sequence[teachers.Candidate], job: Job) -> dict[str, Any] | list[dict[str, Any]]:
+    """One entry as it is, several or none as a list."""
     entries = [teacher_entry(one, job) for one in found]
     return entries[0] if len(entries) == 1 else entries
 
@@ -98,7 +95,7 @@ def teacher_entry(one: teachers.Candidate, job: Job) -> dict[str, Any]:
     kept = str(one.kept / "teacher.safetensors") if one.kept else one.spec.weights
     return {
         "parameters": parameter_count(one.module),
-        **figures(tested),
+        **tested,
         "epochs": one.epochs,
         "seconds": one.seconds,
         "source": one.source,

@@ -85,18 +85,33 @@ class Term(Open):
     name: str | None = None
 
 
-class Distill(Strict):
-    """How the student's loss is composed: by terms, or by a method's name with its customary terms."""
+Scheme = Literal[
+    "offline", "two-stage", "assistant", "born-again", "self", "mutual", "mean-teacher", "class-wise", "teacher-free"
+]
+TAUGHT = ("offline", "two-stage", "assistant")
+"""The schemes that need a teacher."""
+WITH_TERMS = (*TAUGHT, "born-again", "mean-teacher", "teacher-free")
+"""The schemes whose loss is made of terms."""
 
+
+class Distill(Strict):
+    """Who teaches, and how the loss is composed: by terms, or by a method's name with its customary terms."""
+
+    scheme: Scheme = "offline"
+    options: dict[str, Any] = {}
     method: str | None = None
     task_weight: Annotated[float, Field(ge=0)] | None = None
     terms: list[Term] = []
 
     @model_validator(mode="after")
     def one_way(self) -> Distill:
-        """Either a method or terms."""
-        if (self.method is None) == (not self.terms):
-            raise ValueError("give either a method or at least one term")
+        """A method or terms, and terms only where the scheme's loss is made of them."""
+        if self.method is not None and self.terms:
+            raise ValueError("give either a method or terms, not both")
+        if self.method is None and self.scheme in WITH_TERMS and not self.terms:
+            raise ValueError(f"give a method or at least one term for the scheme {self.scheme}")
+        if self.scheme not in WITH_TERMS and (self.terms or self.method):
+            raise ValueError(f"the scheme {self.scheme} has a loss of its own, and takes neither terms nor a method")
         return self
 
 
@@ -105,7 +120,8 @@ class Recipe(Strict):
 
     name: str = "recipe"
     data: Data = Data()
-    teacher: Teacher | list[Teacher]
+    teacher: Teacher | list[Teacher] | None = None
+    assistants: list[Model] = []
     student: Model
     distill: Distill
     epochs: PositiveInt = 10
@@ -119,4 +135,15 @@ class Recipe(Strict):
 
     @property
     def teachers(self) -> list[Teacher]:
+        if self.teacher is None:
+            return []
         return self.teacher if isinstance(self.teacher, list) else [self.teacher]
+
+    @model_validator(mode="after")
+    def somebody_teaches(self) -> Recipe:
+        """A scheme that needs a teacher has one."""
+        if self.distill.scheme in TAUGHT and not self.teachers:
+            raise ValueError(f"the key 'teacher' is missing, and the scheme {self.distill.scheme} needs one")
+        if self.distill.scheme == "assistant" and not self.assistants:
+            raise ValueError("the key 'assistants' is missing, and the scheme assistant needs at least one")
+        return self

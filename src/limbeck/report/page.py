@@ -74,7 +74,8 @@ def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
             cells.append(f'<td class="verdict {verdict.split()[0]}">{verdict}</td>')
         else:
             cells.append("<td></td><td></td><td></td>")
-        cells.append(f"<td>{row['agreement']:.4f}</td><td>{row['seconds']:.1f}</td>")
+        agreement = "–" if row["agreement"] is None else f"{row['agreement']:.4f}"
+        cells.append(f"<td>{agreement}</td><td>{row['seconds']:.1f}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     head = "<th>method<th>test accuracy<th>− scratch<th>95 % interval<th>verdict<th>agreement<th>seconds"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -82,4 +83,4 @@ def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _teachers(teachers: list[Mapping[str, Any]]) -> str:
     lines = [f"{t['parameters']:,} parameters, test accuracy {t['test_accuracy']:.4f}" for t in teachers]
-    return f"<p>Teacher: {'; '.join(lines)}.</p>"
+    return f"<p>Teacher: {'; '.join(lines)}.</p>" if lines else "<p>No teacher.</p>"

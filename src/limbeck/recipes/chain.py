@@ -1,0 +1,185 @@
+"""What must be trained before the student: assistants, earlier generations, a hint stage.
+
+Each is one more training by the same engine; what follows takes its result as teacher, or as its start.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from limbeck.data import DataSet, make_loader
+from limbeck.distillers import Scheme
+from limbeck.errors import RequestError, unknown
+from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.job import Job, places
+from limbeck.recipes.methods import with_terms
+from limbeck.seeds import derive
+from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
+
+
+@dataclass
+class Lead:
+    """What the student's own training begins with.
+
+    Attributes:
+        found: Who teaches it.
+        student: The network, possibly trained already.
+        recipe: How the rest is trained.
+        seconds: What came before.
+        elders: The generations before it.
+    """
+
+    found: Sequence[teachers.Candidate]
+    student: nn.Module
+    recipe: schema.Recipe
+    seconds: float = 0.0
+    elders: Sequence[nn.Module] = ()
+
+
+@dataclass
+class Distilled:
+    """A trained student.
+
+    Attributes:
+        scheme: The student with what was trained beside it.
+        teacher: Who taught it, live; None for schemes without a teacher.
+        training: Its epochs, and the seconds of all that its training took.
+        ensemble: It and all generations before it, as one; None without generations.
+    """
+
+    scheme: Scheme
+    teacher: Teacher | None
+    training: dict[str, Any]
+    ensemble: Teacher | None = None
+
+
+def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
+    """Train a student as the recipe says, with all that must be trained before it."""
+    lead = _lead_up(job, student, found)
+    recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data)
+    guide, asking = job.ask_once(live) if live else (None, 0.0)
+    training = replace(job, recipe=recipe).train(scheme, "student", guide)
+    training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
+    everyone = [ModuleTeacher(m, inputs=build.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
+    return Distilled(scheme, live, training, EnsembleTeacher(everyone) if lead.elders else None)
+
+
+def assemble(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> tuple[schema.Recipe, Scheme, Teacher | None]:
+    """The recipe with its terms written out, the student with its losses, and who gives the signal."""
+    recipe = with_terms(recipe, lambda: places(recipe, student, found, data))
+    scheme = build.scheme(student, recipe, data)
+    if recipe.distill.scheme == "teacher-free":
+        return recipe, scheme, VirtualTeacher(data.classes, **recipe.distill.options)
+    if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
+        return recipe, scheme, None
+    return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
+
+
+def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet) -> None:
+    """Find what does not fit before anything is written or trained.
+
+    Raises:
+        RequestError: A name, an option or a shape that does not fit.
+    """
+    if recipe.distill.scheme in _LEADS:
+        _options(recipe)
+    build.optimizer(recipe.optimizer)
+    build.schedule(recipe.schedule, recipe.epochs)
+    make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last)
+    # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
+    itself = schema.Teacher.model_validate(recipe.student.model_dump())
+    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    example = next(iter(make_loader(data.train, 2)))
+    for part in _two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
+        _, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
+        scheme.prepare(example, live(example) if live else None)
+
+
+def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
+    begun = Lead(found, student, job.recipe)
+    scheme = job.recipe.distill.scheme
+    return _LEADS[scheme](job, begun, **_options(job.recipe)) if scheme in _LEADS else begun
+
+
+def _assistants(job: Job, lead: Lead) -> Lead:
+    """Teacher → assistant → … → student: each is taught by the one before (Mirzadeh et al., arXiv:1902.03393)."""
+    for number, spec in enumerate(job.recipe.assistants, start=1):
+        module = build.model(spec, job.data, derive(job.recipe.seed, "assistant", number))
+        recipe = job.recipe.model_copy(update={"student": spec})
+        lead = _next_teacher(replace(job, recipe=recipe), f"assistant-{number}", module, lead)
+    return lead
+
+
+def _generations(job: Job, lead: Lead, *, generations: int = 3) -> Lead:
+    """Generation 1 learns from labels, each later one also from the one before (Furlanello et al., arXiv:1805.04770).
+
+    The student itself is the last generation.
+    """
+    lead = replace(lead, found=())
+    elders = []
+    for number in range(1, generations):
+        module = build.model(job.recipe.student, job.data, derive(job.recipe.seed, "generation", number))
+        lead = _next_teacher(job, f"generation-{number}", module, lead)
+        elders.append(module)
+    return replace(lead, elders=elders)
+
+
+def _hint_stage(job: Job, lead: Lead, *, hint: str = "fitnet", hint_epochs: int | None = None) -> Lead:
+    """First only a feature loss, then the recipe's terms, in the same number of epochs altogether (arXiv:1412.6550).
+
+    In the first stage the teacher runs only as deep as its last tap.
+    """
+    first, rest = _two_stages(job.recipe)
+    resolved, scheme, _ = assemble(first, lead.student, lead.found, job.data)
+    guide, asking = job.ask_once(teachers.signal(lead.found, scheme.teacher_taps, logits=scheme.teacher_logits))
+    training = replace(job, recipe=resolved).train(scheme, "hint", guide)
+    return replace(lead, recipe=rest, seconds=training["seconds"] + asking)
+
+
+def _two_stages(recipe: schema.Recipe) -> tuple[schema.Recipe, schema.Recipe]:
+    """The recipe of the hint stage, by default half of the epochs, and that of the rest."""
+    options = recipe.distill.options
+    epochs = options.get("hint_epochs", max(1, recipe.epochs // 2))
+    if not isinstance(epochs, int) or not 0 < epochs < recipe.epochs:
+        raise RequestError(f"hint_epochs {epochs} leaves nothing of {recipe.epochs} epochs to one of the two stages")
+    hint = schema.Distill(method=options.get("hint", "fitnet"), task_weight=0.0)
+    first = recipe.model_copy(update={"distill": hint, "epochs": epochs})
+    return first, recipe.model_copy(update={"epochs": recipe.epochs - epochs})
+
+
+def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
+    """Train a module by the recipe's terms, or by the labels where nobody teaches yet; it teaches what follows."""
+    asking = 0.0
+    if lead.found:
+        _, scheme, live = assemble(job.recipe, module, lead.found, job.data)
+        guide, asking = job.ask_once(live) if live else (None, 0.0)
+        training = job.train(scheme, phase, guide)
+    else:
+        training = job.train(build.alone(module, job.recipe), phase)
+    spec = schema.Teacher.model_validate(job.recipe.student.model_dump())
+    one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
+    return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)
+
+
+_LEADS: dict[str, Callable[..., Lead]] = {
+    "assistant": _assistants,
+    "born-again": _generations,
+    "two-stage": _hint_stage,
+}
+
+
+def _options(recipe: schema.Recipe) -> dict[str, Any]:
+    scheme = recipe.distill.scheme
+    valid = inspect.signature(_LEADS[scheme]).parameters.keys() - {"job", "lead"}
+    for option in recipe.distill.options:
+        if option not in valid:
+            raise unknown(f"option of scheme {scheme}", option, valid)
+    return recipe.distill.options
