@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,20 @@ def compare(
     root: Path,
     out: Path | None = None,
     resume: bool = False,
+    variants: Mapping[str, schema.Recipe] | None = None,
     machine: Machine | None = None,
 ) -> dict[str, Any]:
     """Train the recipe's student by every method with every seed, and say what the differences show.
 
     Args:
         recipe: Data, teacher, student and training; its own terms are the method "recipe".
-        methods: Names of `METHODS`, "recipe", or "scratch", which is added where it is missing.
+        methods: Names of `METHODS`, `SCHEMES` or `variants`, "recipe" for the recipe as it is, or "scratch", which is
+            added where it is missing.
         seeds: One student is trained for each; three or more show a spread.
         root: Folder of the data.
         out: Folder of the comparison; runs/compare-NAME by default.
         resume: Go on with an interrupted comparison in `out`.
+        variants: The recipe's variants that may be named; they differ from it in how they distil alone.
         machine: Devices and display.
 
     Returns:
@@ -59,13 +62,13 @@ def compare(
         RunError: A training failed.
     """
     machine = machine or Machine()
-    methods = _checked(methods)
+    methods = _checked(methods, list(variants or {}))
     if not seeds:
         raise RequestError("a comparison needs at least one seed")
     fabric = machine.fabric(recipe.precision)
     data = build.data(recipe.data, root)
     found = teachers.candidates(recipe, data)
-    recipes = {name: recipe if name in (OWN, SCRATCH) else by_name(recipe, name) for name in methods}
+    recipes = {name: _recipe(recipe, name, variants or {}) for name in methods}
     student = build.model(recipe.student, data, recipe.seed)
     for one in recipes.values():
         rehearse(one, student, found, data)
@@ -151,11 +154,27 @@ def _std(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _checked(methods: Sequence[str]) -> list[str]:
+def _recipe(recipe: schema.Recipe, name: str, variants: Mapping[str, schema.Recipe]) -> schema.Recipe:
+    """The recipe with a method's way of distilling; with a variant's, if that is all the variant changes."""
+    if name in (OWN, SCRATCH):
+        return recipe
+    if name not in variants:
+        return by_name(recipe, name)
+    variant = variants[name]
+    changed = [key for key in type(recipe).model_fields if getattr(recipe, key) != getattr(variant, key)]
+    if set(changed) - {"name", "distill"}:
+        raise RequestError(
+            f"variant {name} changes {', '.join(key for key in changed if key not in ('name', 'distill'))} too, "
+            "so it cannot be compared at an equal budget; compare it by itself: limbeck compare RECIPE:VARIANT"
+        )
+    return recipe.model_copy(update={"distill": variant.distill})
+
+
+def _checked(methods: Sequence[str], variants: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys([SCRATCH, *methods]))
     for name in names:
-        if name not in (*METHODS, *SCHEMES, SCRATCH, OWN):
-            raise unknown("method", name, [*METHODS, *SCHEMES, SCRATCH, OWN])
+        if name not in (*METHODS, *SCHEMES, *variants, SCRATCH, OWN):
+            raise unknown("method", name, [*METHODS, *SCHEMES, *variants, SCRATCH, OWN])
     if len(names) == 1:
         raise RequestError("nothing to compare: name at least one method besides scratch")
     return names

@@ -195,3 +195,14 @@ def test_made_of_torch_sizes_and_of_tuples_alike():
 
 def shapes_of(module: nn.Module) -> list[torch.Size]:
     return [p.shape for p in module.parameters()]
+
+
+def test_cosine_can_pool_a_longer_teacher():
+    student, teacher = torch.randn(3, 4), torch.randn(3, 2, 4)
+    pooled = teacher.reshape(3, 4, 2).mean(-1)
+    expected = 1 - torch.nn.functional.cosine_similarity(student, pooled)
+    torch.testing.assert_close(losses.cosine(student, teacher, pool=True), expected)
+    with pytest.raises(RequestError, match="same shape"):
+        losses.cosine(student, teacher)
+    with pytest.raises(RequestError, match="same shape"):
+        losses.cosine(student, torch.randn(3, 7), pool=True)

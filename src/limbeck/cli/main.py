@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,8 +82,7 @@ def run(
             machine=machine,
         )
     except KeyboardInterrupt:
-        options = f"{f' --data-root {data_root}' if data_root else ''}{'' if baseline else ' --no-baseline'}"
-        _say_how_to_resume("run", folder, options)
+        _say_how_to_resume(folder)
         raise
     show.result(result)
 
@@ -106,9 +106,12 @@ def compare(
     from limbeck.cli import show
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.folder import choose
-    from limbeck.recipes.read import read
+    from limbeck.recipes.read import read, variants
 
-    made = read(recipe, [*(set_ or []), *([] if epochs is None else [f"epochs={epochs}"])])
+    overrides = [*(set_ or []), *([] if epochs is None else [f"epochs={epochs}"])]
+    made = read(recipe, overrides)
+    base = recipe.partition(":")[0]
+    choices = {} if ":" in recipe else {name: read(f"{base}:{name}", overrides) for name in variants(base)}
     folder = choose(out, f"compare-{made.name}", resume)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
@@ -125,11 +128,11 @@ def compare(
             root=data_root or default_root(),
             out=folder,
             resume=resume,
+            variants=choices,
             machine=machine,
         )
     except KeyboardInterrupt:
-        options = f" --methods {methods} --seeds {seeds}{f' --data-root {data_root}' if data_root else ''}"
-        _say_how_to_resume("compare", folder, options)
+        _say_how_to_resume(folder)
         raise
     show.comparison(comparison, write_page(folder))
 
@@ -202,11 +205,12 @@ def _report(error: Exception) -> int:
     return status
 
 
-def _say_how_to_resume(command: str, folder: Path, options: str) -> None:
-    described = folder / "recipe.yaml"
-    if int(os.environ.get("LOCAL_RANK", "0")) or not described.exists():
+def _say_how_to_resume(folder: Path) -> None:
+    if int(os.environ.get("LOCAL_RANK", "0")) or not (folder / "recipe.yaml").exists():
         return
-    again = f"limbeck {command} {described} --out {folder}{options} --resume"
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    where = [] if any(word.split("=")[0] == "--out" for word in given) else ["--out", str(folder)]
+    again = shlex.join(["limbeck", *given, *where, "--resume"])
     print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201
 
 

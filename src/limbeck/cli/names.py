@@ -28,10 +28,15 @@ def _recipes() -> dict[str, str]:
     from importlib.resources import files
 
     from limbeck.recipes.read import names as recipe_names
+    from limbeck.recipes.read import variants
 
     folder = files("limbeck.recipes")
-    first = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0] for name in recipe_names()}
-    return {name: line.removeprefix("# ") for name, line in first.items()}
+    lines = {}
+    for name in recipe_names():
+        first = (folder / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        choices = variants(name)
+        lines[name] = f"{first} Variants: {', '.join(f':{v}' for v in choices)}." if choices else first
+    return lines
 
 
 def _losses() -> dict[str, str]:

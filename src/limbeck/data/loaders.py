@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,17 +19,26 @@ from limbeck.types import Batch
 _CHUNK_BYTES = 8 * 2**20
 
 
-class Loader(Protocol):
-    """Batches of one split, epoch by epoch."""
+class Loader(ABC):
+    """Batches of one split, epoch by epoch, in an order that is a function of (seed, epoch)."""
 
-    @property
-    def dataset_size(self) -> int: ...
+    def __init__(self, order: Order, device: torch.device) -> None:
+        self.order = order
+        self.device = device
 
-    def set_epoch(self, epoch: int) -> None: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) that is handed out next."""
+        self.order.epoch = epoch
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.order)
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[Batch]:
+        return self.starting_at(0)
+
+    @abstractmethod
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """The epoch's batches from number `step` on."""
 
 
 def make_loader(
@@ -42,7 +52,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
-) -> MemoryLoader | WorkerLoader:
+) -> Loader:
     """A loader for a split; `batch_size` counts the samples of one step over all processes.
 
     Raises:
@@ -100,7 +110,7 @@ class Order:
         return index[self.rank :: self.world_size]
 
 
-class MemoryLoader:
+class MemoryLoader(Loader):
     """Batches of a split that lies in memory, on the training device; uint8 pixels become fp32 in 0–1.
 
     Several batches are gathered and converted at once and handed out as slices, so that the cost of starting an
@@ -108,25 +118,10 @@ class MemoryLoader:
     """
 
     def __init__(self, split: InMemory, order: Order, device: torch.device) -> None:
-        self.order = order
+        super().__init__(order, device)
         self.inputs, self.targets = split.inputs.to(device), split.targets.to(device)
-        self.device = device
-
-    @property
-    def dataset_size(self) -> int:
-        return self.order.samples
-
-    def set_epoch(self, epoch: int) -> None:
-        self.order.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.starting_at(0)
 
     def starting_at(self, step: int) -> Iterator[Batch]:
-        """The epoch's batches from number `step` on."""
         size = self.order.local_batch_size
         sample_bytes = 4 * max(1, math.prod(self.inputs.shape[1:]))
         chunk = size * max(1, min(64, _CHUNK_BYTES // (sample_bytes * size)))
@@ -138,7 +133,7 @@ class MemoryLoader:
                 yield Batch(inputs[i : i + size], targets[i : i + size], some[i : i + size])
 
 
-class WorkerLoader:
+class WorkerLoader(Loader):
     """Batches of a split that worker processes read.
 
     A random transform inside the dataset is seeded by (seed, epoch, index), so the pixels do not depend on the
@@ -146,26 +141,11 @@ class WorkerLoader:
     """
 
     def __init__(self, split: FromDisk, order: Order, device: torch.device, workers: int) -> None:
-        self.order = order
-        self.device = device
+        super().__init__(order, device)
         self.workers = workers
         self.dataset = _Indexed(split, order)
 
-    @property
-    def dataset_size(self) -> int:
-        return self.order.samples
-
-    def set_epoch(self, epoch: int) -> None:
-        self.order.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.starting_at(0)
-
     def starting_at(self, step: int) -> Iterator[Batch]:
-        """The epoch's batches from number `step` on."""
         size = self.order.local_batch_size
         loader = DataLoader(
             self.dataset,

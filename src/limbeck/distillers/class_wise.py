@@ -37,8 +37,10 @@ class ClassWise(Scheme):
     Raises:
         RequestError: An option out of its range.
 
+    Transfers: what the student says about another sample of the class.
+    Use: without a teacher, against overconfidence, above all among classes that look alike; needs labels.
     Source: Yun et al., Regularizing Class-wise Predictions via Self-knowledge Distillation, CVPR 2020,
-        arXiv 2003.13964; T 4, weight 1.
+        arXiv:2003.13964; customary weight 1, T 4.
     """
 
     def __init__(

@@ -43,7 +43,9 @@ class MeanTeacher(Distiller):
     Raises:
         RequestError: No term, a decay outside its range, or a tap that the student does not have.
 
-    Source: Tarvainen, Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv 1703.01780; there the
+    Transfers: what the running average of the student says.
+    Use: without a teacher; the paper's case is few labels and many samples without.
+    Source: Tarvainen, Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv:1703.01780; there the
         term is the mean squared error of probabilities, with a ramp of its weight.
     """
 

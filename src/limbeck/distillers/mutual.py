@@ -36,7 +36,9 @@ class MutualDistiller(Scheme):
     Raises:
         RequestError: Fewer than two peers, one of them given twice, or an option out of its range.
 
-    Source: Zhang et al., Deep Mutual Learning, CVPR 2018, arXiv 1706.00384; there all weights and T are 1.
+    Transfers: what each peer predicts.
+    Use: without a trained teacher, where there is memory to train several networks together.
+    Source: Zhang et al., Deep Mutual Learning, CVPR 2018, arXiv:1706.00384; customary weights and T 1.
     """
 
     chosen = "peer 1"

@@ -34,6 +34,11 @@ class Distiller(Scheme):
     Raises:
         RequestError: A student tap that the student does not have.
 
+    Transfers: what its terms compare.
+    Use: wherever there is a trained teacher.
+    Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531, for logits; Romero et al., ICLR 2015, arXiv:1412.6550, for
+        hidden tensors; customary task weight 0.1 beside terms on logits, 1 beside terms on hidden tensors.
+
     >>> from limbeck import losses
     >>> student = nn.Linear(4, 3)
     >>> distiller = Distiller(student, [Term(losses.kd, weight=0.9)], task_weight=0.1)

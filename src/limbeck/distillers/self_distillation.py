@@ -38,7 +38,9 @@ class SelfDistiller(Scheme):
     Raises:
         RequestError: An option out of its range.
 
-    Source: Zhang et al., Be Your Own Teacher, ICCV 2019, arXiv 1905.08094; constants and the linear layers as in
+    Transfers: from the deepest exit: its probabilities and its features.
+    Use: without a teacher, one network that may also answer early, at a shallower exit.
+    Source: Zhang et al., Be Your Own Teacher, ICCV 2019, arXiv:1905.08094; constants and the linear layers as in
         the authors' code for Self-Distillation: Towards Efficient and Compact Neural Networks, TPAMI 2021.
     """
 

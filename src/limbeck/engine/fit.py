@@ -124,25 +124,12 @@ def fit(
     model, stepper = fabric.setup(distiller, optimizer)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
-    distiller.train()
     with Progress(phase, epochs, len(source), progress and fabric.is_global_zero) as display:
         loop = _Loop(
-            fabric, distiller, model, stepper, source, guide, checkpoint, display,
-            schedule, rates, accumulate, clip, checkpoint_steps, seed,
+            fabric, distiller, model, stepper, source, guide, checkpoint, display, schedule, rates, accumulate, clip,
+            checkpoint_steps, val, keep, loggers, seed,
         )  # fmt: skip
-        while state.epoch < epochs:
-            record = loop.epoch(state)
-            if val is not None:
-                record |= _validate(distiller, val, fabric)
-                if keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
-                    state.best = record["val_accuracy"]
-                    checkpoint.save_best(distiller.student)
-            state.finish_epoch(record)
-            checkpoint.save(state)
-            checkpoint.record(record)
-            display.epoch(record)
-            for logger in loggers:
-                logger.log_metrics(_scalars(record), state.epoch)
+        loop.run(state, epochs)
     fabric.barrier()
     if keep == "best":
         checkpoint.load_best(distiller.student)
@@ -170,7 +157,27 @@ class _Loop:
     accumulate: int
     clip: float | None
     checkpoint_steps: int | None
+    val: Iterable[Any] | None
+    keep: str
+    loggers: Sequence[Logger]
     seed: int
+
+    def run(self, state: Progressed, epochs: int) -> None:
+        """Train from where `state` stands to the end of the last epoch."""
+        self.distiller.train()
+        while state.epoch < epochs:
+            record = self.epoch(state)
+            if self.val is not None:
+                record |= _validate(self.distiller, self.val, self.fabric)
+                if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
+                    state.best = record["val_accuracy"]
+                    self.checkpoint.save_best(self.distiller.student)
+            state.finish_epoch(record)
+            self.checkpoint.save(state)
+            self.checkpoint.record(record)
+            self.display.epoch(record)
+            for logger in self.loggers:
+                logger.log_metrics(_scalars(record), state.epoch)
 
     @cached_property
     def forward(self) -> Callable[[Batch, Signal | None], Step]:

@@ -32,6 +32,8 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The batch sizes differ.
 
+    Transfers: which samples of the batch excite similar activations.
+    Use: layers of any two shapes: no adapter is needed; batches of many samples; no labels.
     Source: Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, arXiv:1907.09682;
         customary weight 3000.
     """
@@ -58,6 +60,8 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angl
     Raises:
         RequestError: The batch sizes differ.
 
+    Transfers: distances and angles between the samples of the batch.
+    Use: embeddings, as in metric learning and retrieval, of any two widths; also few-shot classification; no labels.
     Source: Park et al.: Relational Knowledge Distillation, CVPR 2019, arXiv:1904.05068; customary weight 1.
     """
     (gram_s, d_s), (gram_t, d_t) = (_gram_and_distances(f) for f in _rows(student, teacher))
@@ -109,6 +113,8 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The batch sizes differ.
 
+    Transfers: how likely one sample of the batch is another's neighbour.
+    Use: embeddings for retrieval, of any two widths, even of teachers that read another modality; no labels.
     Source: Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018,
         arXiv:1803.10837; customary weight 30000.
     """
@@ -142,6 +148,8 @@ def correlation(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: 
     Raises:
         RequestError: The batch sizes differ, or an option does not fit.
 
+    Transfers: how alike each two samples of the batch are, by a Gaussian kernel.
+    Use: beside `kd`, in batches that hold several samples of a class.
     Source: Peng et al.: Correlation Congruence for Knowledge Distillation, ICCV 2019, arXiv:1904.01802;
         customary weight 0.02.
     """
@@ -175,6 +183,8 @@ def channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The batch sizes or the channels differ.
 
+    Transfers: how alike each two channels are within a sample.
+    Use: classification and segmentation, with as many channels on both sides or an adapter; no labels.
     Source: Liu et al.: Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation,
         ICCV 2021, arXiv:2202.03680; customary weight 2.5.
     """

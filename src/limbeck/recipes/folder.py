@@ -28,6 +28,7 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
     Raises:
         RequestError: The given folder holds something already, and this is no resumption.
     """
+    name = name.replace(":", "-")
     if out is not None:
         if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")

@@ -23,14 +23,18 @@ def read(source: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe and check it.
 
     Args:
-        source: A packaged name, or a path to a YAML file.
+        source: A packaged name, or a path to a YAML file; ":NAME" behind it chooses one of the recipe's variants.
         overrides: "key.path=value" each; the value is YAML, and numbers in the path count list elements.
 
     Raises:
         RequestError: An unknown name, key or value; one line with the nearest valid choice.
     """
+    source, _, variant = source.partition(":")
     content, name = _content(source)
     content.setdefault("name", name)
+    choices = content.pop("variants", {})
+    if variant:
+        content = _varied(content, choices, variant)
     for override in overrides:
         _override(content, override)
     return check(content, source)
@@ -73,6 +77,22 @@ def _content(source: str) -> tuple[dict[str, Any], str]:
     if not isinstance(content, dict):
         raise RequestError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}")
     return content, path.stem
+
+
+def variants(source: str) -> list[str]:
+    """The names of a recipe's variants.
+
+    Raises:
+        RequestError: There is no such recipe.
+    """
+    return list(_content(source.partition(":")[0])[0].get("variants", {}))
+
+
+def _varied(content: dict[str, Any], choices: Any, variant: str) -> dict[str, Any]:
+    """The recipe with the keys of a variant in the place of its own."""
+    if not isinstance(choices, dict) or not isinstance(choices.get(variant), dict):
+        raise unknown(f"variant of {content['name']}", variant, choices if isinstance(choices, dict) else ())
+    return {**content, **choices[variant], "name": f"{content['name']}:{variant}"}
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -28,6 +28,8 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: which neurons are active, not how much.
+    Use: networks of ReLUs, tapped before the ReLU, to start the student before it learns its task.
     Source: Heo et al.: Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019,
         arXiv:1811.03233; customary weight 1 of the sum over elements, in a stage of its own before training.
     """
@@ -56,6 +58,9 @@ def margin_relu(student: Tensor, teacher: Tensor, *, margin: float | Tensor | No
     Raises:
         RequestError: The shapes differ, or the margins are not (C,).
 
+    Transfers: the positive responses, and that the others are negative.
+    Use: convolutional networks with ReLUs, tapped before the last one of each stage; also for detection and
+        segmentation.
     Source: Heo et al.: A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv:1904.01866;
         customary weight 1e-3 of the sum over elements, half for each earlier stage.
     """

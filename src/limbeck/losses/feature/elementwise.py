@@ -28,6 +28,9 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: the values of a hidden tensor.
+    Use: a thin or deep student guided in its middle, by itself first (scheme two-stage) or beside the labels; an
+        adapter where shapes differ.
     Source: Romero et al.: FitNets, ICLR 2015, arXiv:1412.6550; customary weight 100 with a trained adapter.
     """
     several_samples(student, teacher)
@@ -49,6 +52,8 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: the values of a hidden tensor.
+    Use: in place of `mse` where a few large differences should not outweigh the rest.
     Source: the L1 form of FitNets' hint, arXiv:1412.6550.
     """
     several_samples(student, teacher)
@@ -71,6 +76,8 @@ def smooth_l1(student: Tensor, teacher: Tensor, *, threshold: float = 1.0) -> Te
     Raises:
         RequestError: The shapes differ, or the threshold is not above 0.
 
+    Transfers: the values of a hidden tensor.
+    Use: in place of `mse` where large differences occur: beyond δ its gradient grows no more.
     Source: Girshick: Fast R-CNN, ICCV 2015, arXiv:1504.08083 (the function).
     """
     several_samples(student, teacher)
@@ -81,12 +88,13 @@ def smooth_l1(student: Tensor, teacher: Tensor, *, threshold: float = 1.0) -> Te
 
 
 @full_precision
-def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+def cosine(student: Tensor, teacher: Tensor, *, pool: bool = False) -> Tensor:
     """1 − cos(f_s, f_t) of the flattened features.
 
     Args:
         student: (B, ...) features.
         teacher: (B, ...) features with as many elements a sample.
+        pool: Average-pool the teacher's flattened features first, where they have a multiple of the student's.
 
     Returns:
         (B,) values in [0, 2]; 0 for the same direction, whatever the lengths.
@@ -94,11 +102,15 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The numbers of elements differ.
 
+    Transfers: the direction of a hidden vector, not its length.
+    Use: the vectors before the classifiers, where their lengths differ between the networks.
     Source: the cosine-embedding loss with target 1, as in PyTorch's knowledge-distillation tutorial.
     """
     several_samples(student, teacher)
     student, teacher = student.flatten(1), teacher.flatten(1)
     several_samples(student, teacher)
+    if pool and teacher.shape[1] % student.shape[1] == 0:
+        teacher = F.avg_pool1d(teacher, teacher.shape[1] // student.shape[1])
     same_shape(student, teacher)
     product = (student * teacher).sum(1, keepdim=True)
     return 1 - (product / length(student) / length(teacher)).squeeze(1)

@@ -28,6 +28,8 @@ def factor(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The numbers of elements differ.
 
+    Transfers: given factors of the teacher's map, up to scale.
+    Use: where paraphraser and translator are your own; `FactorTransfer` trains both.
     Source: Kim, Park, Kwak: Paraphrasing Complex Network: Network Compression via Factor Transfer,
         NeurIPS 2018, arXiv:1802.04977; customary weight 200.
     """
@@ -38,11 +40,11 @@ def factor(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class FactorTransfer(nn.Module):
-    """Factor transfer with a paraphraser of the teacher and a translator of the student, trained together.
+    """Factor transfer: `factor(translator(f_s), F_t)` + w · mean of (decode(F_t) − f_t)², F_t = encode(f_t).
 
-    The loss is `factor(translator(f_s), F_t)` + w · mean (decode(F_t) − f_t)², F_t = encode(f_t). The
-    paper trains the paraphraser (encode, decode) by itself first; here its reconstruction is a part of the
-    loss, and the factors that the student is to match carry no gradient: it learns to reconstruct only.
+    The paraphraser of the teacher (encode, decode) and the translator of the student are trained together. The
+    paper trains the paraphraser by itself first; here its reconstruction is a part of the loss, and the factors
+    that the student is to match carry no gradient: it learns to reconstruct only.
 
     Args:
         student_channels: C_s.
@@ -50,6 +52,8 @@ class FactorTransfer(nn.Module):
         rate: The paraphraser makes rate · C_t factors.
         reconstruction_weight: w; 0 leaves the paraphraser as it was initialised or loaded.
 
+    Transfers: the teacher's last map, paraphrased so that a student of another form can read it.
+    Use: convolutional networks of different width or architecture; it trains small networks beside the student.
     Source: Kim, Park, Kwak, NeurIPS 2018, arXiv:1802.04977; customary rate 0.5, weight 200.
     """
 

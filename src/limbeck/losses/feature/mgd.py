@@ -24,6 +24,8 @@ class MGD(nn.Module):
         teacher_channels: C_t.
         masked: The share of the positions that is masked, in [0, 1).
 
+    Transfers: a feature map, generated from a part of the student's.
+    Use: dense prediction, detection and segmentation, and classification; it trains a small network beside the student.
     Source: Yang et al.: Masked Generative Distillation, ECCV 2022, arXiv:2205.01529; customary share 0.65 for
         detectors, 0.75 for segmentation, and weight 2e-5 of the sum over elements.
     """

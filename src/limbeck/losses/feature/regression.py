@@ -25,6 +25,8 @@ def srrl(student: Tensor, teacher: Tensor, *, classifier: Callable[[Tensor], Ten
     Raises:
         RequestError: The batches or D differ.
 
+    Transfers: the features before the classifier, and what the teacher's classifier makes of them.
+    Use: classifiers, where the teacher's last layer is at hand; teacher and student may be of different architecture.
     Source: Yang et al.: Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021;
         customary weight 1.
     """

@@ -30,6 +30,8 @@ class ReviewKD(nn.Module):
         teacher_channels: C of the teacher's stages, as many.
         width: Channels in the middle.
 
+    Transfers: the maps of all stages, the deeper ones of the student also serving the teacher's shallower ones.
+    Use: convolutional networks of several stages: classification, detection, instance segmentation.
     Source: Chen et al.: Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv:2104.09044;
         customary weight 1 to 8, warmed up over 20 epochs, width 256.
     """

@@ -28,6 +28,8 @@ def attention(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: Not two maps, or of different batch sizes.
 
+    Transfers: the places of a map that are active.
+    Use: convolutional networks whose stages differ in width: no adapter is needed; no labels.
     Source: Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, arXiv:1612.03928;
         customary weight 1000.
     """
@@ -57,6 +59,8 @@ def channel(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Te
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: for each channel the places where it is active.
+    Use: dense prediction: segmentation, on the logits or the features, and detection.
     Source: Shu et al.: Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021, arXiv:2011.13256;
         customary weight 3 on logits, 50 on features.
     """
@@ -83,6 +87,8 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: the pattern of each channel, up to scale and offset.
+    Use: detectors, also where teacher and student are of different architecture.
     Source: Cao et al.: PKD, NeurIPS 2022, arXiv:2207.02039; customary weight 6 for detectors.
     """
     several_samples(student, teacher)
@@ -107,6 +113,8 @@ def simkd(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: Not two maps of one batch and as many channels.
 
+    Transfers: the last feature map, for the teacher's classifier to read.
+    Use: where the shipped student may hold a projector and the teacher's classifier; no labels.
     Source: Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022,
         arXiv:2203.14001; customary weight 1, without other losses.
     """

@@ -29,6 +29,8 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: Not two maps, or of different batch sizes.
 
+    Transfers: how alike the channels are over the places of a map, in whatever order they come.
+    Use: convolutional networks whose last maps differ in width: no adapter is needed; no labels.
     Source: Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017,
         arXiv:1707.01219; customary weight 50.
     """
@@ -57,6 +59,8 @@ def fsp(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tenso
     Raises:
         RequestError: Not two maps each, or the channels differ.
 
+    Transfers: how features change from one layer to a later one.
+    Use: residual networks with the same channels at both ends, to start the student before it learns its task.
     Source: Yim et al.: A Gift from Knowledge Distillation, CVPR 2017; customary weight 50 for each pair.
     """
     pairs = pair(student, "student"), pair(teacher, "teacher")

@@ -26,6 +26,8 @@ class VID(nn.Module):
         teacher_channels: C_t.
         variance: σ² at the start.
 
+    Transfers: as much of the teacher's features as the student's can tell, channel by channel.
+    Use: networks of different kinds (the paper also teaches a perceptron by a CNN), and little training data.
     Source: Ahn et al.: Variational Information Distillation for Knowledge Transfer, CVPR 2019,
         arXiv:1904.05835; customary weight 1.
     """

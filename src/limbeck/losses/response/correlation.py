@@ -43,6 +43,8 @@ def dist(
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: how a sample's classes compare, and how a class's samples do, up to scale and offset.
+    Use: a teacher much stronger than the student, whose exact probabilities are out of reach; batches of many samples.
     Source: Huang et al.: Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, arXiv:2205.10536;
         customary weight 2 (with β = γ = 1).
     """
@@ -81,6 +83,8 @@ def mlkd(
     Raises:
         RequestError: The shapes differ, or no temperature is given.
 
+    Transfers: probabilities at several temperatures, and how samples and classes of the batch relate.
+    Use: classifiers by their logits alone, where batches are large enough for relations; no labels.
     Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 1 on CIFAR.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)

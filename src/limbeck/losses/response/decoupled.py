@@ -45,6 +45,9 @@ def dkd(
     Raises:
         RequestError: The shapes differ, or the targets are not class indices.
 
+    Transfers: how sure the teacher is of the labelled class, and how it ranks the others, each with a weight of its
+        own.
+    Use: classifiers with labels, above all where a very sure teacher leaves the other classes little weight in `kd`.
     Source: Zhao et al.: Decoupled Knowledge Distillation, CVPR 2022, arXiv:2203.08679;
         customary weight 1, warmed up over 20 epochs.
     """
@@ -85,6 +88,8 @@ def nkd(
     Raises:
         RequestError: The shapes differ, or the targets are not class indices.
 
+    Transfers: the teacher's probability of the labelled class, and how it ranks the others.
+    Use: classifiers with labels, by their logits alone; T and γ differ between small and large data sets.
     Source: Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation, ICCV 2023,
         arXiv:2303.13005; customary weight 1 beside the whole task loss.
     """

@@ -49,6 +49,9 @@ def kd(
     Raises:
         RequestError: The shapes differ, or an option does not fit.
 
+    Transfers: the probabilities of all classes, softened by the temperature.
+    Use: the first method to try: it needs no more than logits over the same classes, whatever the two networks are; no
+        labels.
     Source: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531;
         customary weight 0.9 beside 0.1 of the task loss.
 
@@ -93,6 +96,8 @@ def soft_cross_entropy(
     Raises:
         RequestError: The shapes differ, or an option does not fit.
 
+    Transfers: the probabilities of all classes, softened by the temperature.
+    Use: in place of `kd` where the loss itself is to be a cross-entropy; the gradient is the same.
     Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531.
     """
     distance = softened(
@@ -132,6 +137,8 @@ def reverse_kl(
     Raises:
         RequestError: The shapes differ, or an option does not fit.
 
+    Transfers: those of the teacher's likely answers that the student has room for.
+    Use: language models, and other outputs with more modes than a small student can cover; no labels.
     Source: Gu et al.: MiniLLM, ICLR 2024, arXiv:2306.08543 (the divergence; at T = 1 for language models).
     """
     distance = softened(_reverse_kl, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
@@ -173,6 +180,8 @@ def jsd(
     Raises:
         RequestError: The shapes differ, or an option does not fit.
 
+    Transfers: the probabilities of all classes, between covering all modes (β = 0) and seeking some (β = 1).
+    Use: language models, where the best divergence depends on the task: β is chosen on a validation split; no labels.
     Source: Agarwal et al.: On-Policy Distillation of Language Models, ICLR 2024, arXiv:2306.13649.
     """
     distance = softened(_mixed(beta), teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)

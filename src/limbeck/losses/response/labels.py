@@ -32,6 +32,8 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
     Raises:
         RequestError: The shapes differ, or the targets are not class indices.
 
+    Transfers: softened probabilities, most for the samples on which the student is worse than the teacher.
+    Use: classifiers with labels, where soft labels hold back a student on samples that it has mastered.
     Source: Zhou et al.: Rethinking Soft Labels for Knowledge Distillation, ICLR 2021, arXiv:2102.00650;
         customary weight 2.25 on CIFAR, 2.5 on ImageNet.
     """
@@ -56,6 +58,8 @@ def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: the class that the teacher decides for, not how sure it is.
+    Use: vision transformers, for which DeiT found it better than soft labels; no temperature to choose.
     Source: Touvron et al.: Training data-efficient image transformers (DeiT), ICML 2021, arXiv:2012.12877;
         customary weight 0.5 beside 0.5 of the task loss.
     """
@@ -77,6 +81,8 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         RequestError: The shapes differ.
 
+    Transfers: the logits themselves, but for a constant.
+    Use: where the student is to imitate the teacher's function as a whole; no temperature to choose, no labels.
     Source: Ba, Caruana: Do Deep Nets Really Need to be Deep?, NeurIPS 2014, arXiv:1312.6184.
     """
     return over_positions(_centred_square, student, teacher)
