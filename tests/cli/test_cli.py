@@ -86,7 +86,7 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     [
         (["run", "mnist-mpl"], "unknown recipe 'mnist-mpl'; did you mean mnist-mlp"),
         (["run", "digits", "--set", "student.model=resnt18"], "unknown model 'resnt18'"),
-        (["run", "digits", "--set", "distill.terms.0.temp=3"], "unknown option of loss kd 'temp'"),
+        (["run", "digits", "--set", "distill.terms.0.temp=3"], "unknown option of loss dist 'temp'"),
         (["run", "digits", "--precision", "fp8"], "precision"),
         (["run", "digits", "--devices", "99", "--accelerator", "cuda"], "cannot compute on"),
         (["run", "digits", "--sed", "3"], "--sed"),

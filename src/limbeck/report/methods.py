@@ -66,8 +66,9 @@ def document() -> str:
 
 def schemes() -> list[type[distillers.Scheme]]:
     """The schemes that `limbeck.distillers` offers."""
-    things = [getattr(distillers, name) for name in distillers.__all__]
-    return [t for t in things if isinstance(t, type) and issubclass(t, distillers.Scheme) and t is not distillers.Scheme]
+    offered = (getattr(distillers, name) for name in distillers.__all__)
+    kinds = [thing for thing in offered if isinstance(thing, type) and issubclass(thing, distillers.Scheme)]
+    return [kind for kind in kinds if kind is not distillers.Scheme]
 
 
 def labelled(thing: object, label: str) -> str:

@@ -12,7 +12,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #d1d9e0; text-align: right; white-space: nowrap }
-th:first-child, td:first-child, td.verdict { text-align: left }
+th:first-child, td:first-child, .verdict { text-align: left }
 td.better { color: #1a7f37 } td.worse { color: #cf222e }
 figure { margin: 2rem 0 } svg { max-width: 100%; height: auto } figcaption, .small { color: #57606a; font-size: .9rem }
 """
@@ -77,7 +77,9 @@ def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
         agreement = "–" if row["agreement"] is None else f"{row['agreement']:.4f}"
         cells.append(f"<td>{agreement}</td><td>{row['seconds']:.1f}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "<th>method<th>test accuracy<th>− scratch<th>95 % interval<th>verdict<th>agreement<th>seconds"
+    head = (
+        '<th>method<th>test accuracy<th>− scratch<th>95 % interval<th class="verdict">verdict<th>agreement<th>seconds'
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -1,0 +1,225 @@
+"""The documents say what is so: made ones are made anew, examples run, links and commands lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import typer
+import yaml
+from torch import nn
+from torch.utils.data import DataLoader
+
+from limbeck import losses
+from limbeck.cli.main import app
+from limbeck.data import InMemory
+from limbeck.recipes.methods import METHODS, SCHEMES
+from limbeck.recipes.read import check, names, read
+from limbeck.report import methods
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README.zh-CN.md")
+DOCUMENTS = [*READMES, "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    """A document's code blocks as (language, code); those indented by four are shell."""
+    found: list[tuple[str, list[str]]] = []
+    fenced = indented = False
+    for line in text(name).splitlines():
+        if line.startswith("```"):
+            fenced, indented = not fenced, False
+            if fenced:
+                found.append((line[3:], []))
+        elif fenced:
+            found[-1][1].append(line)
+        elif line.startswith("    "):
+            if not indented:
+                found.append(("shell", []))
+            found[-1][1].append(line[4:])
+            indented = True
+        else:
+            indented = False
+    assert not fenced
+    return [(language, "\n".join(lines)) for language, lines in found]
+
+
+def first(name: str, language: str) -> str:
+    return next(code for kind, code in blocks(name) if kind == language)
+
+
+def links(name: str) -> list[str]:
+    """Targets of relative links and pictures."""
+    targets = re.findall(r"\]\(([^()\s]+)\)", text(name))
+    return [target for target in targets if not target.startswith(("https://", "http://", "mailto:", "#"))]
+
+
+def module(path: str) -> ModuleType:
+    """A module outside of the package, wherever the tests are started."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_methods_are_what_the_docstrings_say() -> None:
+    assert text("docs/methods.md") == methods.document(), "python -m limbeck.report.methods > docs/methods.md"
+
+
+def test_results_are_what_was_measured() -> None:
+    assert text("docs/results.md") == module("benchmarks/record.py").document(), "python -m benchmarks.record"
+
+
+@pytest.mark.parametrize("thing", [*(getattr(losses, name) for name in losses.LOSSES), *methods.schemes()])
+@pytest.mark.parametrize("label", ["Transfers", "Use", "Source"])
+def test_every_loss_and_scheme_says_what_it_is_for(thing: Any, label: str) -> None:
+    said = methods.labelled(thing, label)
+    assert said.endswith("."), f"{thing.__name__} needs a line '{label}: … .' in its docstring"
+    assert len(said) > 10
+
+
+def test_every_name_has_a_row_of_its_own() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", text("docs/methods.md"), re.MULTILINE)
+    for name in losses.LOSSES:
+        # The method named like its loss (kd, dkd, …) has a row more.
+        assert rows.count(name) == 2 + (name in METHODS)
+    assert {*METHODS, *SCHEMES} <= set(rows)
+
+
+def test_every_row_has_as_many_cells_as_its_head() -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", text("docs/methods.md"), re.MULTILINE)
+    assert len(tables) > 10
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        r"| `l1` | Mean of \|f\_s − f\_t\| over all but the batch |  | "
+        "the L1 form of FitNets' hint, [arXiv:1412.6550](https://arxiv.org/abs/1412.6550) |",
+        "| `at` | 1 | `{loss: attention, weight: 1000.0}` on the first stage, the middle stage, the last stage |",
+    ],
+)
+def test_rows(row: str) -> None:
+    assert row in text("docs/methods.md").splitlines()
+
+
+@pytest.fixture
+def loaders(blobs: InMemory) -> dict[str, DataLoader[Any]]:
+    parts = {"train_loader": range(64), "val_loader": range(64, 96)}
+    return {
+        name: DataLoader([blobs[i][:2] for i in part], batch_size=16, shuffle=name == "train_loader")  # type: ignore[arg-type]
+        for name, part in parts.items()
+    }
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_python_example_runs(
+    name: str,
+    student: nn.Module,
+    teacher: nn.Module,
+    loaders: dict[str, DataLoader[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"student": student, "teacher": teacher, **loaders}
+    for language, code in blocks(name):
+        if language == "python":
+            exec(compile(code, name, "exec"), scope)
+    assert 0 <= float(capsys.readouterr().out.splitlines()[-1]) <= 1
+    kept = torch.load(tmp_path / "student.pt", weights_only=True)
+    assert list(kept) == list(student.state_dict())
+    assert (tmp_path / "runs" / "mine" / "student.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_python_example_is_short(name: str) -> None:
+    assert sum(bool(line.strip()) for line in first(name, "python").splitlines()) <= 12
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_recipe_is_the_packaged_one(name: str) -> None:
+    content = yaml.safe_load(first(name, "yaml"))
+    shown, packaged = check(content), read("mnist-mlp")
+    assert content.keys() >= {"data", "teacher", "student", "distill", "epochs"}
+    for key in content:
+        assert getattr(shown, key) == getattr(packaged, key), key
+
+
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md"])
+def test_make_targets_exist(name: str) -> None:
+    targets = set(re.findall(r"^(\w+):", text("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"(?:^    |`)make (\w+)", text(name), re.MULTILINE))
+    assert {"test"} <= named <= targets
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_exist(name: str) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    for command, first_word in re.findall(r"(?:^    |`)limbeck ([a-z]+)(?: ([\w-]+))?", text(name), re.MULTILINE):
+        assert command in commands
+        if command in ("run", "compare") and not first_word.startswith("-"):
+            assert first_word in names()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for target in links(name):
+        assert ((ROOT / name).parent / target.partition("#")[0]).exists(), target
+
+
+def test_own_loop_learns() -> None:
+    assert runpy.run_path(str(ROOT / "examples" / "own_loop.py"))["main"]() > 0.8
+
+
+class TestChinese:
+    """The Chinese README follows the English one wherever a machine can tell."""
+
+    def test_code_is_the_same(self) -> None:
+        def code(name: str) -> list[tuple[str, str]]:
+            return [
+                (language, re.sub(r"\s+#.*", "", code) if language == "shell" else code)
+                for language, code in blocks(name)
+            ]
+
+        assert code("README.zh-CN.md") == code("README.md")
+
+    def test_figures_are_the_same(self) -> None:
+        def figures(name: str) -> list[list[str]]:
+            rows = [line for line in text(name).splitlines() if line.startswith("|")]
+            return [re.findall(r"[+−±]?\d[\d.,]*", row) for row in rows]
+
+        assert figures("README.zh-CN.md") == figures("README.md")
+
+    def test_figures_in_prose_are_the_same(self) -> None:
+        def figures(name: str) -> set[str]:
+            return set(re.findall(r"\d+[.,]\d[\d.,]*\d|\d{4,}", text(name)))
+
+        assert figures("README.zh-CN.md") == figures("README.md")
+
+    def test_headings_and_links_are_the_same(self) -> None:
+        headings, targets = [], []
+        for name in READMES:
+            headings.append(re.findall(r"^#+(?= )", text(name), re.MULTILINE))
+            targets.append(sorted(set(links(name)) - set(READMES)))
+        assert headings[0] == headings[1]
+        assert targets[0] == targets[1]
+
+    def test_each_leads_to_the_other(self) -> None:
+        assert "README.zh-CN.md" in links("README.md")
+        assert "README.md" in links("README.zh-CN.md")
