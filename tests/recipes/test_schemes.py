@@ -63,6 +63,13 @@ def test_a_scheme_runs_and_goes_on(name: str, tmp_path: Path) -> None:
     assert again["distilled"]["test_accuracy"] == result["distilled"]["test_accuracy"]
 
 
+def test_a_run_killed_before_its_result_still_knows_every_peer(tmp_path: Path) -> None:
+    recipe = check(BASE | SCHEMES["mutual"])
+    first = run(recipe, root=tmp_path, out=tmp_path / "run", machine=QUIET)
+    (tmp_path / "run" / "result.json").unlink()
+    assert run(recipe, root=tmp_path, out=tmp_path / "run", machine=QUIET, resume=True) == first
+
+
 def phases(out: Path) -> list[str]:
     return list(dict.fromkeys(json.loads(line)["phase"] for line in (out / "metrics.jsonl").read_text().splitlines()))
 
@@ -107,6 +114,9 @@ def test_every_exit_is_reported_each_epoch(tmp_path: Path) -> None:
         ({"distill": {"scheme": "born-again", "terms": KD, "options": {"generation": 3}}}, "did you mean generations"),
         (SCHEMES["two-stage"] | {"distill": {"scheme": "two-stage", "terms": KD, "options": {"hint_epochs": 2}}},
          "hint_epochs 2 leaves nothing"),
+        ({"distill": {"scheme": "born-again", "terms": KD, "options": {"generations": 1}}}, "2 generations or more"),
+        ({"distill": {"scheme": "teacher-free", "terms": KD, "options": {"probabilty": 1}}}, "mean probability"),
+        ({"distill": {"terms": KD, "options": {"peers": 3}}, "teacher": TEACHER}, "unknown option of scheme offline"),
         ({"distill": {"scheme": "self"}}, "Exits"),
         ({"distill": {"scheme": "offline", "method": "kdd"}, "teacher": TEACHER}, "unknown method 'kdd'"),
     ],

@@ -174,6 +174,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def checkpoint_phase(folder: Path) -> str | None:
+    """Whose training the checkpoint of a run folder holds; None without one.
+
+    Raises:
+        RequestError: It is damaged.
+    """
+    path = folder / "checkpoints" / "last.pt"
+    return str(read_checkpoint(path)["phase"]) if path.exists() else None
+
+
 def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str, Any]) -> Path:
     """Write a plain model: NAME.safetensors with its state dict, NAME.json with what one must know to load it.
 

@@ -6,7 +6,6 @@ Each is one more training by the same engine; what follows takes its result as t
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,8 +88,7 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     Raises:
         RequestError: A name, an option or a shape that does not fit.
     """
-    if recipe.distill.scheme in _LEADS:
-        _options(recipe)
+    _check_options(recipe)
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
     make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last)
@@ -106,7 +104,7 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
     begun = Lead(found, student, job.recipe)
     scheme = job.recipe.distill.scheme
-    return _LEADS[scheme](job, begun, **_options(job.recipe)) if scheme in _LEADS else begun
+    return _LEADS[scheme](job, begun) if scheme in _LEADS else begun
 
 
 def _assistants(job: Job, lead: Lead) -> Lead:
@@ -118,21 +116,21 @@ def _assistants(job: Job, lead: Lead) -> Lead:
     return lead
 
 
-def _generations(job: Job, lead: Lead, *, generations: int = 3) -> Lead:
+def _generations(job: Job, lead: Lead) -> Lead:
     """Generation 1 learns from labels, each later one also from the one before (Furlanello et al., arXiv:1805.04770).
 
     The student itself is the last generation.
     """
     lead = replace(lead, found=())
     elders = []
-    for number in range(1, generations):
+    for number in range(1, job.recipe.distill.options.get("generations", 3)):
         module = build.model(job.recipe.student, job.data, derive(job.recipe.seed, "generation", number))
         lead = _next_teacher(job, f"generation-{number}", module, lead)
         elders.append(module)
     return replace(lead, elders=elders)
 
 
-def _hint_stage(job: Job, lead: Lead, *, hint: str = "fitnet", hint_epochs: int | None = None) -> Lead:
+def _hint_stage(job: Job, lead: Lead) -> Lead:
     """First only a feature loss, then the recipe's terms, in the same number of epochs altogether (arXiv:1412.6550).
 
     In the first stage the teacher runs only as deep as its last tap.
@@ -169,17 +167,26 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
     return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)
 
 
-_LEADS: dict[str, Callable[..., Lead]] = {
+_LEADS: dict[str, Callable[[Job, Lead], Lead]] = {
     "assistant": _assistants,
     "born-again": _generations,
     "two-stage": _hint_stage,
 }
+_TAKES = {
+    "offline": (),
+    "assistant": (),
+    "born-again": ("generations",),
+    "two-stage": ("hint", "hint_epochs"),
+    "teacher-free": ("probability",),
+}
+"""The options of the schemes that are no class of their own; a class is asked for its signature."""
 
 
-def _options(recipe: schema.Recipe) -> dict[str, Any]:
-    scheme = recipe.distill.scheme
-    valid = inspect.signature(_LEADS[scheme]).parameters.keys() - {"job", "lead"}
-    for option in recipe.distill.options:
-        if option not in valid:
-            raise unknown(f"option of scheme {scheme}", option, valid)
-    return recipe.distill.options
+def _check_options(recipe: schema.Recipe) -> None:
+    scheme, options = recipe.distill.scheme, recipe.distill.options
+    for option in options:
+        if option not in _TAKES.get(scheme, options):
+            raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
+    generations = options.get("generations", 3)
+    if not isinstance(generations, int) or generations < 2:
+        raise RequestError(f"born-again takes 2 generations or more, not {generations!r}")

@@ -15,6 +15,7 @@ from torch import nn
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
+from limbeck.engine.checkpoint import checkpoint_phase
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.models import load_weights
 from limbeck.recipes import build, schema
@@ -46,7 +47,8 @@ class Job:
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
         finished = self.out / f"{phase}.json"
-        if self.resume and finished.exists():
+        # What is trained beside the student is in its checkpoint alone, until the next phase writes its own.
+        if self.resume and finished.exists() and checkpoint_phase(self.out) != phase:
             scheme.to(self.fabric.device)
             load_weights(scheme.student, self.out / f"{phase}.safetensors")
             return dict(json.loads(finished.read_text(encoding="utf-8"))["training"])

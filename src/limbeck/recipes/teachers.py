@@ -101,7 +101,7 @@ def train(
     """Bring a candidate to its trained weights: those kept by an earlier run, or trained now and then kept."""
     if one.kept is None:
         return
-    in_this_run = (out / f"{one.name}.safetensors").exists() and resume
+    in_this_run = (out / f"{one.name}.json").exists() and resume  # written last, when all is there
     if in_this_run or ((one.kept / "teacher.json").exists() and not retrain):
         folder, name = (out, one.name) if in_this_run else (one.kept, "teacher")
         load_weights(one.module, folder / f"{name}.safetensors")
