@@ -49,6 +49,11 @@ def test_imports_point_one_way() -> None:
             assert layer(other) <= layer(own), f"{path} imports {other}"
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest takes two files of one name for one module"
+
+
 def test_no_module_of_one_layer_imports_in_a_circle() -> None:
     edges = {}
     for path in SOURCE.rglob("*.py"):

@@ -55,7 +55,7 @@ class Tap:
     def read(self, value: Any) -> Tensor:
         """The tensor that this tap names in what its module was given or has returned."""
         if self.side == "in" and self.element is None:
-            value = value[0] if value else None
+            value = next(iter(value.values() if isinstance(value, Mapping) else value), None)
         elif self.element is not None:
             try:
                 value = value[self.element]
@@ -146,7 +146,7 @@ class Taps:
             for tap in self.taps:
                 module = self.model.get_submodule(tap.path)
                 if tap.side == "in":
-                    handles.append(module.register_forward_pre_hook(_read_input(tap, store)))
+                    handles.append(module.register_forward_pre_hook(_read_input(tap, store), with_kwargs=True))
                 else:
                     handles.append(module.register_forward_hook(_read_output(tap, store)))
             yield tensors
@@ -160,8 +160,9 @@ class _Reached(BaseException):
 
 
 def _read_input(tap: Tap, store: Callable[[str, Tensor], None]) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        store(tap.name, tap.read(args))
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A module that is called by keywords alone has them as its inputs: "encoder:in:hidden_states".
+        store(tap.name, tap.read(args if args and not isinstance(tap.element, str) else kwargs or args))
 
     return hook
 

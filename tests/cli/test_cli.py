@@ -90,6 +90,8 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         (["run", "digits", "--precision", "fp8"], "precision"),
         (["run", "digits", "--devices", "99", "--accelerator", "cuda"], "cannot compute on"),
         (["run", "digits", "--sed", "3"], "--sed"),
+        (["run", "digits", "--out", "/dev/null/sub"], "is a file; choose another --out"),
+        (["run", "digits", "--resume", "--out", "/usr"], "holds no run to resume"),
         (["run"], "RECIPE"),
         (["rum"], "rum"),
         (["run", "mnist-mlp", "--data-root", "empty"], "mnist"),

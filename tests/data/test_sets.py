@@ -135,3 +135,60 @@ def test_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load("own_sets:nothing", tmp_path)
     with pytest.raises(RequestError, match="unknown name in own_sets 'tensor'; did you mean tensors"):
         load("own_sets:tensor", tmp_path)
+
+
+OWN = """
+import torch
+from torch.utils.data import Dataset, TensorDataset
+x, y = torch.rand(6, 2), torch.arange(6) % 3
+def pair(*tensors): return TensorDataset(*tensors), TensorDataset(*tensors)
+class Pictures(Dataset):
+    def __len__(self): return 3
+    def __getitem__(self, i): return "a picture", i
+def raises(): raise ValueError("no data here")
+number = 3
+def unlabelled(): return pair(x)
+def empty(): return pair(x[:0], y[:0])
+def pictures(): return Pictures(), Pictures()
+def negative(): return pair(x, y - 1)
+def soft(): return pair(x, torch.rand(6, 3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raises", "fails: ValueError: no data here"),
+        ("number", "must be a function without arguments, not int"),
+        ("unlabelled", "must hold two tensors"),
+        ("empty", "of at least one sample"),
+        ("pictures", "gives str as input"),
+        ("negative", "labels run from -1 to 1"),
+        ("soft", r"labels must be whole numbers, one a sample, not torch.float32 \(6, 3\)"),
+    ],
+)
+def test_own_data_that_will_not_do(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_faults.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("own_faults", None)
+    with pytest.raises(RequestError, match=message):
+        load(f"own_faults:{name}", tmp_path)
+
+
+def test_own_data_has_a_fingerprint_of_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_content.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import Dataset\n"
+        "shift = 0.0\n"
+        "class Noisy(Dataset):\n"
+        "    def __len__(self): return 6\n"
+        "    def __getitem__(self, i): return torch.rand(2) + shift, i % 3\n"
+        "def noisy(): return Noisy(), Noisy()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    first = load("own_content:noisy", tmp_path).train.fingerprint
+    assert load("own_content:noisy", tmp_path).train.fingerprint == first
+    monkeypatch.setattr(sys.modules["own_content"], "shift", 1.0)
+    assert load("own_content:noisy", tmp_path).train.fingerprint != first

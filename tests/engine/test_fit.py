@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -211,3 +212,36 @@ def test_two_runs_at_once_do_not_influence_each_other(blobs: InMemory, student: 
     other.prepare(next(iter(make_loader(blobs, 8))), ModuleTeacher(teacher)(next(iter(make_loader(blobs, 8)))))
     beside = train(copy.deepcopy(student), blobs, teacher=teacher, terms=[Term(losses.kd)])
     assert torch.equal(weights(alone.student), weights(beside.student))
+
+
+def test_a_gradient_that_is_not_finite_is_named_with_clipping_too(blobs: InMemory) -> None:
+    endless = partial(torch.optim.SGD, lr=1e38)
+    with pytest.raises(RunError, match=r"student: task is not finite in epoch 1, step \d+"):
+        train(nn.Linear(4, 3), blobs, optimizer=endless, clip=1e8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip": -1.0}, "clip and checkpoint_steps must be positive"),
+        ({"checkpoint_steps": 0}, "clip and checkpoint_steps must be positive"),
+        ({"optimizer": "adam"}, "optimizer is a function such as"),
+        ({"teacher": nn.Linear(4, 3)}, "no term of the distiller listens to it"),
+    ],
+)
+def test_more_wrong_requests(blobs: InMemory, student: nn.Module, options: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        train(student, blobs, **options)
+
+
+def test_a_plain_module_is_no_scheme(blobs: InMemory, student: nn.Module) -> None:
+    with pytest.raises(RequestError, match=r"fit trains a scheme such as Distiller\(student\), not Sequential"):
+        fit(student, make_loader(blobs, 16), epochs=1, optimizer=SGD)  # type: ignore[arg-type]
+
+
+def test_an_optimizer_used_again_begins_at_its_own_rate(blobs: InMemory) -> None:
+    model = nn.Linear(4, 3)
+    optimizer = SGD(model.parameters())
+    for _ in range(2):
+        run = train(model, blobs, optimizer=optimizer, schedule=optim.cosine(2))
+        assert run.metrics[0]["lr"] == pytest.approx(0.1 * (1 + np.cos(np.pi * 5 / 12)) / 2)

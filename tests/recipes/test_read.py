@@ -68,6 +68,8 @@ def test_a_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ({"distill": {"terms": []}}, "distill: give a method or at least one term"),
         ({"student": {"hidden": [3]}}, "the key 'student.model' is missing"),
         ({"teacher": {"model": "mlp", "optimizer": {"lr": 0}}}, "teacher.optimizer.lr: .*greater than 0"),
+        ({"distill": {"terms": [{"loss": "kd", "weight": float("nan")}]}}, "distill.terms.0.weight: .*finite"),
+        ({"teacher": [{"model": "mlp", "epochs": -1}]}, "teacher.*epochs: .*greater than 0"),
         ({"keep": "beast"}, "keep: .*'last' or 'best', and it is 'beast'"),
     ],
 )  # fmt: skip
@@ -90,6 +92,15 @@ def test_faults_are_named_with_their_place(changes: dict[str, Any], message: str
 def test_wrong_requests(source: str, overrides: list[str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         read(source, overrides)
+
+
+def test_numbers_as_everyone_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "teacher: {model: mlp, epochs: 1}\nstudent: {model: mlp}\ndistill: {terms: [{loss: kd}]}\n"
+        "optimizer: {lr: 1e-3, weight_decay: 1e-4}\n"
+    )
+    recipe = read(str(tmp_path / "own.yaml"))
+    assert (recipe.optimizer.lr, recipe.optimizer.options["weight_decay"]) == (1e-3, 1e-4)
 
 
 def test_what_is_no_recipe_is_said(tmp_path: Path) -> None:

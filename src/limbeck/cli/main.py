@@ -167,7 +167,7 @@ def inspect(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="[recipes|losses|models|data]")] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="[recipes|methods|losses|models|data]")] = None,
 ) -> None:
     """List the names that a recipe can use."""
     from limbeck.cli import show

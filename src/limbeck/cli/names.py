@@ -15,6 +15,7 @@ def names(kind: str | None = None) -> dict[str, dict[str, str]]:
     """
     kinds: dict[str, Callable[[], dict[str, str]]] = {
         "recipes": _recipes,
+        "methods": _methods,
         "losses": _losses,
         "models": _models,
         "data": _data,
@@ -37,6 +38,15 @@ def _recipes() -> dict[str, str]:
         choices = variants(name)
         lines[name] = f"{first} Variants: {', '.join(f':{v}' for v in choices)}." if choices else first
     return lines
+
+
+def _methods() -> dict[str, str]:
+    from limbeck.recipes.methods import METHODS, SCHEMES
+
+    return {
+        "methods": f"For distill.method and compare --methods: {', '.join(METHODS)}.",
+        "schemes": f"For distill.scheme and compare --methods: {', '.join(SCHEMES)}; self in distill.scheme.",
+    }
 
 
 def _losses() -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
-from limbeck.seeds import derive
+from limbeck.seeds import derive, seeded
 
 MEMORY_LIMIT = 4 * 2**30
 """Image folders are decoded into memory up to this many bytes of uint8 pixels."""
@@ -214,38 +214,86 @@ def _decoded(folder: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def _listing(folder: Any) -> str:
-    lines = [f"{Path(path).relative_to(folder.root)} {Path(path).stat().st_size}" for path, _ in folder.samples]
+    files = [(path, Path(path).stat()) for path, _ in folder.samples]
+    lines = [f"{Path(path).relative_to(folder.root)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files]
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def _own(name: str) -> DataSet:
-    made = load_object(name, "data set")()
-    if isinstance(made, DataSet):
-        return made
-    if not isinstance(made, Sequence) or len(made) != 2:
-        raise RequestError(f"data set {name} must return a limbeck DataSet or (train, test), not {type(made).__name__}")
-    train, test = (_split(part, f"{name}/{i}") for i, part in enumerate(made))
-    example = train.inputs[0] if isinstance(train, InMemory) else torch.as_tensor(train.dataset[0][0])
-    classes = int(max(train.targets.max(), test.targets.max())) + 1
-    return DataSet(name, train, test, classes, tuple(example.shape))
+    maker = load_object(name, "data set")
+    if not callable(maker):
+        raise RequestError(f"data set {name} must be a function without arguments, not {type(maker).__name__}")
+    try:
+        made = maker()
+    except Exception as error:
+        raise RequestError(f"data set {name} fails: {type(error).__name__}: {_line(error)}") from error
+    if not isinstance(made, DataSet):
+        if not isinstance(made, Sequence) or len(made) != 2:
+            raise RequestError(
+                f"data set {name} must return a limbeck DataSet or (train, test), not {type(made).__name__}"
+            )
+        train, test = (
+            _split(part, f"{name}, {part_name}") for part, part_name in zip(made, ("train", "test"), strict=True)
+        )
+        classes = int(max(train.targets.max(), test.targets.max())) + 1
+        made = DataSet(name, train, test, classes, _shape_of(train, name))
+    for part_name, part in (("train", made.train), ("test", made.test)):
+        _check_labels(part.targets, made.classes, f"{name}, {part_name}")
+    return made
 
 
 def _split(dataset: Any, name: str) -> Split:
     if isinstance(dataset, InMemory | FromDisk):
         return dataset
     if isinstance(dataset, TensorDataset):
-        return InMemory(dataset.tensors[0], dataset.tensors[1].long())
+        if len(dataset.tensors) != 2 or not len(dataset):
+            raise RequestError(f"data set {name} must hold two tensors, inputs and labels, of at least one sample")
+        inputs, labels = dataset.tensors
+        _check_labels(labels, None, name)
+        return InMemory(inputs, labels.long())
     try:
         count = len(dataset)
         targets = getattr(dataset, "targets", None)
-        labels = torch.as_tensor([dataset[i][1] for i in range(count)] if targets is None else targets).long()
+        labels = torch.as_tensor([dataset[i][1] for i in range(count)] if targets is None else targets)
     except Exception as error:
         raise RequestError(
             f"data set {name} must be map-style: len(d), and d[i] gives (input, label): {error}"
         ) from error
-    return FromDisk(
-        dataset, labels, hashlib.blake2b(f"{name} {count}".encode(), digest_size=8).hexdigest(), random=True
-    )
+    _check_labels(labels, None, name)
+    return FromDisk(dataset, labels.long(), _sampled(dataset, labels, name), random=True)
+
+
+def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
+    if not len(labels):
+        raise RequestError(f"data set {name} holds no sample")
+    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        raise RequestError(
+            f"data set {name}: labels must be whole numbers, one a sample, not {labels.dtype} {tuple(labels.shape)}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (classes is not None and high >= classes):
+        last = (classes or high + 1) - 1
+        raise RequestError(f"data set {name}: labels run from {low} to {high}; they must count from 0 to {last}")
+
+
+def _shape_of(split: Split, name: str) -> tuple[int, ...]:
+    example = split.inputs[0] if isinstance(split, InMemory) else split.dataset[0][0]
+    if not isinstance(example, Tensor):
+        raise RequestError(
+            f"data set {name} gives {type(example).__name__} as input; give tensors (v2.PILToTensor makes them)"
+        )
+    return tuple(example.shape)
+
+
+def _sampled(dataset: Any, labels: Tensor, name: str, most: int = 256) -> str:
+    """A digest of all labels and of some inputs, each read under one seed: a random transform gives the same then."""
+    digest = hashlib.blake2b(f"{name} {len(labels)}".encode(), digest_size=8)
+    digest.update(labels.numpy().tobytes())
+    for i in range(0, len(labels), max(1, len(labels) // most)):
+        with seeded(i):
+            value = dataset[i][0]
+            digest.update(value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
+    return digest.hexdigest()
 
 
 def _line(error: BaseException) -> str:

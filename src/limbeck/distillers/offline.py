@@ -27,7 +27,7 @@ class Distiller(Scheme):
     Args:
         student: The model to ship; it stays as it is, no hooks remain in it.
         terms: The distillation losses.
-        task_weight: Weight of the task loss; 0 leaves it out, and then no labels are needed.
+        task_weight: Weight of the task loss; 0 leaves it out, and then labels are only counted: any will do.
         task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
         inputs: What prepares the student's inputs; None leaves them as they are.
 

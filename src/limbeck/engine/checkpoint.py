@@ -164,6 +164,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"phase", "settings", "state", "scheme", "optimizer", "precision"} - content.keys()
+        if content["format"] == FORMAT and missing:
+            raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")
         if content["format"] != FORMAT:
             raise RequestError(f"checkpoint {path} has format {content['format']}; this limbeck reads {FORMAT}")
     except RequestError:

@@ -38,7 +38,8 @@ class Run:
 
     Attributes:
         student: The plain trained model.
-        metrics: A record an epoch: epoch (from 1), loss, accuracy, each part, learning rate, seconds, validation.
+        metrics: A record an epoch: epoch (from 1), loss, accuracy, each part, learning rate, seconds since the start
+            of training, validation.
         seconds: Time spent training, over all resumed parts.
         out: The run folder, or None.
     """
@@ -97,7 +98,7 @@ def fit(
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
         phase: Name of this training in metrics, and of the model's files in `out`.
         about: What to add to the student's JSON file.
-        seed: What order and dropout are functions of.
+        seed: What order and dropout are functions of; the global generators are seeded with it at each epoch.
         progress: Show a bar, or a line an epoch.
         loggers: Lightning loggers, such as TensorBoardLogger, that get each epoch's record.
 
@@ -108,7 +109,9 @@ def fit(
         RequestError: Something does not fit; found before the first step.
         RunError: The training failed: a loss that is not finite, a full disk.
     """
-    check(epochs=epochs, accumulate=accumulate, keep=keep, validates=val is not None)
+    if not isinstance(distiller, Scheme):
+        raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
+    check(epochs, accumulate, keep, clip, checkpoint_steps, validates=val is not None)
     fabric = fabric or make_fabric(precision, accelerator, devices, strategy)
     source = Source(_shared_out(train, fabric), fabric.device)
     guide = _guide(teacher, distiller)
@@ -117,7 +120,7 @@ def fit(
         example = source.first().first(2)
         distiller.prepare(example, guide(example) if guide else None)
     optimizer = _optimizer(optimizer, distiller)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     folder = Path(out) if out else None
     settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
     checkpoint = Checkpoint(folder, phase, settings, fabric, distiller, optimizer)
@@ -225,7 +228,8 @@ class _Loop:
                 self.fabric.backward(step.loss * (batch.size / samples))
             meter.add(step, batch)
         if self.clip is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip)
+            # What is not finite is left to the meter, which names the term; a gradient scaler skips such steps itself.
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -248,8 +252,12 @@ class _Loop:
         return every is not None and step // every > (step - taken) // every and step < len(self.source)
 
 
-def check(*, epochs: int, accumulate: int, keep: str, validates: bool) -> None:
+def check(
+    epochs: int, accumulate: int, keep: str, clip: float | None, checkpoint_steps: int | None, *, validates: bool
+) -> None:
     """Raise RequestError for numbers and choices that no training can start with."""
+    if (clip is not None and clip <= 0) or (checkpoint_steps is not None and checkpoint_steps < 1):
+        raise RequestError(f"clip and checkpoint_steps must be positive, not {clip} and {checkpoint_steps}")
     if epochs < 1 or accumulate < 1:
         raise RequestError(f"epochs and accumulate must be 1 or more, not {epochs} and {accumulate}")
     if keep not in ("last", "best"):
@@ -273,6 +281,8 @@ def _optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer
     if not trained:
         raise RequestError("nothing to train: no parameter of the student requires a gradient")
     if not isinstance(given, Optimizer):
+        if not callable(given):
+            raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")
         return given(trained)
     held = {id(p) for group in given.param_groups for p in group["params"]}
     left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
@@ -286,6 +296,8 @@ def _optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer
 
 def _guide(teacher: Teacher | nn.Module | None, distiller: Scheme) -> Teacher | None:
     if isinstance(teacher, nn.Module):
+        if not distiller.teacher_logits and not distiller.teacher_taps:
+            raise RequestError("a teacher was given, and no term of the distiller listens to it; add a Term")
         return ModuleTeacher(teacher, distiller.teacher_taps, logits=distiller.teacher_logits)
     return teacher
 

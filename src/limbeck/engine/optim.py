@@ -117,6 +117,7 @@ def schedule(name: str, epochs: float, *, warmup_epochs: float = 0.0, **options:
             raise unknown(f"option of schedule {name}", option, [*valid, "warmup_epochs"])
     try:
         chosen = makers[name](epochs, **options) if name == "cosine" else makers[name](**options)
-    except TypeError as error:
+        chosen(0.0)
+    except (TypeError, ZeroDivisionError) as error:
         raise RequestError(f"schedule {name}: {error}") from error
     return warmup(warmup_epochs, chosen)

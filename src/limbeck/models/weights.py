@@ -61,8 +61,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"cannot read the weights file {path}: {reason}") from error
+        raise RequestError(
+            f"cannot read the weights file {path}: it is damaged, or holds more than tensors ({type(error).__name__}); "
+            "limbeck reads safetensors, and state dicts with weights_only=True"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

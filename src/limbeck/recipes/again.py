@@ -36,7 +36,7 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
         if one.kept and (one.kept / "teacher.safetensors").exists():
             load_weights(one.module, one.kept / "teacher.safetensors")
             one.source = "reused"
-    known = all(one.kept is None or one.source == "reused" for one in found)
+    known = bool(found) and all(one.kept is None or one.source == "reused" for one in found)
     scheme = Distiller(student, inputs=build.inputs(recipe.student))
     with evaluating(scheme):
         figures = evaluate(

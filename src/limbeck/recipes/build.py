@@ -25,7 +25,7 @@ from limbeck.distillers import (
 from limbeck.engine import optim
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
-from limbeck.models import Preprocess, preprocess
+from limbeck.models import Preprocess, load_weights, preprocess
 from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
@@ -38,9 +38,12 @@ def data(spec: schema.Data, root: Path) -> DataSet:
 
 
 def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
-    """A network for the data, its start a function of the seed alone."""
+    """A network for the data: its start a function of the seed alone, or the weights that it names."""
     with seeded(derive(seed, "start")):
-        return build(spec.model, input_shape=shape(spec, data), classes=data.classes, **spec.options)
+        network = build(spec.model, input_shape=shape(spec, data), classes=data.classes, **spec.options)
+    if spec.weights:
+        load_weights(network, spec.weights)
+    return network
 
 
 def inputs(spec: schema.Model) -> Preprocess | None:

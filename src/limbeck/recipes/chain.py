@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Scheme
@@ -20,6 +20,7 @@ from limbeck.recipes.job import Job, places
 from limbeck.recipes.methods import with_terms
 from limbeck.seeds import derive
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
+from limbeck.types import Batch
 
 
 @dataclass
@@ -96,9 +97,41 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     itself = schema.Teacher.model_validate(recipe.student.model_dump())
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
+    _check_last_batch(recipe, [student, *(one.module for one in found if one.kept)], len(data.train))
+    for one in found:
+        _check_reads(one, example)
     for part in _two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
         _, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
-        scheme.prepare(example, live(example) if live else None)
+        try:
+            scheme.prepare(example, live(example) if live else None)
+        except RequestError:
+            raise
+        except Exception as error:
+            raise RequestError(_cannot_read("student", recipe.student.model, example, error)) from error
+
+
+def _check_reads(one: teachers.Candidate, example: Batch) -> None:
+    try:
+        teachers.signal([one])(example)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(_cannot_read("teacher", one.spec.model, example, error)) from error
+
+
+def _cannot_read(role: str, name: str, example: Batch, error: Exception) -> str:
+    shape = tuple(example.inputs.shape[1:]) if isinstance(example.inputs, Tensor) else "of several inputs"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{role} {name} cannot read samples of shape {shape} ({reason}); set its mean, std or size"
+
+
+def _check_last_batch(recipe: schema.Recipe, trained: Sequence[nn.Module], samples: int) -> None:
+    single = samples % recipe.data.batch_size == 1 and not recipe.data.drop_last
+    if single and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for model in trained for m in model.modules()):
+        raise RequestError(
+            f"{samples} samples in batches of {recipe.data.batch_size} leave a last batch of one, on which batch "
+            "norm cannot train; set data.drop_last: true or another data.batch_size"
+        )
 
 
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:

@@ -30,8 +30,7 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
     """
     name = name.replace(":", "-")
     if out is not None:
-        if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")
+        _check_given(out, resume)
         return out
     taken = [Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000)]
     free = next(i for i, path in enumerate(taken) if not path.exists())
@@ -39,6 +38,19 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
         unfinished = [path for path in taken[:free] if not (path / RESULT).exists()]
         return unfinished[-1] if unfinished else taken[free]
     return taken[free]
+
+
+def _check_given(out: Path, resume: bool) -> None:
+    nearest = next((path for path in (out, *out.absolute().parents) if path.exists()), out)
+    if not nearest.is_dir():
+        raise RequestError(f"{nearest} is a file; choose another --out")
+    if not os.access(nearest, os.W_OK):
+        raise RequestError(f"{nearest} cannot be written; choose another --out")
+    filled = out.exists() and any(out.iterdir())
+    if filled and not resume:
+        raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")
+    if filled and not (out / RECIPE).exists():
+        raise RequestError(f"{out} holds no run to resume; choose another --out")
 
 
 def open_folder(out: Path, recipe: Recipe, resume: bool) -> None:

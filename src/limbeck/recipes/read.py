@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -71,7 +72,7 @@ def _content(source: str) -> tuple[dict[str, Any], str]:
     else:
         raise RequestError(f"{unknown('recipe', source, names())}; or give the path of a YAML file")
     try:
-        content = yaml.safe_load(text)
+        content = _numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise RequestError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -100,7 +101,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not path:
         raise RequestError(f"--set takes key.path=value, not {override!r}")
     try:
-        value = _number(yaml.safe_load(text))
+        value = _numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise RequestError(f"--set {override!r}: the value is not valid YAML") from error
     *parents, last = path.split(".")
@@ -118,18 +119,19 @@ def _position(place: list[Any], key: str, path: str) -> int:
     return int(key)
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 takes 1e-3 for text; everyone else takes it for a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+def _numbers(value: Any) -> Any:
+    """The value with numbers such as 1e-3 as numbers: YAML 1.1 takes them for text."""
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+e[+-]?[0-9]+", value):
+        return float(value)
     return value
 
 
 def _explain(error: ValidationError) -> str:
-    fault = error.errors()[0]
+    fault = max(error.errors(), key=lambda one: len(one["loc"]))  # the deepest branch of a union says most
     path = [str(part) for part in fault["loc"] if part not in ("Teacher", "list[Teacher]", "str", "list[str]")]
     where = ".".join(path) or "recipe"
     if fault["type"] == "extra_forbidden":

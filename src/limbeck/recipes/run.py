@@ -9,7 +9,7 @@ from typing import Any
 
 from limbeck.distillers import Distiller
 from limbeck.engine.files import write_json
-from limbeck.models import load_weights, parameter_count
+from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.folder import RESULT, choose, open_folder
@@ -50,8 +50,6 @@ def run(
     data = build.data(recipe.data, root)
     found = teachers.candidates(recipe, data)
     student = build.model(recipe.student, data, recipe.seed)
-    if recipe.student.weights:
-        load_weights(student, recipe.student.weights)
     alone = build.alone(copy.deepcopy(student), recipe)
     rehearse(recipe, student, found, data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 Taps = str | list[str]
 
@@ -77,7 +77,7 @@ class Term(Open):
     """One distillation loss; other keys are the loss's options. `ramp`: epochs until its weight is reached."""
 
     loss: str
-    weight: float = 1.0
+    weight: FiniteFloat = 1.0
     ramp: Annotated[int, Field(ge=0)] = 0
     student: Taps = "logits"
     teacher: Taps = "logits"

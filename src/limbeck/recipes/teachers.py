@@ -16,6 +16,7 @@ from limbeck.engine import fit
 from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root
+from limbeck.imports import source_of
 from limbeck.models import load_weights
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
@@ -62,9 +63,7 @@ def candidates(recipe: schema.Recipe, data: DataSet) -> list[Candidate]:
         module = build.model(spec, data, spec.seed)
         name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
         one = Candidate(spec, name, module)
-        if spec.weights:
-            load_weights(module, spec.weights)
-        elif spec.epochs:
+        if spec.epochs and not spec.weights:
             one.kept = cache_root() / "teachers" / _key(spec, recipe, data)
         found.append(one)
     return found
@@ -149,5 +148,6 @@ def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
     """What a trained teacher depends on: everything that went into its training, the samples included."""
     training = spec.model_dump(mode="json", exclude=_NOT_TRAINING)
     batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last]
-    text = json.dumps([1, training, batches, data.train.fingerprint], sort_keys=True)
+    own_code = source_of(spec.model) if ":" in spec.model else ""
+    text = json.dumps([2, training, batches, data.train.fingerprint, own_code], sort_keys=True)
     return f"{spec.model.replace(':', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -60,8 +61,7 @@ class EnsembleTeacher:
             if signal.logits is not None:
                 features[f"{name}.logits"] = signal.logits
                 if self.weights[name]:
-                    log_weight = torch.tensor(self.weights[name], device=signal.logits.device).log()
-                    voices.append(torch.log_softmax(signal.logits.float(), -1) + log_weight)
+                    voices.append(torch.log_softmax(signal.logits.float(), -1) + math.log(self.weights[name]))
         logits = torch.logsumexp(torch.stack(voices), 0) if voices else None
         return Signal(logits, features)
 
