@@ -54,7 +54,9 @@ def _torchvision(name: str, classes: int | None, options: dict[str, Any]) -> nn.
 
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
-    given = {} if classes is None else {"num_classes": classes}
+    given: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if options.pop("pretrained", False):
+        given = {"weights": "DEFAULT"}  # with the classes that it was trained on
     return _call(f"torchvision:{name}", torchvision.models.get_model_builder(name), given, options)
 
 
