@@ -15,8 +15,8 @@ RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 PUBLISHED = {
     "mnist-mlp": "Published: teacher 0.9795, student alone 0.8314 (3 epochs), distilled 0.9007 (20 epochs).",
-    "fashion-cnn": "Three epochs leave this student far from done; the seconds were taken beside other work and compare "
-    "nothing.",
+    "fashion-cnn": "Three epochs leave this student far from done; the seconds were taken beside other work "
+    "and compare nothing.",
     "mnist-cnn": "Published: teacher 0.9781, student alone 0.9778, distilled 0.9692.",
     "cifar10-tutorial": "Published, on CIFAR-10 itself: teacher 75.10, alone 69.86, kd 70.80, cosine 71.50, "
     "regressor 70.82 %.",
