@@ -90,7 +90,8 @@ def test_a_comparison_is_written_goes_on_and_makes_a_page(tmp_path: Path) -> Non
     )
     for name, row in again["methods"].items():
         assert f"<td>{name}</td><td>{row['mean']:.4f}" in text
-    assert write_page(out).read_text() == text  # type: ignore[union-attr]
+    assert write_page(out) == page
+    assert page.read_text() == text
 
 
 def test_all_methods_see_the_same_starts_and_order(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.teachers import Teacher
-from limbeck.types import Inputs
+from limbeck.types import Batch, Inputs
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def evaluate(
     Raises:
         RequestError: The loader is empty.
     """
-    return _evaluate(lambda inputs: {"student": predict(inputs)}, loader, device, teacher)["student"]
+    return _evaluate(lambda batch: {"student": predict(batch.inputs)}, loader, device, teacher)["student"]
 
 
 def evaluate_each(
@@ -73,34 +73,31 @@ def evaluate_each(
         RequestError: The loader is empty.
     """
 
-    def predict(inputs: Inputs) -> Mapping[str, Tensor]:
-        return scheme.predictions(inputs) or {scheme.chosen: scheme.predict(inputs)}
+    def predict(batch: Batch) -> Mapping[str, Tensor]:
+        return scheme.predictions(batch.inputs) or {scheme.chosen: scheme.predict(batch.inputs)}
 
     return _evaluate(predict, loader, device, teacher)
 
 
-@torch.no_grad()
 def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.device | str = "cpu") -> Evaluation:
     """Ask a teacher once about a loader's samples.
 
     Raises:
         RequestError: The loader is empty, or the teacher gives no logits.
     """
-    outputs, labels = [], []
-    for batch in Source(loader, torch.device(device)).starting_at():
+
+    def predict(batch: Batch) -> Mapping[str, Tensor]:
         logits = teacher(batch).logits
         if logits is None:
             raise RequestError("this teacher gives no logits, so it cannot be evaluated")
-        outputs.append(logits.float())
-        labels.append(batch.targets)
-    if not outputs:
-        raise RequestError("nothing to evaluate: the loader gives no batch at all")
-    return _figures(torch.cat(outputs), torch.cat(labels), None)
+        return {"teacher": logits}
+
+    return _evaluate(predict, loader, device, None)["teacher"]
 
 
 @torch.no_grad()
 def _evaluate(
-    predict: Callable[[Inputs], Mapping[str, Tensor]],
+    predict: Callable[[Batch], Mapping[str, Tensor]],
     loader: Iterable[Any],
     device: torch.device | str,
     teacher: Teacher | None,
@@ -108,7 +105,7 @@ def _evaluate(
     outputs: dict[str, list[Tensor]] = {}
     labels, choices = [], []
     for batch in Source(loader, torch.device(device)).starting_at():
-        for name, logits in predict(batch.inputs).items():
+        for name, logits in predict(batch).items():
             outputs.setdefault(name, []).append(logits.float())
         labels.append(batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(-1))
         said = teacher(batch).logits if teacher is not None else None
