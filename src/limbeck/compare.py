@@ -19,7 +19,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.folder import RESULT, choose, environment, open_folder
-from limbeck.recipes.job import Job
+from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import METHODS, SCHEMES, by_name
 from limbeck.recipes.run import teacher_entry
@@ -65,13 +65,15 @@ def compare(
     methods = _checked(methods, list(variants or {}))
     if not seeds:
         raise RequestError("a comparison needs at least one seed")
-    fabric = machine.fabric(recipe.precision)
     data = build.data(recipe.data, root)
-    found = teachers.candidates(recipe, data)
+    found = teachers.candidates(recipe, data, machine)
     recipes = {name: _recipe(recipe, name, variants or {}) for name in methods}
     student = build.model(recipe.student, data, recipe.seed)
     for one in recipes.values():
         rehearse(one, student, found, data)
+    recipes = {name: settled(one, student, data, machine) for name, one in recipes.items()}
+    recipe = settled(recipe, student, data, machine)
+    fabric = machine.fabric(recipe.precision)
 
     out = Path(fabric.broadcast(choose(out, f"compare-{recipe.name}", resume)))
     if fabric.is_global_zero:

@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import nn
 
 from limbeck.errors import RequestError, unknown
+from limbeck.models import multiply_adds, parameter_count
+from limbeck.types import Inputs
 
 if not torch.cuda.is_available():
     # Importing Fabric makes every torch.cuda.is_available() ask the driver library anew, and torch's optimizers ask at
@@ -17,6 +21,63 @@ if not torch.cuda.is_available():
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """fp32, or autocast with fp32 weights; losses compute in fp32 in any case."""
+AUTO = "auto"
+
+
+class Autocast(MixedPrecision):
+    """Fabric's autocast, but nothing is rounded before it: pixels and a teacher's logits come as they are."""
+
+    def __init__(self, precision: str, device: str) -> None:
+        super().__init__(precision, device)  # type: ignore[arg-type]  # one of PRECISIONS
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+REUSE = 512
+"""How often a step must use each weight for half precision to pay: below, casting the weights costs what it saves."""
+
+
+def choose_precision(model: nn.Module, example: Inputs, samples: int, accelerator: str = "auto") -> str:
+    """bf16 autocast where model and device gain from it, else fp32: the same on every run on the same hardware.
+
+    It gains where the device multiplies bf16 matrices in hardware and a step uses each weight at least `REUSE` times;
+    depthwise convolutions, which CPUs compute faster in fp32, speak against it there. Measured on a Xeon with AMX,
+    two cores: the tutorial's teacher 2.9 times as fast, resnet8x4 2.3, a perceptron of 1200 units 0.9, MobileNet 0.7.
+
+    Args:
+        model: What is trained; its mode and statistics are left as they are.
+        example: One sample as the model reads it.
+        samples: Samples of a step.
+        accelerator: "cpu", "cuda", "mps" or "auto".
+    """
+    kind = _kind(accelerator)
+    if not _multiplies_bf16(kind):
+        return "32-true"
+    depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
+    if depthwise and kind == "cpu":
+        return "32-true"
+    reuse = samples * multiply_adds(model, example) / max(1, parameter_count(model))
+    return "bf16-mixed" if reuse >= REUSE else "32-true"
+
+
+def _kind(accelerator: str) -> str:
+    if accelerator != "auto":
+        return {"gpu": "cuda"}.get(accelerator, accelerator)
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _multiplies_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    # Emulated bf16 would be slower than fp32; older torch cannot tell, and then the answer is no.
+    known = [getattr(torch.cpu, f"_is_{unit}_supported", bool) for unit in ("amx_tile", "avx512_bf16")]
+    return kind == "cpu" and any(ask() for ask in known)
 
 
 def make_fabric(
@@ -39,8 +100,10 @@ def make_fabric(
         RequestError: A precision that is not one of `PRECISIONS`, or devices that are not there.
     """
     if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    options: dict[str, Any] = {"strategy": strategy, "precision": precision, "num_nodes": num_nodes}
+        raise unknown("precision", precision, (*PRECISIONS, AUTO))
+    mixed = precision != "32-true" and not strategy.startswith("fsdp")
+    chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
+    options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, **options)
     except Exception as error:

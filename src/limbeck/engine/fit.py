@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, random_state, restore_random_state, save_student
-from limbeck.engine.devices import make_fabric
+from limbeck.engine.devices import AUTO, choose_precision, make_fabric
 from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress
 from limbeck.engine.source import Source, windows
 from limbeck.errors import RequestError, unknown
+from limbeck.models import move
 from limbeck.seeds import derive, seed_everything, seeded
 from limbeck.taps import evaluating
 from limbeck.teachers import ModuleTeacher, Teacher
@@ -62,7 +63,7 @@ def fit(
     accumulate: int = 1,
     clip: float | None = None,
     keep: str = "last",
-    precision: str = "32-true",
+    precision: str = AUTO,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
     strategy: str = "auto",
@@ -90,7 +91,8 @@ def fit(
         accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
         clip: Largest norm of the gradient.
         keep: "last", or "best" for the student with the highest validation accuracy.
-        precision: "32-true", "bf16-mixed" or "16-mixed"; losses compute in fp32 in any case.
+        precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
+            (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case.
         accelerator, devices, strategy: As Lightning Fabric takes them.
         fabric: A launched Fabric to use instead of those four.
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
@@ -112,12 +114,16 @@ def fit(
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
     check(epochs, accumulate, keep, clip, checkpoint_steps, validates=val is not None)
-    fabric = fabric or make_fabric(precision, accelerator, devices, strategy)
+    example = Source(train, torch.device("cpu")).first()
+    if fabric is None:
+        if precision == AUTO:
+            precision = _precision(distiller, example, accelerator)
+        fabric = make_fabric(precision, accelerator, devices, strategy)
     source = Source(_shared_out(train, fabric), fabric.device)
     guide = _guide(teacher, distiller)
-    distiller.to(fabric.device)
+    move(distiller, fabric.device)
     with seeded(derive(seed, "adapters")):
-        example = source.first().first(2)
+        example = example.first(2).to(fabric.device)
         distiller.prepare(example, guide(example) if guide else None)
     optimizer = _optimizer(optimizer, distiller)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
@@ -266,6 +272,11 @@ def check(
         raise RequestError(
             "keep 'best' chooses by validation accuracy: give validation data (data.validation in a recipe)"
         )
+
+
+def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
+    one = distiller.prepared(example.first(1).inputs)
+    return choose_precision(distiller.student, one, example.size, accelerator)
 
 
 def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:

@@ -5,6 +5,7 @@ Each network is a function `name(*, input_shape, classes, **options) -> nn.Modul
 
 from limbeck.models.cnn import cnn
 from limbeck.models.keras_cnn import keras_cnn
+from limbeck.models.layout import move
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -50,6 +51,7 @@ __all__ = [
     "NETWORKS",
     "Preprocess",
     "load_weights",
+    "move",
     "multiply_adds",
     "parameter_count",
     "preprocess",

@@ -52,7 +52,8 @@ class Preprocess(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) on the scale 0–1 → the same, resized and normalised."""
         if self.size is not None and x.shape[-2:] != self.size:
-            x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)
+            with torch.autocast(x.device.type, enabled=False):  # CPUs resize no bf16
+                x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)
         return (x - self.mean) / self.std
 
     def extra_repr(self) -> str:

@@ -29,6 +29,7 @@ from limbeck.models import Preprocess, load_weights, preprocess
 from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
+from limbeck.types import Inputs
 
 
 def data(spec: schema.Data, root: Path) -> DataSet:
@@ -49,6 +50,13 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
 def inputs(spec: schema.Model) -> Preprocess | None:
     """What prepares the network's input."""
     return preprocess(spec.mean, spec.std, spec.size)
+
+
+def example(spec: schema.Model, data: DataSet) -> Inputs:
+    """A sample, all zeros, as the network reads it."""
+    zeros = torch.zeros(1, *data.input_shape)
+    prepare = inputs(spec)
+    return prepare(zeros) if prepare else zeros
 
 
 def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
@@ -133,9 +141,8 @@ def schedule(spec: schema.Schedule, epochs: int) -> optim.Schedule | None:
 
 
 def dtype(spec: schema.Teacher) -> torch.dtype | None:
-    """The dtype in which a teacher computes, None for fp32."""
-    found: torch.dtype = getattr(torch, spec.dtype)
-    return None if found is torch.float32 else found
+    """The dtype in which a teacher computes, None for fp32; "auto" is decided before, where it can gain."""
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(spec.dtype)
 
 
 def check_is_trained(spec: schema.Teacher) -> None:

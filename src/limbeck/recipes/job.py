@@ -17,7 +17,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
-from limbeck.models import load_weights
+from limbeck.models import load_weights, move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import Places
@@ -49,7 +49,7 @@ class Job:
         finished = self.out / f"{phase}.json"
         # What is trained beside the student is in its checkpoint alone, until the next phase writes its own.
         if self.resume and finished.exists() and checkpoint_phase(self.out) != phase:
-            scheme.to(self.fabric.device)
+            move(scheme, self.fabric.device)
             load_weights(scheme.student, self.out / f"{phase}.safetensors")
             return dict(json.loads(finished.read_text(encoding="utf-8"))["training"])
         recipe, data, device = self.recipe, self.data, self.fabric.device
@@ -104,7 +104,7 @@ class Job:
 
     def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
         """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
-        scheme.to(self.fabric.device)
+        move(scheme, self.fabric.device)
         loader = make_loader(self.data.test, TEST_BATCH, device=self.fabric.device)
         with evaluating(scheme):
             found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=teacher)
@@ -115,6 +115,13 @@ class Job:
         """The test figures of a teacher, such as an ensemble."""
         loader = make_loader(self.data.test, TEST_BATCH, device=self.fabric.device)
         return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+
+
+def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:
+    """The recipe with its precision decided, as it is then written down."""
+    example = build.example(recipe.student, data)
+    precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
+    return recipe.model_copy(update={"precision": precision})
 
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:

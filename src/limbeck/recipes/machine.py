@@ -8,8 +8,10 @@ from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
+from torch import nn
 
-from limbeck.engine import make_fabric
+from limbeck.engine.devices import AUTO, choose_precision, make_fabric
+from limbeck.types import Inputs
 
 
 @dataclass
@@ -25,6 +27,10 @@ class Machine:
     def fabric(self, precision: str) -> Fabric:
         """A launched Fabric with this precision."""
         return make_fabric(precision, self.accelerator, self.devices, self.strategy)
+
+    def precision(self, wanted: str, network: nn.Module, example: Inputs, samples: int) -> str:
+        """The precision that is wanted, "auto" decided for a network that reads such an example."""
+        return choose_precision(network, example, samples, self.accelerator) if wanted == AUTO else wanted
 
     @staticmethod
     def place(fabric: Fabric) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.folder import RESULT, choose, open_folder
-from limbeck.recipes.job import Job
+from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 
 
@@ -46,12 +46,13 @@ def run(
         RunError: A training failed.
     """
     machine = machine or Machine()
-    fabric = machine.fabric(recipe.precision)
     data = build.data(recipe.data, root)
-    found = teachers.candidates(recipe, data)
+    found = teachers.candidates(recipe, data, machine)
     student = build.model(recipe.student, data, recipe.seed)
     alone = build.alone(copy.deepcopy(student), recipe)
     rehearse(recipe, student, found, data)
+    recipe = settled(recipe, student, data, machine)
+    fabric = machine.fabric(recipe.precision)
 
     out = Path(fabric.broadcast(choose(out, recipe.name, resume)))
     if fabric.is_global_zero:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 Taps = str | list[str]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+"""auto: bf16 autocast where the network and the device gain from it, else fp32."""
 
 
 class Strict(BaseModel):
@@ -67,8 +69,8 @@ class Teacher(Model):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     batch_size: PositiveInt | None = None
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
     weight: Annotated[float, Field(ge=0)] = 1.0
 
@@ -130,7 +132,7 @@ class Recipe(Strict):
     accumulate: PositiveInt = 1
     clip: PositiveFloat | None = None
     keep: Literal["last", "best"] = "last"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "auto"
     seed: int = 0
 
     @property

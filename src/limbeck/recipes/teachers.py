@@ -14,6 +14,7 @@ from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import save_student
+from limbeck.engine.devices import AUTO
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root
 from limbeck.imports import source_of
@@ -49,8 +50,8 @@ class Candidate:
     source: str = "given"
 
 
-def candidates(recipe: schema.Recipe, data: DataSet) -> list[Candidate]:
-    """Build the recipe's teachers, with the weights of those that are given.
+def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = None) -> list[Candidate]:
+    """Build the recipe's teachers, with the weights of those that are given, and decide how they compute.
 
     Raises:
         RequestError: A teacher that would be untrained, an unknown name, weights that do not fit.
@@ -62,11 +63,21 @@ def candidates(recipe: schema.Recipe, data: DataSet) -> list[Candidate]:
         build.schedule(spec.schedule, spec.epochs or 1)
         module = build.model(spec, data, spec.seed)
         name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
-        one = Candidate(spec, name, module)
+        one = Candidate(_settled(spec, module, data, recipe, machine or Machine()), name, module)
         if spec.epochs and not spec.weights:
             one.kept = cache_root() / "teachers" / _key(spec, recipe, data)
         found.append(one)
     return found
+
+
+def _settled(
+    spec: schema.Teacher, module: nn.Module, data: DataSet, recipe: schema.Recipe, machine: Machine
+) -> schema.Teacher:
+    """The teacher with its dtype decided: bf16 where autocast would gain from it."""
+    if spec.dtype != AUTO:
+        return spec
+    precision = machine.precision(AUTO, module, build.example(spec, data), recipe.data.batch_size)
+    return spec.model_copy(update={"dtype": "bfloat16" if precision == "bf16-mixed" else "float32"})
 
 
 def signal(found: Sequence[Candidate], taps: Sequence[str] = (), logits: bool = True) -> Teacher:
@@ -110,12 +121,13 @@ def train(
         return
     spec = one.spec
     epochs = spec.epochs or 0
-    fabric = machine.fabric(spec.precision)
+    batch_size = spec.batch_size or recipe.data.batch_size
+    fabric = machine.fabric(machine.precision(spec.precision, one.module, build.example(spec, data), batch_size))
     run = fit(
         Distiller(one.module, inputs=build.inputs(spec)),
         make_loader(
             data.train,
-            spec.batch_size or recipe.data.batch_size,
+            batch_size,
             shuffle=True,
             drop_last=recipe.data.drop_last,
             seed=spec.seed,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
+from limbeck.models import move
 from limbeck.taps import LOGITS, Taps, evaluating
 from limbeck.types import Batch, Inputs, Signal
 
@@ -83,7 +84,7 @@ class ModuleTeacher:
 
     def _move(self, device: torch.device) -> None:
         if device != self._device:
-            self.module.to(device)
+            move(self.module, device)
             if self.inputs is not None:
                 self.inputs.to(device)
             self._device = device

@@ -1,0 +1,85 @@
+"""bf16 where it pays, and nothing rounded on the way in."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Signal, Step, Term, fit, losses
+from limbeck.engine import devices
+from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_multiplies_bf16", lambda kind: True)
+
+
+class Watching(Distiller):
+    """Notes the dtypes that reach it, and that of its logits."""
+
+    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+        step = super().forward(batch, signal)
+        self.seen = (batch.inputs.dtype, signal.logits.dtype if signal else None, step.logits.dtype, step.loss.dtype)
+        return step
+
+
+def test_autocast_leaves_pixels_and_signal_as_they_are() -> None:
+    scheme = Watching(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), [Term(losses.kd)])
+    images = [(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0]))]
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    fit(scheme, images, teacher=teacher, epochs=1, optimizer=optimizer, precision="bf16-mixed", progress=False)
+    assert scheme.seen == (torch.float32, torch.float32, torch.bfloat16, torch.float32)
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_bf16_where_each_weight_is_used_often() -> None:
+    student, teacher = (make(input_shape=(3, 32, 32), classes=10) for make in (tutorial_student, resnet8x4))
+    assert devices.choose_precision(student, IMAGE, 128, "cpu") == "bf16-mixed"
+    assert devices.choose_precision(teacher, IMAGE, 64, "cpu") == "bf16-mixed"
+    assert devices.choose_precision(student, IMAGE, 16, "cpu") == "32-true"
+    wide = mlp(input_shape=(1, 28, 28), classes=10, hidden=[1200, 1200])
+    assert devices.choose_precision(wide, torch.zeros(1, 1, 28, 28), 32, "cpu") == "32-true"
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_depthwise_convolutions_stay_fp32_on_a_cpu() -> None:
+    network = mobilenet_v1(input_shape=(3, 32, 32), classes=10)
+    assert devices.choose_precision(network, IMAGE, 1024, "cpu") == "32-true"
+    assert devices.choose_precision(network, IMAGE, 1024, "cuda") == "bf16-mixed"
+
+
+def test_fp32_where_the_hardware_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for unit in ("amx_tile", "avx512_bf16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda: False, raising=False)
+    network = resnet8x4(input_shape=(3, 32, 32), classes=10)
+    assert devices.choose_precision(network, IMAGE, 1024, "cpu") == "32-true"
+    assert devices.choose_precision(network, IMAGE, 1024, "mps") == "32-true"
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_convolutions_lie_channels_last_with_the_same_values(role: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Flatten(), nn.Linear(16, 2))
+    before = network[0].weight.detach().clone()
+    batch = Batch(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), torch.arange(2))
+    if role == "teacher":
+        ModuleTeacher(network)(batch)
+    else:
+        unmoved = partial(torch.optim.SGD, lr=1e-30)
+        fit(Distiller(network), [batch], epochs=1, optimizer=unmoved, progress=False)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(network[0].weight, before)
+
+
+def test_resizing_works_under_autocast() -> None:
+    resize = Preprocess(size=4)
+    x = torch.rand(2, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(resize(x), resize(x.float()))
+        assert resize(x).dtype == torch.float32
