@@ -231,3 +231,20 @@ def test_the_data_set_can_be_the_users_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     result = go(tmp_path / "run", {"data": {"name": "own_digits:digits"}}, baseline=False)
     assert result["data"] == "digits"
+
+
+def test_students_see_the_views_of_the_recipe(tmp_path: Path) -> None:
+    changes = {"data": {"name": "digits", "augment": ["crop", {"cutout": 2}], "views": 2}, "epochs": 3}
+    result = go(tmp_path / "run", changes)
+    plain = go(tmp_path / "plain", {"epochs": 3})
+    assert result["baseline"]["test_loss"] != plain["baseline"]["test_loss"]
+    again = go(tmp_path / "again", changes)
+    assert result["distilled"]["test_loss"] == again["distilled"]["test_loss"]
+
+
+def test_a_teacher_has_an_augmentation_of_its_own(tmp_path: Path) -> None:
+    plain = go(tmp_path / "plain", {"epochs": 1})
+    flipped = go(tmp_path / "run", {"teacher": SMALL["teacher"] | {"augment": ["flip"]}, "epochs": 1})
+    assert flipped["teacher"]["test_loss"] != plain["teacher"]["test_loss"]
+    assert flipped["teacher"]["source"] == "trained"
+    assert flipped["baseline"]["test_loss"] == plain["baseline"]["test_loss"]

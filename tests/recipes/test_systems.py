@@ -50,7 +50,7 @@ def test_tutorial_has_the_published_sizes_and_one_start(images: Path) -> None:
 
 
 def test_tutorial_variants_have_the_published_losses() -> None:
-    assert variants("cifar10-tutorial") == ["cosine", "regressor"]
+    assert variants("cifar10-tutorial") == ["cosine", "regressor", "best"]
     for name, loss in (("", "soft_cross_entropy"), (":cosine", "cosine"), (":regressor", "mse")):
         distill = read(f"cifar10-tutorial{name}").distill
         assert (distill.task_weight, distill.terms[0].weight, distill.terms[0].loss) == (0.75, 0.25, loss)

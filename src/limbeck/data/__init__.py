@@ -2,15 +2,19 @@
 
 from limbeck.data.loaders import Loader, MemoryLoader, WorkerLoader, make_loader
 from limbeck.data.sets import NAMES, DataSet, FromDisk, InMemory, load
+from limbeck.data.views import AUGMENTATIONS, Views, make_views
 
 __all__ = [
+    "AUGMENTATIONS",
     "NAMES",
     "DataSet",
     "FromDisk",
     "InMemory",
     "Loader",
     "MemoryLoader",
+    "Views",
     "WorkerLoader",
     "load",
     "make_loader",
+    "make_views",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from limbeck.data.sets import FromDisk, InMemory, Split
+from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
 from limbeck.types import Batch
@@ -22,9 +23,10 @@ _CHUNK_BYTES = 8 * 2**20
 class Loader(ABC):
     """Batches of one split, epoch by epoch, in an order that is a function of (seed, epoch)."""
 
-    def __init__(self, order: Order, device: torch.device) -> None:
+    def __init__(self, order: Order, device: torch.device, views: Views) -> None:
         self.order = order
         self.device = device
+        self.views = views
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that is handed out next."""
@@ -52,16 +54,30 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
+    views: Views | None = None,
 ) -> Loader:
     """A loader for a split; `batch_size` counts the samples of one step over all processes.
 
+    Args:
+        split: The samples.
+        batch_size: Samples of one step.
+        shuffle: A new order each epoch, a function of (seed, epoch).
+        drop_last: Leave a last, smaller batch out.
+        seed: What the order is a function of.
+        device: Where batches are made.
+        rank, world_size: Which of how many processes this is; each gets its part of every batch.
+        workers: Processes that read a split that does not lie in memory.
+        views: Augmentation; None hands the samples out as they are.
+
     Raises:
-        RequestError: A batch that is empty, larger than the split with drop_last, or not divisible by the processes.
+        RequestError: A batch that is empty, larger than the split with drop_last, or not divisible by the processes;
+            mixup or cutmix of samples that do not lie in memory.
     """
     order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size)
+    views = Views() if views is None else views
     if isinstance(split, InMemory):
-        return MemoryLoader(split, order, torch.device(device))
-    return WorkerLoader(split, order, torch.device(device), workers)
+        return MemoryLoader(split, order, torch.device(device), views)
+    return WorkerLoader(split, order, torch.device(device), workers, views)
 
 
 class Order:
@@ -113,37 +129,53 @@ class Order:
 class MemoryLoader(Loader):
     """Batches of a split that lies in memory, on the training device; uint8 pixels become fp32 in 0–1.
 
-    Several batches are gathered and converted at once and handed out as slices, so that the cost of starting an
-    operation is shared.
+    Several batches are gathered, augmented and converted at once and handed out as slices, so that the cost of
+    starting an operation is shared.
     """
 
-    def __init__(self, split: InMemory, order: Order, device: torch.device) -> None:
-        super().__init__(order, device)
+    def __init__(self, split: InMemory, order: Order, device: torch.device, views: Views) -> None:
+        super().__init__(order, device, views)
         self.inputs, self.targets = split.inputs.to(device), split.targets.to(device)
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         size = self.order.local_batch_size
         sample_bytes = 4 * max(1, math.prod(self.inputs.shape[1:]))
         chunk = size * max(1, min(64, _CHUNK_BYTES // (sample_bytes * size)))
-        index = self.order.index()[step * size :].to(self.device)
+        index = self.order.index()[step * size :]
+        view = self.views.of_epoch(self.order.epoch) if self.views.changing else 0
         for start in range(0, len(index), chunk):
             some = index[start : start + chunk]
-            inputs, targets = _pixels(self.inputs[some]), self.targets[some]
+            inputs, targets = self._read(some, view)
+            placed = some.to(self.device)
             for i in range(0, len(some), size):
-                yield Batch(inputs[i : i + size], targets[i : i + size], some[i : i + size])
+                yield Batch(inputs[i : i + size], targets[i : i + size], placed[i : i + size], view)
+
+    def _read(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._view(some, view)
+        if not self.views.mixing:
+            return inputs, targets
+        partners = self.views.partners(some, view, len(self.targets))
+        others, labels = self._view(partners, view)
+        return self.views.mix(inputs, others, (targets, labels), some, view)
+
+    def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
+        placed = some.to(self.device)
+        return _pixels(self.views.images(self.inputs[placed], some, view)), self.targets[placed]
 
 
 class WorkerLoader(Loader):
-    """Batches of a split that worker processes read.
+    """Batches of a split that worker processes read; augmented on the training device.
 
-    A random transform inside the dataset is seeded by (seed, epoch, index), so the pixels do not depend on the
-    number of workers.
+    A random transform inside the dataset, such as torchvision's v2, is seeded by (seed, view, index), so the pixels
+    do not depend on the number of workers.
     """
 
-    def __init__(self, split: FromDisk, order: Order, device: torch.device, workers: int) -> None:
-        super().__init__(order, device)
+    def __init__(self, split: FromDisk, order: Order, device: torch.device, workers: int, views: Views) -> None:
+        super().__init__(order, device, views)
+        if views.mixing:
+            raise RequestError("mixup and cutmix need both samples at hand: they take data that lies in memory")
         self.workers = workers
-        self.dataset = _Indexed(split, order)
+        self.dataset = _Indexed(split, views, order)
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         size = self.order.local_batch_size
@@ -156,23 +188,26 @@ class WorkerLoader(Loader):
             # Its own generator: the workers' base seed would otherwise be drawn from the one that dropout uses.
             generator=torch.Generator().manual_seed(0),
         )
-        view = self.order.epoch if self.dataset.split.random else 0
+        changing = self.views.changing or self.dataset.split.random
+        view = self.views.of_epoch(self.order.epoch) if changing else 0
         for x, y, i in loader:
-            device = self.device
-            yield Batch(_pixels(x.to(device)), y.to(device), i.to(device), view)
+            inputs = _pixels(self.views.images(x.to(self.device), i, view))
+            yield Batch(inputs, y.to(self.device), i.to(self.device), view)
 
 
 class _Indexed(Dataset[tuple[Any, Any, int]]):
     """(input, label) → (input, label, index), with the global generators seeded for this very sample."""
 
-    def __init__(self, split: FromDisk, order: Order) -> None:
+    def __init__(self, split: FromDisk, views: Views, order: Order) -> None:
         self.split = split
+        self.views = views
         self.order = order
 
     def __getitem__(self, i: int) -> tuple[Any, Any, int]:
         if not self.split.random:
             return (*self.split.dataset[i], i)
-        with seeded(derive(self.order.seed, "view", self.order.epoch, i)):
+        view = self.views.of_epoch(self.order.epoch)
+        with seeded(derive(self.views.seed, "view", view, i)):
             return (*self.split.dataset[i], i)
 
     def __len__(self) -> int:

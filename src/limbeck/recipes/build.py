@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from limbeck import losses
-from limbeck.data import DataSet, load
+from limbeck.data import DataSet, Views, load, make_views
 from limbeck.distillers import (
     ClassWise,
     Distiller,
@@ -36,6 +36,17 @@ def data(spec: schema.Data, root: Path) -> DataSet:
     """The data set, with its validation split."""
     loaded = load(spec.name, root, size=spec.size)
     return loaded.with_validation(spec.validation) if spec.validation else loaded
+
+
+def views(spec: schema.Data, data: DataSet) -> Views:
+    """How the students see the training samples."""
+    return make_views(spec.augment, count=spec.views, seed=spec.view_seed, classes=data.classes)
+
+
+def teacher_views(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> Views:
+    """How a teacher sees them in its own training: a new view each epoch."""
+    steps = recipe.data.augment if spec.augment is None else spec.augment
+    return make_views(steps, seed=derive(spec.seed, "teacher"), classes=data.classes)
 
 
 def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:

@@ -92,13 +92,15 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     _check_options(recipe)
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
-    make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last)
+    views = build.views(recipe.data, data)
+    next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
     # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
     itself = schema.Teacher.model_validate(recipe.student.model_dump())
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
     _check_last_batch(recipe, [student, *(one.module for one in found if one.kept)], len(data.train))
     for one in found:
+        build.teacher_views(one.spec, recipe, data)
         _check_reads(one, example)
     for part in _two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
         _, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)

@@ -60,6 +60,7 @@ class Job:
             drop_last=recipe.data.drop_last,
             seed=recipe.seed,
             workers=recipe.data.workers,
+            views=build.views(recipe.data, data),
             **self.machine.place(self.fabric),
         )
         run = fit(
@@ -89,7 +90,7 @@ class Job:
 
         It is possible where the samples lie in memory without augmentation, and their signal fits beside them.
         """
-        if not isinstance(self.data.train, InMemory) or self.recipe.epochs == 1:
+        if not isinstance(self.data.train, InMemory) or self.recipe.epochs == 1 or self.recipe.data.augment:
             return teacher, 0.0
         if teacher.fingerprint in self.memory:
             return self.memory[teacher.fingerprint]

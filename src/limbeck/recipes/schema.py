@@ -28,7 +28,11 @@ class Open(BaseModel):
 
 
 class Data(Strict):
-    """Which data, and how it is cut into batches."""
+    """Which data, how it is cut into batches, and how the students see it.
+
+    `augment` lists augmentations, each a name or {name: options}. Epoch e sees view e mod `views`, a new one each epoch
+    without `views`; a view is a function of (`view_seed`, view, sample), the same for all students of a comparison.
+    """
 
     name: str = "digits"
     batch_size: PositiveInt = 32
@@ -36,6 +40,9 @@ class Data(Strict):
     drop_last: bool = False
     size: PositiveInt | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+    augment: list[str | dict[str, Any]] = []
+    views: PositiveInt | None = None
+    view_seed: int = 0
 
 
 class Optimizer(Open):
@@ -63,12 +70,16 @@ class Model(Open):
 
 
 class Teacher(Model):
-    """A network that teaches: trained here for `epochs`, loaded from `weights`, or pretrained by its builder."""
+    """A network that teaches: trained here for `epochs`, loaded from `weights`, or pretrained by its builder.
+
+    `augment` is for its own training; the student's where it is left out.
+    """
 
     epochs: PositiveInt | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     batch_size: PositiveInt | None = None
+    augment: list[str | dict[str, Any]] | None = None
     precision: Precision = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0

@@ -132,6 +132,7 @@ def train(
             drop_last=recipe.data.drop_last,
             seed=spec.seed,
             workers=recipe.data.workers,
+            views=build.teacher_views(spec, recipe, data),
             **machine.place(fabric),
         ),
         epochs=epochs,
@@ -159,7 +160,8 @@ def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTea
 def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
     """What a trained teacher depends on: everything that went into its training, the samples included."""
     training = spec.model_dump(mode="json", exclude=_NOT_TRAINING)
-    batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last]
+    steps = recipe.data.augment if spec.augment is None else spec.augment
+    batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last, *steps]
     own_code = source_of(spec.model) if ":" in spec.model else ""
     text = json.dumps([2, training, batches, data.train.fingerprint, own_code], sort_keys=True)
     return f"{spec.model.replace(':', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
