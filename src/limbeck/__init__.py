@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Term,
         ramp,
     )
+    from limbeck.engine.diagnosis import Diagnosis, diagnose
     from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "types",
     "ClassWise": "distillers",
+    "Diagnosis": "engine",
     "Distiller": "distillers",
     "EnsembleTeacher": "teachers",
     "Evaluation": "engine",
@@ -50,6 +52,7 @@ _HOMES = {
     "Teacher": "teachers",
     "Term": "distillers",
     "VirtualTeacher": "teachers",
+    "diagnose": "engine",
     "evaluate": "engine",
     "fit": "engine",
     "ramp": "distillers",
@@ -59,6 +62,7 @@ _MODULES = ("losses", "models", "taps")
 __all__ = [
     "Batch",
     "ClassWise",
+    "Diagnosis",
     "Distiller",
     "EnsembleTeacher",
     "Evaluation",
@@ -76,6 +80,7 @@ __all__ = [
     "Teacher",
     "Term",
     "VirtualTeacher",
+    "diagnose",
     "evaluate",
     "fit",
     "losses",

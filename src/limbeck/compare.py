@@ -18,6 +18,7 @@ from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, unknown
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
+from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, choose, environment, open_folder
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
@@ -83,6 +84,7 @@ def compare(
         teachers.train(candidate, recipe, data, machine, out, resume=resume, retrain=False)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
     job = Job(recipe, data, machine, fabric, out, resume)
+    diagnosis = examine(replace(job, recipe=_taught(recipes)), student, found)
     for name, one in recipes.items():
         for seed in seeds:
             seeded = one.model_copy(update={"seed": seed})
@@ -98,6 +100,7 @@ def compare(
         "epochs": recipe.epochs,
         "seeds": list(seeds),
         "teacher": [teacher_entry(candidate, job) for candidate in found],
+        **diagnosis,
         "methods": summarise(results),
         "environment": environment(),
     }
@@ -170,6 +173,12 @@ def _recipe(recipe: schema.Recipe, name: str, variants: Mapping[str, schema.Reci
             "so it cannot be compared at an equal budget; compare it by itself: limbeck compare RECIPE:VARIANT"
         )
     return recipe.model_copy(update={"distill": variant.distill})
+
+
+def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
+    """The first compared recipe that hears the teacher, or else the first; its temperature is the diagnosis's."""
+    rivals = [one for name, one in recipes.items() if name != SCRATCH]
+    return next((one for one in rivals if one.distill.scheme in schema.TAUGHT), rivals[0])
 
 
 def _checked(methods: Sequence[str], variants: Sequence[str]) -> list[str]:

@@ -52,6 +52,21 @@ def test_run_prints_the_table_and_says_where_the_files_are(
     assert "agreement" in shown
 
 
+def test_diagnose_says_what_the_teacher_has_to_teach(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = ("diagnose", "digits", "--set", "teacher.epochs=2", "--seed", "3", "--quiet")
+    assert command(*recipe, "--json", monkeypatch=monkeypatch) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert (found["recipe"], found["diagnosis"]["samples"], printed.err) == ("digits", 1437, "")
+    assert command(*recipe, monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    for figure in ("train_accuracy", "held_out_accuracy", "entropy", "calibration_error", "contradiction"):
+        assert f"{found['diagnosis'][figure]:.4f}" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tensorboard_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     arguments = ("run", "digits", "--epochs", "1", "--out", "run", "--tensorboard", "--quiet", "--no-baseline")
@@ -98,6 +113,7 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         (["run", "mnist-mlp", "--data-root", "empty"], "mnist"),
         (["run", "digits", "--set", "data.name=image-folder", "--data-root", "empty"], "image folder"),
         (["evaluate", "empty"], "holds no finished run"),
+        (["diagnose", "digits-mutual"], "has no teacher to diagnose; schemes with a teacher: offline, two-stage"),
         (["inspect", "resnet51"], "unknown model 'resnet51'; did you mean"),
         (["inspect", "mlp", "--input", "3xx32"], "--input is a shape such as 3x32x32"),
         (["inspect", "torchvision:resnet18", "--input", "7"], "cannot read an input of shape (7,)"),

@@ -138,6 +138,32 @@ def compare(
 
 
 @app.command()
+def diagnose(
+    recipe: RecipeArgument,
+    data_root: DataRoot = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the student; it picks the training samples.")] = None,
+    set_: Overrides = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Say what the recipe's teacher has to teach: accuracy, soft labels, calibration; train it if it is not kept."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
+    from limbeck.recipes.diagnosis import diagnose_recipe
+    from limbeck.recipes.machine import Machine
+
+    machine = Machine(accelerator, progress=not quiet)
+    found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
+    show.diagnosis(found, as_json=json)
+    if found["diagnosis"]["warning"]:
+        print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     data_root: DataRoot = None,

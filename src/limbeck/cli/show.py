@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,26 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     console.print(f"mean ± standard deviation; verdicts corrected for {compared} method(s) compared with scratch")
     where = f"{comparison['out']}/compare.json"
     console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+
+
+def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
+    """What a recipe's teacher has to teach, as a table or as JSON."""
+    if as_json:
+        print(json.dumps(found, indent=2))  # noqa: T201 - for machines: neither wrapped nor coloured
+        return
+    figures = found["diagnosis"]
+    held_out, at = figures["held_out"], f"at temperature {figures['temperature']:g}"
+    table = _table(f"teacher of {found['recipe']} on {found['data']}, {figures['samples']:,} training samples")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_row("training accuracy", f"{figures['train_accuracy']:.4f}")
+    table.add_row(f"{held_out} accuracy", f"{figures['held_out_accuracy']:.4f}")
+    table.add_row(f"calibration error, {held_out}", f"{figures['calibration_error']:.4f}")
+    table.add_row("contradicts the training labels", f"{figures['contradiction']:.4f}")
+    table.add_row(f"entropy of its soft labels {at}, training", f"{figures['entropy']:.4f} nats")
+    table.add_row(f"the same, {held_out}", f"{figures['held_out_entropy']:.4f} nats")
+    table.add_row("the greatest possible", f"{figures['greatest_entropy']:.4f} nats")
+    _console().print(table)
 
 
 def evaluation(figures: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
+from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, choose, open_folder
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
@@ -61,6 +62,7 @@ def run(
     for one in found:
         teachers.train(one, recipe, data, machine, out, resume=resume, retrain=retrain_teacher)
     job = Job(recipe, data, machine, fabric, out, resume)
+    diagnosis = examine(job, student, found)
     trained = job.train(alone, "baseline") if baseline else {}
     distilled = distil(job, student, found)
     size = parameter_count(student)
@@ -71,6 +73,7 @@ def run(
         "seed": recipe.seed,
         "device": fabric.device.type,
         "teacher": _teachers(found, job),
+        **diagnosis,
     }
     if baseline:
         result["baseline"] = {"parameters": size, **job.test(alone, live), **trained}

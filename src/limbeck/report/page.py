@@ -13,7 +13,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; m
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #d1d9e0; text-align: right; white-space: nowrap }
 th:first-child, td:first-child, .verdict { text-align: left }
-td.better { color: #1a7f37 } td.worse { color: #cf222e }
+td.better { color: #1a7f37 } td.worse, .warning { color: #cf222e }
 figure { margin: 2rem 0 } svg { max-width: 100%; height: auto } figcaption, .small { color: #57606a; font-size: .9rem }
 """
 
@@ -56,6 +56,7 @@ with the seeds {seeds}. Differences are to the student trained without a teacher
 {_methods(comparison["methods"])}
 <p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared</p>
 {_teachers(comparison["teacher"])}
+{_diagnosis(comparison.get("diagnosis"))}
 {drawn}
 <p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>
 </body></html>
@@ -86,3 +87,27 @@ def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
 def _teachers(teachers: list[Mapping[str, Any]]) -> str:
     lines = [f"{t['parameters']:,} parameters, test accuracy {t['test_accuracy']:.4f}" for t in teachers]
     return f"<p>Teacher: {'; '.join(lines)}.</p>" if lines else "<p>No teacher.</p>"
+
+
+def _diagnosis(found: Mapping[str, Any] | None) -> str:
+    """What the teacher had to teach, and the warning where it had memorised its training set."""
+    if found is None:
+        return ""
+    held_out = found["held_out"]
+    cells = {
+        "training accuracy": f"{found['train_accuracy']:.4f}",
+        f"{held_out} accuracy": f"{found['held_out_accuracy']:.4f}",
+        "calibration error": f"{found['calibration_error']:.4f}",
+        "contradicts labels": f"{found['contradiction']:.4f}",
+        "temperature": f"{found['temperature']:g}",
+        "entropy of soft labels": f"{found['entropy']:.2f} of {found['greatest_entropy']:.2f} nats",
+        f"on {held_out} data": f"{found['held_out_entropy']:.2f} nats",
+    }
+    head, row = (
+        "".join(f"<{tag}>{cell}</{tag}>" for cell in side) for tag, side in (("th", cells), ("td", cells.values()))
+    )
+    warning = f'<p class="warning">{html.escape(found["warning"])}</p>' if found["warning"] else ""
+    return (
+        f"<table><thead><tr>{head}</tr></thead><tbody><tr>{row}</tr></tbody></table>"
+        f'<p class="small">what the teacher has to teach, from {found["samples"]:,} training samples</p>{warning}'
+    )

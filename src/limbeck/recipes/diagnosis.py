@@ -1,0 +1,121 @@
+"""A recipe's teacher, examined before it teaches."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import nn
+
+from limbeck.data import make_loader
+from limbeck.engine.diagnosis import Diagnosis, diagnose
+from limbeck.errors import RequestError
+from limbeck.models import parameter_count
+from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.chain import assemble, rehearse
+from limbeck.recipes.job import ASKING_BATCH, TEST_BATCH, Job, places
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.methods import with_terms
+from limbeck.taps import LOGITS
+from limbeck.teachers import Teacher
+
+
+def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | None = None) -> dict[str, Any]:
+    """Train the recipe's teacher, if no earlier run has kept it, and say what it has to teach; train no student.
+
+    Args:
+        recipe: Whose teacher; its terms' temperature, and its seed, which picks the training samples.
+        root: Folder of the data.
+        machine: Devices and display.
+
+    Returns:
+        "recipe", "data", "device", "teacher" (a list, each with its parameters and training) and "diagnosis".
+
+    Raises:
+        RequestError: The recipe has no teacher, or something does not fit; found before anything is trained.
+        RunError: The training failed.
+    """
+    if not recipe.teachers:
+        raise RequestError(
+            f"recipe {recipe.name} has no teacher to diagnose; schemes with a teacher: {', '.join(schema.TAUGHT)}"
+        )
+    machine = machine or Machine()
+    fabric = machine.fabric(recipe.precision)
+    data = build.data(recipe.data, root)
+    found = teachers.candidates(recipe, data)
+    student = build.model(recipe.student, data, recipe.seed)
+    rehearse(recipe, student, found, data)
+    with TemporaryDirectory() as folder:
+        for one in found:
+            teachers.train(one, recipe, data, machine, Path(folder), resume=False, retrain=False)
+        written = with_terms(recipe, lambda: places(recipe, student, found, data))
+        teacher = teachers.signal(found)
+        diagnosis = _examine(Job(written, data, machine, fabric, Path(folder)), teacher, teacher)
+    return {
+        "recipe": recipe.name,
+        "data": data.name,
+        "device": fabric.device.type,
+        "teacher": [
+            {
+                "parameters": parameter_count(one.module),
+                "epochs": one.epochs,
+                "seconds": one.seconds,
+                "source": one.source,
+            }
+            for one in found
+        ],
+        "diagnosis": diagnosis.as_dict(),
+    }
+
+
+def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> dict[str, Any]:
+    """The diagnosis of who teaches the student, told on stderr: {"diagnosis": figures}, or {} where nobody does.
+
+    Where the teacher is asked once about every sample, that is done here, and the student's training finds it done.
+    """
+    if not found or job.recipe.distill.scheme not in schema.TAUGHT:
+        return {}
+    recipe, _, live = assemble(job.recipe, copy.deepcopy(student), found, job.data)
+    if live is None:
+        return {}
+    guide, _ = job.ask_once(live)
+    diagnosis = _examine(replace(job, recipe=recipe), live, guide)
+    line = diagnosis.warning or (diagnosis.summary if job.machine.progress else None)
+    if line and job.fabric.is_global_zero:
+        print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - it must be read before the student trains
+    return {"diagnosis": diagnosis.as_dict()}
+
+
+def temperature(recipe: schema.Recipe) -> float:
+    """The temperature of the first term that reads the teacher's logits, by its option or its loss's default; else 1.
+
+    Args:
+        recipe: With the terms of its method written out.
+    """
+    for term in recipe.distill.terms:
+        if term.teacher == LOGITS:
+            option = inspect.signature(build.loss(term.loss)).parameters.get("temperature")
+            value = term.options.get("temperature", option.default if option else None)
+            return float(value) if isinstance(value, int | float) else 1.0
+    return 1.0
+
+
+def _examine(job: Job, teacher: Teacher, guide: Teacher) -> Diagnosis:
+    """Ask the guide about training samples as the student first sees them, and the teacher about held-out ones."""
+    recipe, data, device = job.recipe, job.data, job.fabric.device
+    workers = recipe.data.workers
+    return diagnose(
+        teacher,
+        make_loader(data.train, ASKING_BATCH, shuffle=True, seed=recipe.seed, workers=workers, device=device),
+        make_loader(data.validation or data.test, TEST_BATCH, device=device, workers=workers),
+        remembered=guide,
+        temperature=temperature(recipe),
+        name="validation" if data.validation else "test",
+        device=device,
+    )
