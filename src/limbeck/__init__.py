@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
     from limbeck.models import Preprocess
+    from limbeck.models.load import load_model
     from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Signal, Step
 
@@ -52,6 +53,7 @@ _HOMES = {
     "VirtualTeacher": "teachers",
     "evaluate": "engine",
     "fit": "engine",
+    "load_model": "models.load",
     "ramp": "distillers",
 }
 _MODULES = ("losses", "models", "taps")
@@ -78,6 +80,7 @@ __all__ = [
     "VirtualTeacher",
     "evaluate",
     "fit",
+    "load_model",
     "losses",
     "models",
     "ramp",
