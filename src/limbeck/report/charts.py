@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 BLUE, GREY = "#0969da", "#8c959f"
@@ -70,6 +71,8 @@ def early_exits(found: Mapping[str, Any]) -> str:
         chosen = found["chosen"]["validation"]
         label = f"chosen threshold, {chosen['threshold']}"
         axes.plot(chosen["multiply_adds"], chosen["accuracy"], "D", color=BLUE, markersize=8, label=label)
+    axes.margins(0.12)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("multiply-adds a sample")
     axes.set_ylabel(f"{split} accuracy")
     axes.legend(loc="lower right", fontsize=9)
