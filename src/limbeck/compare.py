@@ -140,13 +140,15 @@ def summarise(results: dict[str, list[dict[str, Any]]], resolution: float = 0.0)
 def _each(results: Mapping[str, list[dict[str, Any]]], name: str, resolution: float) -> dict[str, dict[str, Any]]:
     """A method's exits (or peers), each like a method: beside scratch's of the same name, and beside the backbone.
 
-    Their verdicts are corrected for all of them.
+    The verdicts beside scratch are corrected for all exits of all methods, and so are those beside the backbone.
     """
-    figures = [figure for figure in results[name][0] if figure.startswith(EACH)]
-    rivals = (len(results) - 1) * len(figures)
+    given = {
+        method: [figure for figure in by_seed[0] if figure.startswith(EACH)] for method, by_seed in results.items()
+    }
+    rivals = (len(results) - 1) * max(map(len, given.values()))
     alone = _column(results, BACKBONE, "test_accuracy")
     entries = {}
-    for figure in figures:
+    for figure in given[name]:
         accuracy, scratch = _column(results, name, figure), _column(results, SCRATCH, figure)
         entry: dict[str, Any] = {"accuracies": accuracy, "mean": statistics.mean(accuracy), "std": _std(accuracy)}
         if name != SCRATCH and scratch:

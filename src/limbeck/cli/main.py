@@ -90,7 +90,9 @@ def run(
 @app.command()
 def compare(
     recipe: RecipeArgument,
-    methods: Annotated[str, typer.Option(help="Names with commas between; 'recipe' is the recipe's own.")] = "recipe",
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between; recipe: its own; backbone: a deepest exit alone.")
+    ] = "recipe",
     seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")] = None,
     data_root: DataRoot = None,

@@ -19,6 +19,8 @@ from limbeck.seeds import seeded
 def load_model(path: str | Path) -> nn.Sequential:
     """A student that limbeck has written, ready to answer: it reads images as they are, on the scale 0–1.
 
+    A JSON file that names a builder as "package.module:callable" has that module imported: trust it as you would code.
+
     Args:
         path: NAME.json of a run folder or an export; NAME.safetensors lies beside it.
 
