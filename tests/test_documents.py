@@ -147,6 +147,26 @@ def test_python_example_runs(
     assert (tmp_path / "runs" / "mine" / "student.safetensors").exists()
 
 
+def test_exits_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    found = blocks("docs/exits.md")
+    commands = [line.split("#")[0].split() for line in found[0][1].splitlines()]
+    assert [command[1] for command in commands] == ["run", "exits", "export"]
+    for command in commands:
+        shorter = ["--epochs", "1", "--no-baseline", "--quiet"] if command[1] == "run" else []
+        typer.main.get_command(app).main([*command[1:], *shorter], standalone_mode=False)
+    scope: dict[str, Any] = {"images": torch.rand(5, 1, 8, 8)}
+    for language, code in found:
+        if language == "python":
+            exec(compile(code, "docs/exits.md", "exec"), scope)
+    assert scope["logits"].shape == scope["answers"].shape == (5, 10)
+    torch.testing.assert_close(torch.from_numpy(scope["answers"]), scope["logits"], rtol=0, atol=1e-4)
+    assert set(scope["exit_used"].tolist()) <= {1, 2, 3}
+
+
 @pytest.mark.parametrize("name", READMES)
 def test_python_example_is_short(name: str) -> None:
     assert sum(bool(line.strip()) for line in first(name, "python").splitlines()) <= 12

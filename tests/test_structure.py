@@ -21,7 +21,7 @@ LAYERS = [
     {"distillers", "teachers", "data"},
     {"engine"},
     {"recipes", "report"},
-    {"compare"},
+    {"compare", "exits", "export"},
     {"cli", "__main__"},
 ]
 

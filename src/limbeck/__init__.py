@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
     from limbeck.models import Preprocess
+    from limbeck.models.load import load_model
     from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Signal, Step
 
@@ -55,6 +56,7 @@ _HOMES = {
     "diagnose": "engine",
     "evaluate": "engine",
     "fit": "engine",
+    "load_model": "models.load",
     "ramp": "distillers",
 }
 _MODULES = ("losses", "models", "taps")
@@ -83,6 +85,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "fit",
+    "load_model",
     "losses",
     "models",
     "ramp",

@@ -2,6 +2,9 @@
 
 Every method trains the same starts on the same data order for the same epochs with the same optimizer; "scratch", the
 student without a teacher, is always among them. Differences are taken in pairs of one seed.
+
+For self-distillation "scratch" learns the labels at every exit, and "backbone" is the plain network behind the deepest
+exit, trained alone: the two things that "without self-distillation" may mean.
 """
 
 from __future__ import annotations
@@ -14,8 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from limbeck.distillers import Distiller
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, unknown
+from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.diagnosis import examine
@@ -27,6 +34,8 @@ from limbeck.recipes.run import teacher_entry
 
 SCRATCH = "scratch"
 OWN = "recipe"
+BACKBONE = "backbone"
+EACH = "test_accuracy/"
 CONFIDENCE = 0.95
 COMPARISON = "compare.json"
 
@@ -46,8 +55,8 @@ def compare(
 
     Args:
         recipe: Data, teacher, student and training; its own terms are the method "recipe".
-        methods: Names of `METHODS`, `SCHEMES` or `variants`, "recipe" for the recipe as it is, or "scratch", which is
-            added where it is missing.
+        methods: Names of `METHODS`, `SCHEMES` or `variants`, "recipe" for the recipe as it is, "backbone" for the
+            deepest exit's network alone, or "scratch", which is added where it is missing.
         seeds: One student is trained for each; three or more show a spread.
         root: Folder of the data.
         out: Folder of the comparison; runs/compare-NAME by default.
@@ -68,12 +77,12 @@ def compare(
         raise RequestError("a comparison needs at least one seed")
     data = build.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
-    recipes = {name: _recipe(recipe, name, variants or {}) for name in methods}
     student = build.model(recipe.student, data, recipe.seed)
-    for one in recipes.values():
-        rehearse(one, student, found, data)
-    recipes = {name: settled(one, student, data, machine) for name, one in recipes.items()}
+    recipes = {name: _recipe(recipe, name, variants or {}, student) for name in methods}
+    for name, one in recipes.items():
+        rehearse(recipe if name == BACKBONE else one, student, found, data)
     recipe = settled(recipe, student, data, machine)
+    recipes = {name: one.model_copy(update={"precision": recipe.precision}) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
 
     out = Path(fabric.broadcast(choose(out, f"compare-{recipe.name}", resume)))
@@ -101,7 +110,7 @@ def compare(
         "seeds": list(seeds),
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
-        "methods": summarise(results),
+        "methods": summarise(results, 1 / len(data.test)),
         "environment": environment(),
     }
     if fabric.is_global_zero:
@@ -109,11 +118,12 @@ def compare(
     return {**comparison, "out": str(out)}
 
 
-def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def summarise(results: dict[str, list[dict[str, Any]]], resolution: float = 0.0) -> dict[str, dict[str, Any]]:
     """Means, spreads, paired differences to scratch and a verdict, from each method's results by seed.
 
     The interval of a difference is Student's at 95 %. The verdict rests on a wider one, at 1 − 0.05/m for m methods
-    compared (Bonferroni), so that among many methods none is called better by luck alone.
+    compared (Bonferroni), so that among many methods none is called better by luck alone. `resolution` is what one
+    sample of the test set counts.
     """
     scratch = [result["test_accuracy"] for result in results[SCRATCH]]
     rivals = len(results) - 1
@@ -125,13 +135,45 @@ def summarise(results: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, A
             values = [result[figure] for result in by_seed if figure in result]
             entry[figure.removeprefix("test_")] = statistics.mean(values) if values else None
         if name != SCRATCH:
-            entry |= difference([a - b for a, b in zip(accuracy, scratch, strict=True)], rivals)
+            entry |= difference([a - b for a, b in zip(accuracy, scratch, strict=True)], rivals, resolution)
+        if each := _each(results, name, resolution):
+            entry["predictions"] = each
         summary[name] = entry
     return summary
 
 
-def difference(pairs: Sequence[float], rivals: int = 1) -> dict[str, Any]:
+def _each(results: Mapping[str, list[dict[str, Any]]], name: str, resolution: float) -> dict[str, dict[str, Any]]:
+    """A method's exits (or peers), each like a method: beside scratch's of the same name, and beside the backbone.
+
+    The verdicts beside scratch are corrected for all exits of all methods, and so are those beside the backbone.
+    """
+    given = {
+        method: [figure for figure in by_seed[0] if figure.startswith(EACH)] for method, by_seed in results.items()
+    }
+    rivals = (len(results) - 1) * max(map(len, given.values()))
+    alone = _column(results, BACKBONE, "test_accuracy")
+    entries = {}
+    for figure in given[name]:
+        accuracy, scratch = _column(results, name, figure), _column(results, SCRATCH, figure)
+        entry: dict[str, Any] = {"accuracies": accuracy, "mean": statistics.mean(accuracy), "std": _std(accuracy)}
+        if name != SCRATCH and scratch:
+            entry |= difference([a - b for a, b in zip(accuracy, scratch, strict=True)], rivals, resolution)
+        if name != BACKBONE and alone:
+            entry[BACKBONE] = difference([a - b for a, b in zip(accuracy, alone, strict=True)], rivals, resolution)
+        entries[figure.removeprefix(EACH)] = entry
+    return entries
+
+
+def _column(results: Mapping[str, list[dict[str, Any]]], name: str, figure: str) -> list[float]:
+    """A figure of one method by seed; empty where the method is not there, or does not have it."""
+    return [result[figure] for result in results.get(name, ()) if figure in result]
+
+
+def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0) -> dict[str, Any]:
     """The mean of paired differences, its 95 % interval, and a verdict corrected for the number of rivals.
+
+    Accuracies come in steps of `resolution`. Two of them, so rounded, leave a difference uncertain by a standard
+    deviation of resolution / √6, and no spread is taken for less: a few seeds that agree to the sample prove nothing.
 
     >>> difference([0.010, 0.012, 0.011])["verdict"]
     'better'
@@ -139,30 +181,38 @@ def difference(pairs: Sequence[float], rivals: int = 1) -> dict[str, Any]:
     'no difference shown'
     """
     mean = statistics.mean(pairs)
-    half, strict = _half_width(pairs, 1 - CONFIDENCE), _half_width(pairs, (1 - CONFIDENCE) / rivals)
+    least = resolution / math.sqrt(6)
+    half, strict = (_half_width(pairs, error, least) for error in (1 - CONFIDENCE, (1 - CONFIDENCE) / rivals))
     if half is None or strict is None:
         return {"difference": mean, "interval": None, "verdict": "one seed shows nothing"}
     verdict = "better" if mean > strict else "worse" if mean < -strict else "no difference shown"
     return {"difference": mean, "interval": [mean - half, mean + half], "verdict": verdict}
 
 
-def _half_width(values: Sequence[float], error: float) -> float | None:
+def _half_width(values: Sequence[float], error: float, least: float) -> float | None:
     from scipy import stats
 
     if len(values) < 2:
         return None
     quantile = float(stats.t.ppf(1 - error / 2, len(values) - 1))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return quantile * max(statistics.stdev(values), least) / math.sqrt(len(values))
 
 
 def _std(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _recipe(recipe: schema.Recipe, name: str, variants: Mapping[str, schema.Recipe]) -> schema.Recipe:
+def _recipe(
+    recipe: schema.Recipe, name: str, variants: Mapping[str, schema.Recipe], student: nn.Module
+) -> schema.Recipe:
     """The recipe with a method's way of distilling; with a variant's, if that is all the variant changes."""
     if name in (OWN, SCRATCH):
         return recipe
+    if name == BACKBONE:
+        if not isinstance(student, MultiExit):
+            raise RequestError(f"{BACKBONE} is a deepest exit alone, and {recipe.student.model} has a single exit")
+        deepest = recipe.student.model_copy(update={"exit": len(student.trunk)})
+        return recipe.model_copy(update={"student": deepest})
     if name not in variants:
         return by_name(recipe, name)
     variant = variants[name]
@@ -184,8 +234,8 @@ def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
 def _checked(methods: Sequence[str], variants: Sequence[str]) -> list[str]:
     names = list(dict.fromkeys([SCRATCH, *methods]))
     for name in names:
-        if name not in (*METHODS, *SCHEMES, *variants, SCRATCH, OWN):
-            raise unknown("method", name, [*METHODS, *SCHEMES, *variants, SCRATCH, OWN])
+        if name not in (*METHODS, *SCHEMES, *variants, SCRATCH, OWN, BACKBONE):
+            raise unknown("method", name, [*METHODS, *SCHEMES, *variants, SCRATCH, OWN, BACKBONE])
     if len(names) == 1:
         raise RequestError("nothing to compare: name at least one method besides scratch")
     return names
@@ -199,6 +249,12 @@ def _carry_out(job: Job, name: str, found: Sequence[teachers.Candidate]) -> None
         alone = build.alone(student, job.recipe)
         training = job.train(alone, "student")
         tested = job.test(alone, judge)
+    elif name == BACKBONE:
+        alone = Distiller(student, inputs=build.inputs(job.recipe.student))
+        training = job.train(alone, "student")
+        tested = job.test(alone, judge)
+        deepest = job.recipe.student.options["exit"]
+        tested[f"{EACH}exit {deepest}/{deepest}"] = tested["test_accuracy"]
     else:
         distilled = distil(job, student, found)
         training, tested = distilled.training, job.test(distilled.scheme, judge)

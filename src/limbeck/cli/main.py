@@ -90,7 +90,9 @@ def run(
 @app.command()
 def compare(
     recipe: RecipeArgument,
-    methods: Annotated[str, typer.Option(help="Names with commas between; 'recipe' is the recipe's own.")] = "recipe",
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between; recipe: its own; backbone: a deepest exit alone.")
+    ] = "recipe",
     seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")] = None,
     data_root: DataRoot = None,
@@ -177,6 +179,49 @@ def evaluate(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    exit: Annotated[int | None, typer.Option(help="Of a student with several exits: 1 is the shallowest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: RUN/export.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too, checked with onnxruntime.")] = False,
+) -> None:
+    """Write a run's student, or one of its exits, as a plain model to ship, with its size and accuracy."""
+    from limbeck.cli import show
+    from limbeck.export import export_run
+
+    show.exported(export_run(run, exit=exit, out=out, onnx=onnx))
+
+
+@app.command()
+def exits(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run of self-distillation.")],
+    thresholds: Annotated[
+        str | None, typer.Option(help="Confidences with commas between. Default: 0.5 to 0.999.")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(help="Share of accuracy that early exit may lose on validation. Default: 0.005.")
+    ] = None,
+    data_root: DataRoot = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
+    from limbeck.cli import show
+    from limbeck.exits import THRESHOLDS, weigh_exits
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.machine import Machine
+    from limbeck.report.exits import write_exits_page
+
+    found = weigh_exits(
+        run,
+        data_root or default_root(),
+        thresholds=THRESHOLDS if thresholds is None else _numbers(thresholds),
+        within=within,
+        machine=Machine(accelerator, progress=False),
+    )
+    show.exits(found, write_exits_page(run))
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name; with two, the teacher's.")],
     other: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The student's name.")] = None,
@@ -253,6 +298,13 @@ def _loggers(tensorboard: bool, folder: Path) -> list[Any]:
         return [TensorBoardLogger(root_dir=folder, name="tensorboard", version="")]
     except ModuleNotFoundError:
         raise RequestError("--tensorboard needs the extra: pip install 'limbeck[tensorboard]'") from None
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise RequestError(f"--thresholds are numbers with commas between, such as 0.8,0.9, not {text!r}") from None
 
 
 def _shape(text: str) -> tuple[int, ...]:

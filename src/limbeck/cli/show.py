@@ -60,6 +60,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
         table.add_row(*cells, _cell(row["agreement"], ".4f"), _cell(row["seconds"], ".1f"))
     console = _console()
     console.print(table)
+    _predictions(console, comparison["methods"])
     compared = len(comparison["methods"]) - 1
     console.print(f"mean ± standard deviation; verdicts corrected for {compared} method(s) compared with scratch")
     where = f"{comparison['out']}/compare.json"
@@ -86,6 +87,30 @@ def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
     _console().print(table)
 
 
+def _predictions(console: Console, methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """What each exit or peer of every method is worth, where there are several."""
+    rows = [(method, name, row) for method, one in methods.items() for name, row in one.get("predictions", {}).items()]
+    if not rows:
+        return
+    table = _table("each prediction; a difference without a verdict shows nothing")
+    columns = ["method", "prediction", "test accuracy", "− scratch", *(["− backbone"] if "backbone" in methods else [])]
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("method", "prediction") else "right")
+    for method, name, row in rows:
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        cells = [method, name, f"{row['mean']:.4f}{spread}", _difference(row), _difference(row.get("backbone", {}))]
+        table.add_row(*cells[: len(columns)])
+    console.print(table)
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    """A difference, and its verdict where that is better or worse."""
+    if "difference" not in found:
+        return ""
+    shown = found["verdict"] if found["verdict"] in ("better", "worse") else ""
+    return f"{found['difference']:+.4f} {shown}".rstrip()
+
+
 def evaluation(figures: Mapping[str, Any]) -> None:
     """One model's figures."""
     table = _table("test set")
@@ -95,6 +120,65 @@ def evaluation(figures: Mapping[str, Any]) -> None:
         if value is not None:
             table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
     _console().print(table)
+
+
+def exported(exported: Mapping[str, Any]) -> None:
+    """What was written, its size, and how it is loaded."""
+    figures = {
+        "parameters": f"{exported['parameters']:,}",
+        "multiply-adds": f"{exported['multiply_adds']:,}",
+        "test accuracy": _cell(exported["test_accuracy"], ".4f"),
+    }
+    if "onnx" in exported:
+        figures["ONNX: largest difference of a logit"] = f"{exported['onnx']['largest_difference']:.1e}"
+    table = _table(f"{exported['model']}, {', '.join(f'{k} {v}' for k, v in exported['options'].items()) or 'whole'}")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, value)
+    console = _console()
+    console.print(table)
+    console.print(f"written: {', '.join([exported['json'], *exported['files']])}", soft_wrap=True)
+    console.print(f'in Python: limbeck.load_model("{exported["json"]}") reads images on the scale 0–1', soft_wrap=True)
+
+
+def exits(found: Mapping[str, Any], page: Path | None) -> None:
+    """Each exit, the curve of early exit, and the threshold that was chosen."""
+    console = _console()
+    table = _table(f"{found['recipe']} on {found['data']}, seed {found['seed']}: each exit as a network of its own")
+    for column in ("exit", "parameters", "multiply-adds", "validation accuracy", "test accuracy"):
+        table.add_column(column, justify="left" if column == "exit" else "right")
+    for name, row in {**found["exits"], "ensemble": found["ensemble"]}.items():
+        accuracies = [_cell(row.get(f"{split}_accuracy"), ".4f") for split in ("validation", "test")]
+        table.add_row(name, f"{row['parameters']:,}", f"{row['multiply_adds']:,}", *accuracies)
+    console.print(table)
+    split = found["curve"]["split"]
+    table = _table(f"early exit, {split} set")
+    for column in ("threshold", "accuracy", "mean multiply-adds", f"leave at {', '.join(found['exits'])}"):
+        table.add_column(column, justify="right")
+    for point in found["curve"]["points"]:
+        shares = "  ".join(f"{share:6.1%}" for share in point["shares"])
+        table.add_row(f"{point['threshold']:g}", f"{point['accuracy']:.4f}", f"{point['multiply_adds']:,.0f}", shares)
+    console.print(table)
+    console.print(_choice(found), soft_wrap=True)
+    where = f"{found['out']}/exits.json"
+    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+
+
+def _choice(found: Mapping[str, Any]) -> str:
+    chosen = found["chosen"]
+    if chosen is None:
+        return "no validation split, so this curve is the test set's; it is no place to choose a threshold"
+    if chosen["threshold"] is None:
+        return f"no threshold keeps within {chosen['within']:g} of the deepest exit on validation; try higher ones"
+    deepest = list(found["exits"].values())[-1]
+    test = chosen["test"]
+    share = test["multiply_adds"] / deepest["multiply_adds"]
+    return (
+        f"chosen on validation, within {chosen['within']:g} of the deepest exit: threshold {chosen['threshold']:g}. "
+        f"Test set: {test['accuracy']:.4f} with {test['multiply_adds']:,.0f} multiply-adds a sample, "
+        f"{share:.0%} of the deepest exit's; the deepest exit alone has {deepest['test_accuracy']:.4f}"
+    )
 
 
 def models(inspected: Sequence[Inspected]) -> None:

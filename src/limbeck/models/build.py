@@ -12,9 +12,12 @@ from torch import nn
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS
+from limbeck.models.multi_exit import MultiExit, exit_network
 
 
-def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
+def build(
+    name: str, *, input_shape: tuple[int, ...], classes: int | None, exit: int | None = None, **options: Any
+) -> nn.Module:
     """Build a model by name.
 
     Args:
@@ -23,11 +26,22 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **opt
             takes them.
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
+        exit: Of a network with several exits, the one to take as a plain network, 1 for the shallowest.
         **options: The builder's own options.
 
     Raises:
-        RequestError: An unknown name or option, a package that is not installed, or a builder that fails.
+        RequestError: An unknown name or option, a package that is not installed, a builder that fails, or an exit
+            that the model does not have.
     """
+    model = _whole(name, input_shape, classes, options)
+    if exit is None:
+        return model
+    if not isinstance(model, MultiExit):
+        raise RequestError(f"model {name} has a single exit; leave exit out")
+    return exit_network(model, exit)
+
+
+def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options: dict[str, Any]) -> nn.Module:
     source, _, rest = name.partition(":")
     if not rest:
         return _call(name, _own(name), {"input_shape": input_shape, "classes": classes or 10}, options)

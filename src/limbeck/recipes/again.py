@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.data import make_loader
-from limbeck.distillers import Distiller
 from limbeck.engine import evaluate
 from limbeck.models import load_weights
 from limbeck.recipes import build, teachers
@@ -37,7 +36,7 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
             load_weights(one.module, one.kept / "teacher.safetensors")
             one.source = "reused"
     known = bool(found) and all(one.kept is None or one.source == "reused" for one in found)
-    scheme = Distiller(student, inputs=build.inputs(recipe.student))
+    scheme = build.alone(student, recipe)
     with evaluating(scheme):
         figures = evaluate(
             scheme.predict,

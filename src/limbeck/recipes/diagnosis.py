@@ -19,7 +19,7 @@ from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble, rehearse
-from limbeck.recipes.job import ASKING_BATCH, TEST_BATCH, Job, places
+from limbeck.recipes.job import TEST_BATCH, Job, places, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import with_terms
 from limbeck.taps import LOGITS
@@ -46,11 +46,12 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
             f"recipe {recipe.name} has no teacher to diagnose; schemes with a teacher: {', '.join(schema.TAUGHT)}"
         )
     machine = machine or Machine()
-    fabric = machine.fabric(recipe.precision)
     data = build.data(recipe.data, root)
-    found = teachers.candidates(recipe, data)
+    found = teachers.candidates(recipe, data, machine)
     student = build.model(recipe.student, data, recipe.seed)
     rehearse(recipe, student, found, data)
+    recipe = settled(recipe, student, data, machine)
+    fabric = machine.fabric(recipe.precision)
     with TemporaryDirectory() as folder:
         for one in found:
             teachers.train(one, recipe, data, machine, Path(folder), resume=False, retrain=False)
@@ -110,9 +111,11 @@ def _examine(job: Job, teacher: Teacher, guide: Teacher) -> Diagnosis:
     """Ask the guide about training samples as the student first sees them, and the teacher about held-out ones."""
     recipe, data, device = job.recipe, job.data, job.fabric.device
     workers = recipe.data.workers
+    views = build.views(recipe.data, data)
+    batch = min(recipe.data.batch_size, len(data.train))
     return diagnose(
         teacher,
-        make_loader(data.train, ASKING_BATCH, shuffle=True, seed=recipe.seed, workers=workers, device=device),
+        make_loader(data.train, batch, shuffle=True, seed=recipe.seed, workers=workers, device=device, views=views),
         make_loader(data.validation or data.test, TEST_BATCH, device=device, workers=workers),
         remembered=guide,
         temperature=temperature(recipe),

@@ -1,4 +1,4 @@
-"""The charts of a comparison, drawn by matplotlib as SVG text."""
+"""The charts of a comparison and of a network's exits, drawn by matplotlib as SVG text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 BLUE, GREY = "#0969da", "#8c959f"
@@ -51,6 +52,30 @@ def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation accuracy" if measured == "val_accuracy" else "training accuracy")
     axes.legend(loc="lower right", fontsize=9, ncols=2 if len(comparison["methods"]) > 8 else 1)
+    return _svg(figure)
+
+
+def early_exits(found: Mapping[str, Any]) -> str:
+    """Accuracy against multiply-adds: every exit alone and the ensemble as dots, early exit as a line of thresholds."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    split, points = found["curve"]["split"], found["curve"]["points"]
+    alone = {**{f"exit {name}": row for name, row in found["exits"].items()}, "ensemble": found["ensemble"]}
+    for name, row in alone.items():
+        at = (row["multiply_adds"], row[f"{split}_accuracy"])
+        axes.plot(*at, "o", color=GREY, markersize=6)
+        axes.annotate(name, at, xytext=(5, -12), textcoords="offset points", fontsize=9, color=GREY)
+    line = [(point["multiply_adds"], point["accuracy"]) for point in points]
+    axes.plot(*zip(*line, strict=True), "-", marker=".", color=BLUE, label="early exit")
+    if found["chosen"] and found["chosen"]["threshold"] is not None:
+        chosen = found["chosen"]["validation"]
+        label = f"chosen threshold, {chosen['threshold']}"
+        axes.plot(chosen["multiply_adds"], chosen["accuracy"], "D", color=BLUE, markersize=8, label=label)
+    axes.margins(0.12)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("multiply-adds a sample")
+    axes.set_ylabel(f"{split} accuracy")
+    axes.legend(loc="lower right", fontsize=9)
     return _svg(figure)
 
 

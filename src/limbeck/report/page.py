@@ -55,6 +55,7 @@ def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]]) -> str:
 with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
 {_methods(comparison["methods"])}
 <p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared</p>
+{_predictions(comparison["methods"])}
 {_teachers(comparison["teacher"])}
 {_diagnosis(comparison.get("diagnosis"))}
 {drawn}
@@ -82,6 +83,23 @@ def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
         '<th>method<th>test accuracy<th>− scratch<th>95 % interval<th class="verdict">verdict<th>agreement<th>seconds'
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _predictions(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same for each exit or peer, where there are several."""
+    rows = []
+    for method, one in methods.items():
+        for name, row in one.get("predictions", {}).items():
+            spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+            cells = f"<td>{html.escape(method)}, {html.escape(name)}</td><td>{row['mean']:.4f}{spread}</td>"
+            for found in (row, row.get("backbone", {})):
+                there = "difference" in found
+                cells += f"<td>{found['difference']:+.4f}</td>" if there else "<td></td>"
+                cells += f'<td class="verdict">{found["verdict"]}</td>' if there else "<td></td>"
+            rows.append(f"<tr>{cells}</tr>")
+    head = '<th>prediction<th>test accuracy<th>− scratch<th class="verdict">verdict'
+    head += '<th>− backbone<th class="verdict">verdict'
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
 def _teachers(teachers: list[Mapping[str, Any]]) -> str:

@@ -1,0 +1,109 @@
+"""A network as ONNX, for runtimes without Python; not written unless it gives the same logits."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.engine.files import write_bytes
+from limbeck.errors import RequestError, RunError
+from limbeck.models import preprocess
+from limbeck.models.staged import named
+
+TOLERANCE = 1e-4
+"""Most by which a logit may differ; with logits beyond 1, this share of the largest."""
+
+
+def write_onnx(path: Path, network: nn.Module, input: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a network with its normalisation as one ONNX file that takes batches of any size.
+
+    Args:
+        path: The file.
+        network: A plain network in eval mode, from normalised samples to logits (B, classes).
+        input: Its "shape" without the batch, and its "mean" and "std" by channel, or None.
+
+    Returns:
+        What to know to use the file: names, shapes, range, opset, and by how much its logits differ.
+
+    Raises:
+        RequestError: The extra is not installed, or the network cannot be written as ONNX.
+        RunError: onnxruntime gives other logits than the network; then nothing is written.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
+    ready = preprocess(input.get("mean"), input.get("std"), None) or nn.Identity()
+    model = named(inputs=ready, network=network).eval()
+    shape = tuple(input["shape"])
+    content, opset = _converted(model, shape)
+    difference, classes = _checked(model, content, shape)
+    write_bytes(path, content)
+    return {
+        "file": path.name,
+        "input": {"name": "input", "shape": ["batch", *shape], "range": [0, 1]},
+        "output": {"name": "logits", "shape": ["batch", classes]},
+        "normalisation": "inside: give pixels on the scale 0 to 1, without subtracting a mean",
+        "opset": opset,
+        "largest_difference": difference,
+    }
+
+
+def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+            program = torch.onnx.export(
+                model,
+                (torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)),),
+                dynamo=True,
+                input_names=["input"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RequestError(f"this network cannot be written as ONNX: {reason}") from error
+    if program is None:
+        raise RequestError("this network cannot be written as ONNX: torch gave nothing back")
+    proto = program.model_proto
+    # The exporter notes the source line behind each node, with the paths of this machine.
+    for part in (
+        *proto.graph.node,
+        *proto.graph.input,
+        *proto.graph.output,
+        *proto.graph.value_info,
+        proto.graph,
+        proto,
+    ):
+        part.ClearField("metadata_props")
+    opset = next(one.version for one in proto.opset_import if one.domain == "")
+    return proto.SerializeToString(), opset
+
+
+@torch.no_grad()
+def _checked(model: nn.Module, content: bytes, shape: tuple[int, ...]) -> tuple[float, int]:
+    """The largest difference of a logit, over batches of one and of several samples; and how many logits there are."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    logits = torch.empty(0)
+    for size in (1, 3, 16):
+        x = torch.rand(size, *shape, generator=generator)
+        logits = model(x)
+        found: Tensor = torch.from_numpy(session.run(["logits"], {"input": x.numpy()})[0])
+        difference = (found - logits).abs().max().item() if found.shape == logits.shape else float("inf")
+        # A comparison that NaN does not pass.
+        if not difference <= TOLERANCE * max(1.0, logits.abs().max().item()):
+            raise RunError(f"the ONNX file would differ from the network by {difference:.2g}; it was not written")
+        largest = max(largest, difference)
+    return largest, logits.shape[1]

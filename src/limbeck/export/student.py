@@ -1,0 +1,74 @@
+"""The student of a run, or one of its exits, as files of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.engine.checkpoint import save_student
+from limbeck.errors import RequestError
+from limbeck.export.onnx import write_onnx
+from limbeck.models import multiply_adds, parameter_count
+from limbeck.models.load import load_network, read_description
+from limbeck.models.multi_exit import MultiExit, exit_network
+from limbeck.recipes.folder import read_result
+
+
+def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, onnx: bool = False) -> dict[str, Any]:
+    """Write a run's student, or one of its exits, as NAME.safetensors and NAME.json; as NAME.onnx too if wanted.
+
+    NAME is "student", or "exit-K". `limbeck.load_model(NAME.json)` gives the model back; as the JSON file says under
+    "model" and "options", a recipe can build it too.
+
+    Args:
+        run: The folder of a finished run, or of one student of a comparison.
+        exit: Number of the exit, 1 for the shallowest; needed where the student has several, and only there.
+        out: Where the files go; the folder "export" of the run by default.
+        onnx: Write ONNX, and check with onnxruntime that it gives the same logits.
+
+    Returns:
+        "json", the path of NAME.json, what was written beside it, and the model's size and test accuracy.
+
+    Raises:
+        RequestError: No finished run, an exit that is not there, or a network that cannot be written as ONNX.
+        RunError: The ONNX file gives other logits, or a file cannot be written.
+    """
+    tested = read_result(run)
+    tested = tested.get("distilled", tested)
+    about = read_description(run / "student.json")
+    whole = load_network(run / "student.json")
+    network, figure = _chosen(whole, exit, about["model"])
+    shape = tuple(about["input"]["shape"])
+    told: dict[str, Any] = {
+        "model": about["model"],
+        "options": about["options"] if exit is None else {**about["options"], "exit": exit},
+        "classes": about["classes"],
+        "input": about["input"],
+        "test_accuracy": tested.get(figure),
+        "multiply_adds": multiply_adds(network, torch.zeros(1, *shape)),
+    }
+    out = run / "export" if out is None else out
+    name = "student" if exit is None else f"exit-{exit}"
+    if onnx:
+        told["onnx"] = write_onnx(out / f"{name}.onnx", network, told["input"])
+    weights = save_student(out, name, network, told)
+    files = [str(weights), *([str(out / f"{name}.onnx")] if onnx else [])]
+    return {"json": str(out / f"{name}.json"), "files": files, "parameters": parameter_count(network), **told}
+
+
+def _chosen(whole: nn.Module, exit: int | None, name: str) -> tuple[nn.Module, str]:
+    """The network to write, and under which name the run keeps its test accuracy."""
+    if not isinstance(whole, MultiExit):
+        if exit is not None:
+            raise RequestError(f"the student {name} has a single exit; leave --exit out")
+        return whole, "test_accuracy"
+    last = len(whole.trunk)
+    if exit is None:
+        raise RequestError(
+            f"the student {name} has {last} exits: choose one with --exit, 1 (shallowest) to {last} (deepest); "
+            "limbeck exits RUN says what each is worth"
+        )
+    return exit_network(whole, exit), f"test_accuracy/exit {exit}/{last}"

@@ -1,0 +1,66 @@
+"""A student from its two files: NAME.json says how it is built, NAME.safetensors holds its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.errors import RequestError
+from limbeck.models.build import build
+from limbeck.models.preprocess import preprocess
+from limbeck.models.staged import named
+from limbeck.models.weights import load_weights
+from limbeck.seeds import seeded
+
+
+def load_model(path: str | Path) -> nn.Sequential:
+    """A student that limbeck has written, ready to answer: it reads images as they are, on the scale 0–1.
+
+    A JSON file that names a builder as "package.module:callable" has that module imported: trust it as you would code.
+
+    Args:
+        path: NAME.json of a run folder or an export; NAME.safetensors lies beside it.
+
+    Returns:
+        A model in eval mode from (B, *shape), the JSON's "input", to logits (B, classes). Its part `inputs` subtracts
+        the mean and divides by the standard deviation; its part `network` is the plain network with the weights.
+
+    Raises:
+        RequestError: A file is missing or damaged, does not say how the model is built, or does not fit it.
+    """
+    about = read_description(path)
+    mean, std = about["input"].get("mean"), about["input"].get("std")
+    return named(inputs=preprocess(mean, std, None) or nn.Identity(), network=load_network(path)).eval()
+
+
+def load_network(path: str | Path) -> nn.Module:
+    """The plain network of `load_model`, in eval mode; its input must be normalised as the JSON file says."""
+    about = read_description(path)
+    with seeded(0):  # the start is overwritten: it shall not move the caller's random numbers
+        network = build(about["model"], input_shape=tuple(about["input"]["shape"]), classes=about["classes"],
+                        **about["options"])  # fmt: skip
+    load_weights(network, Path(path).with_suffix(".safetensors"))
+    return network.eval()
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """What a student's JSON file says.
+
+    Raises:
+        RequestError: It is missing or damaged, or does not say how the model is built.
+    """
+    path = Path(path).with_suffix(".json")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    missing = {"model", "options", "classes", "input"} - set(about if isinstance(about, dict) else ())
+    if missing:
+        raise RequestError(
+            f"{path} does not say how its model is built (it lacks {', '.join(sorted(missing))}); build the network "
+            "yourself, and load the weights beside it with limbeck.models.load_weights"
+        )
+    return dict(about)
