@@ -1,4 +1,4 @@
-"""From a model's name to a model: limbeck's own, torchvision's, timm's, or yours."""
+"""From a model's name to a model: limbeck's own, torchvision's, timm's, one in a file of another tool, or yours."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from torch import nn
 
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
-from limbeck.models import NETWORKS
+from limbeck.models import NETWORKS, KerasModel, OnnxModel
+from limbeck.models.keras import is_keras, load_keras
+
+_FILES: dict[str, Callable[..., nn.Module]] = {"onnx": OnnxModel, "keras": load_keras}
 
 
 def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
     """Build a model by name.
 
     Args:
-        name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", or
-            "package.module:callable"; the callable is given `input_shape` and `classes` (or `num_classes`) where it
-            takes them.
+        name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", a file with its
+            weights as "onnx:FILE" or "keras:FILE", or "package.module:callable"; the callable is given `input_shape`
+            and `classes` (or `num_classes`) where it takes them, and may give a Keras model.
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
         **options: The builder's own options.
@@ -35,6 +38,8 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **opt
         return _torchvision(rest, classes, options)
     if source == "timm":
         return _timm(rest, input_shape, classes, options)
+    if source in _FILES:
+        return _call(name, _FILES[source], {"path": rest}, options)
     builder = load_object(name, "model")
     offered = {"input_shape": input_shape, "classes": classes, "num_classes": classes}
     taken = inspect.signature(builder).parameters
@@ -44,7 +49,7 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int | None, **opt
 
 def _own(name: str) -> Callable[..., nn.Module]:
     if name not in NETWORKS:
-        known = [*NETWORKS, "torchvision:NAME", "timm:NAME", "package.module:callable"]
+        known = [*NETWORKS, "torchvision:NAME", "timm:NAME", "onnx:FILE", "keras:FILE", "package.module:callable"]
         raise unknown("model", name, known)
     return NETWORKS[name]
 
@@ -77,9 +82,10 @@ def _call(name: str, builder: Callable[..., Any], given: dict[str, Any], options
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for option in options:
             if option not in parameters:
-                raise unknown(f"option of model {name}", option, parameters.keys() - {"input_shape", "classes"})
+                raise unknown(f"option of model {name}", option, parameters.keys() - {"input_shape", "classes", "path"})
     try:
         model = builder(**given, **options)
+        model = KerasModel(model) if is_keras(model) else model
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"model {name} cannot be built: {reason}") from error

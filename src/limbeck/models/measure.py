@@ -11,8 +11,9 @@ from limbeck.types import Inputs
 
 
 def parameter_count(model: nn.Module) -> int:
-    """The number of parameters, shared ones counted once."""
-    return sum(p.numel() for p in model.parameters())
+    """The number of parameters, shared ones counted once; with those of models that PyTorch does not run itself."""
+    elsewhere = sum(getattr(module, "foreign_parameters", 0) for module in model.modules())
+    return sum(p.numel() for p in model.parameters()) + elsewhere
 
 
 @torch.no_grad()

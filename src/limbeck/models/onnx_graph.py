@@ -1,0 +1,145 @@
+"""An ONNX file read: its tensors by name, its size, and sessions of onnxruntime that give what is wanted of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from limbeck.errors import RequestError, unknown
+
+FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file.
+
+    Attributes:
+        path: The file.
+        content: Its bytes; weights that it keeps in files beside it are left there.
+        tensors: What its nodes compute from its inputs: the kind of node by the tensor's name, in running order.
+        outputs: The names of the outputs that are tensors; in place of scikit-learn's list of dictionaries stands
+            the tensor that it was made of.
+        embedding: The tensor that the last matrix product reads; None where that is no tensor of the graph.
+        parameters: How many weights it holds.
+        digest: SHA-256 of the file, and of the files beside it that hold its weights.
+    """
+
+    path: Path
+    content: bytes
+    tensors: dict[str, str]
+    outputs: tuple[str, ...]
+    embedding: str | None
+    parameters: int
+    digest: bytes
+
+    @classmethod
+    def read(cls, path: str | Path) -> Graph:
+        """Read a file.
+
+        Raises:
+            RequestError: It is missing or damaged, or its weights are; the extra is not installed.
+        """
+        onnx = _imported("onnx")
+        path = Path(path)
+        if not path.is_file():
+            raise RequestError(f"there is no ONNX file {path}")
+        content = path.read_bytes()
+        try:
+            model = onnx.load_model_from_string(content)
+        except Exception as error:
+            raise RequestError(f"cannot read the ONNX file {path}: it is damaged ({_first_line(error)})") from error
+        if not model.graph.output:
+            raise RequestError(f"cannot read the ONNX file {path}: it is damaged, or no ONNX file (no graph in it)")
+        tensors, embedding = _computed(model.graph)
+        zipped = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "ZipMap"}
+        outputs = tuple(zipped.get(output.name, output.name) for output in model.graph.output)
+        return cls(
+            path, content, tensors, outputs, embedding, _weights(onnx, model.graph), _digest(path, content, model)
+        )
+
+    def session(self, wanted: Sequence[str], providers: Sequence[str] | None = None) -> Any:
+        """A session of onnxruntime whose outputs are the wanted tensors.
+
+        Raises:
+            RequestError: onnxruntime refuses the graph or a provider; the extra is not installed.
+        """
+        onnx, runtime = _imported("onnx"), _imported("onnxruntime")
+        available = runtime.get_available_providers()
+        if providers is None:
+            providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        for name in providers:  # onnxruntime takes another one in place of an unknown one
+            if name not in available:
+                raise unknown("provider of onnxruntime", name, available)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self.path.parent.absolute())
+        )
+        model = onnx.load_model_from_string(self.content)
+        known = {output.name: output for output in model.graph.output}
+        # onnxruntime finds out the type of an output that has only a name.
+        chosen = [known.get(name, onnx.ValueInfoProto(name=name)) for name in wanted]
+        del model.graph.output[:]
+        model.graph.output.extend(chosen)
+        try:
+            return runtime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
+        except Exception as error:
+            raise RequestError(f"onnxruntime cannot load {self.path}: {_first_line(error)}") from error
+
+
+def _computed(graph: Any) -> tuple[dict[str, str], str | None]:
+    """The tensors that depend on the graph's inputs, and the one that the last matrix product reads."""
+    weights = {weight.name for weight in graph.initializer}
+    fed = {value.name for value in graph.input} - weights
+    tensors: dict[str, str] = {}
+    embedding = None
+    for node in graph.node:  # the format demands that a node stands after those that it reads
+        read = [name for name in node.input if name in tensors or name in fed]
+        inner = any(attribute.HasField("g") for attribute in node.attribute)
+        if (read or inner) and node.op_type != "ZipMap":
+            tensors |= {name: node.op_type for name in node.output if name}
+        if node.op_type in ("Gemm", "MatMul") and len(read) == 1:
+            embedding = read[0] if read[0] in tensors else None
+    return tensors, embedding
+
+
+def _weights(onnx: Any, graph: Any) -> int:
+    """The number of weights: tensors of real numbers, and the coefficients that scikit-learn's nodes hold."""
+    real = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    constants = [attribute.t for attribute in attributes if attribute.HasField("t")]
+    counted = sum(math.prod(map(int, t.dims)) for t in [*graph.initializer, *constants] if t.data_type in real)
+    return counted + sum(len(attribute.floats) for attribute in attributes)
+
+
+def _digest(path: Path, content: bytes, model: Any) -> bytes:
+    digest = hashlib.sha256(content)
+    beside = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    for name in sorted(beside):
+        if not (path.parent / name).is_file():
+            raise RequestError(f"{path} keeps weights in the file {name} beside it, and that is missing")
+        with (path.parent / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.digest()
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise RequestError("ONNX models need the extra: pip install 'limbeck[onnx]'") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
