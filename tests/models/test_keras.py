@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from torch import nn
 
 from limbeck import Distiller, KerasModel, MeanTeacher, ModuleTeacher, Preprocess, Term, evaluate, fit, losses
 from limbeck.data import InMemory, load, make_loader
+from limbeck.engine.fit import _Loop
 from limbeck.errors import RequestError
 from limbeck.models import load_weights, multiply_adds, parameter_count
 from limbeck.models.build import build
 from limbeck.models.keras_cnn import keras_cnn
+from limbeck.models.stages import embedding, stages
+from limbeck.recipes.again import evaluate_run
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
 from limbeck.recipes.run import run
@@ -70,6 +74,13 @@ def with_everything(dropout_seed: int | None = None) -> Any:
     inputs = keras.Input((8, 8, 1))
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(block(inputs)))
     return keras.Model(inputs, layers.Dense(10)(layers.Dropout(0.5, seed=dropout_seed)(x)))
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu() -> Iterator[None]:
+    """Left to itself, Keras computes on a GPU where there is one."""
+    with keras.device("cpu"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +217,12 @@ class TestNames:
         assert set(model.state_dict()) >= {"attention.query.kernel", "attention.attention_output.bias", "dense.bias"}
         assert sum(p.numel() for p in model.parameters()) == model.keras.count_params()
 
+    def test_stages_and_embedding(self, images: torch.Tensor) -> None:
+        model = KerasModel(example_cnn(4, 4))
+        assert stages(model, input_shape=(1, 8, 8)) == ("conv2d_1",)
+        assert embedding(model) == "dense:in"
+        assert Taps(model, ["dense:in"]).run(images)[1]["dense:in"].shape == (6, 16)
+
     def test_an_unknown_tap_names_the_nearest(self) -> None:
         with pytest.raises(RequestError, match="unknown tap of KerasModel 'conv2'; did you mean conv2d"):
             Taps(KerasModel(example_cnn(4, 4)), ["conv2"])
@@ -242,7 +259,9 @@ class TestDistillation:
         said = torch.as_tensor(cnn.student.keras.predict(pixels, verbose=0)).argmax(1)
         assert accuracy == pytest.approx((said == digits.targets).float().mean().item())
 
-    def test_a_resumed_run_is_the_uninterrupted_one(self, digits: InMemory, tmp_path: Path) -> None:
+    def test_a_resumed_run_is_the_uninterrupted_one(
+        self, digits: InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         teacher = keras_cnn(input_shape=(1, 8, 8), classes=10, channels=(6, 6))
         start = with_everything(dropout_seed=3)
 
@@ -259,7 +278,17 @@ class TestDistillation:
             return load_file(out / "student.safetensors")
 
         whole, again = go(tmp_path / "whole", 3), go(tmp_path / "again", 3)
-        go(tmp_path / "parts", 1)
+        with monkeypatch.context() as patched:
+            updates, update = itertools.count(), _Loop._update
+
+            def killed(*given: Any) -> None:
+                if next(updates) == 9:  # in the second epoch
+                    raise KeyboardInterrupt
+                update(*given)
+
+            patched.setattr(_Loop, "_update", killed)
+            with pytest.raises(KeyboardInterrupt):
+                go(tmp_path / "parts", 3, checkpoint_steps=2)
         parts = go(tmp_path / "parts", 3, resume=True)
         assert whole.keys() == parts.keys()
         for name, value in whole.items():
@@ -323,6 +352,8 @@ class TestRecipes:
         first, second = (load_file(tmp_path / name / "student.safetensors") for name in ("a", "b"))
         assert list(first) == ["dense.bias", "dense.kernel", "dense_1.bias", "dense_1.kernel"]
         assert all(torch.equal(value, second[name]) for name, value in first.items())
+        figures = evaluate_run(tmp_path / "a", tmp_path)
+        assert figures["top1"] == results[0]["distilled"]["test_accuracy"]
 
 
 class TestErrors:

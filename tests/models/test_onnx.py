@@ -38,7 +38,7 @@ WITHIN = {"rtol": 0, "atol": 1e-4}
 
 
 class Original(nn.Module):
-    """A small network whose graph has a name that PyTorch's modules have too."""
+    """A small network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,8 @@ class TestTorchsExporter:
         # The exporter folds the batch normalisation into the convolution.
         assert parameter_count(model) == (9 + 1) * 4 + (64 + 1) * 10
         assert stages(model, input_shape=(1, 8, 8)) == ("relu",)
-        assert Taps(model, [embedding(model)]).run(images)[1][embedding(model)].shape == (5, 64)
+        hidden = Taps(model, [embedding(model), "max_pool2d"]).run(images)[1]
+        torch.testing.assert_close(hidden[embedding(model)], hidden["max_pool2d"].flatten(1))
 
     def test_any_tensor_may_hold_the_logits(self, exported: Path, images: torch.Tensor) -> None:
         assert OnnxModel(exported, logits="max_pool2d")(images).shape == (5, 4, 4, 4)
@@ -187,6 +188,25 @@ class TestTorchsExporter:
         output, tensors = Taps(OnnxModel(path), ["relu"]).run(images)
         torch.testing.assert_close(output, original(images).detach(), **WITHIN)
         assert tensors["relu"].shape == (5, 4, 8, 8)
+
+    def test_a_name_that_modules_have_too(self, folder: Path) -> None:
+        graph = onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Relu", ["x"], ["train"]),
+                onnx.helper.make_node("Neg", ["train"], ["a.b:0"]),
+                onnx.helper.make_node("Exp", ["a.b:0"], ["y"]),
+            ],
+            "graph",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3])],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 3])],
+        )
+        opset = [onnx.helper.make_opsetid("", 17)]
+        onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), folder / "names.onnx")
+        x = torch.randn(4, 3)
+        _, tensors = Taps(OnnxModel(folder / "names.onnx"), ["train_", "a/b/0", "y:in"]).run(x)
+        torch.testing.assert_close(tensors["train_"], x.relu())
+        torch.testing.assert_close(tensors["a/b/0"], -x.relu())
+        torch.testing.assert_close(tensors["y:in"], -x.relu())
 
     def test_named_inputs(self, folder: Path) -> None:
         class Two(nn.Module):
@@ -284,10 +304,13 @@ class TestKerassExporter:
     def test_a_keras_model(self, folder: Path, images: torch.Tensor) -> None:
         os.environ.setdefault("KERAS_BACKEND", "torch")
         keras = pytest.importorskip("keras", reason="the extra keras is not installed")
+        with keras.device("cpu"):
+            self.check(keras, folder / "keras.onnx", images)
+
+    def check(self, keras: Any, path: Path, images: torch.Tensor) -> None:
         inputs = keras.Input((8, 8, 1))
         x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(inputs)
         model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
-        path = folder / "keras.onnx"
         expected = model(images.permute(0, 2, 3, 1)).detach()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

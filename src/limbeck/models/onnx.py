@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,11 @@ class OnnxModel(nn.Module):
         self._sessions: dict[tuple[str, ...], Any] = {}
         self._logits = self._found(logits)
         self._session((self._logits,))
-        self._views = {name: add_view(self, name, kind) for name, kind in self._graph.tensors.items()}
         # In place of the weights, which stay with onnxruntime: whoever compares or fingerprints models sees this.
         digest = hashlib.sha256(self._graph.digest + repr((self._logits, probabilities, channels_last)).encode())
         self.register_buffer("digest", torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8))
         self.foreign_parameters = self._graph.parameters
-        paths = {view: path for path, view in self.named_children()}
-        self.embedding = paths[self._views[self._graph.embedding]] if self._graph.embedding else None
+        self._views = {name: add_view(self, name, node.kind) for name, node in self._graph.tensors.items()}
 
     def forward(self, x: Tensor | None = None, /, **named: Tensor) -> Tensor:
         """Logits (B, C) in fp32 of a tensor, or of several by the names of the graph's inputs.
@@ -82,11 +81,13 @@ class OnnxModel(nn.Module):
             RequestError: Inputs of other names or shapes than the graph's; probabilities in place of logits.
         """
         read = {name: view for name, view in self._views.items() if view.is_read}
-        wanted = tuple(dict.fromkeys((self._logits, *read)))
+        nodes = self._graph.tensors
+        before = {name: nodes[name].reads if view.shows_inputs else () for name, view in read.items()}
+        wanted = tuple(dict.fromkeys((self._logits, *read, *itertools.chain(*before.values()))))
         session = self._session(wanted)
         tensors = self._run(session, wanted, self._fed(session.get_inputs(), x, named))
         for name, view in read.items():
-            view(output=tensors[name])
+            view(*(tensors[one] for one in before[name]), output=tensors[name])
         return self._ending(tensors[self._logits])
 
     def extra_repr(self) -> str:

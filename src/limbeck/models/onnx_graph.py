@@ -18,25 +18,36 @@ FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 @dataclass(frozen=True)
+class Node:
+    """What computes a tensor.
+
+    Attributes:
+        kind: The operation, such as "Conv".
+        reads: Those tensors among its inputs that the graph computes too.
+    """
+
+    kind: str
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
     """An ONNX file.
 
     Attributes:
         path: The file.
         content: Its bytes; weights that it keeps in files beside it are left there.
-        tensors: What its nodes compute from its inputs: the kind of node by the tensor's name, in running order.
+        tensors: What the graph computes from its inputs: each tensor's node by its name, in running order.
         outputs: The names of the outputs that are tensors; in place of scikit-learn's list of dictionaries stands
             the tensor that it was made of.
-        embedding: The tensor that the last matrix product reads; None where that is no tensor of the graph.
         parameters: How many weights it holds.
         digest: SHA-256 of the file, and of the files beside it that hold its weights.
     """
 
     path: Path
     content: bytes
-    tensors: dict[str, str]
+    tensors: dict[str, Node]
     outputs: tuple[str, ...]
-    embedding: str | None
     parameters: int
     digest: bytes
 
@@ -58,12 +69,10 @@ class Graph:
             raise RequestError(f"cannot read the ONNX file {path}: it is damaged ({_first_line(error)})") from error
         if not model.graph.output:
             raise RequestError(f"cannot read the ONNX file {path}: it is damaged, or no ONNX file (no graph in it)")
-        tensors, embedding = _computed(model.graph)
         zipped = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "ZipMap"}
         outputs = tuple(zipped.get(output.name, output.name) for output in model.graph.output)
-        return cls(
-            path, content, tensors, outputs, embedding, _weights(onnx, model.graph), _digest(path, content, model)
-        )
+        parameters, digest = _weights(onnx, model.graph), _digest(path, content, model)
+        return cls(path, content, _computed(model.graph), outputs, parameters, digest)
 
     def session(self, wanted: Sequence[str], providers: Sequence[str] | None = None) -> Any:
         """A session of onnxruntime whose outputs are the wanted tensors.
@@ -96,20 +105,16 @@ class Graph:
             raise RequestError(f"onnxruntime cannot load {self.path}: {_first_line(error)}") from error
 
 
-def _computed(graph: Any) -> tuple[dict[str, str], str | None]:
-    """The tensors that depend on the graph's inputs, and the one that the last matrix product reads."""
-    weights = {weight.name for weight in graph.initializer}
-    fed = {value.name for value in graph.input} - weights
-    tensors: dict[str, str] = {}
-    embedding = None
+def _computed(graph: Any) -> dict[str, Node]:
+    """The tensors that depend on the graph's inputs."""
+    fed = {value.name for value in graph.input} - {weight.name for weight in graph.initializer}
+    tensors: dict[str, Node] = {}
     for node in graph.node:  # the format demands that a node stands after those that it reads
-        read = [name for name in node.input if name in tensors or name in fed]
-        inner = any(attribute.HasField("g") for attribute in node.attribute)
-        if (read or inner) and node.op_type != "ZipMap":
-            tensors |= {name: node.op_type for name in node.output if name}
-        if node.op_type in ("Gemm", "MatMul") and len(read) == 1:
-            embedding = read[0] if read[0] in tensors else None
-    return tensors, embedding
+        reads = tuple(name for name in node.input if name in tensors)
+        depends = reads or fed & set(node.input) or any(attribute.HasField("g") for attribute in node.attribute)
+        if depends and node.op_type != "ZipMap":
+            tensors |= {name: Node(node.op_type, reads) for name in node.output if name}
+    return tensors
 
 
 def _weights(onnx: Any, graph: Any) -> int:

@@ -17,7 +17,12 @@ class View(nn.Module):
     @property
     def is_read(self) -> bool:
         """Whether anybody waits for what is shown: a foreign model need not compute, or permute, for nobody."""
-        return bool(self._forward_hooks or self._forward_pre_hooks)
+        return bool(self._forward_hooks) or self.shows_inputs
+
+    @property
+    def shows_inputs(self) -> bool:
+        """Whether anybody waits for what goes in, the tap "NAME:in"."""
+        return bool(self._forward_pre_hooks)
 
 
 def add_view(parent: nn.Module, name: str, kind: str) -> View:
