@@ -327,6 +327,30 @@ class TestCopies:
             copied.get_parameter("dense.bias").add_(1)
         torch.testing.assert_close(copied(images), model(images) + 1)
 
+    def test_a_class_that_keras_does_not_know_is_named(self, images: torch.Tensor) -> None:
+        class Own(keras.Model):
+            def __init__(self) -> None:
+                super().__init__(name="own")
+                self.blocks = [layers.Conv2D(2, 3), layers.Conv2D(2, 3)]
+                self.scale = self.add_weight(shape=(1,), initializer="ones", name="scale")
+
+            def call(self, x: Any) -> Any:
+                for block in self.blocks:
+                    x = block(x)
+                return self.scale * keras.ops.mean(x, axis=(1, 2))
+
+        model = Own()
+        with pytest.raises(RequestError, match="own is not built"):
+            KerasModel(model)
+        model(torch.zeros(1, 8, 8, 1))
+        mine = KerasModel(model)
+        assert [name for name, _ in mine.named_parameters() if "bias" not in name] == [
+            "scale", "conv2d.kernel", "conv2d_1.kernel",
+        ]  # fmt: skip
+        assert [tap.shape for tap in trace(mine, images)] == [(6, 2, 6, 6), (6, 2, 4, 4)]
+        with pytest.raises(RequestError, match=r"the Keras model own cannot be copied: .*register_keras_serializable"):
+            copy.deepcopy(mine)
+
 
 class TestRecipes:
     @pytest.fixture

@@ -22,7 +22,7 @@ from limbeck import Distiller, EnsembleTeacher, ModuleTeacher, OnnxModel, Term, 
 from limbeck.compare import compare
 from limbeck.data import InMemory, load, make_loader
 from limbeck.errors import RequestError
-from limbeck.models import parameter_count
+from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
 from limbeck.models.inspect import inspect
 from limbeck.models.stages import embedding, stages
@@ -52,6 +52,7 @@ class Original(nn.Module):
 
 
 def export(model: nn.Module, example: tuple[torch.Tensor, ...], path: Path, **options: Any) -> Path:
+    pytest.importorskip("onnxscript", reason="onnxscript, which torch exports with, is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own plans
         torch.onnx.export(model.eval(), example, path, dynamo=True, verbose=False, **options)
@@ -161,9 +162,23 @@ class TestTorchsExporter:
         model = OnnxModel(exported)
         # The exporter folds the batch normalisation into the convolution.
         assert parameter_count(model) == (9 + 1) * 4 + (64 + 1) * 10
+        assert multiply_adds(model, images[:1]) == 64 * 9 * 4 + 64 * 10
         assert stages(model, input_shape=(1, 8, 8)) == ("relu",)
         hidden = Taps(model, [embedding(model), "max_pool2d"]).run(images)[1]
         torch.testing.assert_close(hidden[embedding(model)], hidden["max_pool2d"].flatten(1))
+
+    def test_attention_is_counted(self, folder: Path) -> None:
+        class Attention(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = nn.Linear(6, 7, bias=False)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                y = self.linear(x)
+                return (y @ y.transpose(1, 2)).sum(1)
+
+        path = export(Attention(), (torch.zeros(1, 5, 6),), folder / "attention.onnx")
+        assert multiply_adds(OnnxModel(path), torch.zeros(1, 5, 6)) == 5 * 6 * 7 + 5 * 5 * 7
 
     def test_any_tensor_may_hold_the_logits(self, exported: Path, images: torch.Tensor) -> None:
         assert OnnxModel(exported, logits="max_pool2d")(images).shape == (5, 4, 4, 4)
@@ -188,6 +203,16 @@ class TestTorchsExporter:
         output, tensors = Taps(OnnxModel(path), ["relu"]).run(images)
         torch.testing.assert_close(output, original(images).detach(), **WITHIN)
         assert tensors["relu"].shape == (5, 4, 8, 8)
+
+    def test_a_fixed_batch_size_and_a_tensor_over_the_whole_batch(self, folder: Path) -> None:
+        class Shared(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x - x.exp().sum(0, keepdim=True).expand(1, 3)
+
+        model = OnnxModel(export(Shared(), (torch.zeros(2, 3),), folder / "shared.onnx", output_names=["y"]))
+        summed = next(tap.name for tap in trace(model, torch.zeros(2, 3)) if tap.shape == (1, 3))
+        with pytest.raises(RequestError, match="is not one value a sample, and the graph is for batches of 2"):
+            Taps(model, [summed]).run(torch.zeros(4, 3))
 
     def test_a_name_that_modules_have_too(self, folder: Path) -> None:
         graph = onnx.helper.make_graph(
@@ -249,6 +274,16 @@ class TestScikitLearn:
         torch.testing.assert_close(logits.softmax(1), expected, **WITHIN)
         with pytest.raises(RequestError, match="set probabilities=True"):
             OnnxModel(path)(images)
+
+    def test_names_of_classes_are_no_tap(self, digits: InMemory, folder: Path, images: torch.Tensor) -> None:
+        names = [f"digit {target}" for target in digits.targets.tolist()]
+        model = RandomForestClassifier(2, max_depth=3).fit(digits.inputs.flatten(1) / 255, names)
+        named = OnnxModel(
+            from_sklearn(model, folder / "names_of_classes.onnx"), logits="output_probability", probabilities=True
+        )
+        assert {tap.shape for tap in trace(named, images)} == {(5, 10)}
+        with pytest.raises(RequestError, match="names no tensor but a ndarray"):
+            Taps(named, ["output_label"]).run(images)
 
     def test_coefficients_count(self, digits: InMemory, folder: Path) -> None:
         model = LogisticRegression(max_iter=1000).fit(digits.inputs.flatten(1) / 255, digits.targets)

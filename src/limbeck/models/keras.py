@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import re
@@ -83,10 +84,19 @@ class KerasModel(nn.Module):
         return self._ending(output) if isinstance(output, Tensor) else output
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled as its Keras model is: by configuration and weights."""
-        options = self._channels_last, self._ending.probabilities
+        """Pickled as its Keras model is: by configuration and weights."""
+        return _again, (self.keras, *self._settings())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KerasModel:
+        try:
+            return _again(copy.deepcopy(self.keras, memo), *self._settings())
+        except (TypeError, ValueError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(f"the Keras model {self.keras.name} cannot be copied: {reason}") from error
+
+    def _settings(self) -> tuple[bool, bool, bool, list[bool]]:
         flags = [parameter.requires_grad for parameter in self.parameters()]
-        return _again, (self.keras, *options, self.training, flags)
+        return self._channels_last, self._ending.probabilities, self.training, flags
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KerasModel:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # as torch has it

@@ -16,6 +16,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.models.onnx_graph import FLOATS, Graph
 from limbeck.models.probabilities import Ending
 from limbeck.models.views import add_view
+from limbeck.types import Inputs
 
 DTYPES = {
     "tensor(float)": torch.float32,
@@ -83,12 +84,22 @@ class OnnxModel(nn.Module):
         read = {name: view for name, view in self._views.items() if view.is_read}
         nodes = self._graph.tensors
         before = {name: nodes[name].reads if view.shows_inputs else () for name, view in read.items()}
-        wanted = tuple(dict.fromkeys((self._logits, *read, *itertools.chain(*before.values()))))
-        session = self._session(wanted)
-        tensors = self._run(session, wanted, self._fed(session.get_inputs(), x, named))
+        inputs = named if x is None else x
+        tensors = self._compute((self._logits, *read, *itertools.chain(*before.values())), inputs)
         for name, view in read.items():
             view(*(tensors[one] for one in before[name]), output=tensors[name])
         return self._ending(tensors[self._logits])
+
+    def foreign_multiply_adds(self, inputs: Inputs) -> int:
+        """Multiply-adds of the convolutions and matrix products in one forward pass."""
+        nodes = {name: node for name, node in self._graph.tensors.items() if node.products or node.kind == "MatMul"}
+        tensors = self._compute(
+            (self._logits, *nodes, *itertools.chain(*(node.reads for node in nodes.values()))), inputs
+        )
+        return sum(
+            tensors[name].numel() * (node.products or (tensors[node.reads[0]].shape[-1] if node.reads else 0))
+            for name, node in nodes.items()
+        )
 
     def extra_repr(self) -> str:
         return f"{self._graph.path}, logits={self._logits}"
@@ -98,31 +109,36 @@ class OnnxModel(nn.Module):
 
     def _found(self, logits: str | None) -> str:
         outputs = self._graph.outputs
-        if logits is None and "logits" in outputs:
-            return "logits"
-        if logits is None:
-            for output in self._session(outputs).get_outputs():
-                if output.type in FLOATS and len(output.shape) in (0, 2):  # onnxruntime's 0 is: unknown
-                    return str(output.name)
-            raise RequestError(
-                f"{self._graph.path} has no output of real numbers and shape (B, C) that could be logits, but "
-                f"{', '.join(outputs)}; name a tensor of it: logits='NAME'"
-            )
-        if logits not in self._graph.tensors:
-            raise unknown(f"tensor of {self._graph.path}", logits, [*outputs, *self._graph.tensors])
-        return logits
+        name = "logits" if logits is None and "logits" in outputs else logits
+        if name in outputs or name in self._graph.tensors:
+            return outputs.get(name, name)
+        if name is not None:
+            raise unknown(f"tensor of {self._graph.path}", name, [*outputs, *self._graph.tensors])
+        for output in self._session(tuple(outputs.values())).get_outputs():
+            if output.type in FLOATS and len(output.shape) in (0, 2):  # onnxruntime's 0 is: unknown
+                return str(output.name)
+        raise RequestError(
+            f"{self._graph.path} has no output of real numbers and shape (B, C) that could be logits, but "
+            f"{', '.join(outputs)}; name a tensor of it: logits='NAME'"
+        )
 
     def _session(self, wanted: tuple[str, ...]) -> Any:
         if wanted not in self._sessions:
             self._sessions[wanted] = self._graph.session(wanted, self._providers)
         return self._sessions[wanted]
 
-    def _fed(self, expected: Sequence[Any], x: Tensor | None, named: Mapping[str, Tensor]) -> list[tuple[Any, Tensor]]:
+    def _compute(self, names: Sequence[str], inputs: Inputs) -> dict[str, Tensor]:
+        """The tensors of these names."""
+        wanted = tuple(dict.fromkeys(names))
+        session = self._session(wanted)
+        return self._run(session, wanted, self._fed(session.get_inputs(), inputs))
+
+    def _fed(self, expected: Sequence[Any], inputs: Inputs) -> list[tuple[Any, Tensor]]:
         """Each input of the graph with its tensor."""
         names = [one.name for one in expected]
-        if x is not None and len(names) > 1:
+        if isinstance(inputs, Tensor) and len(names) > 1:
             raise RequestError(f"{self._graph.path} reads {len(names)} inputs; give a mapping of {', '.join(names)}")
-        given = {names[0]: x} if x is not None else dict(named)
+        given = {names[0]: inputs} if isinstance(inputs, Tensor) else dict(inputs)
         if given.keys() != set(names):
             raise RequestError(f"{self._graph.path} reads {', '.join(names)}, and was given {', '.join(given)}")
         return [(one, self._shaped(given[one.name], one)) for one in expected]
@@ -159,17 +175,28 @@ class OnnxModel(nn.Module):
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise RequestError(f"onnxruntime cannot run {self._graph.path} on {size} samples: {reason}") from error
-        tensors = {}
-        for name, values in zip(wanted, zip(*parts, strict=True), strict=True):
-            if fixed is not None and any(value.shape[:1] != (fixed,) for value in values):
-                raise RequestError(
-                    f"tensor {name} of {self._graph.path} is not one value a sample, and the graph is for batches of "
-                    f"{fixed}; export it for any batch size"
-                )
-            value = torch.from_numpy(np.concatenate(values) if len(values) > 1 else values[0]).to(device)
-            value = value if fixed is None else value[:size]
-            tensors[name] = value.float() if value.is_floating_point() else value
-        return tensors
+        whole = fixed in (None, size)
+        return {
+            name: _as_tensor(values[0] if whole else self._joined(name, values, fixed)[:size], device)
+            for name, values in zip(wanted, zip(*parts, strict=True), strict=True)
+        }
+
+    def _joined(self, name: str, values: Sequence[Any], fixed: int | None) -> Any:
+        """What the pieces of `fixed` samples gave, as one."""
+        if any(value.shape[:1] != (fixed,) for value in values):
+            raise RequestError(
+                f"tensor {name} of {self._graph.path} is not one value a sample, and the graph is for batches of "
+                f"{fixed}; export it for any batch size"
+            )
+        return np.concatenate(values)
+
+
+def _as_tensor(value: Any, device: torch.device) -> Any:
+    """An fp32 tensor of real numbers, another tensor of other ones; names of classes stay as they are."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return value
+    tensor = torch.from_numpy(value).to(device)
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _pieces(arrays: Mapping[str, Any], size: int, length: int) -> list[dict[str, Any]]:

@@ -24,10 +24,12 @@ class Node:
     Attributes:
         kind: The operation, such as "Conv".
         reads: Those tensors among its inputs that the graph computes too.
+        products: Multiply-adds for each value of its output, of a convolution or a matrix product with weights.
     """
 
     kind: str
     reads: tuple[str, ...]
+    products: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ class Graph:
         path: The file.
         content: Its bytes; weights that it keeps in files beside it are left there.
         tensors: What the graph computes from its inputs: each tensor's node by its name, in running order.
-        outputs: The names of the outputs that are tensors; in place of scikit-learn's list of dictionaries stands
-            the tensor that it was made of.
+        outputs: Each output's tensor by its name; for scikit-learn's list of dictionaries that which it is made of.
         parameters: How many weights it holds.
         digest: SHA-256 of the file, and of the files beside it that hold its weights.
     """
@@ -47,7 +48,7 @@ class Graph:
     path: Path
     content: bytes
     tensors: dict[str, Node]
-    outputs: tuple[str, ...]
+    outputs: dict[str, str]
     parameters: int
     digest: bytes
 
@@ -70,7 +71,7 @@ class Graph:
         if not model.graph.output:
             raise RequestError(f"cannot read the ONNX file {path}: it is damaged, or no ONNX file (no graph in it)")
         zipped = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "ZipMap"}
-        outputs = tuple(zipped.get(output.name, output.name) for output in model.graph.output)
+        outputs = {output.name: zipped.get(output.name, output.name) for output in model.graph.output}
         parameters, digest = _weights(onnx, model.graph), _digest(path, content, model)
         return cls(path, content, _computed(model.graph), outputs, parameters, digest)
 
@@ -108,13 +109,23 @@ class Graph:
 def _computed(graph: Any) -> dict[str, Node]:
     """The tensors that depend on the graph's inputs."""
     fed = {value.name for value in graph.input} - {weight.name for weight in graph.initializer}
+    shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
     tensors: dict[str, Node] = {}
     for node in graph.node:  # the format demands that a node stands after those that it reads
         reads = tuple(name for name in node.input if name in tensors)
         depends = reads or fed & set(node.input) or any(attribute.HasField("g") for attribute in node.attribute)
         if depends and node.op_type != "ZipMap":
-            tensors |= {name: Node(node.op_type, reads) for name in node.output if name}
+            products = _products(node, shapes.get(node.input[1], [])) if len(node.input) > 1 else 0
+            tensors |= {name: Node(node.op_type, reads, products) for name in node.output if name}
     return tensors
+
+
+def _products(node: Any, weight: list[int]) -> int:
+    if node.op_type == "Conv":
+        return math.prod(weight[1:]) if weight else 0
+    if node.op_type == "Gemm" and weight:
+        return weight[1 if any(a.name == "transB" and a.i for a in node.attribute) else 0]
+    return weight[-2] if node.op_type == "MatMul" and len(weight) > 1 else 0
 
 
 def _weights(onnx: Any, graph: Any) -> int:
