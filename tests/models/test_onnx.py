@@ -329,6 +329,15 @@ class TestRecipes:
         assert {tap.name: tap.shape[1:] for tap in inspected.taps}["max_pool2d"] == (4, 4, 4)
         assert inspected.parameters == (9 + 1) * 4 + (64 + 1) * 10
 
+    @pytest.mark.parametrize("part", ["student", "teacher"])
+    def test_what_cannot_be_trained_is_refused_at_once(self, exported: Path, tmp_path: Path, part: str) -> None:
+        untrained: dict[str, Any] = {"student": {"model": "mlp"}, "teacher": {"model": "mlp", "epochs": 1}}
+        untrained[part]["model"] = f"onnx:{exported}"
+        recipe = check(untrained | {"name": "none", "distill": {"terms": [{"loss": "kd"}]}, "epochs": 1})
+        with pytest.raises(RequestError, match="OnnxModel has no parameter to train; an ONNX file can only teach"):
+            run(recipe, root=tmp_path, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_an_ensemble_with_a_module(self, exported: Path, original: nn.Module, images: torch.Tensor) -> None:
         both = EnsembleTeacher([ModuleTeacher(OnnxModel(exported)), ModuleTeacher(original)])
         expected = original(images).detach().log_softmax(1)

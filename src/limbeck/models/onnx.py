@@ -153,9 +153,10 @@ class OnnxModel(nn.Module):
         )
         if not fits:
             needed = ", ".join(["B", *map(str, expected.shape[1:])])
+            hint = "; channels_last=True permutes images" if x.dim() == 4 and not self._channels_last else ""
             raise RequestError(
                 f"input {expected.name} of {self._graph.path} has the shape ({needed}), and was given "
-                f"{tuple(x.shape)}{'; channels_last=True permutes images' if x.dim() == 4 else ''}"
+                f"{tuple(x.shape)}{hint}"
             )
         if expected.type not in DTYPES:
             raise RequestError(f"input {expected.name} of {self._graph.path} is a {expected.type}, which has no tensor")
