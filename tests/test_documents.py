@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import losses
 from limbeck.cli.main import app
-from limbeck.data import InMemory
+from limbeck.data import InMemory, load
 from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import check, names, read
 from limbeck.report import methods
@@ -165,6 +165,24 @@ def test_exits_examples_run(
     assert scope["logits"].shape == scope["answers"].shape == (5, 10)
     torch.testing.assert_close(torch.from_numpy(scope["answers"]), scope["logits"], rtol=0, atol=1e-4)
     assert set(scope["exit_used"].tolist()) <= {1, 2, 3}
+
+
+def test_foreign_models_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for extra in ("keras", "onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+        pytest.importorskip(extra, reason=f"{extra} is not installed")
+    train = load("digits", tmp_path).train
+    assert isinstance(train, InMemory)
+    data = TensorDataset(train.inputs[:256] / 255, train.targets[:256])
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"train_loader": DataLoader(data, batch_size=32, shuffle=True)}
+    for language, code in blocks("docs/foreign.md"):
+        if language == "python":
+            exec(compile(code, "docs/foreign.md", "exec"), scope)
+    assert 0.5 < float(capsys.readouterr().out.splitlines()[-1]) <= 1
+    assert (tmp_path / "student.keras").exists()
 
 
 @pytest.mark.parametrize("name", READMES)

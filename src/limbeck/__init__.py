@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
-    from limbeck.models import Preprocess
+    from limbeck.models import KerasModel, OnnxModel, Preprocess
     from limbeck.models.load import load_model
-    from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
+    from limbeck.teachers import EnsembleTeacher, FunctionTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Signal, Step
 
 __version__ = "0.1.0"
@@ -39,9 +39,12 @@ _HOMES = {
     "Distiller": "distillers",
     "EnsembleTeacher": "teachers",
     "Evaluation": "engine",
+    "FunctionTeacher": "teachers",
+    "KerasModel": "models",
     "MeanTeacher": "distillers",
     "ModuleTeacher": "teachers",
     "MutualDistiller": "distillers",
+    "OnnxModel": "models",
     "Preprocess": "models",
     "RequestError": "errors",
     "Run": "engine",
@@ -68,9 +71,12 @@ __all__ = [
     "Distiller",
     "EnsembleTeacher",
     "Evaluation",
+    "FunctionTeacher",
+    "KerasModel",
     "MeanTeacher",
     "ModuleTeacher",
     "MutualDistiller",
+    "OnnxModel",
     "Preprocess",
     "RequestError",
     "Run",

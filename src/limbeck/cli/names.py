@@ -62,6 +62,8 @@ def _models() -> dict[str, str]:
     return own | {
         "torchvision:NAME": "Any classification network of torchvision.",
         "timm:NAME": "Any network of timm (extra: limbeck[timm]).",
+        "onnx:FILE": "A trained model of any framework, as teacher (extra: limbeck[onnx]).",
+        "keras:FILE": "A saved Keras 3 model, on its PyTorch backend (extra: limbeck[keras]).",
         "package.module:callable": "Your own.",
     }
 

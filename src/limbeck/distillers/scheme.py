@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
+from limbeck.models.keras import refuse_keras
 from limbeck.taps import call, logits_of
 from limbeck.types import Batch, Inputs, Signal, Step
 
@@ -28,6 +29,7 @@ class Scheme(nn.Module):
 
     def __init__(self, student: nn.Module, inputs: nn.Module | None = None) -> None:
         super().__init__()
+        refuse_keras(student)
         self.student = student
         self.inputs = inputs
         self.epoch = 0

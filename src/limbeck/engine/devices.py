@@ -12,6 +12,7 @@ from torch import nn
 
 from limbeck.errors import RequestError, unknown
 from limbeck.models import multiply_adds, parameter_count
+from limbeck.models.nodes import Node
 from limbeck.types import Inputs
 
 if not torch.cuda.is_available():
@@ -55,7 +56,8 @@ def choose_precision(model: nn.Module, example: Inputs, samples: int, accelerato
         accelerator: "cpu", "cuda", "mps" or "auto".
     """
     kind = _kind(accelerator)
-    if not _multiplies_bf16(kind):
+    foreign = any(isinstance(module, Node) for module in model.modules())  # its framework says how it computes
+    if foreign or not _multiplies_bf16(kind):
         return "32-true"
     depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
     if depthwise and kind == "cpu":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from lightning_fabric import Fabric
@@ -29,7 +30,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.models import move
 from limbeck.seeds import derive, seed_everything, seeded
 from limbeck.taps import evaluating
-from limbeck.teachers import ModuleTeacher, Teacher
+from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
 from limbeck.types import Batch, Signal, Step
 
 
@@ -57,7 +58,7 @@ def fit(
     *,
     epochs: int,
     optimizer: MakeOptimizer | Optimizer,
-    teacher: Teacher | nn.Module | None = None,
+    teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
     val: Iterable[Any] | None = None,
     schedule: Schedule | None = None,
     accumulate: int = 1,
@@ -85,7 +86,8 @@ def fit(
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
             already holds every parameter of the distiller, adapters included.
-        teacher: The trained model, or any `Teacher`; None for schemes without one.
+        teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
+            schemes without one.
         val: Held-out batches, evaluated after each epoch.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`).
         accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
@@ -305,12 +307,17 @@ def _optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer
     return given
 
 
-def _guide(teacher: Teacher | nn.Module | None, distiller: Scheme) -> Teacher | None:
+def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:
     if isinstance(teacher, nn.Module):
         if not distiller.teacher_logits and not distiller.teacher_taps:
             raise RequestError("a teacher was given, and no term of the distiller listens to it; add a Term")
         return ModuleTeacher(teacher, distiller.teacher_taps, logits=distiller.teacher_logits)
-    return teacher
+    return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher)
+
+
+def _is_teacher(given: Any) -> TypeGuard[Teacher]:
+    # Looked up statically: to read a fingerprint is to read every weight.
+    return inspect.getattr_static(given, "fingerprint", None) is not None
 
 
 def _validate(distiller: Scheme, val: Iterable[Any], fabric: Fabric) -> dict[str, float]:

@@ -4,6 +4,7 @@ Each network is a function `name(*, input_shape, classes, **options) -> nn.Modul
 """
 
 from limbeck.models.cnn import cnn
+from limbeck.models.keras import KerasModel
 from limbeck.models.keras_cnn import keras_cnn
 from limbeck.models.layout import move
 from limbeck.models.measure import multiply_adds, parameter_count
@@ -17,6 +18,7 @@ from limbeck.models.multi_exit import (
     byot_resnet152,
     byot_small,
 )
+from limbeck.models.onnx import OnnxModel
 from limbeck.models.preprocess import Preprocess, preprocess
 from limbeck.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from limbeck.models.resnet_cifar import (
@@ -49,6 +51,8 @@ NETWORKS = {builder.__name__: builder for builder in _NETWORKS}
 
 __all__ = [
     "NETWORKS",
+    "KerasModel",
+    "OnnxModel",
     "Preprocess",
     "load_weights",
     "move",

@@ -1,4 +1,4 @@
-"""From a model's name to a model: limbeck's own, torchvision's, timm's, or yours."""
+"""From a model's name to a model: limbeck's own, torchvision's, timm's, one in a file of another tool, or yours."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from torch import nn
 
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
-from limbeck.models import NETWORKS
+from limbeck.models import NETWORKS, KerasModel, OnnxModel
+from limbeck.models.keras import is_keras, load_keras
 from limbeck.models.multi_exit import MultiExit, exit_network
+
+_FILES: dict[str, Callable[..., nn.Module]] = {"onnx": OnnxModel, "keras": load_keras}
 
 
 def build(
@@ -21,9 +24,9 @@ def build(
     """Build a model by name.
 
     Args:
-        name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", or
-            "package.module:callable"; the callable is given `input_shape` and `classes` (or `num_classes`) where it
-            takes them.
+        name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", a file with its
+            weights as "onnx:FILE" or "keras:FILE", or "package.module:callable"; the callable is given `input_shape`
+            and `classes` (or `num_classes`) where it takes them, and may give a Keras model.
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
         exit: Of a network with several exits, the one to take as a plain network, 1 for the shallowest.
@@ -49,6 +52,8 @@ def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options
         return _torchvision(rest, classes, options)
     if source == "timm":
         return _timm(rest, input_shape, classes, options)
+    if source in _FILES:
+        return _call(name, _FILES[source], {"path": rest}, options)
     builder = load_object(name, "model")
     offered = {"input_shape": input_shape, "classes": classes, "num_classes": classes}
     taken = inspect.signature(builder).parameters
@@ -58,7 +63,7 @@ def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options
 
 def _own(name: str) -> Callable[..., nn.Module]:
     if name not in NETWORKS:
-        known = [*NETWORKS, "torchvision:NAME", "timm:NAME", "package.module:callable"]
+        known = [*NETWORKS, "torchvision:NAME", "timm:NAME", "onnx:FILE", "keras:FILE", "package.module:callable"]
         raise unknown("model", name, known)
     return NETWORKS[name]
 
@@ -91,9 +96,10 @@ def _call(name: str, builder: Callable[..., Any], given: dict[str, Any], options
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for option in options:
             if option not in parameters:
-                raise unknown(f"option of model {name}", option, parameters.keys() - {"input_shape", "classes"})
+                raise unknown(f"option of model {name}", option, parameters.keys() - {"input_shape", "classes", "path"})
     try:
         model = builder(**given, **options)
+        model = KerasModel(model) if is_keras(model) else model
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"model {name} cannot be built: {reason}") from error

@@ -11,8 +11,9 @@ from limbeck.types import Inputs
 
 
 def parameter_count(model: nn.Module) -> int:
-    """The number of parameters, shared ones counted once."""
-    return sum(p.numel() for p in model.parameters())
+    """The number of parameters, shared ones counted once; with those of models that PyTorch does not run itself."""
+    elsewhere = sum(getattr(module, "foreign_parameters", 0) for module in model.modules())
+    return sum(p.numel() for p in model.parameters()) + elsewhere
 
 
 @torch.no_grad()
@@ -25,4 +26,6 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> int:
     """
     with evaluating(model), FlopCounterMode(display=False) as counter:
         call(model, inputs)
-    return int(counter.get_total_flops()) // 2
+        elsewhere = getattr(model, "foreign_multiply_adds", None)
+        more: int = elsewhere(inputs) if elsewhere else 0
+    return int(counter.get_total_flops()) // 2 + more

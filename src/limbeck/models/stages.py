@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError
+from limbeck.models.nodes import Node
 from limbeck.taps import TapInfo, trace
 
 PROBE_SIZE = 64
+FOREIGN_LINEAR = ("Dense", "Gemm", "MatMul")
+"""What Keras and ONNX call a linear layer."""
 INERT = ("Identity", "Dropout", "Dropout2d")
 
 
@@ -60,13 +63,17 @@ def embedding(model: nn.Module) -> str:
     if isinstance(declared, str):
         return declared
     last = _timm_classifier(model)
-    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear) and path]
+    linear = [path for path, module in model.named_modules() if _is_linear(module) and path]
     path = last or (linear[-1] if linear else None)
     if path is None:
         raise RequestError(
             f"{type(model).__name__} has no linear classifier whose input could be its embedding; name the tap yourself"
         )
     return f"{path}:in"
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, Node) and type(module).__name__ in FOREIGN_LINEAR)
 
 
 def _declared(model: nn.Module) -> tuple[str, ...]:

@@ -98,6 +98,7 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     itself = schema.Teacher.model_validate(recipe.student.model_dump())
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
+    _check_trainable([student, *(one.module for one in found if one.kept)])
     _check_last_batch(recipe, [student, *(one.module for one in found if one.kept)], len(data.train))
     for one in found:
         build.teacher_views(one.spec, recipe, data)
@@ -125,6 +126,14 @@ def _cannot_read(role: str, name: str, example: Batch, error: Exception) -> str:
     shape = tuple(example.inputs.shape[1:]) if isinstance(example.inputs, Tensor) else "of several inputs"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{role} {name} cannot read samples of shape {shape} ({reason}); set its mean, std or size"
+
+
+def _check_trainable(trained: Sequence[nn.Module]) -> None:
+    for model in trained:
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise RequestError(
+                f"{type(model).__name__} has no parameter to train; an ONNX file can only teach, and takes no epochs"
+            )
 
 
 def _check_last_batch(recipe: schema.Recipe, trained: Sequence[nn.Module], samples: int) -> None:

@@ -1,9 +1,18 @@
 """Teachers: what turns a batch into a signal. Each is frozen, and stays outside the distiller."""
 
 from limbeck.teachers.ensemble import EnsembleTeacher
+from limbeck.teachers.function import FunctionTeacher
 from limbeck.teachers.module import ModuleTeacher
 from limbeck.teachers.remembered import RememberedTeacher, memory_need
 from limbeck.teachers.teacher import Teacher
 from limbeck.teachers.virtual import VirtualTeacher
 
-__all__ = ["EnsembleTeacher", "ModuleTeacher", "RememberedTeacher", "Teacher", "VirtualTeacher", "memory_need"]
+__all__ = [
+    "EnsembleTeacher",
+    "FunctionTeacher",
+    "ModuleTeacher",
+    "RememberedTeacher",
+    "Teacher",
+    "VirtualTeacher",
+    "memory_need",
+]

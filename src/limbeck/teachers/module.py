@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models import move
+from limbeck.models.keras import refuse_keras
 from limbeck.taps import LOGITS, Taps, evaluating
 from limbeck.types import Batch, Inputs, Signal
 
@@ -43,6 +44,7 @@ class ModuleTeacher:
         inputs: nn.Module | None = None,
         logits: bool = True,
     ) -> None:
+        refuse_keras(module)
         taps = list(taps)
         if not logits and not set(taps) - {LOGITS}:
             raise RequestError("a teacher without logits has nothing to say without taps; name one, or keep the logits")

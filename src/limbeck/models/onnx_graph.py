@@ -1,0 +1,161 @@
+"""An ONNX file read: its tensors by name, its size, and sessions of onnxruntime that give what is wanted of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from limbeck.errors import RequestError, unknown
+
+FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
+
+
+@dataclass(frozen=True)
+class Node:
+    """What computes a tensor.
+
+    Attributes:
+        kind: The operation, such as "Conv".
+        reads: Those tensors among its inputs that the graph computes too.
+        products: Multiply-adds for each value of its output, of a convolution or a matrix product with weights.
+    """
+
+    kind: str
+    reads: tuple[str, ...]
+    products: int = 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file.
+
+    Attributes:
+        path: The file.
+        content: Its bytes; weights that it keeps in files beside it are left there.
+        tensors: What the graph computes from its inputs: each tensor's node by its name, in running order.
+        outputs: Each output's tensor by its name; for scikit-learn's list of dictionaries that which it is made of.
+        parameters: How many weights it holds.
+        digest: SHA-256 of the file, and of the files beside it that hold its weights.
+    """
+
+    path: Path
+    content: bytes
+    tensors: dict[str, Node]
+    outputs: dict[str, str]
+    parameters: int
+    digest: bytes
+
+    @classmethod
+    def read(cls, path: str | Path) -> Graph:
+        """Read a file.
+
+        Raises:
+            RequestError: It is missing or damaged, or its weights are; the extra is not installed.
+        """
+        onnx = _imported("onnx")
+        path = Path(path)
+        if not path.is_file():
+            raise RequestError(f"there is no ONNX file {path}")
+        content = path.read_bytes()
+        try:
+            model = onnx.load_model_from_string(content)
+        except Exception as error:
+            raise RequestError(f"cannot read the ONNX file {path}: it is damaged ({_first_line(error)})") from error
+        if not model.graph.output:
+            raise RequestError(f"cannot read the ONNX file {path}: it is damaged, or no ONNX file (no graph in it)")
+        zipped = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "ZipMap"}
+        outputs = {output.name: zipped.get(output.name, output.name) for output in model.graph.output}
+        parameters, digest = _weights(onnx, model.graph), _digest(path, content, model)
+        return cls(path, content, _computed(model.graph), outputs, parameters, digest)
+
+    def session(self, wanted: Sequence[str], providers: Sequence[str] | None = None) -> Any:
+        """A session of onnxruntime whose outputs are the wanted tensors.
+
+        Raises:
+            RequestError: onnxruntime refuses the graph or a provider; the extra is not installed.
+        """
+        onnx, runtime = _imported("onnx"), _imported("onnxruntime")
+        available = runtime.get_available_providers()
+        if providers is None:
+            providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        for name in providers:  # onnxruntime takes another one in place of an unknown one
+            if name not in available:
+                raise unknown("provider of onnxruntime", name, available)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self.path.parent.absolute())
+        )
+        model = onnx.load_model_from_string(self.content)
+        known = {output.name: output for output in model.graph.output}
+        # onnxruntime finds out the type of an output that has only a name.
+        chosen = [known.get(name, onnx.ValueInfoProto(name=name)) for name in wanted]
+        del model.graph.output[:]
+        model.graph.output.extend(chosen)
+        try:
+            return runtime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
+        except Exception as error:
+            raise RequestError(f"onnxruntime cannot load {self.path}: {_first_line(error)}") from error
+
+
+def _computed(graph: Any) -> dict[str, Node]:
+    """The tensors that depend on the graph's inputs."""
+    fed = {value.name for value in graph.input} - {weight.name for weight in graph.initializer}
+    shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
+    tensors: dict[str, Node] = {}
+    for node in graph.node:  # the format demands that a node stands after those that it reads
+        reads = tuple(name for name in node.input if name in tensors)
+        depends = reads or fed & set(node.input) or any(attribute.HasField("g") for attribute in node.attribute)
+        if depends and node.op_type != "ZipMap":
+            products = _products(node, shapes.get(node.input[1], [])) if len(node.input) > 1 else 0
+            tensors |= {name: Node(node.op_type, reads, products) for name in node.output if name}
+    return tensors
+
+
+def _products(node: Any, weight: list[int]) -> int:
+    if node.op_type == "Conv":
+        return math.prod(weight[1:]) if weight else 0
+    if node.op_type == "Gemm" and weight:
+        return weight[1 if any(a.name == "transB" and a.i for a in node.attribute) else 0]
+    return weight[-2] if node.op_type == "MatMul" and len(weight) > 1 else 0
+
+
+def _weights(onnx: Any, graph: Any) -> int:
+    """The number of weights: tensors of real numbers, and the coefficients that scikit-learn's nodes hold."""
+    real = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    constants = [attribute.t for attribute in attributes if attribute.HasField("t")]
+    counted = sum(math.prod(map(int, t.dims)) for t in [*graph.initializer, *constants] if t.data_type in real)
+    return counted + sum(len(attribute.floats) for attribute in attributes)
+
+
+def _digest(path: Path, content: bytes, model: Any) -> bytes:
+    digest = hashlib.sha256(content)
+    beside = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    for name in sorted(beside):
+        if not (path.parent / name).is_file():
+            raise RequestError(f"{path} keeps weights in the file {name} beside it, and that is missing")
+        with (path.parent / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.digest()
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise RequestError("ONNX models need the extra: pip install 'limbeck[onnx]'") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
