@@ -83,7 +83,7 @@ def models(inspected: Sequence[Inspected]) -> None:
         table = _table(f"{one.name}: {one.parameters:,} parameters, {one.multiply_adds:,} multiply-adds a sample")
         for column, justify in (
             ("tap", "left"),
-            ("module", "left"),
+            ("kind", "left"),
             ("shape", "right"),
             ("parameters", "right"),
         ):
