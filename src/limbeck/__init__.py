@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
-    from limbeck.models import Preprocess
+    from limbeck.models import NamedInputs, Preprocess
     from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Signal, Step
 
@@ -39,6 +39,7 @@ _HOMES = {
     "MeanTeacher": "distillers",
     "ModuleTeacher": "teachers",
     "MutualDistiller": "distillers",
+    "NamedInputs": "models",
     "Preprocess": "models",
     "RequestError": "errors",
     "Run": "engine",
@@ -65,6 +66,7 @@ __all__ = [
     "MeanTeacher",
     "ModuleTeacher",
     "MutualDistiller",
+    "NamedInputs",
     "Preprocess",
     "RequestError",
     "Run",

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from limbeck.data.sets import FromDisk, InMemory, Split
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
-from limbeck.types import Batch
+from limbeck.types import Batch, each
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -159,7 +159,8 @@ class WorkerLoader(Loader):
         view = self.order.epoch if self.dataset.split.random else 0
         for x, y, i in loader:
             device = self.device
-            yield Batch(_pixels(x.to(device)), y.to(device), i.to(device), view)
+            batch = Batch(x, y, i, view).to(device)
+            yield batch._replace(inputs=each(batch.inputs, _pixels))
 
 
 class _Indexed(Dataset[tuple[Any, Any, int]]):

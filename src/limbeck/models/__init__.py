@@ -16,6 +16,7 @@ from limbeck.models.multi_exit import (
     byot_resnet152,
     byot_small,
 )
+from limbeck.models.named_inputs import NamedInputs
 from limbeck.models.preprocess import Preprocess, preprocess
 from limbeck.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from limbeck.models.resnet_cifar import (
@@ -48,6 +49,7 @@ NETWORKS = {builder.__name__: builder for builder in _NETWORKS}
 
 __all__ = [
     "NETWORKS",
+    "NamedInputs",
     "Preprocess",
     "load_weights",
     "multiply_adds",

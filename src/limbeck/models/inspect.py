@@ -15,7 +15,7 @@ from limbeck.taps import TapInfo, trace
 
 @dataclass(frozen=True)
 class Inspected:
-    """What `inspect` found: the model's name, its taps in running order, modules and operations, parameters, multiply-adds a sample."""
+    """What `inspect` found: a model's name, its modules and operations as they run, parameters, multiply-adds."""
 
     name: str
     taps: list[TapInfo]

@@ -147,6 +147,8 @@ def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTea
 def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
     """What a trained teacher depends on: everything that went into its training, the samples included."""
     training = spec.model_dump(mode="json", exclude=_NOT_TRAINING)
+    if spec.inputs is None:
+        training.pop("inputs")  # teachers that were kept before there was this key stay known
     batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last]
     own_code = source_of(spec.model) if ":" in spec.model else ""
     text = json.dumps([2, training, batches, data.train.fingerprint, own_code], sort_keys=True)
