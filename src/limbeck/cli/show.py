@@ -18,8 +18,6 @@ def result(result: Mapping[str, Any]) -> None:
     """The table at the end of a run."""
     table = _table(f"{result['recipe']} on {result['data']}, seed {result['seed']}, {result['device']}")
     table.add_column("model")
-    for column in ("parameters", "test accuracy", "epochs", "seconds"):
-        table.add_column(column, justify="right")
     teachers = result["teacher"] if isinstance(result["teacher"], list) else [result["teacher"]]
     rows = {f"teacher ({one['source']})": one for one in teachers}
     if len(teachers) > 1:
@@ -28,8 +26,12 @@ def result(result: Mapping[str, Any]) -> None:
     rows["student distilled"] = result["distilled"]
     if "ensemble" in result:
         rows["all generations"] = result["ensemble"]
+    top5 = any("test_top5" in row for row in rows.values())
+    for column in ("parameters", "test accuracy", *(["top-5"] if top5 else []), "epochs", "seconds"):
+        table.add_column(column, justify="right")
     for name, row in rows.items():
         cells = [_cell(row.get("parameters"), ","), _cell(row["test_accuracy"], ".4f")]
+        cells += [_cell(row.get("test_top5"), ".4f")] if top5 else []
         table.add_row(name, *cells, _cell(row.get("epochs"), ""), _cell(row.get("seconds"), ".1f"))
     console = _console()
     console.print(table)
