@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, fx, nn
+from torch._C import _len_torch_function_stack
 from torchvision.models.feature_extraction import NodePathTracer
 
 from limbeck import Batch, Distiller, ModuleTeacher, Term, losses
@@ -248,3 +249,17 @@ def test_pairs_of_equal_shape_follow_stages_that_need_an_adapter() -> None:
     shapes = {side: {tap.name: tap.shape for tap in taps} for side, taps in (("t", teacher), ("s", student))}
     assert shapes["t"]["stage4.2.branch.bn2"] == shapes["s"]["stage4.5.depthwise.conv"] == (1, 512, 4, 4)
     assert shapes["t"]["stage4.2.add"] == (1, 2048, 4, 4)
+
+
+def test_operations_outside_of_the_watched_forwards_cost_nothing() -> None:
+    """Torch calls a mode at each function while it is on: on for the block alone, and off again after an error."""
+    model = Small()
+    inside: list[bool] = []
+    model.head.register_forward_pre_hook(lambda module, args: inside.append(bool(_len_torch_function_stack())))
+    model.block.first.register_forward_pre_hook(lambda module, args: inside.append(bool(_len_torch_function_stack())))
+    taps = Taps(model, ["block.add", "block.sub"])
+    taps.run(torch.randn(5, 4))
+    assert inside == [True, False]
+    with pytest.raises(RuntimeError):
+        taps.run(torch.randn(5, 7))
+    assert _len_torch_function_stack() == 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -48,6 +48,7 @@ class Operations(TorchFunctionMode):
         self._names = _names()
         self._see = see
         self._running: list[str | None] = []
+        self._on = ExitStack()
 
     @contextmanager
     def watching(self) -> Iterator[Counter[str]]:
@@ -60,9 +61,9 @@ class Operations(TorchFunctionMode):
                     before, after = self._around(path, module)
                     handles.append(module.register_forward_pre_hook(before))
                     handles.append(module.register_forward_hook(after, always_call=True))
-            with self:
-                yield self._counts
+            yield self._counts
         finally:
+            self._on.close()
             for handle in handles:
                 handle.remove()
 
@@ -81,10 +82,15 @@ class Operations(TorchFunctionMode):
         own = path if path in self._scopes else None
 
         def before(module: nn.Module, args: Any) -> None:
+            # Torch's functions call a mode while it is on, at a price; so it is on within the scopes alone.
+            if own is not None and not any(scope is not None for scope in self._running):
+                self._on.enter_context(self)
             self._running.append(own)
 
         def after(module: nn.Module, args: Any, output: Any) -> None:
             self._running.pop()
+            if own is not None and not any(scope is not None for scope in self._running):
+                self._on.close()
             if _is_layer(module) and self._running and self._running[-1] is not None:
                 self._see(self._numbered(path, module=True), type(module).__name__, output)
 

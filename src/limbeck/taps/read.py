@@ -126,13 +126,13 @@ class Taps:
         self._counts.setdefault(self.model.training, dict(counts))
 
     def _check_reached(self, tensors: Mapping[str, Tensor], seen: list[str]) -> None:
-        model = type(self.model).__name__
-        modules = dict(self.model.named_modules())
-        for tap in self.taps:
-            if tap.name not in tensors and tap.path in modules:
-                raise RequestError(f"tap {tap.name!r}: the forward pass of {model} does not reach it")
-            if tap.name not in tensors:
-                raise unknown(f"tap of {model}", tap.name, [*filter(None, modules), *seen])
+        missing = next((tap for tap in self.taps if tap.name not in tensors), None)
+        if missing is None:
+            return
+        model, modules = type(self.model).__name__, dict(self.model.named_modules())
+        if missing.path in modules:
+            raise RequestError(f"tap {missing.name!r}: the forward pass of {model} does not reach it")
+        raise unknown(f"tap of {model}", missing.name, [*filter(None, modules), *seen])
 
     def _check_modes(self) -> None:
         """What is counted differs where only one of the modes runs an operation, as noise in training."""
