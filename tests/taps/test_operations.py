@@ -156,6 +156,21 @@ def test_the_models_output_and_gradients_are_its_own() -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
+def test_runs_of_a_shared_layer_are_counted_whoever_runs_it() -> None:
+    shared = nn.ReLU()
+    blocks = [Block(), Block()]
+    model = nn.Sequential(*blocks).eval()
+    for block in blocks:
+        block.relu = shared
+    x = torch.randn(5, 4)
+    graph = Recorded(model)
+    graph.run(x)
+    names = ["0.relu_1", "0.relu_2", "0.relu_3", "1.add"]
+    assert set(names) <= {tap.name for tap in trace(model, x, operations=True)}
+    for name in names:
+        torch.testing.assert_close(Taps(model, [name]).run(x)[1][name], graph.tensors[name])
+
+
 def test_one_taps_serves_both_modes() -> None:
     model, x = Small(), torch.randn(64, 4)
     taps = Taps(model, ["dropout"])
@@ -201,6 +216,7 @@ def test_nothing_stays_behind() -> None:
     ("name", "message"),
     [
         ("block.first.linear", "unknown tap of Small 'block.first.linear'; did you mean block.first"),
+        ("block.truedvi", "unknown tap of Small 'block.truedvi'; did you mean block.truediv"),
         ("bloc.add", "unknown tap of Small 'bloc.add'; did you mean block"),
         ("block.add:in", "an operation has no input to tap"),
     ],
@@ -208,6 +224,8 @@ def test_nothing_stays_behind() -> None:
 def test_names_that_can_be_no_operation_are_refused_when_made(name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Taps(Small(), [name])
+    with pytest.raises(RequestError, match="unknown tap of Branching 'hed'; did you mean head"):
+        Taps(Branching(), ["hed"])
 
 
 def test_an_operation_that_does_not_run_answers_with_the_nearest() -> None:

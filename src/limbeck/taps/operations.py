@@ -91,7 +91,7 @@ class Operations(TorchFunctionMode):
             self._running.pop()
             if own is not None and not any(scope is not None for scope in self._running):
                 self._on.close()
-            if _is_layer(module) and self._running and self._running[-1] is not None:
+            if _is_layer(module):  # whoever runs it: blocks may share one activation
                 self._see(self._numbered(path, module=True), type(module).__name__, output)
 
         return before, after
@@ -117,6 +117,18 @@ def scope_of(path: str, model: nn.Module) -> str | None:
     modules = dict(model.named_modules())
     possible = scope in modules and (not scope or not _is_layer(modules[scope]))
     return scope if possible and (unnumbered(last) in _names().values() or unnumbered(path) in modules) else None
+
+
+def guessed(model: nn.Module) -> list[str]:
+    """Names that a graph of the model has, for an error's suggestions; none of a model that cannot be traced."""
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    tracer = NodePathTracer()
+    try:
+        tracer.trace(model)
+    except Exception:  # a forward that branches, or anything else that the model's own code does to a proxy
+        return []
+    return list(tracer.node_to_qualname.values())
 
 
 def unnumbered(name: str) -> str:

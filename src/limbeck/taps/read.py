@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from limbeck.errors import RequestError, unknown
 from limbeck.taps.forward import call, logits_of
 from limbeck.taps.names import LOGITS, Tap
-from limbeck.taps.operations import Operations, scope_of, unnumbered
+from limbeck.taps.operations import Operations, guessed, scope_of, unnumbered
 from limbeck.types import Inputs
 
 Store = Callable[[Tap, Any], None]
@@ -45,7 +45,7 @@ class Taps:
             if tap.path not in modules:
                 scope = scope_of(tap.path, model)
                 if scope is None:
-                    raise unknown(f"tap of {type(model).__name__}", tap.name, [path for path in modules if path])
+                    raise unknown(f"tap of {type(model).__name__}", tap.name, [*filter(None, modules), *guessed(model)])
                 if tap.side == "in":
                     raise RequestError(f"tap {tap.name!r}: an operation has no input to tap; name what gives it")
                 self._scopes.setdefault(scope, []).append(tap)
