@@ -185,6 +185,25 @@ def test_foreign_models_run(
     assert (tmp_path / "student.keras").exists()
 
 
+def test_taps_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {}
+    for language, code in blocks("docs/taps.md"):
+        if language == "python":
+            exec(compile(code, "docs/taps.md", "exec"), scope)
+    shape = capsys.readouterr().out.splitlines()[0]
+    assert f"# {shape}," in text("docs/taps.md")
+
+
+def test_taps_recipes_are_recipes() -> None:
+    distill, models = (yaml.safe_load(code) for language, code in blocks("docs/taps.md") if language == "yaml")
+    recipe = check(models | distill)
+    assert recipe.teachers[0].inputs == {"image": "x", "sound": "s"}
+    assert [term.options for term in recipe.distill.terms[:2]] == [
+        {"power": 2.0},
+        {"temperature": 2, "teacher_temperature": 4},
+    ]
+
+
 @pytest.mark.parametrize("name", READMES)
 def test_python_example_is_short(name: str) -> None:
     assert sum(bool(line.strip()) for line in first(name, "python").splitlines()) <= 12

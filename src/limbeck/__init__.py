@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
-    from limbeck.models import KerasModel, OnnxModel, Preprocess
+    from limbeck.models import KerasModel, NamedInputs, OnnxModel, Preprocess
     from limbeck.models.load import load_model
     from limbeck.teachers import EnsembleTeacher, FunctionTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Signal, Step
@@ -44,6 +44,7 @@ _HOMES = {
     "MeanTeacher": "distillers",
     "ModuleTeacher": "teachers",
     "MutualDistiller": "distillers",
+    "NamedInputs": "models",
     "OnnxModel": "models",
     "Preprocess": "models",
     "RequestError": "errors",
@@ -76,6 +77,7 @@ __all__ = [
     "MeanTeacher",
     "ModuleTeacher",
     "MutualDistiller",
+    "NamedInputs",
     "OnnxModel",
     "Preprocess",
     "RequestError",

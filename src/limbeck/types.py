@@ -40,15 +40,16 @@ class Batch(NamedTuple):
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        return Batch(_each(inputs, move), move(targets), move(index), view)
+        return Batch(each(inputs, move), move(targets), move(index), view)
 
     def first(self, n: int) -> Batch:
         """The first `n` samples."""
         inputs, targets, index, view = self
-        return Batch(_each(inputs, lambda tensor: tensor[:n]), targets[:n], index[:n], view)
+        return Batch(each(inputs, lambda tensor: tensor[:n]), targets[:n], index[:n], view)
 
 
-def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """The inputs, each one changed."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     return {name: change(value) for name, value in inputs.items()}

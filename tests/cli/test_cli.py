@@ -90,6 +90,18 @@ def test_inspect_lists_taps_and_proposes_pairs(
     assert "features.13" in pairs
 
 
+def test_inspect_lists_operations_and_takes_a_models_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("inspect", "resnet50", "{model: mobilenet_v1, stem_stride: 1}", monkeypatch=monkeypatch) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["stage4.2.add", "add", "2048×4×4", "0"] in rows
+    # PaddleSlim's pair: equal shapes, no adapter.
+    assert ["stage4.2.branch.bn2", "BatchNorm2d", "512×4×4", "1,024"] in rows
+    assert ["stage4.5.depthwise.conv", "Conv2d", "512×4×4", "4,608"] in rows
+    assert ["stage4.2.branch.relu2", "512×4×4", "stage4", "512×4×4", "none"] in rows
+
+
 def test_list_names_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("list", monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
@@ -117,6 +129,8 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         (["inspect", "resnet51"], "unknown model 'resnet51'; did you mean"),
         (["inspect", "mlp", "--input", "3xx32"], "--input is a shape such as 3x32x32"),
         (["inspect", "torchvision:resnet18", "--input", "7"], "cannot read an input of shape (7,)"),
+        (["inspect", "{model: mlp, hiden: [3]}"], "unknown option of model mlp 'hiden'; did you mean hidden?"),
+        (["inspect", "{model: mlp"], "a model is a name or a mapping such as"),
         (["list", "loses"], "unknown kind of names 'loses'; did you mean losses?"),
     ],
 )

@@ -223,17 +223,21 @@ def exits(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name; with two, the teacher's.")],
-    other: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The student's name.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name, or '{model: NAME, OPTION: VALUE}'; of two, the teacher.")
+    ],
+    other: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The student.")] = None,
     input: Annotated[str, typer.Option(metavar="CxHxW", help="One sample's shape.")] = "3x32x32",
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
 ) -> None:
-    """List a model's taps with shapes and parameters; for a teacher and a student, propose pairs of taps."""
+    """List a model's taps, modules and operations, with shapes; for a teacher and a student, propose pairs."""
     from limbeck.cli import show
     from limbeck.models.inspect import inspect as look
+    from limbeck.recipes.read import model as read_model
 
     shape = _shape(input)
-    show.models([look(name, shape, classes) for name in (model, other) if name is not None])
+    specs = [read_model(text) for text in (model, other) if text is not None]
+    show.models([look(spec.model, shape, classes, **spec.options) for spec in specs])
 
 
 @app.command("list")

@@ -19,8 +19,6 @@ def result(result: Mapping[str, Any]) -> None:
     """The table at the end of a run."""
     table = _table(f"{result['recipe']} on {result['data']}, seed {result['seed']}, {result['device']}")
     table.add_column("model")
-    for column in ("parameters", "test accuracy", "epochs", "seconds"):
-        table.add_column(column, justify="right")
     teachers = result["teacher"] if isinstance(result["teacher"], list) else [result["teacher"]]
     rows = {f"teacher ({one['source']})": one for one in teachers}
     if len(teachers) > 1:
@@ -29,8 +27,12 @@ def result(result: Mapping[str, Any]) -> None:
     rows["student distilled"] = result["distilled"]
     if "ensemble" in result:
         rows["all generations"] = result["ensemble"]
+    top5 = any("test_top5" in row for row in rows.values())
+    for column in ("parameters", "test accuracy", *(["top-5"] if top5 else []), "epochs", "seconds"):
+        table.add_column(column, justify="right")
     for name, row in rows.items():
         cells = [_cell(row.get("parameters"), ","), _cell(row["test_accuracy"], ".4f")]
+        cells += [_cell(row.get("test_top5"), ".4f")] if top5 else []
         table.add_row(name, *cells, _cell(row.get("epochs"), ""), _cell(row.get("seconds"), ".1f"))
     console = _console()
     console.print(table)
@@ -188,7 +190,7 @@ def models(inspected: Sequence[Inspected]) -> None:
         table = _table(f"{one.name}: {one.parameters:,} parameters, {one.multiply_adds:,} multiply-adds a sample")
         for column, justify in (
             ("tap", "left"),
-            ("module", "left"),
+            ("kind", "left"),
             ("shape", "right"),
             ("parameters", "right"),
         ):

@@ -15,7 +15,7 @@ from limbeck.data.sets import FromDisk, InMemory, Split
 from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
-from limbeck.types import Batch
+from limbeck.types import Batch, each
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -191,8 +191,10 @@ class WorkerLoader(Loader):
         changing = self.views.changing or self.dataset.split.random
         view = self.views.of_epoch(self.order.epoch) if changing else 0
         for x, y, i in loader:
-            inputs = _pixels(self.views.images(x.to(self.device), i, view))
-            yield Batch(inputs, y.to(self.device), i.to(self.device), view)
+            batch = Batch(x, y, i, view).to(self.device)
+            if self.views.steps:
+                batch = batch._replace(inputs=self.views.images(batch.inputs, i, view))
+            yield batch._replace(inputs=each(batch.inputs, _pixels))
 
 
 class _Indexed(Dataset[tuple[Any, Any, int]]):

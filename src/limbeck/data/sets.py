@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class DataSet:
         train: What students and teachers learn from.
         test: Read once, at the end.
         classes: Number of classes.
-        input_shape: One sample's shape, (C, H, W) for images.
+        input_shape: One sample's shape, (C, H, W) for images; of several inputs by name, the first one's.
         validation: Taken from the training split, for every choice that is made; None without one.
     """
 
@@ -278,6 +278,8 @@ def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
 
 def _shape_of(split: Split, name: str) -> tuple[int, ...]:
     example = split.inputs[0] if isinstance(split, InMemory) else split.dataset[0][0]
+    if isinstance(example, Mapping) and example:
+        example = next(iter(example.values()))
     if not isinstance(example, Tensor):
         raise RequestError(
             f"data set {name} gives {type(example).__name__} as input; give tensors (v2.PILToTensor makes them)"

@@ -14,6 +14,7 @@ from limbeck.data.augmentations import Augmentation
 from limbeck.data.draws import draws
 from limbeck.data.mixing import CutMix, Mixing, Mixup, mixed_labels
 from limbeck.errors import RequestError, unknown
+from limbeck.types import Inputs
 
 AUGMENTATIONS = {
     "crop": "augmentations:Crop",
@@ -66,7 +67,7 @@ class Views:
         """The view that an epoch (from 0) hands out."""
         return epoch if self.count is None else epoch % self.count
 
-    def images(self, images: Tensor, index: Tensor, view: int) -> Tensor:
+    def images(self, images: Inputs, index: Tensor, view: int) -> Tensor:
         """A view of some samples' images, before any mixing.
 
         Args:
@@ -77,6 +78,8 @@ class Views:
         Raises:
             RequestError: Samples that are no images.
         """
+        if not isinstance(images, Tensor):
+            raise RequestError("augmentation takes one image a sample, and these samples have several named inputs")
         if self.steps and images.dim() != 4:
             raise RequestError(
                 f"augmentation takes images of (channels, height, width), and these samples have the shape "

@@ -117,8 +117,9 @@ class Distiller(Scheme):
                     term.build(student, teacher)
                 try:
                     value = term(student, teacher, batch)
-                except (RequestError, RuntimeError, TypeError, IndexError) as error:
-                    raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {error}") from error
+                except Exception as error:  # the loss may be anybody's
+                    reason = str(error) if isinstance(error, RequestError | RuntimeError) else repr(error)
+                    raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {reason}") from error
                 if value.dim():
                     raise RequestError(f"term {name}: its loss gives {tuple(value.shape)} instead of one value")
 

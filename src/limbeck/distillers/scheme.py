@@ -19,7 +19,7 @@ class Scheme(nn.Module):
 
     Args:
         student: The model to ship.
-        inputs: What prepares the student's inputs (`limbeck.models.Preprocess`); None leaves them as they are.
+        inputs: What prepares the student's inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them.
 
     Attributes:
         chosen: The name, among `predictions`, of what `predict` gives.

@@ -26,10 +26,12 @@ class Term:
     """One distillation loss with its weight, the two tensors it compares, and its options.
 
     Args:
-        loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own; a module with
-            the same call; or a class with `for_shapes(student, teacher, **options)`, built when shapes are known.
+        loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own, given `targets`
+            and `index` of the batch where it has parameters of these names; a module with the same call; or a class
+            with `for_shapes(student, teacher, **options)`, built when shapes are known.
         weight: Factor of the loss in the sum; a number, or a function of the epoch (from 0).
-        student: The student's tap, or a tuple of taps; "logits" is its output.
+        student: The student's tap, whose tensor the loss gets, or a tuple of taps for a tuple of tensors, also an
+            empty one; "logits" is its output.
         teacher: The teacher's tap, or a tuple of taps.
         adapter: None, or what brings the student's tensor to the teacher's shape: "auto", another name of
             `limbeck.adapters.KINDS`, a module, or a function of both shapes. For tuples, one for each pair of taps.
@@ -37,7 +39,8 @@ class Term:
         **options: Options of the loss, checked here against its signature.
 
     Raises:
-        RequestError: An option that the loss does not take, an unknown adapter, tuples of unequal length.
+        RequestError: An option that the loss does not take or that it lacks, an unknown adapter, tuples of unequal
+            length with an adapter.
 
     >>> from limbeck import losses
     >>> Term(losses.kd, weight=0.9, temperature=4.0)
@@ -115,7 +118,9 @@ class BoundTerm(nn.Module):
         for field in _FROM_BATCH:
             if field in _keywords(self.loss):
                 options[field] = getattr(batch, field)
-        loss: Tensor = self.loss(self._adapt(s), t, **options)
+        loss = self.loss(self._adapt(s), t, **options)
+        if not isinstance(loss, Tensor):
+            raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")
         return loss.mean()
 
     def weight(self, epoch: int) -> float:
@@ -149,14 +154,27 @@ def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: s
         maker = loss
     if _takes_any(maker):
         return
-    valid = _keywords(maker) - set(_FROM_BATCH)
+    known = _keywords(maker)
+    valid = known - set(_FROM_BATCH)
     for option in options:
         if option not in valid:
             raise unknown(f"option of loss {name}", option, valid)
+    if maker is not loss or not isinstance(loss, type):
+        try:
+            _signature(maker).bind(None, None, **options, **dict.fromkeys(known & set(_FROM_BATCH)))
+        except TypeError as error:
+            raise RequestError(f"loss {name}: {error}; it is called as {name}(student, teacher, **options)") from None
 
 
 def _takes_any(function: Callable[..., Any]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    return any(p.kind is p.VAR_KEYWORD for p in _signature(function).parameters.values())
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # torch's own functions in C++ do not tell theirs
+        return inspect.signature(lambda student, teacher, **options: None)
 
 
 _SIGNATURES: dict[Any, frozenset[str]] = {}
@@ -167,7 +185,7 @@ def _keywords(function: Callable[..., Any]) -> frozenset[str]:
     target = function.forward if isinstance(function, nn.Module) else function
     key = getattr(target, "__func__", target)
     if key not in _SIGNATURES:
-        parameters = list(inspect.signature(target).parameters.values())
+        parameters = list(_signature(target).parameters.values())
         _SIGNATURES[key] = frozenset(p.name for p in parameters[2:] if p.kind is not p.VAR_KEYWORD)
     return _SIGNATURES[key]
 

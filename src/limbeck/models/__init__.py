@@ -18,6 +18,7 @@ from limbeck.models.multi_exit import (
     byot_resnet152,
     byot_small,
 )
+from limbeck.models.named_inputs import NamedInputs
 from limbeck.models.onnx import OnnxModel
 from limbeck.models.preprocess import Preprocess, preprocess
 from limbeck.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
@@ -52,6 +53,7 @@ NETWORKS = {builder.__name__: builder for builder in _NETWORKS}
 __all__ = [
     "NETWORKS",
     "KerasModel",
+    "NamedInputs",
     "OnnxModel",
     "Preprocess",
     "load_weights",

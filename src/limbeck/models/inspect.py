@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from limbeck.taps import TapInfo, trace
 
 @dataclass(frozen=True)
 class Inspected:
-    """What `inspect` found: the model's name, its taps in running order, parameters, multiply-adds a sample."""
+    """What `inspect` found: a model's name, its modules and operations as they run, parameters, multiply-adds."""
 
     name: str
     taps: list[TapInfo]
@@ -22,16 +23,16 @@ class Inspected:
     multiply_adds: int
 
 
-def inspect(name: str, input_shape: tuple[int, ...], classes: int) -> Inspected:
-    """Build a model by name and run it once.
+def inspect(name: str, input_shape: tuple[int, ...], classes: int, **options: Any) -> Inspected:
+    """Build a model by name, with its own options, and run it once.
 
     Raises:
-        RequestError: An unknown name, or a model that cannot read this shape.
+        RequestError: An unknown name or option, or a model that cannot read this shape.
     """
-    model = build(name, input_shape=input_shape, classes=classes)
+    model = build(name, input_shape=input_shape, classes=classes, **options)
     example = torch.zeros(1, *input_shape)
     try:
-        taps = trace(model, example)
+        taps = trace(model, example, operations=True)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"model {name} cannot read an input of shape {input_shape}: {reason}") from error

@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
+from limbeck.types import Inputs
 
 
 class Preprocess(nn.Module):
     """Resize images to one size, then (x − mean) / std by channel; so that each model gets pixels as it knows them.
 
-    A grey image becomes as many channels as `mean` has.
+    A grey image becomes as many channels as `mean` has. Of several inputs by name, those that are images, floating
+    point of four dimensions, are prepared, and the others left as they are.
 
     Args:
         mean: One value a channel, on the scale 0–1; None subtracts nothing.
@@ -22,7 +24,8 @@ class Preprocess(nn.Module):
         size: Height and width in pixels, or one number for both; None leaves the size.
 
     Raises:
-        RequestError: mean and std of different lengths, a std or a size that is not positive.
+        RequestError: mean and std of different lengths, a std or a size that is not positive; when called, several
+            inputs without an image among them.
 
     >>> Preprocess(mean=[0.5], std=[0.5], size=4)(torch.ones(2, 1, 8, 8)).shape
     torch.Size([2, 1, 4, 4])
@@ -49,8 +52,16 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) on the scale 0–1 → the same, resized and normalised."""
+    def forward(self, inputs: Inputs) -> Inputs:
+        """(B, C, H, W) on the scale 0–1 → the same, resized and normalised; or several inputs by name."""
+        if isinstance(inputs, Tensor):
+            return self._prepared(inputs)
+        images = {name: self._prepared(value) for name, value in inputs.items() if _is_image(value)}
+        if not images:
+            raise RequestError(f"none of the inputs {', '.join(inputs)} is an image; leave mean, std and size out")
+        return {**inputs, **images}
+
+    def _prepared(self, x: Tensor) -> Tensor:
         if self.size is not None and x.shape[-2:] != self.size:
             with torch.autocast(x.device.type, enabled=False):  # CPUs resize no bf16
                 x = F.interpolate(x, self.size, mode="bilinear", align_corners=False, antialias=True)
@@ -58,6 +69,10 @@ class Preprocess(nn.Module):
 
     def extra_repr(self) -> str:
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}, size={self.size}"
+
+
+def _is_image(value: Tensor) -> bool:
+    return value.dim() == 4 and value.is_floating_point()
 
 
 def preprocess(mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None) -> Preprocess | None:

@@ -25,7 +25,7 @@ from limbeck.distillers import (
 from limbeck.engine import optim
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
-from limbeck.models import Preprocess, load_weights, preprocess
+from limbeck.models import NamedInputs, load_weights, preprocess
 from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
@@ -58,9 +58,13 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     return network
 
 
-def inputs(spec: schema.Model) -> Preprocess | None:
+def inputs(spec: schema.Model) -> nn.Module | None:
     """What prepares the network's input."""
-    return preprocess(spec.mean, spec.std, spec.size)
+    prepare = preprocess(spec.mean, spec.std, spec.size)
+    if spec.inputs is None:
+        return prepare
+    named = NamedInputs(spec.inputs)
+    return named if prepare is None else nn.Sequential(named, prepare)
 
 
 def example(spec: schema.Model, data: DataSet) -> Inputs:

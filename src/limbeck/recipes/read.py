@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from limbeck.errors import RequestError, nearest, unknown
-from limbeck.recipes.schema import Recipe
+from limbeck.recipes.schema import Model, Recipe
 
 
 def names() -> list[str]:
@@ -51,6 +51,20 @@ def check(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise RequestError(f"{source}: {_explain(error)}") from error
+
+
+def model(text: str) -> Model:
+    """A model by its name, or as a recipe gives it: "{model: mobilenet_v1, stem_stride: 1}".
+
+    Raises:
+        RequestError: It is neither.
+    """
+    try:
+        return Model.model_validate(yaml.safe_load(text) if text.startswith("{") else {"model": text})
+    except (yaml.YAMLError, ValidationError) as error:
+        raise RequestError(
+            f"a model is a name or a mapping such as '{{model: mlp, hidden: [64]}}', not {text!r}"
+        ) from error
 
 
 def dump(recipe: Recipe) -> str:

@@ -60,9 +60,13 @@ class Schedule(Open):
 
 
 class Model(Open):
-    """A network by name, what it expects of its input, and the network's own options."""
+    """A network by name, what it expects of its input, and the network's own options.
+
+    `inputs` names, for each parameter of the network's forward, the data's input that it gets.
+    """
 
     model: str
+    inputs: dict[str, str] | list[str] | None = None
     mean: list[float] | None = None
     std: list[PositiveFloat] | None = None
     size: PositiveInt | None = None

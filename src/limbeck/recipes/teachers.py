@@ -163,5 +163,5 @@ def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
     steps = recipe.data.augment if spec.augment is None else spec.augment
     batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last, *steps]
     own_code = source_of(spec.model) if ":" in spec.model else ""
-    text = json.dumps([2, training, batches, data.train.fingerprint, own_code], sort_keys=True)
+    text = json.dumps([3, training, batches, data.train.fingerprint, own_code], sort_keys=True)
     return f"{spec.model.replace(':', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -27,7 +27,7 @@ class ModuleTeacher:
         module: The trained model.
         taps: Names of tensors to give besides the logits.
         dtype: Compute in this dtype, on a copy of the module; None keeps its own. What it says is fp32.
-        inputs: What prepares its inputs (`limbeck.models.Preprocess`); None leaves them as they are.
+        inputs: What prepares its inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them.
         logits: False gives the taps alone: from its second call on the module runs only as deep as they need
             (the hint stage of FitNets, arXiv 1412.6550), and it need not return logits at all.
 

@@ -68,6 +68,7 @@ def soft_cross_entropy(
     teacher: Tensor | TopK,
     *,
     temperature: float = 4.0,
+    teacher_temperature: float | None = None,
     scale: bool = True,
     standardize: bool = False,
     targets: Tensor | None = None,
@@ -77,13 +78,15 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy with the teacher's soft labels: −T² · Σ p_t log p_s at temperature T.
 
-    Its gradient is that of `kd`; its minimum is T² · H(p_t), the teacher's entropy, not 0.
+    Its gradient is that of `kd`; its minimum is T² · H(p_t), the teacher's entropy, not 0. With a temperature of its
+    own, p_t = softmax(l_t / T_t), the factor is T · T_t.
 
     Args:
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
         teacher: Logits of the same shape, or a `TopK`.
         temperature: T > 0 divides both logits.
-        scale: Multiply by T².
+        teacher_temperature: T_t > 0 divides the teacher's logits instead; None takes T.
+        scale: Multiply by T · T_t.
         standardize: As in `kd`, like the options that follow.
         targets: Labels that show the positions to ignore.
         ignore_index: The target of such positions.
@@ -101,7 +104,13 @@ def soft_cross_entropy(
     Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531.
     """
     distance = softened(
-        _cross_entropy, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest
+        _cross_entropy,
+        teacher,
+        temperature=temperature,
+        teacher_temperature=teacher_temperature,
+        scale=scale,
+        standardize=standardize,
+        rest=rest,
     )
     return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
 

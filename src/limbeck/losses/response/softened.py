@@ -29,27 +29,30 @@ def softened(
     scale: bool,
     standardize: bool,
     rest: Rest,
+    teacher_temperature: float | None = None,
 ) -> Distance:
-    """The distance of logits: T² · divergence of the distributions at temperature T."""
+    """The distance of logits: T² · divergence at temperature T; T · T_t · divergence with another one, T_t, for p_t."""
+    of_teacher = temperature if teacher_temperature is None else teacher_temperature
     positive(temperature)
+    positive(of_teacher)
     if rest not in ("bucket", "spread"):
         raise RequestError(f"rest is 'bucket' or 'spread', not {rest!r}")
     if standardize and isinstance(teacher, TopK):
         raise RequestError("standardize needs all logits of the teacher; a top-k teacher has only its best")
-    factor = temperature**2 if scale else 1.0
+    factor = temperature * of_teacher if scale else 1.0
 
     def dense(student: Tensor, teacher: Tensor) -> Tensor:
         if standardize:
             student, teacher = standardized(student), standardized(teacher)
-        log_s, log_t = _log_softmax(student / temperature), _log_softmax(teacher / temperature)
+        log_s, log_t = _log_softmax(student / temperature), _log_softmax(teacher / of_teacher)
         return divergence(log_s, log_t) * factor
 
     def sparse(student: Tensor, log_probs: Tensor, indices: Tensor) -> Tensor:
         classes, softer = student.shape[-1], student / temperature
         if rest == "spread":
-            log_s, log_t = _log_softmax(softer), spread(log_probs, indices, classes, temperature)
+            log_s, log_t = _log_softmax(softer), spread(log_probs, indices, classes, of_teacher)
         else:
-            log_s, log_t = gather_bucket(softer, indices), bucket(log_probs, classes, temperature)
+            log_s, log_t = gather_bucket(softer, indices), bucket(log_probs, classes, of_teacher)
         return divergence(log_s, log_t) * factor
 
     return full_precision(sparse if isinstance(teacher, TopK) else dense)

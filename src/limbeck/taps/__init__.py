@@ -1,0 +1,17 @@
+"""Taps: named places in a model where a tensor is read during its one forward pass.
+
+"layer3.1.conv2"      the output of that module
+"layer3.1.conv2:in"   its first input
+"encoder:0"           element 0 of a tuple output; "encoder:hidden" of a mapping; "encoder:in:1" its second input
+"layer3.1.add"        the result of an operation between modules: of `+` in the forward of layer3.1
+"layer3.1.relu_1"     the second relu there, a function's or that of a module that runs twice
+"logits"              the model's own output
+"""
+
+from limbeck.taps.forward import call, evaluating, logits_of
+from limbeck.taps.listing import TapInfo, trace
+from limbeck.taps.names import LOGITS, Tap
+from limbeck.taps.pairs import match
+from limbeck.taps.read import Taps
+
+__all__ = ["LOGITS", "Tap", "TapInfo", "Taps", "call", "evaluating", "logits_of", "match", "trace"]

@@ -1,0 +1,165 @@
+"""Taps of one model, read during its one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from limbeck.errors import RequestError, unknown
+from limbeck.taps.forward import call, logits_of
+from limbeck.taps.names import LOGITS, Tap
+from limbeck.taps.operations import Operations, guessed, scope_of, unnumbered
+from limbeck.types import Inputs
+
+Store = Callable[[Tap, Any], None]
+
+
+class Taps:
+    """The taps of one model, checked against its modules when made, those of operations when it first runs.
+
+    Args:
+        model: The model to read.
+        names: Tap names; "logits" may be among them and is always given.
+
+    Raises:
+        RequestError: A name that is no module of the model, nor could be an operation in the forward of one; the
+            message gives the nearest ones.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    >>> taps = Taps(model, ["0", "2:in"])
+    >>> output, tensors = taps.run(torch.zeros(5, 4))
+    >>> {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    {'0': (5, 3), '2:in': (5, 3), 'logits': (5, 2)}
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        self.model = model
+        self.taps = [Tap.parse(name) for name in dict.fromkeys(names) if name != LOGITS]
+        modules = dict(model.named_modules())
+        self._scopes: dict[str, list[Tap]] = {}  # taps of operations, by the module in whose forward they stand
+        for tap in self.taps:
+            if tap.path not in modules:
+                scope = scope_of(tap.path, model)
+                if scope is None:
+                    raise unknown(f"tap of {type(model).__name__}", tap.name, [*filter(None, modules), *guessed(model)])
+                if tap.side == "in":
+                    raise RequestError(f"tap {tap.name!r}: an operation has no input to tap; name what gives it")
+                self._scopes.setdefault(scope, []).append(tap)
+        self._counts: dict[bool, dict[str, int]] = {}
+        self._reads: int | None = None
+
+    def run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
+        """One forward pass: the model's output, and the tensor at each tap (and "logits").
+
+        Raises:
+            RequestError: A tap that the pass does not reach or that is no tensor; an operation's tap whose number means
+                different things in training and in evaluation.
+        """
+        with self.capture() as tensors:
+            output = call(self.model, inputs)
+        self._check_modes()
+        tensors[LOGITS] = logits_of(output)
+        return output, tensors
+
+    def run_to_last(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The tensor at each tap, the model running no deeper than its last tap; "logits" is not among them.
+
+        The first call runs through and counts the tensors read, so that a module that runs twice gives its last
+        tensor here too; later calls stop after as many.
+        """
+        reads = 0
+
+        def count() -> None:
+            nonlocal reads
+            reads += 1
+            if reads == self._reads:
+                raise _Reached
+
+        with self.capture(count) as tensors, suppress(_Reached):
+            call(self.model, inputs)
+        self._reads = self._reads or reads
+        return tensors
+
+    @contextmanager
+    def capture(self, after_read: Callable[[], None] = lambda: None) -> Iterator[dict[str, Tensor]]:
+        """Read the taps of whatever forward pass runs inside; a module that runs twice gives its last tensor.
+
+        Args:
+            after_read: Called whenever a tap was read.
+
+        Raises:
+            RequestError: A tap that the pass did not reach, or that is no tensor.
+        """
+        tensors: dict[str, Tensor] = {}
+
+        def store(tap: Tap, value: Any) -> None:
+            # Cloned: a later in-place operation (ReLU(inplace=True), x += y) would overwrite it.
+            tensors[tap.name] = tap.read(value).clone()
+            after_read()
+
+        with ExitStack() as stack:
+            of_operations = [tap for taps in self._scopes.values() for tap in taps]
+            for tap in self.taps:
+                if tap not in of_operations:
+                    stack.callback(_hook(tap, self.model.get_submodule(tap.path), store).remove)
+            seen = stack.enter_context(self._operations(of_operations, store)) if of_operations else []
+            yield tensors
+        self._check_reached(tensors, seen)
+
+    @contextmanager
+    def _operations(self, taps: Iterable[Tap], store: Store) -> Iterator[list[str]]:
+        """Store the taps of operations; gives the list to which the name of each operation seen is added."""
+        names: list[str] = []
+
+        def see(name: str, kind: str, value: Any) -> None:
+            names.append(name)
+            for tap in taps:
+                if tap.path == name:
+                    store(tap, value)
+
+        with Operations(self.model, self._scopes, see).watching() as counts:
+            yield names
+        self._counts.setdefault(self.model.training, dict(counts))
+
+    def _check_reached(self, tensors: Mapping[str, Tensor], seen: list[str]) -> None:
+        missing = next((tap for tap in self.taps if tap.name not in tensors), None)
+        if missing is None:
+            return
+        model, modules = type(self.model).__name__, dict(self.model.named_modules())
+        if missing.path in modules:
+            raise RequestError(f"tap {missing.name!r}: the forward pass of {model} does not reach it")
+        raise unknown(f"tap of {model}", missing.name, [*filter(None, modules), *seen])
+
+    def _check_modes(self) -> None:
+        """What is counted differs where only one of the modes runs an operation, as noise in training."""
+        if len(self._counts) < 2 or self._counts[True] is self._counts[False]:
+            return
+        for tap in (tap for taps in self._scopes.values() for tap in taps):
+            training, evaluation = (self._counts[mode].get(unnumbered(tap.path), 0) for mode in (True, False))
+            if training != evaluation:
+                raise RequestError(
+                    f"tap {tap.name!r}: there are {training} such operations in training and {evaluation} in "
+                    "evaluation, so its number is not sure; pass what you mean through an nn.Identity, and tap that"
+                )
+        self._counts[False] = self._counts[True]  # compared once
+
+
+class _Reached(BaseException):
+    """The last tap is read; no Exception, so that no model's own error handling takes it for one."""
+
+
+def _hook(tap: Tap, module: nn.Module, store: Store) -> RemovableHandle:
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A module that is called by keywords alone has them as its inputs: "encoder:in:hidden_states".
+        store(tap, args if args and not isinstance(tap.element, str) else kwargs or args)
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        store(tap, output)
+
+    if tap.side == "in":
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(after)
