@@ -92,7 +92,7 @@ def compare(
     for candidate in found:
         teachers.train(candidate, recipe, data, machine, out, resume=resume, retrain=False)
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
-    job = Job(recipe, data, machine, fabric, out, resume)
+    job = Job(recipe, data, machine, fabric, out, resume, trainings=len(seeds))
     diagnosis = examine(replace(job, recipe=_taught(recipes)), student, found)
     for name, one in recipes.items():
         for seed in seeds:

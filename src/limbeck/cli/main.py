@@ -222,6 +222,38 @@ def exits(
 
 
 @app.command()
+def cache(
+    recipe: RecipeArgument,
+    where: Annotated[str | None, typer.Option(help="Folder or fsspec address. Default: limbeck's cache.")] = None,
+    views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
+    data_root: DataRoot = None,
+    set_: Overrides = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Ask the teacher once about every sample, and store what it says for all runs to come."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.cache import cache as carry_out
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.read import read
+
+    given = {"where": where or "disk", "dtype": dtype, "top_k": top_k}
+    stored = [f"teacher.store.{key}={value}" for key, value in given.items() if value is not None]
+    seen = [f"data.views={views}"] if views else []
+    made = read(recipe, [*(set_ or []), *seen, *stored])
+    machine = Machine(accelerator, _devices(devices), "auto", not quiet)
+    root = data_root or default_root()
+    told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
+    result = carry_out(made, root=root, machine=machine, check=verify, **told)
+    show.stored(result)
+
+
+@app.command()
 def inspect(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A name, or '{model: NAME, OPTION: VALUE}'; of two, the teacher.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from limbeck.models.inspect import Inspected
+from limbeck.recipes.cache import Estimate
 from limbeck.taps import match
 
 
@@ -111,6 +113,32 @@ def _difference(found: Mapping[str, Any]) -> str:
         return ""
     shown = found["verdict"] if found["verdict"] in ("better", "worse") else ""
     return f"{found['difference']:+.4f} {shown}".rstrip()
+
+
+def estimate(estimate: Estimate) -> None:
+    """What storing a signal will take, on stderr."""
+    seen = "" if estimate.views == 1 else f" in {estimate.views} views"
+    told = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
+    _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {told}")
+
+
+def shard(done: int, of: int) -> None:
+    """How far the storing is, on stderr."""
+    _tell(f"shard {done} of {of}")
+
+
+def stored(result: Mapping[str, Any]) -> None:
+    """What is stored, or what the check of it found."""
+    if "cosine" in result:
+        checked = f"{result['shards']} shard(s) whole, {result['samples']:,} answers asked again"
+        _console().print(f"{result['place']}: {checked}, least cosine {result['cosine']:.6f}", soft_wrap=True)
+        return
+    size = f"{result['bytes'] / 1e6:,.1f} MB in {result['seconds']:.1f} s"
+    _console().print(f"{result['place']}: {result['samples']:,} samples × {result['views']}, {size}", soft_wrap=True)
+
+
+def _tell(line: str) -> None:
+    print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
 
 
 def evaluation(figures: Mapping[str, Any]) -> None:

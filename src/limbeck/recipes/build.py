@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from limbeck import losses
-from limbeck.data import DataSet, Views, load, make_views
+from limbeck.data import DataSet, Views, load, make_loader, make_views
 from limbeck.distillers import (
     ClassWise,
     Distiller,
@@ -68,10 +68,10 @@ def inputs(spec: schema.Model) -> nn.Module | None:
 
 
 def example(spec: schema.Model, data: DataSet) -> Inputs:
-    """A sample, all zeros, as the network reads it."""
-    zeros = torch.zeros(1, *data.input_shape)
+    """One sample as the network reads it."""
+    sample = next(iter(make_loader(data.train, 1))).inputs
     prepare = inputs(spec)
-    return prepare(zeros) if prepare else zeros
+    return prepare(sample) if prepare else sample
 
 
 def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from limbeck.data import DataSet, InMemory, make_loader
+from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase
@@ -21,14 +21,12 @@ from limbeck.models import load_weights, move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import Places
+from limbeck.recipes.signals import Asking, Kept, keep
 from limbeck.recipes.teachers import Candidate
 from limbeck.taps import evaluating
-from limbeck.teachers import RememberedTeacher, Teacher, memory_need
+from limbeck.teachers import Teacher
 
 TEST_BATCH = 1000
-ASKING_BATCH = 500
-REMEMBERED_BYTES = 2 * 2**30
-"""A teacher's signal for all samples is kept in memory up to this size."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,10 @@ class Job:
     fabric: Fabric
     out: Path
     resume: bool = False
-    memory: dict[str, tuple[Teacher, float]] = field(default_factory=dict)
-    """Teachers that have been asked once, by fingerprint; a comparison's jobs share it."""
+    trainings: int = 1
+    """How many students will listen to the same teacher."""
+    memory: dict[str, Kept] = field(default_factory=dict)
+    """Signals that are kept, by the teacher's fingerprint; a comparison's jobs share it."""
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
@@ -86,22 +86,15 @@ class Job:
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3)}
 
     def ask_once(self, teacher: Teacher) -> tuple[Teacher, float]:
-        """The teacher, asked once about every sample if that is possible and pays; and the seconds that it took.
-
-        It is possible where the samples lie in memory without augmentation, and their signal fits beside them.
-        """
-        if not isinstance(self.data.train, InMemory) or self.recipe.epochs == 1 or self.recipe.data.augment:
-            return teacher, 0.0
-        if teacher.fingerprint in self.memory:
-            return self.memory[teacher.fingerprint]
-        samples = len(self.data.train)
-        loader = make_loader(self.data.train, ASKING_BATCH, device=self.fabric.device)
-        if memory_need(teacher, next(iter(loader)).first(2), samples) > REMEMBERED_BYTES:
-            return teacher, 0.0
-        began = time.perf_counter()
-        remembered = RememberedTeacher(teacher, loader, samples)
-        self.memory[teacher.fingerprint] = remembered, time.perf_counter() - began
-        return self.memory[teacher.fingerprint]
+        """The teacher, its signal kept if that pays; and the seconds that asking took."""
+        asking = Asking(self.recipe, self.data, self.fabric)
+        key = f"{teacher.fingerprint} in {asking.views} views"
+        if key not in self.memory:
+            kept = self.memory[key] = keep(asking, teacher, self.trainings)
+            if self.machine.progress and self.fabric.is_global_zero:
+                print(f"limbeck: {kept.reason}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
+        kept = self.memory[key]
+        return kept.teacher, kept.seconds
 
     def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
         """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""

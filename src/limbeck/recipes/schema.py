@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Taps = str | list[str]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -73,6 +82,23 @@ class Model(Open):
     weights: str | None = None
 
 
+PLACES = ("auto", "memory", "disk", "never")
+
+
+class Store(Strict):
+    """Whether, where and how a teacher's signal is kept.
+
+    `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
+    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits
+    only the `top_k` likeliest where that is given. `batch_size`: samples asked at once, a student's batch by default.
+    """
+
+    where: str = "auto"
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    top_k: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+
+
 class Teacher(Model):
     """A network that teaches: trained here for `epochs`, loaded from `weights`, or pretrained by its builder.
 
@@ -88,6 +114,13 @@ class Teacher(Model):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
     weight: Annotated[float, Field(ge=0)] = 1.0
+    store: Store = Store()
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def place_alone(cls, value: Any) -> Any:
+        """`store: auto` is short for `store: {where: auto}`."""
+        return {"where": value} if isinstance(value, str) else value
 
 
 class Term(Open):

@@ -24,7 +24,7 @@ from limbeck.recipes.machine import Machine
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 
-_NOT_TRAINING = {"dtype", "weight", "weights"}
+_NOT_TRAINING = {"dtype", "weight", "weights", "store"}
 
 
 @dataclass

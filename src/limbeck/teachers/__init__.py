@@ -4,6 +4,7 @@ from limbeck.teachers.ensemble import EnsembleTeacher
 from limbeck.teachers.function import FunctionTeacher
 from limbeck.teachers.module import ModuleTeacher
 from limbeck.teachers.remembered import RememberedTeacher, memory_need
+from limbeck.teachers.stored import StoredTeacher
 from limbeck.teachers.teacher import Teacher
 from limbeck.teachers.virtual import VirtualTeacher
 
@@ -12,6 +13,7 @@ __all__ = [
     "FunctionTeacher",
     "ModuleTeacher",
     "RememberedTeacher",
+    "StoredTeacher",
     "Teacher",
     "VirtualTeacher",
     "memory_need",

@@ -1,0 +1,132 @@
+"""Storing a recipe's teacher signal before any student is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.chain import assemble, rehearse
+from limbeck.recipes.job import settled
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.signals import Asking, seconds_per_sample, store_signals
+from limbeck.teachers import StoredTeacher, Teacher
+from limbeck.teachers.stored import Coding, describe, verify
+from limbeck.types import Signal
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What storing a signal will take.
+
+    Attributes:
+        place: Where it goes.
+        samples: Number of samples.
+        views: Number of views.
+        bytes: Size on disk.
+        seconds: The teacher's time, by a probe of some batches.
+    """
+
+    place: str
+    samples: int
+    views: int
+    bytes: int
+    seconds: float
+
+
+def cache(
+    recipe: schema.Recipe,
+    *,
+    root: Path,
+    machine: Machine | None = None,
+    check: bool = False,
+    tell: Callable[[Estimate], None] = lambda estimate: None,
+    after_shard: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """Train the recipe's teacher if no earlier run has kept it, and store its signal, or check what is stored.
+
+    Args:
+        recipe: Whose teacher, data, views and taps; `teacher.store` says where and how.
+        root: Folder of the data.
+        machine: Devices and display.
+        check: Verify what is stored: every byte, and a sample of it by asking again.
+        tell: Told what it will take, before anything is written.
+        after_shard: Told the number of shards that are done, and that of all.
+
+    Returns:
+        "place", "samples", "views", "bytes", "seconds"; with `check` "shards", "samples" asked and "cosine".
+
+    Raises:
+        RequestError: The recipe has no teacher, the signal does not fit the disk, or what is stored is stale.
+        RunError: It cannot be written.
+    """
+    if recipe.distill.scheme not in schema.TAUGHT:
+        raise RequestError(f"recipe {recipe.name} has no trained teacher, so there is no signal to store")
+    machine = machine or Machine()
+    data = build.data(recipe.data, root)
+    found = teachers.candidates(recipe, data, machine)
+    student = build.model(recipe.student, data, recipe.seed)
+    rehearse(recipe, student, found, data)
+    recipe = settled(recipe, student, data, machine)
+    fabric = machine.fabric(recipe.precision)
+    with TemporaryDirectory() as folder:
+        for one in found:
+            teachers.train(one, recipe, data, machine, Path(folder), resume=False, retrain=False)
+    recipe, _, live = assemble(recipe, student, found, data)
+    if live is None:
+        raise RequestError(f"recipe {recipe.name} has no teacher that is asked")
+    asking = Asking(recipe, data, fabric)
+    coding = Coding(asking.spec.dtype, asking.spec.top_k)
+    if check:
+        place = asking.place(live, coding)
+        StoredTeacher(place, asking.made_of(live))
+        return {"place": place, **verify(place, _asker(asking, live))}
+    estimate = estimated(asking, live, coding)
+    if fabric.is_global_zero:
+        tell(estimate)
+    kept = store_signals(asking, live, coding, after_shard)
+    return {
+        "place": kept.where,
+        "samples": estimate.samples,
+        "views": estimate.views,
+        "bytes": estimate.bytes,
+        "seconds": round(kept.seconds, 3),
+    }
+
+
+def estimated(asking: Asking, teacher: Teacher, coding: Coding) -> Estimate:
+    """What storing a teacher's signal will take."""
+    samples, views = len(asking.data.train), asking.views
+    signal = teacher(next(iter(asking.batches(0))).first(2))
+    held = describe(signal, samples, views, asking.batch_size, {}, coding)
+    size = samples * views * int(held.about["sample_bytes"])
+    seconds = samples * views * seconds_per_sample(asking, teacher)
+    return Estimate(asking.place(teacher, coding), samples, views, size, seconds)
+
+
+def _asker(asking: Asking, teacher: Teacher) -> Callable[[int, Tensor], Signal]:
+    def ask(view: int, index: Tensor) -> Signal:
+        wanted = set(index.tolist())
+        said: list[tuple[Tensor, Signal]] = []
+        size = asking.batch_size
+        for start in sorted({i // size * size for i in wanted}):
+            for batch in asking.batches(view, start, min(start + size, len(asking.data.train))):
+                at = torch.tensor([i for i, one in enumerate(batch.index.tolist()) if one in wanted])
+                said.append((at, teacher(batch)))
+        return _joined(said)
+
+    return ask
+
+
+def _joined(said: list[tuple[Tensor, Signal]]) -> Signal:
+    logits = [signal.logits[at].cpu() for at, signal in said if signal.logits is not None]
+    names = said[0][1].features
+    features = {name: torch.cat([signal.features[name][at].cpu() for at, signal in said]) for name in names}
+    return Signal(torch.cat(logits) if logits else None, features)

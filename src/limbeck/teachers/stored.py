@@ -1,0 +1,271 @@
+"""A teacher whose signal was stored before: for each sample and view, asked once for all runs to come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import RequestError, unknown
+from limbeck.losses.response.sparse import TopK, spread
+from limbeck.taps import LOGITS
+from limbeck.teachers.shards import Description, Shards
+from limbeck.teachers.teacher import Teacher
+from limbeck.types import Batch, Signal
+
+SHARD_BYTES = 64 * 2**20
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""What stored values can be."""
+_TOP, _WHICH = "logits/top", "logits/index"
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a signal is stored.
+
+    Attributes:
+        dtype: One of `DTYPES`.
+        top_k: Keep only the k likeliest classes, as log-probabilities; the rest of the mass is spread evenly over the
+            other classes when it is read. None keeps all logits.
+    """
+
+    dtype: str = "float16"
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise unknown("dtype of stored signals", self.dtype, DTYPES)
+        if self.top_k is not None and self.top_k < 1:
+            raise RequestError(f"top_k must be 1 or more, not {self.top_k}")
+
+    def encode(self, signal: Signal) -> dict[str, Tensor]:
+        """The tensors that are stored of a signal.
+
+        Raises:
+            RequestError: A value is too large for the dtype, or there are fewer than k classes.
+        """
+        tensors = dict(signal.features)
+        if signal.logits is not None:
+            tensors[LOGITS] = signal.logits
+        coded = {}
+        for name, tensor in tensors.items():
+            if name == LOGITS and self.top_k is not None:
+                top = TopK.of(tensor, self.top_k)
+                coded[_TOP], coded[_WHICH] = top.log_probs.to(DTYPES[self.dtype]), top.indices.to(torch.int32)
+            else:
+                coded[name] = tensor.to(DTYPES[self.dtype])
+        for name, tensor in coded.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise RequestError(f"the teacher's {name} are too large for {self.dtype}; store them as bfloat16")
+        return coded
+
+    @staticmethod
+    def decode(tensors: Mapping[str, Tensor], classes: int | None) -> Signal:
+        """The signal, in fp32, of the tensors that `encode` gave."""
+        found = {name: tensor if name == _WHICH else tensor.float() for name, tensor in tensors.items()}
+        logits = found.pop(LOGITS, None)
+        if _TOP in found and classes is not None:
+            logits = spread(found.pop(_TOP), found.pop(_WHICH).long(), classes, 1.0)
+        return Signal(logits, found)
+
+
+class StoredTeacher:
+    """Reads the signal of each sample, in the view that the student sees, from where `store` wrote it.
+
+    Args:
+        place: A folder or an fsspec address.
+        made_of: What the signal must have been made of; None takes it as it is.
+
+    Raises:
+        RequestError: Nothing is stored there, or it is not complete, or it was made of something else.
+    """
+
+    def __init__(self, place: str | Path, made_of: Mapping[str, str] | None = None) -> None:
+        self._shards = Shards(place)
+        found = self._shards.description()
+        if found is None:
+            raise RequestError(f"no signals are stored in {place}; limbeck cache RECIPE stores them")
+        if made_of is not None:
+            refuse_stale(place, found, made_of)
+        missing = sum(not self._shards.has(*shard) for shard in found.shards)
+        if missing:
+            raise RequestError(
+                f"the signals in {place} are not complete: {missing} of {len(found.shards)} shards are missing; "
+                "limbeck cache goes on with it"
+            )
+        self.description = found
+        text = json.dumps([found.made_of, found.about], sort_keys=True)
+        self.fingerprint = f"stored-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def __call__(self, batch: Batch) -> Signal:
+        held = self.description
+        check_known(batch, held.views)
+        index = batch.index.cpu()
+        number = index // held.rows
+        numbers = sorted(set(number.tolist()))
+        tensors: dict[str, Tensor] = {}
+        for one in numbers:
+            table = self._shards.read(batch.view, one)
+            at = (number == one).nonzero().squeeze(1)
+            for name, values in table.items():
+                rows = values[index[at] - one * held.rows]
+                if len(numbers) > 1:
+                    whole = tensors.setdefault(name, rows.new_empty(len(index), *rows.shape[1:]))
+                    whole[at] = rows
+                else:
+                    tensors[name] = rows
+        device = batch.targets.device
+        placed = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return Coding.decode(placed, held.about["classes"])
+
+
+def store(
+    teacher: Teacher,
+    batches: Callable[[int, int, int], Iterable[Batch]],
+    place: str | Path,
+    *,
+    samples: int,
+    views: int,
+    batch_size: int,
+    made_of: Mapping[str, str],
+    coding: Coding,
+    rank: int = 0,
+    world_size: int = 1,
+    after_shard: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
+    """Ask a teacher about every sample in every view, and write down what it says.
+
+    Several processes share the shards; what is there already stays, so that an interrupted writing goes on.
+
+    Args:
+        teacher: Who is asked.
+        batches: From (view, first sample, end) to batches of just these samples in order, `batch_size` each.
+        place: A folder or an fsspec address.
+        samples: Number of samples.
+        views: Number of views.
+        batch_size: Samples asked at once.
+        made_of: What the signal is a function of, by name.
+        coding: How it is stored.
+        rank: Which process this is.
+        world_size: Of how many.
+        after_shard: Told the number of shards that are done, and that of all.
+
+    Raises:
+        RequestError: The place holds signals made of something else, or has not enough space.
+        RunError: A shard cannot be written.
+    """
+    shards = Shards(place)
+    signal = teacher(next(iter(batches(0, 0, min(samples, 2)))))
+    described = describe(signal, samples, views, batch_size, made_of, coding)
+    found = shards.description()
+    if found is not None:
+        refuse_stale(place, found, made_of)
+        if found != described:
+            raise RequestError(f"the signals in {place} are stored in another form; choose another place")
+    missing = [shard for shard in described.shards if not shards.has(*shard)]
+    _check_space(shards, described, len(missing))
+    if found is None and rank == 0:
+        shards.describe(described)
+    mine = missing[rank::world_size]
+    for done, (view, number) in enumerate(mine, start=1):
+        span = described.span(number)
+        parts = [coding.encode(teacher(batch)) for batch in batches(view, span.start, span.stop)]
+        shards.write(view, number, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        after_shard(done, len(mine))
+
+
+def describe(
+    signal: Signal, samples: int, views: int, batch_size: int, made_of: Mapping[str, str], coding: Coding
+) -> Description:
+    """What storing signals such as this one for all samples and views will hold."""
+    coded = coding.encode(signal)
+    tensors = {name: (str(t.dtype).removeprefix("torch."), list(t.shape[1:])) for name, t in coded.items()}
+    sample_bytes = sum(t[0].numel() * t.element_size() for t in coded.values())
+    rows = max(1, SHARD_BYTES // sample_bytes // batch_size) * batch_size
+    classes = None if signal.logits is None else signal.logits.shape[-1]
+    about = {"classes": classes, "dtype": coding.dtype, "top_k": coding.top_k, "sample_bytes": sample_bytes}
+    return Description(dict(made_of), samples, views, min(rows, math.ceil(samples / batch_size) * batch_size),
+                       tensors, about)  # fmt: skip
+
+
+def refuse_stale(place: str | Path, found: Description, made_of: Mapping[str, str]) -> None:
+    """Raise RequestError, with the reason, for signals that were made of something else."""
+    changed = [name for name in made_of if found.made_of.get(name) != made_of[name]]
+    if changed:
+        was = ", ".join(f"{name} {found.made_of.get(name)} instead of {made_of[name]}" for name in changed)
+        raise RequestError(f"the signals in {place} are stale, made with another {was}; choose another place")
+
+
+def check_known(batch: Batch, views: int) -> None:
+    """Raise RequestError for a batch about which nothing can have been kept: an unknown view, or no index."""
+    if batch.view >= views:
+        raise RequestError(
+            f"this signal is known for {views} view(s) of each sample, and the batch is view {batch.view} (from 0); "
+            f"give the loader as many: views.count, or data.views: {views} in a recipe"
+        )
+    # On the host by construction: no loader of limbeck's gives index -1, and looking at it would wait for the device.
+    if batch.index.device.type == "cpu" and bool((batch.index < 0).any()):
+        raise RequestError("a kept signal is found by each sample's index, and this loader gives none")
+
+
+def _check_space(shards: Shards, described: Description, missing: int) -> None:
+    need = missing * described.rows * described.about["sample_bytes"]
+    free = shards.free_bytes()
+    if free is not None and need > free:
+        raise RequestError(
+            f"storing the signals takes {need / 1e9:.1f} GB in {shards.place}, and {free / 1e9:.1f} GB are free; "
+            "store fewer views, fewer taps, top_k classes, or elsewhere"
+        )
+
+
+def place_key(made_of: Mapping[str, str], coding: Coding, views: int) -> str:
+    """A name for the place of such signals."""
+    text = json.dumps([dict(made_of), coding.dtype, coding.top_k, views], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def verify(place: str | Path, ask: Callable[[int, Tensor], Signal], samples: int = 256) -> dict[str, Any]:
+    """Check every shard's bytes, and ask the teacher again about some samples.
+
+    Args:
+        place: Where the signals are.
+        ask: From a view and sample indices (B,) to what the teacher says about them now.
+        samples: How many are asked again in each view.
+
+    Returns:
+        "shards" read, "samples" asked again, and "cosine", the least similarity of a stored tensor with a new one.
+
+    Raises:
+        RequestError: A shard is missing or damaged, or the teacher says something else now.
+    """
+    teacher = StoredTeacher(place)
+    held, shards = teacher.description, Shards(place)
+    for shard in held.shards:
+        shards.verify(*shard)
+    least = 1.0
+    generator = torch.Generator().manual_seed(0)
+    for view in range(held.views):
+        index = torch.randperm(held.samples, generator=generator)[:samples].sort().values
+        stored, now = teacher(Batch(index, index, index, view)), ask(view, index)
+        for kept, new in _pairs(stored, now, held):
+            least = min(least, float(torch.cosine_similarity(kept.flatten(1), new.flatten(1)).min()))
+    if least < 0.999:
+        raise RequestError(f"the teacher now says something else than what {place} holds: cosine {least:.4f}")
+    return {"shards": len(held.shards), "samples": held.views * min(samples, held.samples), "cosine": least}
+
+
+def _pairs(stored: Signal, now: Signal, held: Description) -> list[tuple[Tensor, Tensor]]:
+    pairs = [(tensor, now.features[name].float()) for name, tensor in stored.features.items()]
+    if stored.logits is not None and now.logits is not None:
+        if held.about["top_k"] is None:
+            pairs.append((stored.logits, now.logits.float()))
+        else:
+            pairs.append((stored.logits.softmax(-1), now.logits.float().softmax(-1)))
+    return pairs
