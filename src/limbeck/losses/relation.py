@@ -14,6 +14,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import agree, several_samples
 from limbeck.losses.vectors import unit
 
@@ -38,7 +39,7 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
         customary weight 3000.
     """
     g_s, g_t = (unit(f @ f.T) for f in _rows(student, teacher))
-    return (g_s - g_t).square().mean()
+    return F.mse_loss(g_s, g_t)
 
 
 @full_precision
@@ -156,7 +157,7 @@ def correlation(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: 
     if order < 1 or not gamma > 0:
         raise RequestError(f"correlation needs gamma above 0 and order 1 or more, not {gamma} and {order}")
     k_s, k_t = (_gaussian(f, gamma, order) for f in _rows(student, teacher))
-    return (k_s - k_t).square().mean()
+    return F.mse_loss(k_s, k_t)
 
 
 def _gaussian(f: Tensor, gamma: float, order: int) -> Tensor:
@@ -190,7 +191,7 @@ def channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     """
     agree(student, teacher, (3, 4, 5), 0, 1)
     g_s, g_t = (unit(f.flatten(2) @ f.flatten(2).mT) for f in (student, teacher))
-    return (g_s - g_t).square().sum(2).mean(1)
+    return mean_square(g_s, g_t) * g_s.shape[1]
 
 
 def _rows(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

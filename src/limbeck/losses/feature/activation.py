@@ -10,6 +10,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
+from limbeck.losses.samples import by_sample
 from limbeck.losses.shapes import same_shape, several_samples
 
 
@@ -36,7 +37,7 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0
     several_samples(student, teacher)
     same_shape(student, teacher)
     side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
-    return (margin - side * student).clamp(min=0).square().flatten(1).mean(1)
+    return by_sample((margin - side * student).clamp(min=0).square())
 
 
 @full_precision
@@ -70,7 +71,7 @@ def margin_relu(student: Tensor, teacher: Tensor, *, margin: float | Tensor | No
     target = torch.maximum(teacher, m)
     counts = (student > target) | (target > 0)
     squares = F.mse_loss(student, target, reduction="none")
-    return (squares * counts.to(squares.dtype)).flatten(1).mean(1)
+    return by_sample(squares * counts)
 
 
 @full_precision

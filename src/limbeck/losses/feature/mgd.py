@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.losses.maps import as_maps
 from limbeck.losses.precision import full_precision, run_layer
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import channels
 
 
@@ -58,4 +59,4 @@ class MGD(nn.Module):
         if self.training:
             shown = torch.rand_like(aligned[:, :1]) >= self.masked
             aligned = aligned * shown
-        return (run_layer(self.generate, aligned) - f_t).square().flatten(1).mean(1)
+        return mean_square(run_layer(self.generate, aligned), f_t)

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import positive
+from limbeck.losses.response.softened import positive, softer
 from limbeck.losses.shapes import agree
 from limbeck.losses.vectors import uncorrelated
 
@@ -50,9 +50,9 @@ def dist(
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     positive(temperature)
-    s, t = (F.softmax(x / temperature, dim=1) for x in (student, teacher))
+    s, t = (F.softmax(softer(x, temperature), dim=1) for x in (student, teacher))
     inter, intra = uncorrelated(s, t, dim=1).mean(), uncorrelated(s, t, dim=0).mean()
-    return (inter_weight * inter + intra_weight * intra) * temperature**2
+    return (inter_weight * temperature**2) * inter + (intra_weight * temperature**2) * intra
 
 
 @full_precision
