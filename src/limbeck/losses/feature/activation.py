@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
-from limbeck.losses.samples import by_sample
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import same_shape, several_samples
 
 
@@ -37,8 +36,10 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0
     """
     several_samples(student, teacher)
     same_shape(student, teacher)
-    side = torch.where(teacher > 0, 1.0, -1.0).to(student.dtype)
-    return by_sample((margin - side * student).clamp(min=0).square())
+    with torch.no_grad():
+        # Where the student is beyond the margin already, it is its own goal.
+        goal = torch.where(teacher > 0, student.clamp(min=margin), student.clamp(max=-margin))
+    return mean_square(student, goal)
 
 
 @full_precision
@@ -71,8 +72,8 @@ def margin_relu(student: Tensor, teacher: Tensor, *, margin: float | Tensor | No
     m = _channel_margin(teacher, margin)
     target = torch.maximum(teacher, m)
     counts = (student > target) | (target > 0)
-    squares = F.mse_loss(student, target, reduction="none")
-    return by_sample(squares * counts)
+    # Where nothing counts, the student is its own goal.
+    return mean_square(student, target.where(counts, student.detach()))
 
 
 @full_precision
