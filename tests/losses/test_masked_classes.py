@@ -80,6 +80,14 @@ def test_what_one_side_excludes_and_the_other_needs_costs_infinitely_much():
     assert losses.reverse_kl(closed, open_, temperature=1.0).item() == pytest.approx(math.log(1.5), rel=1e-6)
 
 
+def test_dkd_counts_a_class_masked_on_both_sides_as_not_there():
+    student, teacher = logits(3, 6)
+    targets = torch.tensor([0, 2, 3])
+    whole = losses.dkd(masked(student), masked(teacher).detach(), targets=torch.tensor(SHOWN)[targets])
+    fewer = losses.dkd(student[:, SHOWN], teacher[:, SHOWN], targets=targets)
+    torch.testing.assert_close(whole, fewer)
+
+
 def test_a_student_that_is_no_number_still_shows():
     student = torch.tensor([[math.nan, 0.0, 1.0]])
     assert losses.kd(student, torch.tensor([[0.0, -math.inf, 1.0]])).isnan().all()

@@ -4,7 +4,8 @@ p = softmax(l / T), t = teacher, s = student. All take logits of classifiers (B,
 (B, L, C) and of segmentation (B, C, H, W), a dense or a top-k teacher, and return one value a sample, (B,).
 
 A logit of −∞ masks its class: masked on both sides, it is as if the class were not there; masked by one only, it
-costs what the formula says, which is ∞ where the other side gives it a probability that has to be covered.
+costs what the formula says, which is ∞ where the other side gives it a probability that has to be covered. Only
+`standardize` can do nothing with it, as such logits have no mean.
 """
 
 from __future__ import annotations
