@@ -133,6 +133,18 @@ def test_mgd_masks_positions_in_training_only():
     assert mgd(f, right).abs().max() < 1e-20
 
 
+def test_mgd_can_mask_whole_channels():
+    mgd = losses.MGD.for_shapes((64, 3, 4, 4), (64, 20, 4, 4), masked=0.15, mask="channels").double()
+    seen = []
+    mgd.generate.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    mgd(maps(64, 3, 4, 4), maps(64, 20, 4, 4))
+    hidden = seen[0].eq(0).all((2, 3))
+    assert torch.equal(hidden, seen[0].eq(0).any(3).any(2))
+    assert hidden.double().mean().item() == pytest.approx(0.15, abs=0.03)
+    with pytest.raises(RequestError, match="mask"):
+        losses.MGD(3, 4, mask="pixels")
+
+
 def test_factor_transfer_teaches_the_paraphraser_by_reconstruction_only():
     loss = losses.FactorTransfer.for_shapes((2, 3, 4, 4), (2, 6, 4, 4), reconstruction_weight=0.0).double()
     loss(maps(2, 3, 4, 4), maps(2, 6, 4, 4)).sum().backward()

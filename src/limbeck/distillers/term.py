@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -20,6 +21,13 @@ Weight = float | Callable[[int], float]
 """A number, or a function of the epoch (from 0) such as `ramp(20)`."""
 
 _FROM_BATCH = ("targets", "index")
+
+
+class Made(Protocol):
+    """A class of losses with state, which are made once the shapes of their tensors are known."""
+
+    def for_shapes(self, student: Any, teacher: Any, **options: Any) -> nn.Module:
+        """A loss for tensors, or tuples of tensors, of these shapes."""
 
 
 class Term:
@@ -103,10 +111,9 @@ class BoundTerm(nn.Module):
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
                     self.adapters.append(adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape)))
             self.adapters.to(device)
-            if isinstance(self.term.loss, type):
-                build = getattr(self.term.loss, "for_shapes")  # noqa: B009 - part of the contract, in no common class
-                loss: nn.Module = build(_shapes(self._adapt(s)), _shapes(t), **self.term.options)
-                self.loss = loss.to(device)
+            made = _made(self.term.loss)
+            if made is not None:
+                self.loss = made.for_shapes(_shapes(self._adapt(s)), _shapes(t), **self.term.options).to(device)
         except (RequestError, RuntimeError) as error:
             raise RequestError(f"term {self.term.name} ({self.term.student} → {self.term.teacher}): {error}") from error
         self.ready = True
@@ -147,11 +154,10 @@ def ramp(epochs: int, weight: float = 1.0) -> Callable[[int], float]:
 def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: str) -> None:
     if not callable(loss):
         raise RequestError(f"a loss is a function, a module or a class with for_shapes, not {loss!r}")
-    if isinstance(loss, type) and not hasattr(loss, "for_shapes"):
+    made = _made(loss)
+    if isinstance(loss, type) and made is None:
         raise RequestError(f"class {name} has no for_shapes(student, teacher, **options); give a module made from it")
-    maker = getattr(loss, "for_shapes", loss) if isinstance(loss, type) else loss
-    if isinstance(loss, type) and _takes_any(maker):
-        maker = loss
+    maker = loss if made is None or _takes_any(made.for_shapes) else made.for_shapes
     if _takes_any(maker):
         return
     known = _keywords(maker)
@@ -177,17 +183,22 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.signature(lambda student, teacher, **options: None)
 
 
-_SIGNATURES: dict[Any, frozenset[str]] = {}
+def _made(loss: Any) -> Made | None:
+    return loss if isinstance(loss, type) and hasattr(loss, "for_shapes") else None
 
 
-def _keywords(function: Callable[..., Any]) -> frozenset[str]:
+def _keywords(loss: Callable[..., Any]) -> frozenset[str]:
     """The keyword options of a loss: what follows its two tensors."""
-    target = function.forward if isinstance(function, nn.Module) else function
-    key = getattr(target, "__func__", target)
-    if key not in _SIGNATURES:
-        parameters = list(_signature(target).parameters.values())
-        _SIGNATURES[key] = frozenset(p.name for p in parameters[2:] if p.kind is not p.VAR_KEYWORD)
-    return _SIGNATURES[key]
+    function = loss.forward if isinstance(loss, nn.Module) else loss
+    # A method is a new object at each look, and keeps its module alive; the function behind it is one for all.
+    behind = getattr(function, "__func__", None)
+    return _options(function, 2) if behind is None else _options(behind, 3)
+
+
+@lru_cache(maxsize=256)
+def _options(function: Callable[..., Any], tensors: int) -> frozenset[str]:
+    parameters = list(_signature(function).parameters.values())
+    return frozenset(p.name for p in parameters[tensors:] if p.kind is not p.VAR_KEYWORD)
 
 
 def _name(loss: Any) -> str:

@@ -121,8 +121,12 @@ class CRD(nn.Module):
         labels = self.labels.index_put((index,), targets.to(self.labels.dtype))
         drawn = self.draw()
         same = labels[drawn] == targets[:, None]
-        loss = self._side(0, s, self.memory_t, index, drawn, same)
-        loss = loss + self._side(1, t, self.memory_s, index, drawn, same)
+        # Added to the logits of the own class, and finite, so that it can be shifted with the others.
+        left_out = same.to(s.dtype) * (torch.finfo(s.dtype).min / 2)
+        hit_s, missed_s = self._side(0, s, self.memory_t, index, drawn, left_out)
+        hit_t, missed_t = self._side(1, t, self.memory_s, index, drawn, left_out)
+        counted = len(drawn) - same.sum(1)
+        loss = hit_s + hit_t + (missed_s + missed_t) * (self.negatives / counted.clamp(min=1))
         if self.training:
             self._fixed = True
             self.labels.copy_(labels)
@@ -134,22 +138,27 @@ class CRD(nn.Module):
         """(K,) positions of this batch's negatives, from torch's global generator."""
         return torch.randint(len(self.labels), (self.negatives,), device=self.labels.device)
 
-    def _side(self, side: int, anchor: Tensor, memory: Tensor, index: Tensor, drawn: Tensor, same: Tensor) -> Tensor:
-        """One direction of the loss: logistic classification with the logit sᵀt/τ − log Z − log(K/N)."""
-        n, k = len(memory), self.negatives
+    def _side(
+        self, side: int, anchor: Tensor, memory: Tensor, index: Tensor, drawn: Tensor, left_out: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One direction of the loss: logistic classification with the logit sᵀt/τ − log Z − log(K/N).
+
+        (B,) losses of the partners, and (B,) sums of those of the K negatives.
+        """
         anchor = anchor / self.temperature
+        others = memory.index_select(0, drawn).to(anchor.dtype)
         positive = (anchor * memory[index]).sum(1)
-        negative = (anchor @ memory[drawn].to(anchor.dtype).T).masked_fill(same, -math.inf)
-        shift = self._log_z(side, positive, negative) + math.log(k / n)
-        others = (~same).sum(1)
-        missed = F.softplus(negative - shift).sum(1) * (k / others.clamp(min=1))
-        return F.softplus(shift - positive) + missed
+        shift = self._log_z(side, positive, anchor, others, left_out) + math.log(self.negatives / len(memory))
+        # (B, K) is large: shift and mask are added in the pass of the product.
+        negative = torch.addmm(left_out - shift, anchor, others.T)
+        return F.softplus(shift - positive), F.softplus(negative).sum(1)
 
     @torch.no_grad()
-    def _log_z(self, side: int, positive: Tensor, negative: Tensor) -> Tensor:
+    def _log_z(self, side: int, positive: Tensor, anchor: Tensor, others: Tensor, left_out: Tensor) -> Tensor:
         """log Z: N times the mean of exp(sᵀt/τ) in the first batch, kept from then on."""
         log_z = self.log_z[side]
         if not self._fixed:
+            negative = (anchor @ others.T).masked_fill(left_out < 0, -math.inf)
             e = torch.cat([positive, negative.flatten()])
             estimate = e.logsumexp(0) - e.isfinite().sum().log() + math.log(len(self.labels))
             log_z = log_z.where(log_z.isfinite(), estimate.to(log_z.dtype))

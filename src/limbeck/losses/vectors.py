@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from limbeck.losses.looks import can_look
 
 
 def unit(x: Tensor, dim: int = -1) -> Tensor:
@@ -13,33 +17,44 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
 
     The usual x / max(‖x‖, ε) has a gradient of 1/ε there, which a dead channel or a constant row would meet.
     """
-    return x / length(x, dim)
+    return x / length(x, dim, keepdim=True)
 
 
-def length(x: Tensor, dim: int = -1) -> Tensor:
-    """‖x‖₂ along `dim`, which stays as 1; infinite where x is zero, or too small to be squared."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return norm.masked_fill(norm <= _too_small(x), math.inf)
+def length(x: Tensor, dim: int = -1, *, keepdim: bool = False) -> Tensor:
+    """‖x‖₂ along `dim`; infinite where x is zero, or too small to be squared."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim)
+    return F.threshold(norm, _too_small(x.dtype), math.inf)
 
 
 def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
     """1 − ρ, ρ = Pearson's correlation along `dim`; two constant vectors agree, and one with another has ρ = 0."""
-    (s, length_s), (t, length_t) = _centred(student, dim), _centred(teacher, dim)
-    rho = (s * t).sum(dim, keepdim=True) / length_s / length_t
-    both_constant = length_s.isinf() & length_t.isinf()
-    return (1 - rho).masked_fill(both_constant, 0.0).squeeze(dim)
+    # ρ does not change with the means, so that they need not carry its gradient.
+    mean_s, mean_t = (x.detach().mean(dim, keepdim=True) for x in (student, teacher))
+    s, t = student - mean_s, teacher - mean_t
+    length_s: Tensor = torch.linalg.vector_norm(s, dim=dim)
+    length_t: Tensor = torch.linalg.vector_norm(t, dim=dim)
+    product, lengths = (s * t).sum(dim), length_s * length_t
+    rounding = 4 * torch.finfo(lengths.dtype).eps * student.shape[dim] ** 0.5
+    if _vary(length_s, mean_s, rounding) and _vary(length_t, mean_t, rounding):
+        return 1 - product / lengths
+    constant_s, constant_t = length_s <= _noise(mean_s, dim, rounding), length_t <= _noise(mean_t, dim, rounding)
+    rho = product / lengths.masked_fill(constant_s | constant_t, math.inf)
+    return (~(constant_s & constant_t)).to(rho.dtype) - rho
 
 
-def _centred(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """x − mean, and its length; that is infinite where x is constant but for rounding."""
-    mean = x.mean(dim, keepdim=True)
-    off = x - mean
-    norm: Tensor = torch.linalg.vector_norm(off, dim=dim, keepdim=True)
-    rounding = 4 * torch.finfo(x.dtype).eps * x.shape[dim] ** 0.5
-    constant = norm <= (mean.detach().abs() * rounding).clamp(min=_too_small(x))
-    return off, norm.masked_fill(constant, math.inf)
+def _noise(mean: Tensor, dim: int, rounding: float) -> Tensor:
+    """The length that rounding gives to a constant vector."""
+    return (mean.abs() * rounding).clamp(min=_too_small(mean.dtype)).squeeze(dim)
 
 
-def _too_small(x: Tensor) -> float:
+def _vary(length: Tensor, mean: Tensor, rounding: float) -> bool:
+    """Whether surely none of the vectors is constant: the shortest is longer than the most that rounding gives."""
+    if not can_look(length):
+        return False
+    return length.amin().item() > max(mean.abs().amax().item() * rounding, _too_small(length.dtype))
+
+
+@cache
+def _too_small(dtype: torch.dtype) -> float:
     """The length whose square is the least normal number."""
-    return math.sqrt(torch.finfo(x.dtype).tiny)
+    return math.sqrt(torch.finfo(dtype).tiny)

@@ -41,6 +41,11 @@ class Places:
         count = min(len(s), len(t))
         return [{"student": a, "teacher": b} for a, b in zip(s[-count:], t[-count:], strict=True)]
 
+    def before_relu(self) -> list[dict[str, str]]:
+        """The pairs of stages, each tapped before the ReLU that it ends in, where it ends in one."""
+        sides = {"student": self.student, "teacher": self.teacher}
+        return [{side: _before_relu(network, pair[side]) for side, network in sides.items()} for pair in self.stages()]
+
     def embedding(self) -> dict[str, str]:
         """The taps of the vectors that the classifiers read."""
         return {"student": embedding(self.student), "teacher": embedding(self.teacher)}
@@ -51,6 +56,13 @@ class Places:
         if len(pairs) < 2:
             raise RequestError("this method compares at least two stages, and the networks share only one")
         return {side: [pair[side] for pair in pairs] for side in ("student", "teacher")}
+
+
+def _before_relu(network: nn.Module, stage: str) -> str:
+    """The input of the ReLU that is the last layer of a stage, by the order of its modules; else its output."""
+    modules = dict(network.named_modules())
+    inside = [path for path in modules if path.startswith(f"{stage}.") or path == stage]
+    return f"{inside[-1]}:in" if inside and isinstance(modules[inside[-1]], nn.ReLU) else stage
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,10 @@ def _each(loss: str, weight: float, **options: Any) -> Method:
     return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **p, **options} for p in places.stages()])
 
 
+def _each_before_relu(loss: str, weight: float, **options: Any) -> Method:
+    return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **p, **options} for p in places.before_relu()])
+
+
 def _together(loss: str, weight: float, **options: Any) -> Method:
     return Method(1.0, lambda places: [{"loss": loss, "weight": weight, **places.all_stages(), **options}])
 
@@ -108,7 +124,7 @@ METHODS: dict[str, Method] = {
     "dist": _logits("dist", 2.0, temperature=1.0),
     "ls": _logits("kd", 9.0, 0.1, temperature=2.0, standardize=True),
     "nkd": _logits("nkd", 1.0),
-    "mlkd": _logits("mlkd", 1.0),
+    "mlkd": _logits("mlkd", 0.9, 0.1),  # its authors' code, whose weights are those of kd
     "wsld": _logits("wsld", 2.25),
     "logit-mse": _logits("logit_mse", 0.9, 0.1),
     "hard": _logits("hard_label", 0.5, 0.5),
@@ -121,17 +137,21 @@ METHODS: dict[str, Method] = {
     "nst": _last("nst", 50.0),
     "fsp": _flows("fsp", 50.0),
     "cwd": _last("channel", 1.0, adapter="auto"),
-    # Published for sums over all elements of a map, which these losses average: a map of 64×8×8 has 4,096.
-    "ab": _last("activation_boundary", 1.0, adapter="auto"),
-    "ofd": _each("margin_relu", 4.0, adapter="auto"),
+    # Published for sums over all elements of a map, which these losses average: the last map of 64×8×8 has 4,096.
+    # The halves for each earlier stage are in it, as a stage earlier has twice the elements.
+    "ab": _each_before_relu("activation_boundary", 12.0, adapter="auto"),  # 3/1000 of the sum: its authors' code
+    "ofd": _each_before_relu("margin_relu", 4.0, adapter="auto"),  # 1/1000 of the sum: the paper and its authors' code
     "ft": _last("FactorTransfer", 200.0),
     "vid": _each("VID", 1.0),
     "review": _together("ReviewKD", 1.0, ramp=20),
-    "mgd": _last("MGD", 1.0),
+    # 7e-5 of the sum over the same 4,096, and masked channels: the authors' settings for classification.
+    "mgd": _last("MGD", 0.3, masked=0.15, mask="channels"),
     "sp": _last("similarity", 3000.0),
     "rkd": _vector("rkd", 1.0),
     "pkt": _vector("pkt", 30000.0),
-    "cc": _vector("correlation", 0.02, adapter="auto"),
+    # The weight 0.02 of CRD's comparison is that of another form; Knowledge-Distillation-Zoo has 100 for this
+    # one, on CIFAR-10.
+    "cc": _vector("correlation", 100.0),
     "ickd": _last("channel_correlation", 2.5, adapter="auto"),
     "crd": Method(
         1.0, lambda places: [{"loss": "CRD", "weight": 0.8, **places.embedding(), "samples": places.samples}]

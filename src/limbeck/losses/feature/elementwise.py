@@ -10,6 +10,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
+from limbeck.losses.samples import by_sample, mean_square
 from limbeck.losses.shapes import same_shape, several_samples
 from limbeck.losses.vectors import length
 
@@ -35,7 +36,7 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     """
     several_samples(student, teacher)
     same_shape(student, teacher)
-    return (student - teacher).square().flatten(1).mean(1)
+    return mean_square(student, teacher)
 
 
 @full_precision
@@ -58,7 +59,7 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """
     several_samples(student, teacher)
     same_shape(student, teacher)
-    return (student - teacher).abs().flatten(1).mean(1)
+    return by_sample((student - teacher).abs())
 
 
 @full_precision
@@ -84,7 +85,7 @@ def smooth_l1(student: Tensor, teacher: Tensor, *, threshold: float = 1.0) -> Te
     same_shape(student, teacher)
     if not threshold > 0:
         raise RequestError(f"threshold must be above 0, not {threshold}")
-    return F.smooth_l1_loss(student, teacher, reduction="none", beta=threshold).flatten(1).mean(1)
+    return by_sample(F.smooth_l1_loss(student, teacher, reduction="none", beta=threshold))
 
 
 @full_precision
@@ -112,5 +113,4 @@ def cosine(student: Tensor, teacher: Tensor, *, pool: bool = False) -> Tensor:
     if pool and teacher.shape[1] % student.shape[1] == 0:
         teacher = F.avg_pool1d(teacher, teacher.shape[1] // student.shape[1])
     same_shape(student, teacher)
-    product = (student * teacher).sum(1, keepdim=True)
-    return 1 - (product / length(student) / length(teacher)).squeeze(1)
+    return 1 - (student * teacher).sum(1) / length(student) / length(teacher)

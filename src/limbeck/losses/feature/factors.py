@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.losses.maps import as_maps
 from limbeck.losses.precision import full_precision, run_layer
+from limbeck.losses.samples import by_sample, mean_square
 from limbeck.losses.shapes import channels, same_shape, several_samples
 from limbeck.losses.vectors import unit
 
@@ -36,7 +37,7 @@ def factor(student: Tensor, teacher: Tensor) -> Tensor:
     several_samples(student, teacher)
     f_s, f_t = student.flatten(1), teacher.flatten(1)
     same_shape(f_s, f_t)
-    return (unit(f_s) - unit(f_t)).abs().mean(1)
+    return by_sample((unit(f_s) - unit(f_t)).abs())
 
 
 class FactorTransfer(nn.Module):
@@ -97,7 +98,7 @@ class FactorTransfer(nn.Module):
         f_s, f_t = as_maps(student, teacher)
         factors = run_layer(self.encode, f_t)
         loss = factor(run_layer(self.translator, f_s), factors.detach())
-        reconstruction = (run_layer(self.decode, factors) - f_t).square().flatten(1).mean(1)
+        reconstruction = mean_square(run_layer(self.decode, factors), f_t)
         return loss + self.reconstruction_weight * reconstruction
 
 

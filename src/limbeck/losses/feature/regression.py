@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from limbeck.losses.precision import full_precision
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import agree, same_shape, several_samples
 
 
@@ -35,4 +36,4 @@ def srrl(student: Tensor, teacher: Tensor, *, classifier: Callable[[Tensor], Ten
     same_shape(f_s, f_t)
     l_s, l_t = classifier(f_s), classifier(f_t)
     agree(l_s, l_t, (2,), 0, 1, remedy="the classifier gives (B, C) logits")
-    return (f_s - f_t).square().mean(1) + (l_s - l_t).square().mean(1)
+    return mean_square(f_s, f_t) + mean_square(l_s, l_t)

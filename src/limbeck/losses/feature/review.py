@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.losses.maps import pool_to
 from limbeck.losses.precision import full_precision, run_layer
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import channels
 
 _LEVELS = {4: 0.5, 2: 0.25, 1: 0.125}
@@ -111,10 +112,10 @@ def _convolution(inputs: int, outputs: int, size: int) -> nn.Sequential:
 
 def _hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
     """(B,) weighted mean of the squared distances of the maps and of their pooled versions."""
-    loss, total = (student - teacher).square().flatten(1).mean(1), 1.0
+    loss, total = mean_square(student, teacher), 1.0
     for size, weight in _LEVELS.items():
         if size < teacher.shape[2]:
             at = (size, size)
-            loss = loss + weight * (pool_to(student, at) - pool_to(teacher, at)).square().flatten(1).mean(1)
+            loss = loss + weight * mean_square(pool_to(student, at), pool_to(teacher, at))
             total += weight
     return loss / total

@@ -8,6 +8,7 @@ from torch import Tensor
 from limbeck.losses.maps import pool_to, pool_to_smaller
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.softened import positive
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import agree, same_shape, several_samples
 from limbeck.losses.vectors import uncorrelated
 
@@ -36,12 +37,13 @@ def attention(student: Tensor, teacher: Tensor) -> Tensor:
     agree(student, teacher, (4,), 0)
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
     a_s, a_t = _attention_map(student, size), _attention_map(teacher, size)
-    return (a_s - a_t).square().mean(1)
+    return mean_square(a_s, a_t)
 
 
 def _attention_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, H, W) → (B, h·w), each row of length 1."""
-    return F.normalize(pool_to(feature, size).square().mean(1).flatten(1), dim=1)
+    # The sum of the squares has the direction of their mean, and a gradient that is not divided.
+    return F.normalize(pool_to(feature, size).square().sum(1).flatten(1), dim=1)
 
 
 @full_precision
@@ -120,4 +122,4 @@ def simkd(student: Tensor, teacher: Tensor) -> Tensor:
     """
     agree(student, teacher, (4,), 0, 1)
     f_s, f_t = pool_to_smaller(student, teacher)
-    return (f_s - f_t).square().flatten(1).mean(1)
+    return mean_square(f_s, f_t)

@@ -7,6 +7,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.maps import pool_to_smaller
 from limbeck.losses.precision import full_precision
+from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import agree, pair
 from limbeck.losses.vectors import unit
 
@@ -73,7 +74,7 @@ def fsp(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tenso
             "maps with the same channels in each layer; give the term an adapter, or other taps"
         )
     g_s, g_t = (_flow(*p) for p in pairs)
-    return (g_s - g_t).square().mean((1, 2))
+    return mean_square(g_s, g_t)
 
 
 def _flow(first: Tensor, second: Tensor) -> Tensor:

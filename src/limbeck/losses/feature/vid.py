@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.losses.maps import as_maps
 from limbeck.losses.precision import full_precision, run_layer
+from limbeck.losses.samples import by_sample
 from limbeck.losses.shapes import channels
 
 _LEAST_VARIANCE = 1e-5
@@ -59,6 +60,8 @@ class VID(nn.Module):
             RequestError: Not two maps (or vectors) of one batch.
         """
         f_s, f_t = as_maps(student, teacher)
-        variance = (F.softplus(self.rho.to(f_s.dtype)) + _LEAST_VARIANCE)[:, None, None]
-        error = (run_layer(self.mean, f_s) - f_t).square()
-        return (error / variance + variance.log()).flatten(1).mean(1) / 2
+        variance = F.softplus(self.rho.to(f_s.dtype)) + _LEAST_VARIANCE
+        squares = F.mse_loss(run_layer(self.mean, f_s), f_t, reduction="none").flatten(2)
+        # σ² is one value a channel, so that it waits until the positions are summed up.
+        error = squares.sum(2) / max(squares.shape[2], 1)
+        return by_sample(error / variance + variance.log()) / 2

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import positive
+from limbeck.losses.response.softened import positive, softer
 from limbeck.losses.shapes import agree
 from limbeck.losses.vectors import uncorrelated
 
@@ -50,9 +50,9 @@ def dist(
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     positive(temperature)
-    s, t = (F.softmax(x / temperature, dim=1) for x in (student, teacher))
+    s, t = (F.softmax(softer(x, temperature), dim=1) for x in (student, teacher))
     inter, intra = uncorrelated(s, t, dim=1).mean(), uncorrelated(s, t, dim=0).mean()
-    return (inter_weight * inter + intra_weight * intra) * temperature**2
+    return (inter_weight * temperature**2) * inter + (intra_weight * temperature**2) * intra
 
 
 @full_precision
@@ -67,8 +67,9 @@ def mlkd(
     """Multi-level logits: Σ_T [ T² KL(p_t ‖ p_s)/B + a‖P_sP_sᵀ − P_tP_tᵀ‖²_F/B + b‖P_sᵀP_s − P_tᵀP_t‖²_F/C ].
 
     P is the (B, C) matrix of probabilities at T: instance, batch and class level. For the paper's two views
-    of each sample, weak and strong, put both into the batch or add the loss of both; its masks of unsure
-    samples are not in here.
+    of each sample, weak and strong, put both into the batch or add the loss of both. Its masks keep the half of the
+    samples, and of the classes, of which the teacher is least sure; the authors' code multiplies them with means that
+    are already taken, so that they amount to a factor of ½, and they are not in here.
 
     Args:
         student: (B, C) logits.
@@ -85,7 +86,8 @@ def mlkd(
 
     Transfers: probabilities at several temperatures, and how samples and classes of the batch relate.
     Use: classifiers by their logits alone, where batches are large enough for relations; no labels.
-    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 1 on CIFAR.
+    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 0.9 beside 0.1 of
+        the task loss.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     if not temperatures:

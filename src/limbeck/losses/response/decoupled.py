@@ -9,7 +9,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import positive
+from limbeck.losses.response.softened import expected, positive
 from limbeck.losses.response.standardization import standardize as standardized
 from limbeck.losses.shapes import agree, class_indices
 
@@ -123,4 +123,4 @@ def _binary(target: Tensor, others: Tensor) -> Tensor:
 
 
 def _kl(log_s: Tensor, log_t: Tensor) -> Tensor:
-    return (log_t.exp() * (log_t - log_s)).sum(-1)
+    return expected(log_t.exp(), log_t - log_s)

@@ -2,6 +2,10 @@
 
 p = softmax(l / T), t = teacher, s = student. All take logits of classifiers (B, C), of language models
 (B, L, C) and of segmentation (B, C, H, W), a dense or a top-k teacher, and return one value a sample, (B,).
+
+A logit of −∞ masks its class: masked on both sides, it is as if the class were not there; masked by one only, it
+costs what the formula says, which is ∞ where the other side gives it a probability that has to be covered. Only
+`standardize` can do nothing with it, as such logits have no mean.
 """
 
 from __future__ import annotations
@@ -12,8 +16,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.response.positions import over_positions
-from limbeck.losses.response.softened import Divergence, Rest, softened
+from limbeck.losses.response.softened import Divergence, Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
 
 
@@ -59,8 +62,18 @@ def kd(
     >>> kd(torch.tensor([[2.0, 1.0]]), torch.tensor([[2.0, 1.0]])).item()
     0.0
     """
-    distance = softened(_forward_kl, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
-    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+    return compare(
+        _forward_kl,
+        student,
+        teacher,
+        temperature=temperature,
+        scale=scale,
+        standardize=standardize,
+        targets=targets,
+        ignore_index=ignore_index,
+        chunk=chunk,
+        rest=rest,
+    )
 
 
 def soft_cross_entropy(
@@ -103,16 +116,19 @@ def soft_cross_entropy(
     Use: in place of `kd` where the loss itself is to be a cross-entropy; the gradient is the same.
     Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531.
     """
-    distance = softened(
+    return compare(
         _cross_entropy,
+        student,
         teacher,
         temperature=temperature,
         teacher_temperature=teacher_temperature,
         scale=scale,
         standardize=standardize,
+        targets=targets,
+        ignore_index=ignore_index,
+        chunk=chunk,
         rest=rest,
     )
-    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
 
 
 def reverse_kl(
@@ -150,8 +166,18 @@ def reverse_kl(
     Use: language models, and other outputs with more modes than a small student can cover; no labels.
     Source: Gu et al.: MiniLLM, ICLR 2024, arXiv:2306.08543 (the divergence; at T = 1 for language models).
     """
-    distance = softened(_reverse_kl, teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
-    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+    return compare(
+        _reverse_kl,
+        student,
+        teacher,
+        temperature=temperature,
+        scale=scale,
+        standardize=standardize,
+        targets=targets,
+        ignore_index=ignore_index,
+        chunk=chunk,
+        rest=rest,
+    )
 
 
 def jsd(
@@ -193,12 +219,22 @@ def jsd(
     Use: language models, where the best divergence depends on the task: β is chosen on a validation split; no labels.
     Source: Agarwal et al.: On-Policy Distillation of Language Models, ICLR 2024, arXiv:2306.13649.
     """
-    distance = softened(_mixed(beta), teacher, temperature=temperature, scale=scale, standardize=standardize, rest=rest)
-    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+    return compare(
+        _mixed(beta),
+        student,
+        teacher,
+        temperature=temperature,
+        scale=scale,
+        standardize=standardize,
+        targets=targets,
+        ignore_index=ignore_index,
+        chunk=chunk,
+        rest=rest,
+    )
 
 
 def _forward_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
-    return (log_t.exp() * (log_t - log_s)).sum(-1)
+    return expected(log_t.exp(), log_t - log_s)
 
 
 def _reverse_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
@@ -206,7 +242,7 @@ def _reverse_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
 
 
 def _cross_entropy(log_s: Tensor, log_t: Tensor) -> Tensor:
-    return -(log_t.exp() * log_s).sum(-1)
+    return -expected(log_t.exp(), log_s)
 
 
 def _mixed(beta: float) -> Divergence:
@@ -216,7 +252,10 @@ def _mixed(beta: float) -> Divergence:
         return _reverse_kl if beta else _forward_kl
 
     def jensen_shannon(log_s: Tensor, log_t: Tensor) -> Tensor:
+        # As no term of it can be infinite, a masked class needs no more than a logarithm that is finite.
+        least = torch.finfo(log_s.dtype).min / 4
+        log_s, log_t = log_s.clamp(min=least), log_t.clamp(min=least)
         log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
-        return beta * _forward_kl(log_m, log_t) + (1 - beta) * _forward_kl(log_m, log_s)
+        return beta * (log_t.exp() * (log_t - log_m)).sum(-1) + (1 - beta) * (log_s.exp() * (log_s - log_m)).sum(-1)
 
     return jensen_shannon

@@ -9,6 +9,7 @@ from torch import Tensor
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.divergence import kd
 from limbeck.losses.response.positions import CLASSES, over_positions
+from limbeck.losses.samples import by_sample
 from limbeck.losses.shapes import agree, class_indices
 
 
@@ -63,7 +64,8 @@ def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Touvron et al.: Training data-efficient image transformers (DeiT), ICML 2021, arXiv:2012.12877;
         customary weight 0.5 beside 0.5 of the task loss.
     """
-    return over_positions(_decision, student, teacher)
+    agree(student, teacher, (2, 3, 4), *range(student.dim()), remedy=CLASSES)
+    return _decision(student, teacher)
 
 
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -90,11 +92,14 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 @full_precision
 def _decision(student: Tensor, teacher: Tensor) -> Tensor:
-    chosen = teacher.argmax(-1, keepdim=True)
-    return -F.log_softmax(student, dim=-1).gather(-1, chosen).squeeze(-1)
+    if student.dim() == 3:
+        student, teacher = student.mT, teacher.mT
+    values = F.cross_entropy(student, teacher.argmax(1), reduction="none")
+    return values if values.dim() == 1 else by_sample(values)
 
 
 @full_precision
 def _centred_square(student: Tensor, teacher: Tensor) -> Tensor:
-    difference = student - teacher
-    return (difference - difference.mean(-1, keepdim=True)).square().mean(-1)
+    # The centre is where the sum of squares is least, so that it needs to carry no gradient.
+    constant = (student - teacher).detach().mean(-1, keepdim=True)
+    return F.mse_loss(student, teacher + constant, reduction="none").sum(-1) / student.shape[-1]

@@ -20,7 +20,7 @@ from limbeck.losses.shapes import agree
 CLASSES = "teacher and student must know the same classes"
 
 Distance = Callable[..., Tensor]
-"""(student (b, p, C), *teacher parts (b, p, C or k)) → (b, p)."""
+"""(student (b, p, C), *teacher parts (b, p, C or k)) → (b, p), and the same without p."""
 
 
 def over_positions(
@@ -38,6 +38,8 @@ def over_positions(
     else:
         agree(student, teacher, (2, 3, 4), *range(student.dim()), remedy=CLASSES)
     parts = teacher if isinstance(teacher, TopK) else (teacher,)
+    if student.dim() == 2 and ignore_index is None and chunk is None:
+        return distance(student, *parts)
     rows = [_positions(x) for x in (student, *parts)]
     if chunk is None:
         values = distance(*rows)
@@ -46,7 +48,7 @@ def over_positions(
     else:
         values = _InChunks.apply(distance, chunk, *rows)
     if ignore_index is None:
-        return values.squeeze(1) if values.shape[1] == 1 else values.sum(1) / max(values.shape[1], 1)
+        return values.sum(1) / max(values.shape[1], 1)
     keep = _kept(student, targets, ignore_index)
     return values.where(keep, 0.0).sum(1) / keep.sum(1).clamp(min=1)
 

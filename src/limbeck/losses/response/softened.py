@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses.looks import can_look
 from limbeck.losses.precision import full_precision
-from limbeck.losses.response.positions import Distance
+from limbeck.losses.response.positions import over_positions
 from limbeck.losses.response.sparse import TopK, bucket, gather_bucket, spread
 from limbeck.losses.response.standardization import standardize as standardized
 
@@ -19,43 +21,73 @@ Rest = Literal["bucket", "spread"]
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(log p_s, log p_t), each (..., C) → (...)."""
+Temperatures = tuple[float, float]
+"""Of the student and of the teacher."""
 
 
-def softened(
+def compare(
     divergence: Divergence,
+    student: Tensor,
     teacher: Tensor | TopK,
     *,
     temperature: float,
     scale: bool,
     standardize: bool,
+    targets: Tensor | None,
+    ignore_index: int | None,
+    chunk: int | None,
     rest: Rest,
     teacher_temperature: float | None = None,
-) -> Distance:
-    """The distance of logits: T² · divergence at temperature T; T · T_t · divergence with another one, T_t, for p_t."""
+) -> Tensor:
+    """The mean divergence over each sample's positions, (B,): T² times that at temperature T.
+
+    With another temperature T_t for the teacher's distribution it is T · T_t times.
+
+    Raises:
+        RequestError: The shapes differ, or an option does not fit.
+    """
     of_teacher = temperature if teacher_temperature is None else teacher_temperature
     positive(temperature)
     positive(of_teacher)
     if rest not in ("bucket", "spread"):
         raise RequestError(f"rest is 'bucket' or 'spread', not {rest!r}")
-    if standardize and isinstance(teacher, TopK):
-        raise RequestError("standardize needs all logits of the teacher; a top-k teacher has only its best")
     factor = temperature * of_teacher if scale else 1.0
-
-    def dense(student: Tensor, teacher: Tensor) -> Tensor:
+    at = (temperature, of_teacher)
+    if isinstance(teacher, TopK):
         if standardize:
-            student, teacher = standardized(student), standardized(teacher)
-        log_s, log_t = _log_softmax(student / temperature), _log_softmax(teacher / of_teacher)
-        return divergence(log_s, log_t) * factor
+            raise RequestError("standardize needs all logits of the teacher; a top-k teacher has only its best")
+        distance = partial(_sparse, divergence=divergence, at=at, factor=factor, rest=rest)
+    else:
+        distance = partial(_dense, divergence=divergence, at=at, factor=factor, standardize=standardize)
+    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
 
-    def sparse(student: Tensor, log_probs: Tensor, indices: Tensor) -> Tensor:
-        classes, softer = student.shape[-1], student / temperature
-        if rest == "spread":
-            log_s, log_t = _log_softmax(softer), spread(log_probs, indices, classes, of_teacher)
-        else:
-            log_s, log_t = gather_bucket(softer, indices), bucket(log_probs, classes, of_teacher)
-        return divergence(log_s, log_t) * factor
 
-    return full_precision(sparse if isinstance(teacher, TopK) else dense)
+@full_precision
+def _dense(
+    student: Tensor, teacher: Tensor, *, divergence: Divergence, at: Temperatures, factor: float, standardize: bool
+) -> Tensor:
+    if standardize:
+        student, teacher = standardized(student), standardized(teacher)
+    return divergence(log_softmax(student, at[0]), log_softmax(teacher, at[1])) * factor
+
+
+@full_precision
+def _sparse(
+    student: Tensor,
+    log_probs: Tensor,
+    indices: Tensor,
+    *,
+    divergence: Divergence,
+    at: Temperatures,
+    factor: float,
+    rest: Rest,
+) -> Tensor:
+    classes = student.shape[-1]
+    if rest == "spread":
+        log_s, log_t = log_softmax(student, at[0]), spread(log_probs, indices, classes, at[1])
+    else:
+        log_s, log_t = gather_bucket(softer(student, at[0]), indices), bucket(log_probs, classes, at[1])
+    return divergence(log_s, log_t) * factor
 
 
 def positive(temperature: float) -> None:
@@ -64,8 +96,19 @@ def positive(temperature: float) -> None:
         raise RequestError(f"temperature must be above 0, not {temperature}")
 
 
-def _log_softmax(x: Tensor) -> Tensor:
-    """Over the last dimension, in the order of x in memory: a view of a (B, C, H, W) map is not copied."""
-    if x.stride(-1) == 1:
-        return F.log_softmax(x, dim=-1)
-    return F.log_softmax(x.mT, dim=-2).mT
+def softer(logits: Tensor, temperature: float) -> Tensor:
+    """logits / T, the logits themselves at T = 1."""
+    return logits if temperature == 1 else logits / temperature
+
+
+def log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    """Of logits / T over the last dimension, in their order in memory: a view of a (B, C, H, W) map is not copied."""
+    x = softer(logits, temperature)
+    return F.log_softmax(x, dim=-1) if x.stride(-1) == 1 else F.log_softmax(x.mT, dim=-2).mT
+
+
+def expected(p: Tensor, values: Tensor) -> Tensor:
+    """Σ p · values over the last dimension, where a class of probability 0 counts 0, though its value be infinite."""
+    if not (can_look(p) and p.amin().item() > 0):
+        values = values.masked_fill(p == 0, 0.0)
+    return (p * values).sum(-1)
