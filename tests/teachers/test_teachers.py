@@ -85,7 +85,7 @@ def test_ensemble_weights_are_checked() -> None:
 def test_a_remembered_teacher_says_what_the_live_one_says(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(23, 4), torch.zeros(23, dtype=torch.long))
     live = ModuleTeacher(teacher, ["0"])
-    remembered = RememberedTeacher(live, make_loader(split, 5, shuffle=True), 23)
+    remembered = RememberedTeacher(live, [make_loader(split, 5, shuffle=True)], 23)
     teacher.forward = None  # type: ignore[assignment]  # it is not asked again
     for batch in make_loader(split, 4, shuffle=True, seed=3):
         logits = nn.Sequential.forward(teacher.eval(), batch.inputs)
@@ -96,9 +96,9 @@ def test_a_remembered_teacher_says_what_the_live_one_says(teacher: nn.Module) ->
 
 def test_a_remembered_signal_is_for_the_very_pixels(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
-    remembered = RememberedTeacher(ModuleTeacher(teacher), make_loader(split, 4), 8)
+    remembered = RememberedTeacher(ModuleTeacher(teacher), [make_loader(split, 4)], 8)
     batch = next(iter(make_loader(split, 4)))
-    with pytest.raises(RequestError, match="augmented view"):
+    with pytest.raises(RequestError, match="known for 1 view"):
         remembered(batch._replace(view=1))
     with pytest.raises(RequestError, match="index"):
         remembered(batch._replace(index=torch.full((4,), -1)))

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ class Shards:
         except (ValueError, ImportError) as error:
             raise RequestError(f"cannot open the place {self.place} of stored signals: {error}") from error
         self._is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
-        self._near: tempfile.TemporaryDirectory[str] | None = None
+        self._near: Path | None = None
         self._open: dict[tuple[int, int], dict[str, Tensor]] = {}
 
     def description(self) -> Description | None:
@@ -162,8 +163,9 @@ class Shards:
         if self._is_local:
             return f"{self._root}/{name}"
         if self._near is None:
-            self._near = tempfile.TemporaryDirectory(prefix="limbeck-signals-")
-        here = Path(self._near.name) / name
+            self._near = Path(tempfile.mkdtemp(prefix="limbeck-signals-"))
+            weakref.finalize(self, shutil.rmtree, self._near, ignore_errors=True)
+        here = self._near / name
         if not here.exists():
             here.parent.mkdir(parents=True, exist_ok=True)
             self._files.get_file(f"{self._root}/{name}", str(here))

@@ -1,0 +1,107 @@
+"""limbeck cache, and what a recipe's store decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from limbeck.cli.main import app
+from limbeck.errors import RequestError
+from limbeck.recipes import build, signals, teachers
+from limbeck.recipes.cache import cache
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.read import check
+from limbeck.recipes.run import run
+from limbeck.recipes.signals import Asking, keep
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "teacher": {"model": "mlp", "hidden": [32], "epochs": 1, "optimizer": {"lr": 0.01}},
+    "student": {"model": "mlp", "hidden": [8]},
+    "distill": {"task_weight": 0.5, "terms": [{"loss": "kd", "weight": 0.5}]},
+    "epochs": 4,
+}
+QUIET = Machine(accelerator="cpu", progress=False)
+AUGMENTED = {"name": "digits", "augment": ["crop"], "views": 2}
+
+
+def recipe(store: Any = "auto", **changes: Any) -> Any:
+    return check(SMALL | {"teacher": SMALL["teacher"] | {"store": store}} | changes)
+
+
+def asking(made: Any, root: Path) -> tuple[Asking, Any]:
+    data = build.data(made.data, root)
+    return Asking(made, data, QUIET.fabric("32-true")), teachers.signal(teachers.candidates(made, data))
+
+
+def test_the_student_of_a_stored_signal_is_that_of_a_live_teacher(tmp_path: Path) -> None:
+    losses = {}
+    for where in ("never", "memory", {"where": "disk", "dtype": "float32"}, {"where": str(tmp_path / "mine")}):
+        out = tmp_path / f"run{len(losses)}"
+        result = run(recipe(where), root=tmp_path, out=out, machine=QUIET, baseline=False)
+        losses[str(where)] = result["distilled"]["test_loss"]
+    live, memory, disk, half = losses.values()
+    # The last batch of digits is smaller than the others, which moves the teacher's last bits there.
+    assert memory == pytest.approx(live, rel=1e-5)
+    assert disk == memory
+    assert half == pytest.approx(live, rel=1e-2)
+    assert (tmp_path / "mine" / "signals.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("store", "changes", "trainings", "where", "reason"),
+    [
+        ("auto", {}, 1, "memory", "asked once about 1,437 samples: 0.1 MB kept in memory"),
+        ("auto", {"epochs": 1}, 1, "live", "1 passes for 1 views gain nothing"),
+        ("auto", {"epochs": 1}, 3, "memory", "asked once"),
+        ("auto", {"data": {"name": "digits", "augment": ["crop"]}}, 1, "live", "4 passes for 4 views gain nothing"),
+        ("auto", {"data": AUGMENTED}, 1, "memory", "1,437 samples in 2 views: 0.1 MB"),
+        ("never", {}, 9, "live", "as the recipe says"),
+    ],
+)
+def test_what_auto_decides_and_says(
+    tmp_path: Path, store: str, changes: dict[str, Any], trainings: int, where: str, reason: str
+) -> None:
+    kept = keep(*asking(recipe(store, **changes), tmp_path), trainings)
+    assert kept.where == where
+    assert reason in kept.reason
+
+
+def test_auto_goes_to_disk_where_the_memory_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(signals, "seconds_per_sample", lambda asking, teacher: 1e-3)
+    asked = asking(recipe(), tmp_path)
+    kept = keep(*asked)
+    assert Path(kept.where).is_dir()
+    assert "stored in" in kept.reason
+    assert "found in" in keep(*asked).reason  # by a later run, without being told
+    monkeypatch.setattr(signals, "seconds_per_sample", lambda asking, teacher: 1e-12)
+    fresh = asking(
+        recipe(epochs=5, data={"name": "digits", "batch_size": 16, "augment": ["flip"], "views": 1}), tmp_path
+    )
+    assert keep(*fresh).where == "live"
+
+
+def test_the_command_stores_verifies_and_refuses(tmp_path: Path) -> None:
+    path, place = tmp_path / "small.yaml", tmp_path / "signals"
+    path.write_text(
+        "teacher: {model: mlp, hidden: [32], epochs: 1}\nstudent: {model: mlp, hidden: [8]}\n"
+        "distill: {terms: [{loss: kd}]}\ndata: {name: digits, augment: [flip]}\nepochs: 3\n"
+    )
+    command = ["cache", str(path), "--where", str(place), "--views", "2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "1,437 samples × 2" in done.output
+    assert "least cosine 1.0" in CliRunner().invoke(app, [*command, "--verify"]).output
+    stale = CliRunner().invoke(app, [*command, "--set", "data.view_seed=1"])
+    assert isinstance(stale.exception, RequestError)
+    assert "stale, made with another views" in str(stale.exception)
+
+
+def test_without_a_teacher_there_is_nothing_to_store(tmp_path: Path) -> None:
+    made = check({"student": {"model": "mlp", "hidden": [8]}, "distill": {"scheme": "mutual"}})
+    with pytest.raises(RequestError, match="no signal to store"):
+        cache(made, root=tmp_path, machine=QUIET)

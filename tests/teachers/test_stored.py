@@ -1,0 +1,291 @@
+"""Stored signals: what is read is what was said, whole or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import struct
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from limbeck import Batch, Distiller, ModuleTeacher, RequestError, RunError, Term, fit, losses
+from limbeck.data import InMemory, Views, make_loader, make_views
+from limbeck.teachers import RememberedTeacher, StoredTeacher, shards, stored
+from limbeck.teachers.stored import Coding, store, verify
+
+SAMPLES, CLASSES = 50, 7
+MADE_OF = {"teacher": "t", "data": "d", "views": "v"}
+
+
+@pytest.fixture
+def split() -> InMemory:
+    pixels = torch.randint(0, 256, (SAMPLES, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return InMemory(pixels, torch.arange(SAMPLES) % CLASSES)
+
+
+@pytest.fixture
+def teacher() -> ModuleTeacher:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, CLASSES))
+    return ModuleTeacher(network, ["0"])
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "SHARD_BYTES", 8 * 2 * (144 + CLASSES) * 2)  # sixteen samples in fp16
+
+
+class Asked:
+    """A teacher that counts what it is asked, and fails when told to."""
+
+    def __init__(self, teacher: ModuleTeacher, fails_at: int | None = None) -> None:
+        self.teacher, self.fails_at, self.count = teacher, fails_at, 0
+        self.fingerprint = teacher.fingerprint
+
+    def __call__(self, batch: Batch) -> Any:
+        self.count += batch.size
+        if self.fails_at is not None and self.count > self.fails_at:
+            raise KeyboardInterrupt
+        return self.teacher(batch)
+
+
+def write(place: Any, teacher: Any, split: InMemory, views: Views | None = None, **changes: Any) -> None:
+    loader = make_loader(split, 8, views=views)
+
+    def batches(view: int, start: int, stop: int) -> Any:
+        loader.set_epoch(view)
+        return islice(loader.starting_at(start // 8), -(-(stop - start) // 8))
+
+    count = (views.count or 1) if views else 1
+    options = {"samples": SAMPLES, "views": count, "batch_size": 8, "made_of": MADE_OF, "coding": Coding()}
+    store(teacher, batches, place, **options | changes)
+
+
+def batches(split: InMemory, views: Views | None = None, epoch: int = 0) -> list[Batch]:
+    loader = make_loader(split, 7, shuffle=True, seed=5, views=views)
+    loader.set_epoch(epoch)
+    return list(loader)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 1e-3), ("bfloat16", 8e-3)])
+def test_what_is_read_is_what_the_teacher_says(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher, dtype: str, tolerance: float
+) -> None:
+    write(tmp_path, teacher, split, coding=Coding(dtype))
+    known = StoredTeacher(tmp_path, MADE_OF)
+    assert len(known.description.shards) > 1
+    for batch in batches(split):
+        said, now = known(batch), teacher(batch)
+        for kept, new in ((said.logits, now.logits), (said.features["0"], now.features["0"])):
+            assert kept.dtype == torch.float32
+            torch.testing.assert_close(kept, new, rtol=tolerance, atol=max(tolerance, 1e-6))
+
+
+def test_a_stored_signal_belongs_to_the_pixels_that_the_student_sees(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher
+) -> None:
+    views = make_views(["crop", "flip", {"cutout": 3}], count=3)
+    write(tmp_path, teacher, split, views)
+    known = StoredTeacher(tmp_path)
+    for epoch in range(5):
+        for batch in batches(split, views, epoch):
+            assert batch.view == epoch % 3
+            assert torch.cosine_similarity(known(batch).logits, teacher(batch).logits).min() >= 0.9999
+    other = batches(split, views, 1)[0]
+    elsewhere = known(other._replace(view=0)).logits
+    assert torch.cosine_similarity(elsewhere, teacher(other).logits).min() < 0.9999
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_the_student_of_a_kept_teacher_is_that_of_a_live_one_bit_for_bit(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher, kind: str
+) -> None:
+    fifty = InMemory(split.inputs[:48], split.targets[:48])  # whole batches of eight
+    if kind == "memory":
+        kept: Any = RememberedTeacher(teacher, [make_loader(fifty, 8)], 48)
+    else:
+        write(tmp_path, teacher, fifty, samples=48, coding=Coding("float32"))
+        kept = StoredTeacher(tmp_path)
+
+    def student(guide: Any) -> dict[str, Tensor]:
+        torch.manual_seed(3)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, CLASSES))
+        terms = [Term(losses.kd, weight=0.5), Term(losses.mse, student="1", teacher="0", adapter=flat)]
+        optimizer = partial(torch.optim.Adam, lr=0.01)
+        loader = make_loader(fifty, 8, shuffle=True)
+        run = fit(Distiller(network, terms), loader, teacher=guide, epochs=3, optimizer=optimizer, progress=False)
+        return run.student.state_dict()
+
+    live, from_store = student(teacher), student(kept)
+    assert all(torch.equal(live[name], from_store[name]) for name in live)
+
+
+def flat(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 144), nn.Unflatten(1, teacher[1:]))
+
+
+def test_the_likeliest_classes_are_kept_and_the_rest_is_spread(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher
+) -> None:
+    write(tmp_path, teacher, split, coding=Coding("float32", top_k=2))
+    batch = batches(split)[0]
+    kept, now = StoredTeacher(tmp_path)(batch).logits.softmax(-1), teacher(batch).logits.softmax(-1)
+    top = now.topk(2).indices
+    torch.testing.assert_close(kept.gather(1, top), now.gather(1, top))
+    rest = 1 - now.gather(1, top).sum(1)
+    torch.testing.assert_close(kept.min(1).values, rest / (CLASSES - 2))
+
+
+def test_an_interrupted_writing_goes_on_to_the_same_store(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher
+) -> None:
+    views = make_views(["flip"], count=2)
+    write(tmp_path / "whole", teacher, split, views)
+    killed = Asked(teacher, fails_at=70)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "cut", killed, split, views)
+    with pytest.raises(RequestError, match="not complete"):
+        StoredTeacher(tmp_path / "cut")
+    again = Asked(teacher)
+    write(tmp_path / "cut", again, split, views)
+    assert again.count < 2 * SAMPLES
+    whole, cut = ({p.relative_to(d): p.read_bytes() for p in d.rglob("*") if p.is_file()}
+                  for d in (tmp_path / "whole", tmp_path / "cut"))  # fmt: skip
+    assert whole == cut
+
+
+def test_several_processes_write_their_share(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path / "one", teacher, split)
+    counts = []
+    for rank in (0, 1):
+        part = Asked(teacher)
+        # Each looks at the place before the other has written: the shares are of what is missing at the start.
+        if rank:
+            for path in (tmp_path / "two").rglob("*.safetensors"):
+                path.rename(path.with_suffix(".away"))
+        write(tmp_path / "two", part, split, rank=rank, world_size=2)
+        counts.append(part.count)
+    for path in (tmp_path / "two").rglob("*.away"):
+        path.rename(path.with_suffix(".safetensors"))
+    assert max(counts) < SAMPLES
+    for path in (tmp_path / "one").rglob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["teacher", "data", "views"])
+def test_a_stale_store_is_refused_with_the_reason(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher, name: str
+) -> None:
+    write(tmp_path, teacher, split)
+    other = MADE_OF | {name: "new"}
+    with pytest.raises(RequestError, match=f"stale, made with another {name} {MADE_OF[name]} instead of new"):
+        StoredTeacher(tmp_path, other)
+    with pytest.raises(RequestError, match="stale"):
+        write(tmp_path, teacher, split, made_of=other)
+    with pytest.raises(RequestError, match="another form"):
+        write(tmp_path, teacher, split, coding=Coding("float32"))
+
+
+def ask_again(split: InMemory, teacher: ModuleTeacher) -> Any:
+    def ask(view: int, index: Tensor) -> Any:
+        return teacher(Batch(split.inputs[index].float() / 255, split.targets[index], index))
+
+    return ask
+
+
+def test_a_flipped_byte_is_found_and_named(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path, teacher, split)
+    assert verify(tmp_path, ask_again(split, teacher))["cosine"] > 0.9999
+    victim = sorted(tmp_path.rglob("*.safetensors"))[1]
+    content = bytearray(victim.read_bytes())
+    for place in (len(content) - 5, 40, 3):  # values, description, length of the description
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        victim.write_bytes(damaged)
+        with pytest.raises(RequestError, match=f"{victim.parent.name}/{victim.name} is damaged"):
+            verify(tmp_path, ask_again(split, teacher))
+    victim.unlink()
+    with pytest.raises(RequestError, match=r"1 of .* shards are missing"):
+        verify(tmp_path, ask_again(split, teacher))
+
+
+def test_a_teacher_that_says_something_else_is_found(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path, teacher, split)
+    with torch.no_grad():
+        teacher.module[3].weight.add_(0.05)
+    with pytest.raises(RequestError, match="says something else"):
+        verify(tmp_path, ask_again(split, teacher))
+
+
+def test_a_store_larger_than_the_memory_is_read_without_loading_it(tmp_path: Path) -> None:
+    rows, width, count = 2**19, 1000, 40  # 40 shards of 1 GiB that take no space on disk
+    described = shards.Description(
+        MADE_OF, rows * count, 1, rows, {"logits": ("float16", [width])}, {"classes": width, "dtype": "float16",
+        "top_k": None, "sample_bytes": 2 * width},
+    )  # fmt: skip
+    place = shards.Shards(tmp_path)
+    place.describe(described)
+    tensor = {"dtype": "F16", "shape": [rows, width], "data_offsets": [0, 2 * rows * width]}
+    header = json.dumps({"logits": tensor}).encode()
+    (tmp_path / "view-0000").mkdir()
+    for number in range(count):
+        with (tmp_path / "view-0000" / f"shard-{number:06d}.safetensors").open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            file.truncate(8 + len(header) + 2 * rows * width)
+    before = resident()
+    known = StoredTeacher(tmp_path)
+    for seed in range(5):
+        index = torch.randint(0, rows * count, (64,), generator=torch.Generator().manual_seed(seed))
+        assert known(Batch(index, index, index)).logits.shape == (64, width)
+    assert resident() - before < 500 * 2**20
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_signals_lie_where_fsspec_can_put_them(split: InMemory, teacher: ModuleTeacher) -> None:
+    write("memory://signals/test", teacher, split)
+    known = StoredTeacher("memory://signals/test", MADE_OF)
+    for batch in batches(split):
+        torch.testing.assert_close(known(batch).logits, teacher(batch).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_too_little_space_is_said_before_anything_is_written(
+    tmp_path: Path, split: InMemory, teacher: ModuleTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards.Shards, "free_bytes", lambda self: 1000)
+    with pytest.raises(RequestError, match=r"0\.0 GB are free; store fewer views"):
+        write(tmp_path, teacher, split)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_a_failed_run(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    (tmp_path / "view-0000").write_text("in the way")
+    with pytest.raises(RunError, match="cannot write"):
+        write(tmp_path, teacher, split)
+
+
+def test_values_that_do_not_fit_the_dtype_are_refused(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    with torch.no_grad():
+        teacher.module[3].weight.mul_(1e6)
+    with pytest.raises(RequestError, match="too large for float16; store them as bfloat16"):
+        write(tmp_path, teacher, split)
+
+
+def test_batches_that_nobody_asked_about_are_refused(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path, teacher, split)
+    known, batch = StoredTeacher(tmp_path), batches(split)[0]
+    with pytest.raises(RequestError, match="known for 1 view"):
+        known(batch._replace(view=1))
+    with pytest.raises(RequestError, match="this loader gives none"):
+        known(batch._replace(index=torch.full_like(batch.index, -1)))
+    with pytest.raises(RequestError, match="no signals are stored"):
+        StoredTeacher(tmp_path / "nowhere")
+    with pytest.raises(RequestError, match="unknown dtype of stored signals 'float61'; did you mean float16"):
+        Coding("float61")
