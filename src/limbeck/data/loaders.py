@@ -146,9 +146,8 @@ class MemoryLoader(Loader):
         for start in range(0, len(index), chunk):
             some = index[start : start + chunk]
             inputs, targets = self._read(some, view)
-            placed = some.to(self.device)
-            for i in range(0, len(some), size):
-                yield Batch(inputs[i : i + size], targets[i : i + size], placed[i : i + size], view)
+            parts = zip(*(torch.split(x, size) for x in (inputs, targets, some.to(self.device))), strict=True)
+            yield from (Batch(x, y, i, view) for x, y, i in parts)
 
     def _read(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
         inputs, targets = self._view(some, view)

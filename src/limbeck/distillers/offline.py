@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.distillers.scheme import Scheme
+from limbeck.distillers.scheme import Scheme, weighted_sum
 from limbeck.distillers.term import BoundTerm, Term
 from limbeck.errors import RequestError, unknown
 from limbeck.taps import LOGITS, Taps, evaluating
@@ -87,17 +87,18 @@ class Distiller(Scheme):
         logits = student[LOGITS]
         teacher = self._tensors(signal)
         parts: dict[str, Tensor] = {}
-        loss = logits.new_zeros(())
+        weights: list[float] = []
         if self.task_weight:
             parts[TASK] = self.task_loss(logits, batch.targets)
-            loss = loss + self.task_weight * parts[TASK]
+            weights.append(self.task_weight)
         for name, term in self._bound():
             if not term.ready:
                 raise RequestError(
                     f"term {name} is not sized yet; call prepare(batch, signal) before making the optimizer"
                 )
             parts[name] = term(student, teacher, batch)
-            loss = loss + term.weight(self.epoch) * parts[name]
+            weights.append(term.weight(self.epoch))
+        loss = weighted_sum(parts.values(), weights)
         return Step(loss, logits, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
@@ -68,6 +69,16 @@ class Scheme(nn.Module):
 
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         raise NotImplementedError
+
+
+def weighted_sum(parts: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
+    """Σ weight · part, of at least one part, in as few operations as there are parts."""
+    total: Tensor | None = None
+    for part, weight in zip(parts, weights, strict=True):
+        total = part * weight if total is None else torch.add(total, part, alpha=weight)
+    if total is None:
+        raise RequestError("there is no part to add up")
+    return total
 
 
 def refuse_teacher(scheme: Scheme, signal: Signal | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -137,8 +137,8 @@ def fit(
     checkpoint.restart_metrics(state)
     with Progress(phase, epochs, len(source), progress and fabric.is_global_zero) as display:
         loop = _Loop(
-            fabric, distiller, model, stepper, source, guide, checkpoint, display, schedule, rates, accumulate, clip,
-            checkpoint_steps, val, keep, loggers, seed,
+            fabric, distiller, model, optimizer, stepper, source, guide, checkpoint, display, schedule, rates,
+            accumulate, clip, checkpoint_steps, val, keep, loggers, seed,
         )  # fmt: skip
         loop.run(state, epochs)
     fabric.barrier()
@@ -159,6 +159,7 @@ class _Loop:
     distiller: Scheme
     model: Any
     optimizer: Optimizer
+    stepper: Any
     source: Source
     teacher: Teacher | None
     checkpoint: Checkpoint
@@ -191,14 +192,27 @@ class _Loop:
                 logger.log_metrics(_scalars(record), state.epoch)
 
     @cached_property
-    def forward(self) -> Callable[[Batch, Signal | None], Step]:
-        """The distiller's forward pass.
+    def plain(self) -> bool:
+        """Whether there is one process, in fp32.
 
-        Fabric's wrapper casts inputs and outputs and lets processes talk. Where there is nothing of both to do, it
+        Fabric's wrappers let processes talk and scale half precision. Where there is nothing of both to do, they
         would still walk through every record, at a tenth of a small step's time.
         """
-        plain = self.fabric.world_size == 1 and self.fabric.strategy.precision.precision == "32-true"
-        return self.distiller if plain else self.model
+        return self.fabric.world_size == 1 and self.fabric.strategy.precision.precision == "32-true"
+
+    @cached_property
+    def trained(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @cached_property
+    def forward(self) -> Callable[[Batch, Signal | None], Step]:
+        """The distiller's forward pass."""
+        return self.distiller if self.plain else self.model
+
+    @cached_property
+    def backward(self) -> Callable[[Tensor], None]:
+        """From a loss to the gradients."""
+        return torch.Tensor.backward if self.plain else self.fabric.backward
 
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
@@ -233,13 +247,14 @@ class _Loop:
             signal = self.teacher(batch) if self.teacher else None
             with self.fabric.no_backward_sync(self.model) if number < len(window) else nullcontext():
                 step = self.forward(batch, signal)
-                self.fabric.backward(step.loss * (batch.size / samples))
+                self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
             meter.add(step, batch)
         if self.clip is not None:
             # What is not finite is left to the meter, which names the term; a gradient scaler skips such steps itself.
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        (self.optimizer if self.plain else self.stepper).step()
+        for parameter in self.trained:
+            parameter.grad = None
 
     def _batches(self, state: Progressed) -> Iterator[Batch]:
         seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from limbeck.data import Loader
 from limbeck.errors import RequestError
 from limbeck.types import Batch
 
@@ -36,9 +37,11 @@ class Source:
 
     def starting_at(self, step: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `step` on."""
-        direct = getattr(self.loader, "starting_at", None)
-        items = direct(step) if direct else iter(self.loader)
-        for _ in range(0 if direct else step):
+        if isinstance(self.loader, Loader):
+            batches = self.loader.starting_at(step)
+            return batches if self.loader.device == self.device else (batch.to(self.device) for batch in batches)
+        items = iter(self.loader)
+        for _ in range(step):
             next(items)
         return (as_batch(item).to(self.device) for item in items)
 

@@ -210,8 +210,8 @@ def check_known(batch: Batch, views: int) -> None:
             f"this signal is known for {views} view(s) of each sample, and the batch is view {batch.view} (from 0); "
             f"give the loader as many: views.count, or data.views: {views} in a recipe"
         )
-    # On the host by construction: no loader of limbeck's gives index -1, and looking at it would wait for the device.
-    if batch.index.device.type == "cpu" and bool((batch.index < 0).any()):
+    # A loader that says no index gives -1 for all. None of limbeck's does; to look at a device would be to wait for it.
+    if batch.index.device.type == "cpu" and int(batch.index[0]) < 0:
         raise RequestError("a kept signal is found by each sample's index, and this loader gives none")
 
 

@@ -68,7 +68,8 @@ def _dense(
 ) -> Tensor:
     if standardize:
         student, teacher = standardized(student), standardized(teacher)
-    return divergence(log_softmax(student, at[0]), log_softmax(teacher, at[1])) * factor
+    values = divergence(log_softmax(student, at[0]), log_softmax(teacher, at[1]))
+    return values if factor == 1 else values * factor
 
 
 @full_precision

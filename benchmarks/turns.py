@@ -1,0 +1,41 @@
+"""Contenders measured in turns in one process, so that whatever else the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """The seconds that a piece of work takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
+    """Each contender's seconds, round by round, and how many times as fast as the first it is (median of rounds)."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            seconds[name].append(measure())
+    return compared(seconds)
+
+
+def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """The seconds with their ratios to the first contender's."""
+    first = next(iter(seconds.values()))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(first, values, strict=True)) for name, values in seconds.items()
+    }
+    return {"seconds": seconds, "times_as_fast": ratios}
+
+
+def show(figures: Mapping[str, Any], unit: str) -> None:
+    """Print a table of what was measured."""
+    for name, values in figures["seconds"].items():
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        ratio = figures["times_as_fast"][name]
+        print(f"{name:28} {statistics.median(values):8.2f} s {unit} ({spread})   {ratio:.2f} times as fast")
