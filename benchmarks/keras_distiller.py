@@ -29,7 +29,7 @@ class Distiller(keras.Model):  # type: ignore[misc]  # Keras has no types
     def call(self, x: Any, training: bool = False) -> Any:
         return self.student(x, training=training)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, **more: Any) -> Any:
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *more: Any, **named: Any) -> Any:
         said = ops.stop_gradient(self.teacher(x, training=False))
         task = ops.mean(keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True))
         soft = ops.softmax(said / TEMPERATURE, axis=1)

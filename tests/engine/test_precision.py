@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Signal, Step, Term, fit, losses
+from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, RequestError, Signal, Step, Term, fit, losses
 from limbeck.engine import devices
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
@@ -83,3 +83,18 @@ def test_resizing_works_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(resize(x), resize(x.float()))
         assert resize(x).dtype == torch.float32
+
+
+def test_deterministic_runs_repeat_their_bits() -> None:
+    was = torch.are_deterministic_algorithms_enabled()
+    try:
+        devices.make_deterministic()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(was)
+
+
+def test_a_sharded_student_is_refused_before_it_starts() -> None:
+    with pytest.raises(RequestError, match="use ddp"):
+        devices.make_fabric(strategy="fsdp")

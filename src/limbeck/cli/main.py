@@ -49,7 +49,9 @@ def run(
     retrain_teacher: Annotated[bool, typer.Option("--retrain-teacher", help="Do not reuse a kept teacher.")] = False,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
+    num_nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, … as Lightning Fabric names them.")] = "auto",
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat bits.")] = False,
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard into the run folder.")
@@ -68,7 +70,9 @@ def run(
     made = read(recipe, overrides)
     folder = choose(out, made.name, resume)
     root = data_root or default_root()
-    machine = Machine(accelerator, _devices(devices), strategy, not quiet, _loggers(tensorboard, folder))
+    machine = Machine(
+        accelerator, _devices(devices), strategy, not quiet, _loggers(tensorboard, folder), num_nodes, deterministic
+    )
     from limbeck.recipes.run import run as carry_out
 
     try:
@@ -101,7 +105,9 @@ def compare(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
+    num_nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp, … as Lightning Fabric names them.")] = "auto",
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat bits.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
@@ -120,7 +126,9 @@ def compare(
     from limbeck.recipes.machine import Machine
     from limbeck.report import write_page
 
-    machine = Machine(accelerator, _devices(devices), strategy, not quiet)
+    machine = Machine(
+        accelerator, _devices(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
+    )
     numbers = range(made.seed, made.seed + seeds)
     try:
         comparison = carry_out(
@@ -251,6 +259,27 @@ def cache(
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
     result = carry_out(made, root=root, machine=machine, check=verify, **told)
     show.stored(result)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    samples: Annotated[int | None, typer.Option(help="Reckon for so many training samples.", min=1)] = None,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the student.")] = None,
+    set_: Overrides = None,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Say what a recipe will cost on this machine, from a probe of a few steps."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.plan import plan as carry_out
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([f"epochs={epochs}"] if epochs is not None else [])])
+    show.plan(carry_out(made, root=data_root or default_root(), samples=samples, machine=Machine(accelerator)), as_json)
 
 
 @app.command()

@@ -115,6 +115,40 @@ def _difference(found: Mapping[str, Any]) -> str:
     return f"{found['difference']:+.4f} {shown}".rstrip()
 
 
+def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
+    """What a recipe will cost."""
+    if as_json:
+        print(json.dumps(found, indent=2))  # noqa: T201 - for machines: neither wrapped nor coloured
+        return
+    table = _table(f"{found['recipe']}: {found['samples']:,} samples, {found['epochs']} epochs")
+    table.add_column("")
+    for column in ("parameters", "multiply-adds", "ms a step", "training"):
+        table.add_column(column, justify="right")
+    sides = [*((f"teacher {n}", one) for n, one in enumerate(found["teachers"])), ("student alone", found["student"])]
+    for name, side in sides:
+        step, training = side["step_seconds"], side["training_seconds"]
+        cells = [f"{side['parameters']:,}", f"{side['multiply_adds']:,}"]
+        table.add_row(name, *cells, "–" if step is None else f"{1000 * step:.1f}", _duration(training))
+    table.add_row("student, live teacher", "", "", "", _duration(found["live"]))
+    if "stored" in found:
+        table.add_row("student, stored teacher", "", "", "", _duration(found["stored"]))
+    console = _console()
+    console.print(table)
+    if "signal" in found:
+        signal = found["signal"]
+        size = f"{signal['bytes'] / 1e9:,.3f} GB in {signal['views']} view(s)"
+        asked = f"{_duration(signal['seconds'])} of the teacher, read at {signal['bytes_a_second'] / 1e6:,.1f} MB/s"
+        console.print(f"stored signal: {size}, {asked}", soft_wrap=True)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
 def estimate(estimate: Estimate) -> None:
     """What storing a signal will take, on stderr."""
     seen = "" if estimate.views == 1 else f" in {estimate.views} views"

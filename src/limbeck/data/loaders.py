@@ -159,7 +159,7 @@ class MemoryLoader(Loader):
 
     def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
         placed = some.to(self.device)
-        return _pixels(self.views.images(self.inputs[placed], some, view)), self.targets[placed]
+        return _pixels(self.views.images(self.inputs.index_select(0, placed), some, view)), self.targets[placed]
 
 
 class WorkerLoader(Loader):
@@ -217,4 +217,4 @@ class _Indexed(Dataset[tuple[Any, Any, int]]):
 
 def _pixels(inputs: Tensor) -> Tensor:
     """uint8 pixels 0–255 → fp32 in 0–1; anything else as it is."""
-    return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
+    return inputs / 255 if inputs.dtype == torch.uint8 else inputs

@@ -82,6 +82,16 @@ def _multiplies_bf16(kind: str) -> bool:
     return kind == "cpu" and any(ask() for ask in known)
 
 
+def make_deterministic() -> None:
+    """Let torch use only kernels that give the same bits at every run, and fail where there is none.
+
+    On CPUs that is so in any case. On NVIDIA GPUs it costs the choice of the fastest convolution, and atomic additions.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 def make_fabric(
     precision: str = "32-true",
     accelerator: str = "auto",
@@ -101,9 +111,11 @@ def make_fabric(
     Raises:
         RequestError: A precision that is not one of `PRECISIONS`, or devices that are not there.
     """
+    if strategy.startswith("fsdp"):
+        raise RequestError("students are not sharded yet: a checkpoint would miss what other processes hold; use ddp")
     if precision not in PRECISIONS:
         raise unknown("precision", precision, (*PRECISIONS, AUTO))
-    mixed = precision != "32-true" and not strategy.startswith("fsdp")
+    mixed = precision != "32-true"
     chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
     options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
     try:

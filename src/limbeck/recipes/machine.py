@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
 from torch import nn
 
-from limbeck.engine.devices import AUTO, choose_precision, make_fabric
+from limbeck.engine.devices import AUTO, choose_precision, make_deterministic, make_fabric
 from limbeck.types import Inputs
 
 
@@ -23,10 +23,14 @@ class Machine:
     strategy: str = "auto"
     progress: bool = True
     loggers: Sequence[Logger] = ()
+    num_nodes: int = 1
+    deterministic: bool = False
 
     def fabric(self, precision: str) -> Fabric:
         """A launched Fabric with this precision."""
-        return make_fabric(precision, self.accelerator, self.devices, self.strategy)
+        if self.deterministic:
+            make_deterministic()
+        return make_fabric(precision, self.accelerator, self.devices, self.strategy, self.num_nodes)
 
     def precision(self, wanted: str, network: nn.Module, example: Inputs, samples: int) -> str:
         """The precision that is wanted, "auto" decided for a network that reads such an example."""

@@ -47,8 +47,8 @@ class RememberedTeacher:
     def __call__(self, batch: Batch) -> Signal:
         check_known(batch, self._views)
         view, index = batch.view, batch.index
-        logits = None if self._logits is None else self._logits[view][index]
-        return Signal(logits, {name: table[view][index] for name, table in self._tables.items()})
+        logits = None if self._logits is None else self._logits[view].index_select(0, index)
+        return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
 
 
 def memory_need(teacher: Teacher, example: Batch, samples: int) -> int:

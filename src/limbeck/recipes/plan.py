@@ -1,0 +1,161 @@
+"""What a recipe will cost, from a probe of a few steps, before anything is spent."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from limbeck.data import DataSet, Loader, make_loader
+from limbeck.distillers import Distiller, Scheme
+from limbeck.engine import fit
+from limbeck.engine.optim import MakeOptimizer
+from limbeck.errors import RequestError
+from limbeck.models import multiply_adds, parameter_count
+from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.cache import estimated
+from limbeck.recipes.chain import assemble, rehearse
+from limbeck.recipes.job import settled
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.signals import Asking
+from limbeck.teachers import RememberedTeacher, Teacher
+from limbeck.teachers.stored import Coding
+
+STEPS = 20
+"""Steps of the probe, after as many to warm up."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One network of a plan.
+
+    Attributes:
+        parameters: Their number.
+        multiply_adds: Of one sample's forward pass.
+        step_seconds: A training step's time; None where it is not trained.
+        training_seconds: All its steps.
+    """
+
+    parameters: int
+    multiply_adds: int
+    step_seconds: float | None
+    training_seconds: float | None
+
+
+def plan(
+    recipe: schema.Recipe, *, root: Path, samples: int | None = None, machine: Machine | None = None
+) -> dict[str, Any]:
+    """Probe a recipe's steps, and reckon up what all of it takes on this machine.
+
+    Args:
+        recipe: What is to be done.
+        root: Folder of the data.
+        samples: Reckon for a training set of this size in place of the recipe's own.
+        machine: Devices and display.
+
+    Returns:
+        "samples", "epochs", "steps", "teachers" and "student" (`Side` as mappings), the student's training with a
+        "live" and with a "stored" teacher in seconds, and "signal": views, bytes, seconds to ask, bytes read a second.
+
+    Raises:
+        RequestError: Something of the recipe does not fit.
+    """
+    machine = replace(machine or Machine(), progress=False)
+    data = build.data(recipe.data, root)
+    found = teachers.candidates(recipe, data, machine)
+    student = build.model(recipe.student, data, recipe.seed)
+    rehearse(recipe, student, found, data)
+    if recipe.distill.scheme not in ("offline", "self", "mutual", "mean-teacher", "class-wise", "teacher-free"):
+        raise RequestError(f"scheme {recipe.distill.scheme} is a chain of trainings; plan each of them by itself")
+    recipe = settled(recipe, student, data, machine)
+    count = samples or len(data.train)
+    probe = _Probe(recipe, data, machine, count)
+    alone = probe.student(build.alone(copy.deepcopy(student), recipe), None)
+    example = build.example(recipe.student, data)
+    result: dict[str, Any] = {
+        "recipe": recipe.name,
+        "samples": count,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.data.batch_size,
+        "teachers": [vars(probe.teacher(one)) for one in found],
+        "student": vars(
+            Side(parameter_count(student), multiply_adds(student, example), alone, probe.steps * recipe.epochs * alone)
+        ),
+    }
+    resolved, scheme, live = assemble(recipe, copy.deepcopy(student), found, data)
+    step = probe.student(copy.deepcopy(scheme), live)
+    result["live"] = probe.steps * recipe.epochs * step
+    if live is not None:
+        result |= probe.stored(resolved, scheme, live)
+    return result
+
+
+class _Probe:
+    """Measures steps on the first samples of the data."""
+
+    def __init__(self, recipe: schema.Recipe, data: DataSet, machine: Machine, samples: int) -> None:
+        self.recipe, self.machine, self.samples = recipe, machine, samples
+        few = min(len(data.train), STEPS * recipe.data.batch_size)
+        self.data = replace(data, train=data.train.subset(torch.arange(few)))
+        self.fabric = machine.fabric(recipe.precision)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch of the whole."""
+        size = self.recipe.data.batch_size
+        return self.samples // size if self.recipe.data.drop_last else math.ceil(self.samples / size)
+
+    def student(self, scheme: Scheme, teacher: Teacher | None) -> float:
+        """Seconds of a student's step."""
+        views = build.views(self.recipe.data, self.data)
+        size = min(self.recipe.data.batch_size, len(self.data.train))
+        loader = make_loader(self.data.train, size, shuffle=True, device=self.fabric.device, views=views)
+        return self._step(scheme, loader, build.optimizer(self.recipe.optimizer), teacher, self.fabric)
+
+    def teacher(self, one: teachers.Candidate) -> Side:
+        """A teacher's size, and its training where it is still to be trained."""
+        sample = build.example(one.spec, self.data)
+        size = parameter_count(one.module), multiply_adds(one.module, sample)
+        if one.kept is None or (one.kept / "teacher.json").exists():
+            return Side(*size, None, None)
+        batch = one.spec.batch_size or self.recipe.data.batch_size
+        fabric = self.machine.fabric(self.machine.precision(one.spec.precision, one.module, sample, batch))
+        views = build.teacher_views(one.spec, self.recipe, self.data)
+        here = min(batch, len(self.data.train))
+        loader = make_loader(self.data.train, here, shuffle=True, device=fabric.device, views=views)
+        scheme = Distiller(copy.deepcopy(one.module), inputs=build.inputs(one.spec))
+        step = self._step(scheme, loader, build.optimizer(one.spec.optimizer), None, fabric)
+        return Side(*size, step, math.ceil(self.samples / batch) * (one.spec.epochs or 0) * step)
+
+    def stored(self, recipe: schema.Recipe, scheme: Scheme, live: Teacher) -> dict[str, Any]:
+        """The same student with a teacher that was asked before, and what asking and keeping take."""
+        asking = Asking(recipe, self.data, self.fabric)
+        spec, here = asking.spec, len(self.data.train)
+        estimate = estimated(asking, live, Coding(spec.dtype, spec.top_k))
+        views = min(2, asking.views)
+        known = RememberedTeacher(live, (asking.batches(view) for view in range(views)), here, views)
+        step = self.student(scheme, known)
+        whole = self.samples / here
+        sample_bytes = estimate.bytes / estimate.views / here
+        return {
+            "stored": self.steps * recipe.epochs * step,
+            "signal": {
+                "views": estimate.views,
+                "bytes": round(whole * estimate.bytes),
+                "seconds": whole * estimate.seconds,
+                "bytes_a_second": sample_bytes * recipe.data.batch_size / step,
+            },
+        }
+
+    @staticmethod
+    def _step(
+        scheme: Scheme, loader: Loader, optimizer: MakeOptimizer, teacher: Teacher | None, fabric: Fabric
+    ) -> float:
+        run = fit(scheme, loader, teacher=teacher, epochs=2, optimizer=optimizer, fabric=fabric, progress=False)
+        warm, both = (record["seconds"] for record in run.metrics)
+        return float(both - warm) / len(loader)
