@@ -12,7 +12,9 @@ from typing import Any
 from limbeck.folders import data_root
 from limbeck.recipes.folder import environment
 
-NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial")
+NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "growth")
+MADE = ("losses", "growth")
+"""Those that read no data set."""
 
 
 def main() -> None:
@@ -25,7 +27,7 @@ def main() -> None:
         if name not in NAMES:
             parser.error(f"unknown benchmark {name!r}; there are {', '.join(NAMES)}")
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-        figures: dict[str, Any] = module.main() if name == "losses" else module.main(given.data_root)
+        figures: dict[str, Any] = module.main() if name in MADE else module.main(given.data_root)
         if given.save:
             path = Path(__file__).parent / "results" / f"{name}.json"
             path.parent.mkdir(exist_ok=True)
