@@ -70,6 +70,10 @@ class Distiller(Scheme):
         return tuple(name for name in self._teacher_taps if name != LOGITS)
 
     @property
+    def reads_inside(self) -> bool:
+        return bool(self._student_taps.taps)
+
+    @property
     def teacher_logits(self) -> bool:
         return LOGITS in self._teacher_taps
 

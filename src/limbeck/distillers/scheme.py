@@ -41,6 +41,11 @@ class Scheme(nn.Module):
         return ()
 
     @property
+    def reads_inside(self) -> bool:
+        """Whether hidden tensors of the student are read, by hooks that a compiled student would not run."""
+        return False
+
+    @property
     def teacher_logits(self) -> bool:
         """Whether a teacher's logits are read; where not, it may run only as deep as its taps."""
         return True

@@ -69,6 +69,7 @@ def fit(
     devices: int | str | list[int] = 1,
     strategy: str = "auto",
     fabric: Fabric | None = None,
+    compile: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_steps: int | None = None,
@@ -97,6 +98,8 @@ def fit(
             (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case.
         accelerator, devices, strategy: As Lightning Fabric takes them.
         fabric: A launched Fabric to use instead of those four.
+        compile: torch.compile's mode for the student, such as "default" or "reduce-overhead" (CUDA graphs); None runs
+            it as it is. Compiling takes up to a minute, and pays on GPUs and long runs.
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
         resume: Go on from the folder's last checkpoint, if it has one of this phase.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
@@ -127,6 +130,8 @@ def fit(
     with seeded(derive(seed, "adapters")):
         example = example.first(2).to(fabric.device)
         distiller.prepare(example, guide(example) if guide else None)
+    if compile is not None:
+        _compile(distiller, compile)
     optimizer = _optimizer(optimizer, distiller)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     folder = Path(out) if out else None
@@ -145,6 +150,7 @@ def fit(
     if keep == "best":
         checkpoint.load_best(distiller.student)
     student = distiller.student.eval()
+    student._compiled_call_impl = None  # what is handed over is plain
     if folder and checkpoint.writes:
         training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3)}}
         save_student(folder, phase, student, dict(about or {}) | training)
@@ -294,6 +300,15 @@ def check(
 def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
     one = distiller.prepared(example.first(1).inputs)
     return choose_precision(distiller.student, one, example.size, accelerator)
+
+
+def _compile(distiller: Scheme, mode: str) -> None:
+    modes = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+    if mode not in modes:
+        raise unknown("mode of compile", mode, modes)
+    if distiller.reads_inside:
+        raise RequestError("a compiled student shows no hidden tensors; leave compile out, or use terms on logits")
+    distiller.student.compile(mode=mode)
 
 
 def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:

@@ -105,6 +105,8 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
         _check_reads(one, example)
     for part in _two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
         _, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
+        if recipe.compile and scheme.reads_inside:
+            raise RequestError(f"compile: {recipe.compile} takes terms on logits, and one here reads hidden tensors")
         try:
             scheme.prepare(example, live(example) if live else None)
         except RequestError:

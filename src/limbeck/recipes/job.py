@@ -75,6 +75,7 @@ class Job:
             clip=recipe.clip,
             keep=recipe.keep,
             fabric=self.fabric,
+            compile=recipe.compile,
             out=self.out,
             resume=self.resume,
             phase=phase,

@@ -181,6 +181,7 @@ class Recipe(Strict):
     clip: PositiveFloat | None = None
     keep: Literal["last", "best"] = "last"
     precision: Precision = "auto"
+    compile: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
     seed: int = 0
 
     @property
