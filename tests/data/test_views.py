@@ -121,7 +121,9 @@ def test_draws_follow_the_published_generator() -> None:
         ([{"crop": {"pading": 2}}], "unknown option of augmentation crop 'pading'; did you mean padding"),
         ([{"crop": 0}], "padding must be 1 or more"),
         ([{"crop": 2, "flip": 0.5}], "one name with its options"),
-        ([{"crop": "wide"}], "augmentation crop"),
+        ([{"crop": "wide"}], "augmentation crop: padding 'wide'"),
+        ([{"crop": 2.5}], "augmentation crop: padding 2.5"),
+        ([{"randaugment": 1.5}], "augmentation randaugment: operations 1.5"),
         ([{"autoaugment": 3}], "unknown option of augmentation autoaugment '3'"),
         (["mixup", "flip"], "the last of the augmentations"),
         (["mixup", "cutmix"], "once"),
@@ -141,5 +143,8 @@ def test_samples_that_are_no_images_are_refused() -> None:
     with pytest.raises(RequestError, match="lies in memory"):
         make_loader(FromDisk(Files(images()), torch.arange(24), "x"), 4, views=make_views(["mixup"], classes=4))
     floats = InMemory(torch.rand(4, 3, 8, 8), torch.arange(4))
+    many = InMemory(torch.zeros(4, 4, 8, 8, dtype=torch.uint8), torch.arange(4))
+    with pytest.raises(RequestError, match="not of 4"):
+        next(iter(make_loader(many, 2, views=make_views(["randaugment"]))))
     with pytest.raises(RequestError, match="uint8"):
         next(iter(make_loader(floats, 2, views=make_views(["autoaugment"]))))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from limbeck.cli.main import app
 from limbeck.errors import RequestError
 from limbeck.recipes import build, signals, teachers
-from limbeck.recipes.cache import cache
+from limbeck.recipes.cache import cache, stored_at
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
 from limbeck.recipes.run import run
@@ -95,10 +95,50 @@ def test_the_command_stores_verifies_and_refuses(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "1,437 samples × 2" in done.output
-    assert "least cosine 1.0" in CliRunner().invoke(app, [*command, "--verify"]).output
+    assert "largest error 0.0" in CliRunner().invoke(app, [*command, "--verify"]).output
     stale = CliRunner().invoke(app, [*command, "--set", "data.view_seed=1"])
     assert isinstance(stale.exception, RequestError)
     assert "stale, made with another views" in str(stale.exception)
+
+
+def test_a_mistyped_place_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="choose auto, memory, disk, never, or a place with a slash"):
+        recipe("always")
+
+
+def test_an_interrupted_teacher_goes_on_at_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recipe("disk", teacher=SMALL["teacher"] | {"epochs": 3, "seed": 11, "store": "disk"})
+    epochs = []
+    from limbeck.engine.fit import _Loop
+
+    epoch = _Loop.epoch
+
+    def once(self: Any, state: Any) -> Any:
+        if len(epochs) == 1:
+            epochs.append("stopped")
+            raise KeyboardInterrupt
+        epochs.append(state.epoch)
+        return epoch(self, state)
+
+    monkeypatch.setattr(_Loop, "epoch", once)
+    with pytest.raises(KeyboardInterrupt):
+        cache(made, root=tmp_path, machine=QUIET)
+    done = cache(made, root=tmp_path, machine=QUIET)
+    assert epochs == [0, "stopped", 1, 2]
+    assert Path(done["place"]).is_dir()
+
+
+def test_several_teachers_are_stored_as_one_signal(tmp_path: Path) -> None:
+    two = [SMALL["teacher"], SMALL["teacher"] | {"seed": 1}]
+    made = stored_at(check(SMALL | {"teacher": two}), where=str(tmp_path / "both"))
+    assert cache(made, root=tmp_path, machine=QUIET)["samples"] == 1437
+    with pytest.raises(RequestError, match="no signal to store"):
+        stored_at(check({"student": {"model": "mlp", "hidden": [8]}, "distill": {"scheme": "mutual"}}), where="disk")
+
+
+def test_views_without_augmentation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"there is no data\.augment"):
+        cache(recipe(data={"name": "digits", "views": 4}), root=tmp_path, machine=QUIET)
 
 
 def test_without_a_teacher_there_is_nothing_to_store(tmp_path: Path) -> None:

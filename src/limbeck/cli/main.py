@@ -88,7 +88,8 @@ def run(
     except KeyboardInterrupt:
         _say_how_to_resume(folder)
         raise
-    show.result(result)
+    if _speaks():
+        show.result(result)
 
 
 @app.command()
@@ -247,18 +248,18 @@ def cache(
     from limbeck.cli import show
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.cache import cache as carry_out
+    from limbeck.recipes.cache import stored_at
     from limbeck.recipes.machine import Machine
     from limbeck.recipes.read import read
 
-    given = {"where": where or "disk", "dtype": dtype, "top_k": top_k}
-    stored = [f"teacher.store.{key}={value}" for key, value in given.items() if value is not None]
-    seen = [f"data.views={views}"] if views else []
-    made = read(recipe, [*(set_ or []), *seen, *stored])
+    made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
+    made = stored_at(made, where=where or "disk", dtype=dtype, top_k=top_k)
     machine = Machine(accelerator, _devices(devices), "auto", not quiet)
     root = data_root or default_root()
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
     result = carry_out(made, root=root, machine=machine, check=verify, **told)
-    show.stored(result)
+    if _speaks():
+        show.stored(result)
 
 
 @app.command()
@@ -348,6 +349,11 @@ def _say_how_to_resume(folder: Path) -> None:
     where = [] if any(word.split("=")[0] == "--out" for word in given) else ["--out", str(folder)]
     again = shlex.join(["limbeck", *given, *where, "--resume"])
     print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201
+
+
+def _speaks() -> bool:
+    """Whether this is the first of several processes."""
+    return not int(os.environ.get("LOCAL_RANK", "0")) and not int(os.environ.get("NODE_RANK", "0"))
 
 
 def _devices(devices: str) -> int | str:

@@ -163,9 +163,9 @@ def shard(done: int, of: int) -> None:
 
 def stored(result: Mapping[str, Any]) -> None:
     """What is stored, or what the check of it found."""
-    if "cosine" in result:
+    if "error" in result:
         checked = f"{result['shards']} shard(s) whole, {result['samples']:,} answers asked again"
-        _console().print(f"{result['place']}: {checked}, least cosine {result['cosine']:.6f}", soft_wrap=True)
+        _console().print(f"{result['place']}: {checked}, largest error {result['error']:.2%}", soft_wrap=True)
         return
     size = f"{result['bytes'] / 1e6:,.1f} MB in {result['seconds']:.1f} s"
     _console().print(f"{result['place']}: {result['samples']:,} samples × {result['views']}, {size}", soft_wrap=True)

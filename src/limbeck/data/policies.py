@@ -24,11 +24,13 @@ class Operation:
         apply: From uint8 images (B, C, H, W) and a strength to the changed images.
         strength: The strength at a share (0–1) of the largest magnitude, for images of a width.
         signed: Whether half of the samples get the negative strength.
+        vertical: Whether the height counts instead of the width.
     """
 
     apply: Callable[[Tensor, float], Tensor]
     strength: Callable[[float, int], float] = lambda share, width: 0.0
     signed: bool = False
+    vertical: bool = False
 
 
 def _affine(images: Tensor, angle: float, shift: list[int], shear: list[float], center: list[float] | None) -> Tensor:
@@ -57,7 +59,7 @@ OPERATIONS = {
     "shear-x": Operation(lambda x, s: _affine(x, 0.0, [0, 0], [_shear(s), 0.0], CORNER), _slope, signed=True),
     "shear-y": Operation(lambda x, s: _affine(x, 0.0, [0, 0], [0.0, _shear(s)], CORNER), _slope, signed=True),
     "translate-x": Operation(lambda x, s: _affine(x, 0.0, [int(s), 0], [0.0, 0.0], None), _shift, signed=True),
-    "translate-y": Operation(lambda x, s: _affine(x, 0.0, [0, int(s)], [0.0, 0.0], None), _shift, signed=True),
+    "translate-y": Operation(lambda x, s: _affine(x, 0.0, [0, int(s)], [0.0, 0.0], None), _shift, True, True),
     "rotate": Operation(lambda x, s: tv.rotate(x, s), lambda share, width: 30 * share, signed=True),
     "brightness": Operation(lambda x, s: tv.adjust_brightness(x, 1 + s), _factor, signed=True),
     "color": Operation(lambda x, s: tv.adjust_saturation(x, 1 + s), _factor, signed=True),
@@ -158,7 +160,7 @@ def _each_group(images: Tensor, groups: Iterable[tuple[Operation, float, Tensor]
     """Each operation, at a share of its magnitude, on the samples of its mask (B,)."""
     result = images.clone()
     for operation, share, members in groups:
-        strength = operation.strength(share, images.shape[-1])
+        strength = operation.strength(share, images.shape[-2 if operation.vertical else -1])
         signs = ((strength, members & ~negative), (-strength, members & negative))
         for signed_strength, some in signs if operation.signed else ((strength, members),):
             at = some.nonzero().squeeze(1)
@@ -169,4 +171,8 @@ def _each_group(images: Tensor, groups: Iterable[tuple[Operation, float, Tensor]
 
 def _check_pixels(images: Tensor, name: str) -> None:
     if images.dtype != torch.uint8:
-        raise RequestError(f"{name} takes images of uint8 pixels, not {images.dtype}; put it before what makes floats")
+        raise RequestError(f"{name} takes images of uint8 pixels, not {images.dtype}; leave it out")
+    if images.shape[1] not in (1, 3):
+        raise RequestError(
+            f"{name} takes grey images or those of three channels, not of {images.shape[1]}; leave it out"
+        )

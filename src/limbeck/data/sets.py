@@ -216,7 +216,7 @@ def _decoded(folder: Any, shape: tuple[int, ...]) -> Tensor:
 def _listing(folder: Any) -> str:
     files = [(path, Path(path).stat()) for path, _ in folder.samples]
     lines = [f"{Path(path).relative_to(folder.root)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files]
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\n".join([*lines, repr(folder.transform)]).encode(), digest_size=8).hexdigest()
 
 
 def _own(name: str) -> DataSet:
@@ -260,7 +260,7 @@ def _split(dataset: Any, name: str) -> Split:
             f"data set {name} must be map-style: len(d), and d[i] gives (input, label): {error}"
         ) from error
     _check_labels(labels, None, name)
-    return FromDisk(dataset, labels.long(), _sampled(dataset, labels, name), random=True)
+    return FromDisk(dataset, labels.long(), _sampled(dataset, labels, name), random=_varies(dataset))
 
 
 def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
@@ -296,6 +296,24 @@ def _sampled(dataset: Any, labels: Tensor, name: str, most: int = 256) -> str:
             value = dataset[i][0]
             digest.update(value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode())
     return digest.hexdigest()
+
+
+def _varies(dataset: Any, most: int = 8) -> bool:
+    """Whether a sample differs from look to look, by what the first few say."""
+    for i in range(min(len(dataset), most)):
+        looks = []
+        for seed in (1, 2):
+            with seeded(seed):
+                looks.append(dataset[i][0])
+        if not _alike(*looks):
+            return True
+    return False
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return all(_alike(one[name], other[name]) for name in one)
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
 
 
 def _line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from limbeck.data.augmentations import Augmentation
@@ -157,6 +158,8 @@ def _augmentation(step: str | Mapping[str, Any]) -> Any:
         if option not in valid:
             raise unknown(f"option of augmentation {name}", option, valid)
     try:
-        return maker(**options)
-    except TypeError as error:
-        raise RequestError(f"augmentation {name}: {error}") from error
+        return TypeAdapter(maker).validate_python(dict(options))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise RequestError(f"augmentation {name}: {where} {fault['input']!r}: {fault['msg']}") from error

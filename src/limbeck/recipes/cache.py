@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble, rehearse
 from limbeck.recipes.job import settled
 from limbeck.recipes.machine import Machine
+from limbeck.recipes.read import check as check_recipe
 from limbeck.recipes.signals import Asking, seconds_per_sample, store_signals
 from limbeck.teachers import StoredTeacher, Teacher
-from limbeck.teachers.stored import Coding, describe, verify
+from limbeck.teachers.stored import describe, verify
 from limbeck.types import Signal
 
 
@@ -61,7 +61,7 @@ def cache(
         after_shard: Told the number of shards that are done, and that of all.
 
     Returns:
-        "place", "samples", "views", "bytes", "seconds"; with `check` "shards", "samples" asked and "cosine".
+        "place", "samples", "views", "bytes", "seconds"; with `check` "shards", "samples" asked and "error".
 
     Raises:
         RequestError: The recipe has no teacher, the signal does not fit the disk, or what is stored is stale.
@@ -76,39 +76,45 @@ def cache(
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
-    with TemporaryDirectory() as folder:
-        for one in found:
-            teachers.train(one, recipe, data, machine, Path(folder), resume=False, retrain=False)
+    teachers.train_apart(found, recipe, data, machine)
     recipe, _, live = assemble(recipe, student, found, data)
     if live is None:
         raise RequestError(f"recipe {recipe.name} has no teacher that is asked")
     asking = Asking(recipe, data, fabric)
-    coding = Coding(asking.spec.dtype, asking.spec.top_k)
     if check:
-        place = asking.place(live, coding)
+        place = asking.place(live)
         StoredTeacher(place, asking.made_of(live))
         return {"place": place, **verify(place, _asker(asking, live))}
-    estimate = estimated(asking, live, coding)
+    estimate = estimated(asking, live)
     if fabric.is_global_zero:
         tell(estimate)
-    kept = store_signals(asking, live, coding, after_shard)
-    return {
-        "place": kept.where,
-        "samples": estimate.samples,
-        "views": estimate.views,
-        "bytes": estimate.bytes,
-        "seconds": round(kept.seconds, 3),
-    }
+    kept = store_signals(asking, live, after_shard)
+    size = {"samples": estimate.samples, "views": estimate.views, "bytes": estimate.bytes}
+    return {"place": kept.where, **size, "seconds": round(kept.seconds, 3)}
 
 
-def estimated(asking: Asking, teacher: Teacher, coding: Coding) -> Estimate:
+def stored_at(recipe: schema.Recipe, **store: Any) -> schema.Recipe:
+    """The recipe with its signal stored as these keys of `teacher.store` say.
+
+    Raises:
+        RequestError: It has no teacher.
+    """
+    if not recipe.teachers:
+        raise RequestError(f"recipe {recipe.name} has no trained teacher, so there is no signal to store")
+    content = recipe.model_dump()
+    first = content["teacher"][0] if isinstance(recipe.teacher, list) else content["teacher"]
+    first["store"] |= {key: value for key, value in store.items() if value is not None}
+    return check_recipe(content, recipe.name)
+
+
+def estimated(asking: Asking, teacher: Teacher) -> Estimate:
     """What storing a teacher's signal will take."""
     samples, views = len(asking.data.train), asking.views
     signal = teacher(next(iter(asking.batches(0))).first(2))
-    held = describe(signal, samples, views, asking.batch_size, {}, coding)
+    held = describe(signal, samples, views, asking.batch_size, {}, asking.coding())
     size = samples * views * int(held.about["sample_bytes"])
     seconds = samples * views * seconds_per_sample(asking, teacher)
-    return Estimate(asking.place(teacher, coding), samples, views, size, seconds)
+    return Estimate(asking.place(teacher), samples, views, size, seconds)
 
 
 def _asker(asking: Asking, teacher: Teacher) -> Callable[[int, Tensor], Signal]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from limbeck.data import DataSet, make_loader
+from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
+from limbeck.engine.fit import check
 from limbeck.errors import RequestError, unknown
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
@@ -90,6 +91,8 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
         RequestError: A name, an option or a shape that does not fit.
     """
     _check_options(recipe)
+    check(recipe.epochs, recipe.accumulate, recipe.keep, recipe.clip, None, validates=data.validation is not None)
+    _check_views(recipe, data)
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
     views = build.views(recipe.data, data)
@@ -113,6 +116,21 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             raise
         except Exception as error:
             raise RequestError(_cannot_read("student", recipe.student.model, example, error)) from error
+
+
+def _check_views(recipe: schema.Recipe, data: DataSet) -> None:
+    split = data.train
+    if recipe.data.views and not recipe.data.augment and (isinstance(split, InMemory) or not split.random):
+        raise RequestError(
+            "data.views counts augmented versions, and there is no data.augment; leave one out or add one"
+        )
+    if recipe.data.augment and isinstance(split, InMemory) and split.inputs.is_floating_point():
+        low, high = float(split.inputs.min()), float(split.inputs.max())
+        if low < 0 or high > 1:
+            raise RequestError(
+                f"augmentation takes pixels of uint8, or floats of 0–1, and these run from {low:.3g} to {high:.3g}; "
+                "normalise by the model's mean and std instead"
+            )
 
 
 def _check_reads(one: teachers.Candidate, example: Batch) -> None:

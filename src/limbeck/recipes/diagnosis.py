@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -52,12 +51,10 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
-    with TemporaryDirectory() as folder:
-        for one in found:
-            teachers.train(one, recipe, data, machine, Path(folder), resume=False, retrain=False)
-        written = with_terms(recipe, lambda: places(recipe, student, found, data))
-        teacher = teachers.signal(found)
-        diagnosis = _examine(Job(written, data, machine, fabric, Path(folder)), teacher, teacher)
+    teachers.train_apart(found, recipe, data, machine)
+    written = with_terms(recipe, lambda: places(recipe, student, found, data))
+    teacher = teachers.signal(found)
+    diagnosis = _examine(Job(written, data, machine, fabric, Path()), teacher, teacher)
     return {
         "recipe": recipe.name,
         "data": data.name,

@@ -12,7 +12,8 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from limbeck.data import DataSet, make_loader
+from limbeck.data import DataSet, Loader, make_loader
+from limbeck.data.sets import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase
@@ -52,7 +53,7 @@ class Job:
             move(scheme, self.fabric.device)
             load_weights(scheme.student, self.out / f"{phase}.safetensors")
             return dict(json.loads(finished.read_text(encoding="utf-8"))["training"])
-        recipe, data, device = self.recipe, self.data, self.fabric.device
+        recipe, data = self.recipe, self.data
         train = make_loader(
             data.train,
             recipe.data.batch_size,
@@ -67,7 +68,7 @@ class Job:
             scheme,
             train,
             teacher=teacher,
-            val=make_loader(data.validation, TEST_BATCH, device=device) if data.validation else None,
+            val=self._held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
             optimizer=build.optimizer(recipe.optimizer),
             schedule=build.schedule(recipe.schedule, recipe.epochs),
@@ -100,7 +101,7 @@ class Job:
     def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
         """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
         move(scheme, self.fabric.device)
-        loader = make_loader(self.data.test, TEST_BATCH, device=self.fabric.device)
+        loader = self._held_out(self.data.test)
         with evaluating(scheme):
             found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=teacher)
         each = {f"test_accuracy/{name}": one.top1 for name, one in found.items() if len(found) > 1}
@@ -108,8 +109,11 @@ class Job:
 
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
-        loader = make_loader(self.data.test, TEST_BATCH, device=self.fabric.device)
+        loader = self._held_out(self.data.test)
         return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+
+    def _held_out(self, split: Split) -> Loader:
+        return make_loader(split, TEST_BATCH, device=self.fabric.device, workers=self.recipe.data.workers)
 
 
 def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:

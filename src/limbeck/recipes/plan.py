@@ -24,7 +24,6 @@ from limbeck.recipes.job import settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.signals import Asking
 from limbeck.teachers import RememberedTeacher, Teacher
-from limbeck.teachers.stored import Coding
 
 STEPS = 20
 """Steps of the probe, after as many to warm up."""
@@ -135,8 +134,8 @@ class _Probe:
     def stored(self, recipe: schema.Recipe, scheme: Scheme, live: Teacher) -> dict[str, Any]:
         """The same student with a teacher that was asked before, and what asking and keeping take."""
         asking = Asking(recipe, self.data, self.fabric)
-        spec, here = asking.spec, len(self.data.train)
-        estimate = estimated(asking, live, Coding(spec.dtype, spec.top_k))
+        here = len(self.data.train)
+        estimate = estimated(asking, live)
         views = min(2, asking.views)
         known = RememberedTeacher(live, (asking.batches(view) for view in range(views)), here, views)
         step = self.student(scheme, known)

@@ -78,6 +78,8 @@ def run(
     if baseline:
         result["baseline"] = {"parameters": size, **job.test(alone, live), **trained}
     result["distilled"] = {"parameters": size, **job.test(distilled.scheme, live), **distilled.training}
+    if job.memory:
+        result["signal"] = [kept.reason for kept in job.memory.values()]
     if distilled.ensemble:
         result["ensemble"] = job.test_teacher(distilled.ensemble)
     if fabric.is_global_zero:

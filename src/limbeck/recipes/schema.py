@@ -89,14 +89,23 @@ class Store(Strict):
     """Whether, where and how a teacher's signal is kept.
 
     `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
-    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits
-    only the `top_k` likeliest where that is given. `batch_size`: samples asked at once, a student's batch by default.
+    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype` (as they are found
+    there, else float16), and of logits only the `top_k` likeliest where that is given. `batch_size`: samples asked at
+    once, a student's batch by default.
     """
 
     where: str = "auto"
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None
     top_k: PositiveInt | None = None
     batch_size: PositiveInt | None = None
+
+    @field_validator("where")
+    @classmethod
+    def a_choice_or_a_place(cls, where: str) -> str:
+        """A word without a slash is one of the choices: a mistyped one is no folder."""
+        if where not in PLACES and "/" not in where:
+            raise ValueError(f"choose {', '.join(PLACES)}, or a place with a slash, such as ./signals")
+        return where
 
 
 class Teacher(Model):

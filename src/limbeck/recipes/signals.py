@@ -14,6 +14,7 @@ from torch import Tensor
 
 from limbeck.data import DataSet, InMemory, Loader, make_loader
 from limbeck.folders import cache_root
+from limbeck.imports import source_of
 from limbeck.recipes import build, schema
 from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher, memory_need
 from limbeck.teachers.shards import Shards
@@ -80,13 +81,25 @@ class Asking:
         """What the signal is a function of."""
         spec = self.recipe.data
         views = hashlib.sha256(repr((spec.augment, spec.view_seed)).encode()).hexdigest()[:16]
-        return {"teacher": teacher.fingerprint, "data": self.data.train.fingerprint, "views": views}
+        own = [source_of(one.model) if ":" in one.model else "" for one in self.recipe.teachers]
+        model = hashlib.sha256(repr([(one.model, one.options) for one in self.recipe.teachers] + own).encode())
+        data = self.data.train.fingerprint
+        return {"teacher": teacher.fingerprint, "model": model.hexdigest()[:16], "data": data, "views": views}
 
-    def place(self, teacher: Teacher, coding: Coding) -> str:
+    def coding(self) -> Coding:
+        """How the signal is stored on disk: as the recipe says, else as it is stored in the recipe's place already."""
+        dtype, top_k = self.spec.dtype, self.spec.top_k
+        if dtype is None and self.spec.where not in schema.PLACES:
+            found = Shards(self.spec.where).description()
+            if found is not None:
+                return Coding(found.about["dtype"], top_k or found.about["top_k"])
+        return Coding(dtype or "float16", top_k)
+
+    def place(self, teacher: Teacher) -> str:
         """Where the signal is stored, if it is stored on disk."""
         if self.spec.where not in schema.PLACES:
             return self.spec.where
-        return str(cache_root() / "signals" / place_key(self.made_of(teacher), coding, self.views))
+        return str(cache_root() / "signals" / place_key(self.made_of(teacher), self.coding()))
 
     def _loader(self) -> Loader:
         views = build.views(self.recipe.data, self.data)
@@ -102,38 +115,53 @@ def keep(asking: Asking, teacher: Teacher, trainings: int = 1) -> Kept:
         teacher: Who is asked.
         trainings: How many students will listen.
     """
-    spec, samples, views = asking.spec, len(asking.data.train), asking.views
-    coding = Coding(spec.dtype, spec.top_k)
-    place = asking.place(teacher, coding)
-    if spec.where not in schema.PLACES or spec.where == "disk" or (spec.where == "auto" and _is_stored(place)):
-        return store_signals(asking, teacher, coding)
+    # What one process has measured holds for all: each by itself might decide otherwise, and wait for the rest.
+    where, reason = asking.fabric.broadcast(_decided(asking, teacher, trainings))
+    if where == "live":
+        return Kept(teacher, "live", 0.0, f"the teacher is asked at every step: {reason}")
+    if where == "disk":
+        return store_signals(asking, teacher)
+    samples, views = len(asking.data.train), asking.views
+    began = time.perf_counter()
+    known = RememberedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
+    seconds = time.perf_counter() - began
+    return Kept(known, "memory", seconds, _told("kept in memory", samples, views, _need(asking, teacher)))
+
+
+def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str]:
+    """Live, memory or disk, and why."""
+    spec, views = asking.spec, asking.views
+    if spec.where not in schema.PLACES or spec.where == "disk":
+        return "disk", "as the recipe says"
+    if spec.where == "never":
+        return "live", "as the recipe says"
+    if spec.where == "auto" and _is_stored(asking.place(teacher), views):
+        return "disk", "it is there"
     passes = asking.recipe.epochs * trainings
-    if spec.where == "never" or (spec.where == "auto" and passes <= views):
-        why = "as the recipe says" if spec.where == "never" else f"{passes} passes for {views} views gain nothing"
-        return Kept(teacher, "live", 0.0, f"the teacher is asked at every step: {why}")
-    need = views * memory_need(teacher, next(iter(asking.batches(0))).first(2), samples)
+    if spec.where == "auto" and passes <= views:
+        return "live", f"{passes} passes for {views} views gain nothing"
+    need = _need(asking, teacher)
     if spec.where == "memory" or need <= MEMORY_BYTES:
-        began = time.perf_counter()
-        known = RememberedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
-        return Kept(known, "memory", time.perf_counter() - began, _told("kept in memory", samples, views, need))
-    free, cost = Shards(place).free_bytes(), seconds_per_sample(asking, teacher)
-    if free is not None and need <= free / 2 and cost > need / views / samples / READ_BYTES_PER_SECOND:
-        return store_signals(asking, teacher, coding)
-    why = f"its signal would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
-    return Kept(teacher, "live", 0.0, f"the teacher is asked at every step: {why}")
+        return "memory", "it fits"
+    free, cost = Shards(asking.place(teacher)).free_bytes(), seconds_per_sample(asking, teacher)
+    reading = need / views / len(asking.data.train) / READ_BYTES_PER_SECOND
+    if free is not None and need <= free / 2 and cost > reading:
+        return "disk", "reading costs less than asking"
+    return "live", f"its signal would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
+
+
+def _need(asking: Asking, teacher: Teacher) -> int:
+    example = next(iter(asking.batches(0))).first(2)
+    return asking.views * memory_need(teacher, example, len(asking.data.train))
 
 
 def store_signals(
-    asking: Asking,
-    teacher: Teacher,
-    coding: Coding,
-    after_shard: Callable[[int, int], None] = lambda done, of: None,
+    asking: Asking, teacher: Teacher, after_shard: Callable[[int, int], None] = lambda done, of: None
 ) -> Kept:
     """Store the signal on disk, or find it there."""
-    fabric, made_of = asking.fabric, asking.made_of(teacher)
-    place, samples = asking.place(teacher, coding), len(asking.data.train)
-    began = time.perf_counter()
-    found = _is_stored(place)
+    fabric, made_of, place = asking.fabric, asking.made_of(teacher), asking.place(teacher)
+    samples, began = len(asking.data.train), time.perf_counter()
+    found = _is_stored(place, asking.views)
     store(
         teacher,
         asking.batches,
@@ -142,7 +170,7 @@ def store_signals(
         views=asking.views,
         batch_size=asking.batch_size,
         made_of=made_of,
-        coding=coding,
+        coding=asking.coding(),
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         after_shard=after_shard,
@@ -151,7 +179,7 @@ def store_signals(
     known = StoredTeacher(place, made_of)
     held = known.description
     size = held.samples * held.views * held.about["sample_bytes"]
-    what = f"{'found' if found else 'stored'} in {place}"
+    what = f"{'found' if found else 'stored'} in {place} as {held.about['dtype']}"
     return Kept(known, place, time.perf_counter() - began, _told(what, samples, asking.views, size))
 
 
@@ -170,10 +198,10 @@ def _wait(tensor: Tensor | None) -> None:
         tensor.flatten()[:1].tolist()
 
 
-def _is_stored(place: str) -> bool:
+def _is_stored(place: str, views: int) -> bool:
     shards = Shards(place)
     found = shards.description()
-    return found is not None and all(shards.has(*shard) for shard in found.shards)
+    return found is not None and found.views >= views and all(shards.has(*shard) for shard in found.shards)
 
 
 def _told(what: str, samples: int, views: int, size: int) -> str:

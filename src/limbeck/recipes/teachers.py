@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,10 @@ def _settled(
     """The teacher with its dtype decided: bf16 where autocast would gain from it."""
     if spec.dtype != AUTO:
         return spec
-    precision = machine.precision(AUTO, module, build.example(spec, data), recipe.data.batch_size)
+    try:
+        precision = machine.precision(AUTO, module, build.example(spec, data), recipe.data.batch_size)
+    except Exception:  # it cannot read the data: the rehearsal says so, with the remedy
+        return spec
     return spec.model_copy(update={"dtype": "bfloat16" if precision == "bf16-mixed" else "float32"})
 
 
@@ -151,6 +155,15 @@ def train(
     if fabric.is_global_zero:
         training = {"training": {"epochs": epochs, "seconds": run.seconds}}
         save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
+
+
+def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet, machine: Machine) -> None:
+    """Bring teachers to their trained weights outside of a run; what was interrupted goes on at the next call."""
+    for one in found:
+        if one.kept is not None:
+            folder = one.kept.with_name(f"{one.kept.name}.training")
+            train(one, recipe, data, machine, folder, resume=True, retrain=False)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:

@@ -71,7 +71,7 @@ class ModuleTeacher:
     def fingerprint(self) -> str:
         """Hexadecimal digest of weights and buffers with names, of taps, dtype, input preparation and `logits`."""
         names = sorted(tap.name for tap in self._taps.taps)
-        digest = hashlib.sha256(repr((names, self.dtype, self.inputs, self.logits)).encode())
+        digest = hashlib.sha256(repr((names, self.dtype, self.inputs, self.logits, self.module)).encode())
         digest.update(fingerprint(self.module).encode())
         return digest.hexdigest()[:16]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -150,12 +151,16 @@ class Shards:
     def _mapped(self, view: int, number: int) -> Any:
         try:
             return safe_open(self._fetched(view, number), "pt")
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-            missing = isinstance(error, FileNotFoundError)
-            state = "missing" if missing else f"damaged ({str(error).splitlines()[0]})"
+        except FileNotFoundError as error:
             raise RequestError(
-                f"{self.place}/{_name(view, number)} is {state}; "
-                f"{'' if missing else 'delete it, and '}store the signals again: only what is missing is written"
+                f"{self.place}/{_name(view, number)} is missing; store the signals again, which writes what is missing"
+            ) from error
+        except OSError as error:
+            raise RequestError(f"cannot read {self.place}/{_name(view, number)}: {error.strerror or error}") from error
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise RequestError(
+                f"{self.place}/{_name(view, number)} is damaged ({str(error).splitlines()[0]}); delete it, and store "
+                "the signals again, which writes what is missing"
             ) from error
 
     def _fetched(self, view: int, number: int) -> str:
@@ -173,7 +178,7 @@ class Shards:
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"
-        temporary = f"{path}.{os.getpid()}.part"
+        temporary = f"{path}.{secrets.token_hex(4)}.part"
         try:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             with self._files.open(temporary, "wb") as file:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from limbeck.types import Batch, Signal
 SHARD_BYTES = 64 * 2**20
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What stored values can be."""
+TOLERANCE = 0.02
+"""What batches of other sizes, and bf16 at most, change of a value, as a share of the largest."""
 _TOP, _WHICH = "logits/top", "logits/index"
 
 
@@ -58,7 +60,8 @@ class Coding:
         for name, tensor in tensors.items():
             if name == LOGITS and self.top_k is not None:
                 top = TopK.of(tensor, self.top_k)
-                coded[_TOP], coded[_WHICH] = top.log_probs.to(DTYPES[self.dtype]), top.indices.to(torch.int32)
+                # fp32 in any case: rounded, they may sum to more than one, and the rest of the mass is lost.
+                coded[_TOP], coded[_WHICH] = top.log_probs, top.indices.to(torch.int32)
             else:
                 coded[name] = tensor.to(DTYPES[self.dtype])
         for name, tensor in coded.items():
@@ -167,18 +170,50 @@ def store(
     found = shards.description()
     if found is not None:
         refuse_stale(place, found, made_of)
-        if found != described:
-            raise RequestError(f"the signals in {place} are stored in another form; choose another place")
+        _refuse_form(place, found, described)
+        described = replace(described, rows=found.rows, views=max(found.views, views))
     missing = [shard for shard in described.shards if not shards.has(*shard)]
     _check_space(shards, described, len(missing))
-    if found is None and rank == 0:
+    if found != described and rank == 0:
         shards.describe(described)
-    mine = missing[rank::world_size]
+    # Shares of all shards, not of those that are missing now: another process may have written some of them already.
+    mine = [shard for shard in described.shards[rank::world_size] if shard in set(missing)]
     for done, (view, number) in enumerate(mine, start=1):
         span = described.span(number)
-        parts = [coding.encode(teacher(batch)) for batch in batches(view, span.start, span.stop)]
-        shards.write(view, number, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        coded = _coded(teacher, batches, view, span, batch_size, coding)
+        shards.write(view, number, coded)
         after_shard(done, len(mine))
+
+
+def _coded(
+    teacher: Teacher,
+    batches: Callable[[int, int, int], Iterable[Batch]],
+    view: int,
+    span: range,
+    batch_size: int,
+    coding: Coding,
+) -> dict[str, Tensor]:
+    """What is stored of some samples; batches begin at multiples of their size, the span may begin between."""
+    start = span.start // batch_size * batch_size
+    parts = [coding.encode(teacher(batch)) for batch in batches(view, start, span.stop)]
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: values[span.start - start : span.stop - start] for name, values in whole.items()}
+
+
+def _refuse_form(place: str | Path, found: Description, wanted: Description) -> None:
+    """Raise RequestError for signals that are there, but not as they are wanted now."""
+    pairs = {
+        "dtype": (found.about["dtype"], wanted.about["dtype"]),
+        "top_k": (found.about["top_k"], wanted.about["top_k"]),
+        "taps": (sorted(found.tensors), sorted(wanted.tensors)),
+        "samples": (found.samples, wanted.samples),
+    }
+    for name, (was, now) in pairs.items():
+        if was != now:
+            raise RequestError(
+                f"the signals in {place} are stored in another form: {name} {was} instead of {now}; choose another "
+                f"place, or that {name}"
+            )
 
 
 def describe(
@@ -225,9 +260,9 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
         )
 
 
-def place_key(made_of: Mapping[str, str], coding: Coding, views: int) -> str:
+def place_key(made_of: Mapping[str, str], coding: Coding) -> str:
     """A name for the place of such signals."""
-    text = json.dumps([dict(made_of), coding.dtype, coding.top_k, views], sort_keys=True)
+    text = json.dumps([dict(made_of), coding.dtype, coding.top_k], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -240,7 +275,8 @@ def verify(place: str | Path, ask: Callable[[int, Tensor], Signal], samples: int
         samples: How many are asked again in each view.
 
     Returns:
-        "shards" read, "samples" asked again, and "cosine", the least similarity of a stored tensor with a new one.
+        "shards" read, "samples" asked again, and "error", the largest difference between a stored value and a new one,
+        as a share of the largest value.
 
     Raises:
         RequestError: A shard is missing or damaged, or the teacher says something else now.
@@ -249,23 +285,22 @@ def verify(place: str | Path, ask: Callable[[int, Tensor], Signal], samples: int
     held, shards = teacher.description, Shards(place)
     for shard in held.shards:
         shards.verify(*shard)
-    least = 1.0
+    coding = Coding(held.about["dtype"], held.about["top_k"])
+    worst = 0.0
     generator = torch.Generator().manual_seed(0)
     for view in range(held.views):
         index = torch.randperm(held.samples, generator=generator)[:samples].sort().values
-        stored, now = teacher(Batch(index, index, index, view)), ask(view, index)
-        for kept, new in _pairs(stored, now, held):
-            least = min(least, float(torch.cosine_similarity(kept.flatten(1), new.flatten(1)).min()))
-    if least < 0.999:
-        raise RequestError(f"the teacher now says something else than what {place} holds: cosine {least:.4f}")
-    return {"shards": len(held.shards), "samples": held.views * min(samples, held.samples), "cosine": least}
+        stored = teacher(Batch(index, index, index, view))
+        now = coding.decode(coding.encode(ask(view, index)), held.about["classes"])
+        for kept, new in _pairs(stored, now):
+            worst = max(worst, float((kept - new).abs().max() / new.abs().max().clamp(min=1e-6)))
+    if worst > TOLERANCE:
+        raise RequestError(f"the teacher now says something else than what {place} holds: {worst:.1%} of its range")
+    return {"shards": len(held.shards), "samples": held.views * min(samples, held.samples), "error": worst}
 
 
-def _pairs(stored: Signal, now: Signal, held: Description) -> list[tuple[Tensor, Tensor]]:
-    pairs = [(tensor, now.features[name].float()) for name, tensor in stored.features.items()]
+def _pairs(stored: Signal, now: Signal) -> list[tuple[Tensor, Tensor]]:
+    pairs = [(tensor, now.features[name]) for name, tensor in stored.features.items()]
     if stored.logits is not None and now.logits is not None:
-        if held.about["top_k"] is None:
-            pairs.append((stored.logits, now.logits.float()))
-        else:
-            pairs.append((stored.logits.softmax(-1), now.logits.float().softmax(-1)))
+        pairs.append((stored.logits, now.logits))
     return pairs
