@@ -123,7 +123,7 @@ def _predictions(methods: dict[str, Any]) -> list[str]:
     several = {name: row["predictions"] for name, row in methods.items() if row.get("predictions")}
     if not several:
         return []
-    columns = list(next(iter(several.values())))
+    columns = list(dict.fromkeys(column for found in several.values() for column in found))
     lines = ["", f"| method | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, found in several.items():
         cells = [f"{found[one]['mean']:.4f} ± {found[one]['std']:.4f}" if one in found else "" for one in columns]

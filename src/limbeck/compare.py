@@ -26,7 +26,7 @@ from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.diagnosis import examine
-from limbeck.recipes.folder import RESULT, choose, environment, open_folder
+from limbeck.recipes.folder import COMPARISON, RESULT, environment, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import METHODS, SCHEMES, by_name
@@ -37,7 +37,6 @@ OWN = "recipe"
 BACKBONE = "backbone"
 EACH = "test_accuracy/"
 CONFIDENCE = 0.95
-COMPARISON = "compare.json"
 
 
 def compare(
@@ -85,37 +84,45 @@ def compare(
     recipes = {name: one.model_copy(update={"precision": recipe.precision}) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
 
-    out = Path(fabric.broadcast(choose(out, f"compare-{recipe.name}", resume)))
-    if fabric.is_global_zero:
-        open_folder(out, recipe, resume)
-    fabric.barrier()
-    for candidate in found:
-        teachers.train(candidate, recipe, data, machine, out, resume=resume, retrain=False)
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
-    job = Job(recipe, data, machine, fabric, out, resume, trainings=len(seeds))
+    with opened(out, f"compare-{recipe.name}", recipe, resume, fabric) as folder:
+        for candidate in found:
+            teachers.train(candidate, recipe, data, machine, folder, resume=resume, retrain=False)
+        job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds))
+        comparison = _compared(job, recipes, seeds, found, student)
+        if fabric.is_global_zero:
+            write_json(folder / COMPARISON, comparison)
+    return {**comparison, "out": str(folder)}
+
+
+def _compared(
+    job: Job,
+    recipes: Mapping[str, schema.Recipe],
+    seeds: Sequence[int],
+    found: Sequence[teachers.Candidate],
+    student: nn.Module,
+) -> dict[str, Any]:
+    """Train and test every method with every seed: what compare.json holds."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in recipes}
     diagnosis = examine(replace(job, recipe=_taught(recipes)), student, found)
     for name, one in recipes.items():
         for seed in seeds:
             seeded = one.model_copy(update={"seed": seed})
-            own = replace(job, recipe=seeded, out=out / f"{name}-seed{seed}")
+            own = replace(job, recipe=seeded, out=job.out / f"{name}-seed{seed}")
             finished = own.out / RESULT
-            if not (resume and finished.exists()):
+            if not (job.resume and finished.exists()):
                 _carry_out(own, name, found)
             results[name].append(json.loads(finished.read_text(encoding="utf-8")))
-    comparison = {
-        "recipe": recipe.name,
-        "data": data.name,
-        "device": fabric.device.type,
-        "epochs": recipe.epochs,
+    return {
+        "recipe": job.recipe.name,
+        "data": job.data.name,
+        "device": job.fabric.device.type,
+        "epochs": job.recipe.epochs,
         "seeds": list(seeds),
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
-        "methods": summarise(results, 1 / len(data.test)),
+        "methods": summarise(results, 1 / len(job.data.test)),
         "environment": environment(),
     }
-    if fabric.is_global_zero:
-        write_json(out / COMPARISON, comparison)
-    return {**comparison, "out": str(out)}
 
 
 def summarise(results: dict[str, list[dict[str, Any]]], resolution: float = 0.0) -> dict[str, dict[str, Any]]:

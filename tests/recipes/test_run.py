@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from limbeck.engine import make_fabric
 from limbeck.errors import RequestError
 from limbeck.models import mlp
 from limbeck.recipes.again import evaluate_run
+from limbeck.recipes.folder import choose, claimed
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check, read
 from limbeck.recipes.run import run
@@ -218,10 +220,25 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         go(tmp_path / "run", {"epochs": 4}, resume=True)
 
 
+def test_two_runs_cannot_work_in_one_folder(tmp_path: Path) -> None:
+    go(tmp_path / "run", baseline=False)
+    with (
+        claimed(tmp_path / "run", make_fabric(accelerator="cpu")),
+        pytest.raises(RequestError, match="another run is at work in"),
+    ):
+        go(tmp_path / "run", baseline=False, resume=True)
+    go(tmp_path / "run", baseline=False, resume=True)
+
+
 def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     outs = [run(check(SMALL), root=tmp_path, machine=QUIET, baseline=False)["out"] for _ in range(2)]
     assert outs == ["runs/small", "runs/small-2"]
+    assert choose(None, "small", resume=True) == Path("runs/small-3")
+    (tmp_path / "runs/small-2/result.json").rename(tmp_path / "runs/small-2/compare.json")
+    assert choose(None, "small", resume=True) == Path("runs/small-3")
+    (tmp_path / "runs/small-2/compare.json").unlink()
+    assert choose(None, "small", resume=True) == Path("runs/small-2")
 
 
 def test_the_data_set_can_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 
 import limbeck
 from limbeck.engine.files import write_json, write_text
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, RunError
 from limbeck.recipes.read import dump, read
 from limbeck.recipes.schema import Recipe
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
+COMPARISON = "compare.json"
+CLAIM = ".claim"
 
 
 def choose(out: Path | None, name: str, resume: bool) -> Path:
-    """The folder of a run: the given one, or the first free of runs/NAME, runs/NAME-2, …
+    """The folder of a run or comparison: the given one, or the first free of runs/NAME, runs/NAME-2, …
 
     With `resume` and no folder given, the newest unfinished one of that name is gone on with.
 
@@ -35,7 +41,9 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
     taken = [Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000)]
     free = next(i for i, path in enumerate(taken) if not path.exists())
     if resume:
-        unfinished = [path for path in taken[:free] if not (path / RESULT).exists()]
+        unfinished = [
+            path for path in taken[:free] if not (path / RESULT).exists() and not (path / COMPARISON).exists()
+        ]
         return unfinished[-1] if unfinished else taken[free]
     return taken[free]
 
@@ -46,20 +54,54 @@ def _check_given(out: Path, resume: bool) -> None:
         raise RequestError(f"{nearest} is a file; choose another --out")
     if not os.access(nearest, os.W_OK):
         raise RequestError(f"{nearest} cannot be written; choose another --out")
-    filled = out.exists() and any(out.iterdir())
+    filled = out.exists() and any(path.name != CLAIM for path in out.iterdir())
     if filled and not resume:
         raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")
     if filled and not (out / RECIPE).exists():
         raise RequestError(f"{out} holds no run to resume; choose another --out")
 
 
-def open_folder(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Write what describes the run; on resumption check that it is the same one.
+@contextmanager
+def opened(out: Path | None, name: str, recipe: Recipe, resume: bool, fabric: Fabric) -> Iterator[Path]:
+    """The folder, `choose`n by one process for all, described, and closed to other runs meanwhile.
 
     Raises:
-        RequestError: The folder holds a run of another recipe.
+        RequestError: The folder holds a run of another recipe, or another run is at work in it.
         RunError: It cannot be written.
     """
+    folder = Path(fabric.broadcast(choose(out, name, resume)))
+    with claimed(folder, fabric):
+        if fabric.is_global_zero:
+            _describe(folder, recipe, resume)
+        fabric.barrier()
+        yield folder
+
+
+@contextmanager
+def claimed(folder: Path, fabric: Fabric) -> Iterator[None]:
+    """Keep other runs out of a folder; a killed process leaves no claim behind.
+
+    Raises:
+        RequestError: Another run is at work in it.
+        RunError: It cannot be written.
+    """
+    if not fabric.is_global_zero:
+        yield
+        return
+    path = folder / CLAIM
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        claim = FileLock(path).acquire(timeout=0)
+    except Timeout:
+        raise RequestError(f"another run is at work in {folder}; wait for it, or choose another folder") from None
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    with claim:
+        yield
+
+
+def _describe(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Write what describes the run; on resumption check that it is the same one."""
     described = out / RECIPE
     if resume and described.exists():
         before = read(str(described)).model_dump(mode="json")

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from limbeck.distillers import Distiller
+from torch import nn
+
+from limbeck.distillers import Distiller, Scheme
 from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil, rehearse
 from limbeck.recipes.diagnosis import examine
-from limbeck.recipes.folder import RESULT, choose, open_folder
+from limbeck.recipes.folder import RESULT, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 
@@ -55,36 +57,42 @@ def run(
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
 
-    out = Path(fabric.broadcast(choose(out, recipe.name, resume)))
-    if fabric.is_global_zero:
-        open_folder(out, recipe, resume)
-    fabric.barrier()
-    for one in found:
-        teachers.train(one, recipe, data, machine, out, resume=resume, retrain=retrain_teacher)
-    job = Job(recipe, data, machine, fabric, out, resume)
-    diagnosis = examine(job, student, found)
-    trained = job.train(alone, "baseline") if baseline else {}
-    distilled = distil(job, student, found)
+    with opened(out, recipe.name, recipe, resume, fabric) as folder:
+        for one in found:
+            teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
+        result = _students(
+            Job(recipe, data, machine, fabric, folder, resume), found, student, alone if baseline else None
+        )
+        if fabric.is_global_zero:
+            write_json(folder / RESULT, result)
+    return {**result, "out": str(folder)}
+
+
+def _students(
+    job: Job, found: Sequence[teachers.Candidate], student: nn.Module, alone: Scheme | None
+) -> dict[str, Any]:
+    """Train the student, before that the baseline if it is wanted, and test them: what result.json holds."""
     size = parameter_count(student)
-    live = distilled.teacher
+    diagnosis = examine(job, student, found)
+    trained = job.train(alone, "baseline") if alone else {}
+    distilled = distil(job, student, found)
     result: dict[str, Any] = {
-        "recipe": recipe.name,
-        "data": data.name,
-        "seed": recipe.seed,
-        "device": fabric.device.type,
+        "recipe": job.recipe.name,
+        "data": job.data.name,
+        "seed": job.recipe.seed,
+        "device": job.fabric.device.type,
         "teacher": _teachers(found, job),
         **diagnosis,
     }
-    if baseline:
-        result["baseline"] = {"parameters": size, **job.test(alone, live), **trained}
-    result["distilled"] = {"parameters": size, **job.test(distilled.scheme, live), **distilled.training}
+    if alone:
+        result["baseline"] = {"parameters": size, **job.test(alone, distilled.teacher), **trained}
+    tested = job.test(distilled.scheme, distilled.teacher)
+    result["distilled"] = {"parameters": size, **tested, **distilled.training}
     if job.memory:
         result["signal"] = [kept.reason for kept in job.memory.values()]
     if distilled.ensemble:
         result["ensemble"] = job.test_teacher(distilled.ensemble)
-    if fabric.is_global_zero:
-        write_json(out / RESULT, result)
-    return {**result, "out": str(out)}
+    return result
 
 
 def _teachers(found: Sequence[teachers.Candidate], job: Job) -> dict[str, Any] | list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from limbeck.folders import cache_root
 from limbeck.imports import source_of
 from limbeck.models import load_weights
 from limbeck.recipes import build, schema
+from limbeck.recipes.folder import claimed
 from limbeck.recipes.machine import Machine
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
@@ -159,11 +161,14 @@ def train(
 
 def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet, machine: Machine) -> None:
     """Bring teachers to their trained weights outside of a run; what was interrupted goes on at the next call."""
+    fabric = machine.fabric("32-true")
     for one in found:
-        if one.kept is not None:
-            folder = one.kept.with_name(f"{one.kept.name}.training")
+        if one.kept is None:
+            continue
+        folder = one.kept.with_name(f"{one.kept.name}.training")
+        with nullcontext() if (one.kept / "teacher.json").exists() else claimed(folder, fabric):
             train(one, recipe, data, machine, folder, resume=True, retrain=False)
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
