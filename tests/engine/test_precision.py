@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, RequestError, Signal, Step, Term, fit, losses
+from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Signal, Step, Term, fit, losses
 from limbeck.engine import devices
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
@@ -93,8 +93,3 @@ def test_deterministic_runs_repeat_their_bits() -> None:
         assert not torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(was)
-
-
-def test_a_sharded_student_is_refused_before_it_starts() -> None:
-    with pytest.raises(RequestError, match="use ddp"):
-        devices.make_fabric(strategy="fsdp")

@@ -50,7 +50,7 @@ def run(
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
     num_nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, ddp, … as Lightning Fabric names them.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp, … as Lightning Fabric names them.")] = "auto",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat bits.")] = False,
     precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
     tensorboard: Annotated[
@@ -107,7 +107,7 @@ def compare(
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many devices, or 'auto'.")] = "1",
     num_nodes: Annotated[int, typer.Option(help="How many machines.", min=1)] = 1,
-    strategy: Annotated[str, typer.Option(help="auto, ddp, … as Lightning Fabric names them.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp, … as Lightning Fabric names them.")] = "auto",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat bits.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 import limbeck
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
+from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError
 from limbeck.models import parameter_count
 
@@ -85,8 +86,9 @@ class Checkpoint:
         Raises:
             RunError: A weight is not finite (the last good checkpoint stays), or the disk refuses.
         """
+        scheme, optimizer = whole(self.scheme.state_dict()), whole(self.optimizer.state_dict())
         for name, value in self.scheme.named_parameters():
-            if not torch.isfinite(value).all():
+            if not torch.isfinite(scheme.get(name, value)).all():
                 raise RunError(
                     f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
                 )
@@ -97,8 +99,8 @@ class Checkpoint:
             "phase": self.phase,
             "settings": self.settings,
             "state": asdict(state),
-            "scheme": self.scheme.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "scheme": scheme,
+            "optimizer": optimizer,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
         write_torch(self.out / "checkpoints" / "last.pt", content)
@@ -121,8 +123,8 @@ class Checkpoint:
                     f"{path} was made with {name} {content['settings'].get(name)}, and this run has {value}"
                 )
         try:
-            self.scheme.load_state_dict(content["scheme"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            load_module(self.scheme, content["scheme"])
+            load_optimizer(self.optimizer, content["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise RequestError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from error
         self.fabric.strategy.precision.load_state_dict(content["precision"])
@@ -144,7 +146,7 @@ class Checkpoint:
 
     def save_best(self, student: nn.Module) -> None:
         """Keep this student as the best one so far."""
-        self._best = {name: value.detach().cpu().clone() for name, value in student.state_dict().items()}
+        self._best = {name: value.detach().cpu().clone() for name, value in whole(student.state_dict()).items()}
         if self.writes and self.out is not None:
             write_safetensors(self.out / "checkpoints" / f"best-{self.phase}.safetensors", self._best)
 

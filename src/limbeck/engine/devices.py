@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
+from limbeck.engine.sharding import sharding
 from limbeck.errors import RequestError, unknown
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.nodes import Node
@@ -105,23 +106,32 @@ def make_fabric(
         precision: One of `PRECISIONS`.
         accelerator: "cpu", "cuda", "mps" or "auto".
         devices: How many, which ones, or "auto".
-        strategy: "auto", "ddp", … as Fabric names them.
+        strategy: "auto", "ddp", … as Fabric names them; "fsdp" shards the student over all devices
+            (`limbeck.engine.sharding`).
         num_nodes: Number of machines.
 
     Raises:
         RequestError: A precision that is not one of `PRECISIONS`, or devices that are not there.
     """
-    if strategy.startswith("fsdp"):
-        raise RequestError("students are not sharded yet: a checkpoint would miss what other processes hold; use ddp")
     if precision not in PRECISIONS:
         raise unknown("precision", precision, (*PRECISIONS, AUTO))
     mixed = precision != "32-true"
     chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
     options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
     try:
+        if strategy == "fsdp":
+            options["strategy"] = sharding(num_nodes * _count(devices))
         fabric = Fabric(accelerator=accelerator, devices=devices, **options)
     except Exception as error:
         wanted = f"accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r}"
         raise RequestError(f"cannot compute on {wanted}: {error}") from error
     fabric.launch()
     return fabric
+
+
+def _count(devices: int | str | list[int]) -> int:
+    """How many devices of this machine are meant."""
+    if isinstance(devices, list):
+        return len(devices)
+    every = max(1, torch.cuda.device_count())
+    return every if devices in ("auto", "-1", -1) else int(devices)

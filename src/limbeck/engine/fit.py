@@ -25,6 +25,7 @@ from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress
+from limbeck.engine.sharding import share_buffers, trained_copy, whole
 from limbeck.engine.source import Source, windows
 from limbeck.errors import RequestError, unknown
 from limbeck.models import move
@@ -132,21 +133,25 @@ def fit(
         distiller.prepare(example, guide(example) if guide else None)
     if compile is not None:
         _compile(distiller, compile)
-    optimizer = _optimizer(optimizer, distiller)
+    trained = trained_copy(distiller, fabric)
+    model = fabric.setup_module(trained)
+    optimizer = _optimizer(optimizer, trained)
+    stepper = fabric.setup_optimizers(optimizer)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     folder = Path(out) if out else None
     settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
-    checkpoint = Checkpoint(folder, phase, settings, fabric, distiller, optimizer)
-    model, stepper = fabric.setup(distiller, optimizer)
+    checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
     with Progress(phase, epochs, len(source), progress and fabric.is_global_zero) as display:
         loop = _Loop(
-            fabric, distiller, model, optimizer, stepper, source, guide, checkpoint, display, schedule, rates,
+            fabric, trained, model, optimizer, stepper, source, guide, checkpoint, display, schedule, rates,
             accumulate, clip, checkpoint_steps, val, keep, loggers, seed,
         )  # fmt: skip
         loop.run(state, epochs)
     fabric.barrier()
+    if trained is not distiller:
+        distiller.load_state_dict(whole(trained.state_dict()))
     if keep == "best":
         checkpoint.load_best(distiller.student)
     student = distiller.student.eval()
@@ -185,6 +190,7 @@ class _Loop:
         self.distiller.train()
         while state.epoch < epochs:
             record = self.epoch(state)
+            share_buffers(self.distiller, self.fabric)
             if self.val is not None:
                 record |= _validate(self.distiller, self.val, self.fabric)
                 if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):

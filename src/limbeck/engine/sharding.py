@@ -1,0 +1,111 @@
+"""Networks in shards over processes (FSDP2), and their states whole, as checkpoints and shipped models hold them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves, tree_map
+
+from limbeck.distillers import Scheme
+
+BLOCK = 2**20
+"""Parameters from which on a part of a network is a shard of its own, gathered only while it computes."""
+
+
+def sharding(processes: int) -> ModelParallelStrategy:
+    """Fabric's strategy that shards a scheme's networks, gradients and optimizer states over all processes."""
+    return ModelParallelStrategy(
+        lambda scheme, mesh: shard(scheme, mesh["data_parallel"]),
+        data_parallel_size=processes,
+        tensor_parallel_size=1,
+    )
+
+
+def shard(root: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Shard a module in place: itself, the networks that it holds, and their large parts.
+
+    The networks are shards of their own whatever their size, since a scheme's `predict` calls them by themselves.
+    """
+    held = set(_held(root))
+    for part in reversed(list(root.modules())):  # inner ones first
+        size = sum(parameter.numel() for parameter in part.parameters())
+        if part is root or (size and part in held) or (size >= BLOCK and not _is_container(part)):
+            fully_shard(part, mesh=mesh)
+    return root
+
+
+def trained_copy(scheme: Scheme, fabric: Fabric) -> Scheme:
+    """What is trained in place of a scheme: a copy where it is to be sharded, so that the scheme stays plain."""
+    if not isinstance(fabric.strategy, ModelParallelStrategy):
+        return scheme
+    copied = copy.deepcopy(scheme).to(memory_format=torch.contiguous_format)  # as FSDP wants it
+    scheme.cpu()
+    return copied
+
+
+def whole(state: Any) -> Any:
+    """A state dict with every shard replaced by the whole tensor, on the CPU; all processes must call it."""
+    if not _is_sharded(tree_leaves(state)):
+        return state
+    return tree_map(lambda value: value.full_tensor().cpu() if isinstance(value, DTensor) else value, state)
+
+
+def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a whole state dict into a module that may be sharded."""
+    own = module.state_dict()
+    if _is_sharded(own.values()):
+        state = {name: _like(own.get(name), value) for name, value in state.items()}
+    module.load_state_dict(state)
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load a whole state dict into an optimizer whose parameters may be sharded."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not _is_sharded(parameters):
+        optimizer.load_state_dict(state)
+        return
+    parts = {
+        number: {name: _like(parameters[number], value) for name, value in entries.items()}
+        for number, entries in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": parts})
+
+
+def share_buffers(module: nn.Module, fabric: Fabric) -> None:
+    """Give every process the first one's buffers: statistics of batch norm differ where batches do."""
+    if fabric.world_size > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def _is_sharded(values: Iterable[Any]) -> bool:
+    return any(isinstance(value, DTensor) for value in values)
+
+
+def _like(own: Any, value: Any) -> Any:
+    """A whole tensor in shards as `own` is; a tensor of another shape, such as a count of steps, as it is."""
+    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
+        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+    return value
+
+
+def _held(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if _is_container(child):
+            yield from _held(child)
+        else:
+            yield child
+
+
+def _is_container(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList | nn.ModuleDict)
