@@ -87,6 +87,7 @@ def compare(
     with opened(out, f"compare-{recipe.name}", recipe, resume, fabric) as folder:
         for candidate in found:
             teachers.train(candidate, recipe, data, machine, folder, resume=resume, retrain=False)
+        teachers.share_out(found, fabric)
         job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds))
         comparison = _compared(job, recipes, seeds, found, student)
         if fabric.is_global_zero:

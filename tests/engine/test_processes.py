@@ -30,7 +30,11 @@ def main(devices, strategy, epochs, out, mode):
     teacher = nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 3))
     terms = [Term(losses.kd), Term(losses.mse, student="0", teacher="0", adapter="auto")]
     loader = make_loader(data, 16, shuffle=True, rank=fabric.global_rank, world_size=fabric.world_size)
-    run = fit(Distiller(student, terms), loader, teacher=teacher, epochs=epochs, fabric=fabric, out=out, progress=False,
+    if mode == "hint":  # the last layer gets no gradient
+        distiller = Distiller(student, terms[1:], task_weight=0.0)
+    else:
+        distiller = Distiller(student, terms)
+    run = fit(distiller, loader, teacher=teacher, epochs=epochs, fabric=fabric, out=out, progress=False,
               val=make_loader(data, 35), keep="best", clip=1.0, accumulate=2, resume=mode == "resume",
               optimizer=partial(torch.optim.AdamW, lr=0.05))
     assert run.student is student
@@ -74,6 +78,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_equal_one_on_the_joined_batch(strategy: str, alone: Path, tmp_path: Path) -> None:
     train(tmp_path / "two", 2, strategy, 3)
     assert_same(alone, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_processes_bear_layers_without_a_gradient(tmp_path: Path) -> None:
+    train(tmp_path / "one", 1, "auto", 1, "hint")
+    train(tmp_path / "two", 2, "auto", 1, "hint")
+    assert_same(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow

@@ -74,6 +74,10 @@ class Distiller(Scheme):
         return bool(self._student_taps.taps)
 
     @property
+    def leaves_out(self) -> bool:
+        return not self.task_weight and not any(LOGITS in _flat(one.term.student) for _, one in self._bound())
+
+    @property
     def teacher_logits(self) -> bool:
         return LOGITS in self._teacher_taps
 

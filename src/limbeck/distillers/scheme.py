@@ -50,6 +50,11 @@ class Scheme(nn.Module):
         """Whether a teacher's logits are read; where not, it may run only as deep as its taps."""
         return True
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a step gives some trained parameters no gradient, such as a classifier behind the last hint."""
+        return False
+
     def prepare(self, batch: Batch, signal: Signal | None) -> None:
         """Check that student and signal fit, and size what depends on their shapes; before the optimizer is made."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from limbeck import adapters
 from limbeck.errors import RequestError, unknown
+from limbeck.models import move
 from limbeck.taps import LOGITS
 from limbeck.types import Batch
 
@@ -110,7 +111,7 @@ class BoundTerm(nn.Module):
             if self.term.adapter is not None:
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
                     self.adapters.append(adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape)))
-            self.adapters.to(device)
+            move(self.adapters, device)
             made = _made(self.term.loss)
             if made is not None:
                 self.loss = made.for_shapes(_shapes(self._adapt(s)), _shapes(t), **self.term.options).to(device)

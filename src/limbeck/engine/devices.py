@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from limbeck.engine.sharding import sharding
 from limbeck.errors import RequestError, unknown
@@ -37,6 +39,14 @@ class Autocast(MixedPrecision):
 
     def convert_output(self, data: Any) -> Any:
         return data
+
+
+class Replicated(DDPStrategy):
+    """Fabric's DDP, which bears parameters without a gradient where a scheme leaves some out: that costs a search."""
+
+    def setup_module(self, module: nn.Module) -> DistributedDataParallel:
+        self._ddp_kwargs["find_unused_parameters"] = getattr(module, "leaves_out", False)
+        return super().setup_module(module)
 
 
 REUSE = 512
@@ -119,8 +129,11 @@ def make_fabric(
     chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
     options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
     try:
+        processes = num_nodes * _count(devices)
         if strategy == "fsdp":
-            options["strategy"] = sharding(num_nodes * _count(devices))
+            options["strategy"] = sharding(processes)
+        elif strategy == "ddp" or (strategy == "auto" and processes > 1):
+            options["strategy"] = Replicated()
         fabric = Fabric(accelerator=accelerator, devices=devices, **options)
     except Exception as error:
         wanted = f"accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
@@ -36,6 +36,7 @@ def shard(root: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
     The networks are shards of their own whatever their size, since a scheme's `predict` calls them by themselves.
     """
+    root.to(memory_format=torch.contiguous_format)
     held = set(_held(root))
     for part in reversed(list(root.modules())):  # inner ones first
         size = sum(parameter.numel() for parameter in part.parameters())
@@ -48,7 +49,7 @@ def trained_copy(scheme: Scheme, fabric: Fabric) -> Scheme:
     """What is trained in place of a scheme: a copy where it is to be sharded, so that the scheme stays plain."""
     if not isinstance(fabric.strategy, ModelParallelStrategy):
         return scheme
-    copied = copy.deepcopy(scheme).to(memory_format=torch.contiguous_format)  # as FSDP wants it
+    copied = copy.deepcopy(scheme)
     scheme.cpu()
     return copied
 

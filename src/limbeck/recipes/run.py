@@ -60,6 +60,7 @@ def run(
     with opened(out, recipe.name, recipe, resume, fabric) as folder:
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
+        teachers.share_out(found, fabric)
         result = _students(
             Job(recipe, data, machine, fabric, folder, resume), found, student, alone if baseline else None
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -111,7 +111,8 @@ class Store(Strict):
 class Teacher(Model):
     """A network that teaches: trained here for `epochs`, loaded from `weights`, or pretrained by its builder.
 
-    `augment` is for its own training; the student's where it is left out.
+    `augment` is for its own training; the student's where it is left out. `shard`: of several devices each holds a part
+    of its weights, in fp32, instead of all of them.
     """
 
     epochs: PositiveInt | None = None
@@ -123,6 +124,7 @@ class Teacher(Model):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
     weight: Annotated[float, Field(ge=0)] = 1.0
+    shard: bool = False
     store: Store = Store()
 
     @field_validator("store", mode="before")
@@ -130,6 +132,15 @@ class Teacher(Model):
     def place_alone(cls, value: Any) -> Any:
         """`store: auto` is short for `store: {where: auto}`."""
         return {"where": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def shards_answer_together(self) -> Self:
+        """A teacher in shards answers all processes at once, each about its own batch; a store is written in parts."""
+        if self.shard and self.dtype not in ("auto", "float32"):
+            raise ValueError("a teacher in shards computes in fp32; leave its dtype out")
+        if self.shard and self.store.where not in ("auto", "memory", "never"):
+            raise ValueError("a teacher in shards is not stored on disk; choose store: memory or never")
+        return self
 
 
 class Term(Open):

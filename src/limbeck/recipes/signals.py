@@ -145,7 +145,9 @@ def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str
         return "memory", "it fits"
     free, cost = Shards(asking.place(teacher)).free_bytes(), seconds_per_sample(asking, teacher)
     reading = need / views / len(asking.data.train) / READ_BYTES_PER_SECOND
-    if free is not None and need <= free / 2 and cost > reading:
+    # Of a store each process writes a part, and a teacher in shards answers only all of them together.
+    together = asking.fabric.world_size > 1 and any(one.shard for one in asking.recipe.teachers)
+    if free is not None and need <= free / 2 and cost > reading and not together:
         return "disk", "reading costs less than asking"
     return "live", f"its signal would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
 

@@ -10,13 +10,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_fabric import Fabric
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import save_student
 from limbeck.engine.devices import AUTO
+from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root
 from limbeck.imports import source_of
@@ -27,7 +30,7 @@ from limbeck.recipes.machine import Machine
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 
-_NOT_TRAINING = {"dtype", "weight", "weights", "store"}
+_NOT_TRAINING = {"dtype", "weight", "weights", "store", "shard"}
 
 
 @dataclass
@@ -79,6 +82,8 @@ def _settled(
     """The teacher with its dtype decided: bf16 where autocast would gain from it."""
     if spec.dtype != AUTO:
         return spec
+    if spec.shard:
+        return spec.model_copy(update={"dtype": "float32"})
     try:
         precision = machine.precision(AUTO, module, build.example(spec, data), recipe.data.batch_size)
     except Exception:  # it cannot read the data: the rehearsal says so, with the remedy
@@ -157,6 +162,13 @@ def train(
     if fabric.is_global_zero:
         training = {"training": {"epochs": epochs, "seconds": run.seconds}}
         save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
+
+
+def share_out(found: Sequence[Candidate], fabric: Fabric) -> None:
+    """Bring the trained teachers that the recipe says into shards, a part of each on every device."""
+    for one in found:
+        if one.spec.shard and fabric.world_size > 1:
+            shard(one.module, init_device_mesh(fabric.device.type, (fabric.world_size,)))
 
 
 def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet, machine: Machine) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from limbeck.errors import RequestError
 from limbeck.models import move
@@ -100,6 +101,7 @@ def fingerprint(module: nn.Module) -> str:
     """Hexadecimal digest of a module's weights and buffers with their names, shapes and dtypes."""
     digest = hashlib.sha256(type(module).__qualname__.encode())
     for name, value in module.state_dict().items():
+        value = value.full_tensor() if isinstance(value, DTensor) else value
         value = value.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
