@@ -18,7 +18,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 BUSY = "The seconds were taken beside other work and compare nothing."
 PUBLISHED = {
     "mnist-mlp": "Published: teacher 0.9795, student alone 0.8314 (3 epochs), distilled 0.9007 (20 epochs).",
-    "mnist-mlp:best": "DIST, no dropout in the student, learning rate 2e-3, cosine decay: chosen on a validation split. "
+    "mnist-mlp:best": "DIST, no dropout in the student, learning rate 2e-3, cosine decay: chosen by validation. "
     f"The teacher is that of mnist-mlp. {BUSY}",
     "fashion-cnn": f"Few epochs leave this student far from done. {BUSY}",
     "mnist-cnn": f"Published: teacher 0.9781, student alone 0.9778, distilled 0.9692. {BUSY}",
