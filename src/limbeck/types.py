@@ -19,7 +19,8 @@ class Batch(NamedTuple):
     Attributes:
         inputs: (B, ...) tensor, or a mapping of such tensors for models with several named inputs.
         targets: (B,) class indices, or (B, C) class probabilities.
-        index: (B,) int64 position of each sample in its data set; -1 where the loader does not say.
+        index: (B,) int64 position of each sample in its data set, on the CPU, so that what is kept about a sample is
+            found without waiting for the device; -1 where the loader does not say.
         view: Which augmented version of the samples this is; 0 where there is no augmentation.
     """
 
@@ -34,13 +35,13 @@ class Batch(NamedTuple):
         return len(self.targets)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
+        """The same batch on `device`; its index stays where it is."""
         inputs, targets, index, view = self
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        return Batch(each(inputs, move), move(targets), move(index), view)
+        return Batch(each(inputs, move), move(targets), index, view)
 
     def first(self, n: int) -> Batch:
         """The first `n` samples."""

@@ -146,7 +146,7 @@ class MemoryLoader(Loader):
         for start in range(0, len(index), chunk):
             some = index[start : start + chunk]
             inputs, targets = self._read(some, view)
-            parts = zip(*(torch.split(x, size) for x in (inputs, targets, some.to(self.device))), strict=True)
+            parts = zip(*(torch.split(x, size) for x in (inputs, targets, some)), strict=True)
             yield from (Batch(x, y, i, view) for x, y, i in parts)
 
     def _read(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
@@ -217,4 +217,4 @@ class _Indexed(Dataset[tuple[Any, Any, int]]):
 
 def _pixels(inputs: Tensor) -> Tensor:
     """uint8 pixels 0–255 → fp32 in 0–1; anything else as it is."""
-    return inputs / 255 if inputs.dtype == torch.uint8 else inputs
+    return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs

@@ -123,7 +123,8 @@ class BoundTerm(nn.Module):
         """The term's loss, averaged over the batch, without its weight."""
         s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
-        from_batch = {field: getattr(batch, field) for field in _FROM_BATCH if field in _keywords(self.loss)}
+        device = batch.targets.device
+        from_batch = {field: getattr(batch, field).to(device) for field in _FROM_BATCH if field in _keywords(self.loss)}
         loss = self.loss(self._adapt(s), t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")

@@ -33,20 +33,21 @@ class RememberedTeacher:
         for view, batches in enumerate(passes):
             for batch in batches:
                 check_known(batch, views)
+                index = batch.index.to(batch.targets.device)
                 if batch.view != view:
                     raise RequestError(f"a teacher is asked about view {view}, and the batch is view {batch.view}")
                 logits, features = teacher(batch)
                 for name, tensor in features.items():
                     table = self._tables.setdefault(name, tensor.new_empty(views, samples, *tensor.shape[1:]))
-                    table[view, batch.index] = tensor
+                    table[view, index] = tensor
                 if logits is not None:
                     if self._logits is None:
                         self._logits = logits.new_empty(views, samples, *logits.shape[1:])
-                    self._logits[view, batch.index] = logits
+                    self._logits[view, index] = logits
 
     def __call__(self, batch: Batch) -> Signal:
         check_known(batch, self._views)
-        view, index = batch.view, batch.index
+        view, index = batch.view, batch.index.to(batch.targets.device, non_blocking=True)
         logits = None if self._logits is None else self._logits[view].index_select(0, index)
         return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
 
