@@ -12,7 +12,7 @@ from typing import Any
 from limbeck.folders import data_root
 from limbeck.recipes.folder import environment
 
-NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "growth")
+NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "growth", "precision")
 MADE = ("losses", "growth")
 """Those that read no data set."""
 

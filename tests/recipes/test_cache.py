@@ -12,6 +12,7 @@ from limbeck.cli.main import app
 from limbeck.errors import RequestError
 from limbeck.recipes import build, signals, teachers
 from limbeck.recipes.cache import cache, stored_at
+from limbeck.recipes.job import Job
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
 from limbeck.recipes.run import run
@@ -99,6 +100,17 @@ def test_the_command_stores_verifies_and_refuses(tmp_path: Path) -> None:
     stale = CliRunner().invoke(app, [*command, "--set", "data.view_seed=1"])
     assert isinstance(stale.exception, RequestError)
     assert "stale, made with another views" in str(stale.exception)
+
+
+def test_of_many_signals_the_last_two_are_held(tmp_path: Path) -> None:
+    made = recipe()
+    asked, _ = asking(made, tmp_path)
+    job = Job(made, asked.data, QUIET, asked.fabric, tmp_path)
+    found = teachers.candidates(made, asked.data)
+    for taps in ([], ["1"], [], ["2"], []):
+        job.ask_once(teachers.signal(found, taps))
+    assert [list(kept.teacher._tables) for kept in job.memory.values()] == [["2"], []]
+    assert len(job.told) == 3
 
 
 def test_a_mistyped_place_is_no_folder(tmp_path: Path) -> None:

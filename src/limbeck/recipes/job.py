@@ -28,6 +28,8 @@ from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
 
 TEST_BATCH = 1000
+SIGNALS = 2
+"""Signals held at once: one that many methods share, such as logits, and one of a method's own."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Job:
     trainings: int = 1
     """How many students will listen to the same teacher."""
     memory: dict[str, Kept] = field(default_factory=dict)
-    """Signals that are kept, by the teacher's fingerprint; a comparison's jobs share it."""
+    """The signals that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
+    told: list[str] = field(default_factory=list)
+    """How each signal was kept."""
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
@@ -91,11 +95,15 @@ class Job:
         """The teacher, its signal kept if that pays; and the seconds that asking took."""
         asking = Asking(self.recipe, self.data, self.fabric)
         key = f"{teacher.fingerprint} in {asking.views} views"
-        if key not in self.memory:
-            kept = self.memory[key] = keep(asking, teacher, self.trainings)
+        kept = self.memory.pop(key, None)
+        while len(self.memory) >= SIGNALS:
+            self.memory.pop(next(iter(self.memory)))
+        if kept is None:
+            kept = keep(asking, teacher, self.trainings)
+            self.told.append(kept.reason)
             if self.machine.progress and self.fabric.is_global_zero:
                 print(f"limbeck: {kept.reason}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
-        kept = self.memory[key]
+        self.memory[key] = kept
         return kept.teacher, kept.seconds
 
     def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:

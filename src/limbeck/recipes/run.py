@@ -89,8 +89,8 @@ def _students(
         result["baseline"] = {"parameters": size, **job.test(alone, distilled.teacher), **trained}
     tested = job.test(distilled.scheme, distilled.teacher)
     result["distilled"] = {"parameters": size, **tested, **distilled.training}
-    if job.memory:
-        result["signal"] = [kept.reason for kept in job.memory.values()]
+    if job.told:
+        result["signal"] = job.told
     if distilled.ensemble:
         result["ensemble"] = job.test_teacher(distilled.ensemble)
     return result

@@ -1,0 +1,57 @@
+"""Is the faster training as good? The teacher of `cifar10-tutorial` in fp32 and in bf16 autocast, accuracies by seed.
+
+A short schedule: two epochs of all training images with cosine decay, the same starts and data order for both.
+The data root holds CIFAR-10 as torchvision reads it, or train/ and test/ folders of images.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from limbeck import Distiller, fit
+from limbeck.compare import difference
+from limbeck.data import make_loader
+from limbeck.engine import evaluate
+from limbeck.engine.optim import cosine
+from limbeck.recipes import build
+from limbeck.recipes.read import read
+from limbeck.taps import evaluating
+
+EPOCHS, SEEDS = 2, (0, 1, 2)
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+def main(data_root: Path) -> dict[str, Any]:
+    """Train, print and return the accuracies, their paired differences and the seconds of each training."""
+    recipe = read("cifar10-tutorial", ["data.name=image-folder"] if (data_root / "train").is_dir() else [])
+    spec, data = recipe.teachers[0], build.data(recipe.data, data_root)
+    test = make_loader(data.test, 1000)
+    accuracies: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    seconds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    for seed in SEEDS:
+        for precision in PRECISIONS:
+            scheme = Distiller(build.model(spec, data, seed), inputs=build.inputs(spec))
+            run = fit(
+                scheme,
+                make_loader(data.train, recipe.data.batch_size, shuffle=True, seed=seed),
+                epochs=EPOCHS,
+                optimizer=build.optimizer(spec.optimizer),
+                schedule=cosine(EPOCHS),
+                precision=precision,
+                accelerator="cpu",
+                seed=seed,
+                progress=False,
+            )
+            with evaluating(scheme):
+                accuracies[precision].append(evaluate(scheme.predict, test).top1)
+            seconds[precision].append(run.seconds)
+            print(f"seed {seed}  {precision:10}  {accuracies[precision][-1]:.4f}  {run.seconds:6.1f} s", flush=True)
+    pairs = [half - full for full, half in zip(*accuracies.values(), strict=True)]
+    found = difference(pairs, resolution=1 / len(data.test))
+    print(
+        f"bf16 − fp32: {found['difference']:+.4f}  (95 %: {found['interval'][0]:+.4f} to {found['interval'][1]:+.4f})"
+    )
+    means = {precision: statistics.mean(values) for precision, values in accuracies.items()}
+    return {"accuracies": accuracies, "means": means, **found, "seconds": seconds, "epochs": EPOCHS, "seeds": SEEDS}
