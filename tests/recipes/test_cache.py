@@ -103,7 +103,7 @@ def test_the_command_stores_verifies_and_refuses(tmp_path: Path) -> None:
 
 
 def test_of_many_signals_the_last_two_are_held(tmp_path: Path) -> None:
-    made = recipe()
+    made = recipe("memory")
     asked, _ = asking(made, tmp_path)
     job = Job(made, asked.data, QUIET, asked.fabric, tmp_path)
     found = teachers.candidates(made, asked.data)
