@@ -21,7 +21,7 @@ from torch import nn
 
 from limbeck import Distiller, KerasModel, MeanTeacher, ModuleTeacher, Preprocess, Term, evaluate, fit, losses
 from limbeck.data import InMemory, load, make_loader
-from limbeck.engine.fit import _Loop
+from limbeck.engine.loop import Loop
 from limbeck.errors import RequestError
 from limbeck.models import load_weights, multiply_adds, parameter_count
 from limbeck.models.build import build
@@ -279,14 +279,14 @@ class TestDistillation:
 
         whole, again = go(tmp_path / "whole", 3), go(tmp_path / "again", 3)
         with monkeypatch.context() as patched:
-            updates, update = itertools.count(), _Loop._update
+            updates, update = itertools.count(), Loop._update
 
             def killed(*given: Any) -> None:
                 if next(updates) == 9:  # in the second epoch
                     raise KeyboardInterrupt
                 update(*given)
 
-            patched.setattr(_Loop, "_update", killed)
+            patched.setattr(Loop, "_update", killed)
             with pytest.raises(KeyboardInterrupt):
                 go(tmp_path / "parts", 3, checkpoint_steps=2)
         parts = go(tmp_path / "parts", 3, resume=True)

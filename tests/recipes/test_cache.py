@@ -121,9 +121,9 @@ def test_a_mistyped_place_is_no_folder(tmp_path: Path) -> None:
 def test_an_interrupted_teacher_goes_on_at_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe("disk", teacher=SMALL["teacher"] | {"epochs": 3, "seed": 11, "store": "disk"})
     epochs = []
-    from limbeck.engine.fit import _Loop
+    from limbeck.engine.loop import Loop
 
-    epoch = _Loop.epoch
+    epoch = Loop.epoch
 
     def once(self: Any, state: Any) -> Any:
         if len(epochs) == 1:
@@ -132,7 +132,7 @@ def test_an_interrupted_teacher_goes_on_at_the_next_call(tmp_path: Path, monkeyp
         epochs.append(state.epoch)
         return epoch(self, state)
 
-    monkeypatch.setattr(_Loop, "epoch", once)
+    monkeypatch.setattr(Loop, "epoch", once)
     with pytest.raises(KeyboardInterrupt):
         cache(made, root=tmp_path, machine=QUIET)
     done = cache(made, root=tmp_path, machine=QUIET)

@@ -1,38 +1,33 @@
-"""The training loop: the only one in limbeck, for teachers, baselines and every way of distilling."""
+"""`fit`: what a training needs is checked, built and wrapped, then handed to the loop."""
 
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from limbeck.distillers import Scheme
-from limbeck.engine.checkpoint import Checkpoint, Progressed, random_state, restore_random_state, save_student
+from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.devices import AUTO, choose_precision, make_fabric
-from limbeck.engine.evaluate import evaluate_each
-from limbeck.engine.meter import Meter
+from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress
-from limbeck.engine.sharding import share_buffers, trained_copy, whole
-from limbeck.engine.source import Source, windows
+from limbeck.engine.sharding import trained_copy, whole
+from limbeck.engine.source import Source
 from limbeck.errors import RequestError, unknown
 from limbeck.models import move
-from limbeck.seeds import derive, seed_everything, seeded
-from limbeck.taps import evaluating
+from limbeck.seeds import derive, seeded
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch, Signal, Step
+from limbeck.types import Batch
 
 
 @dataclass(frozen=True)
@@ -136,18 +131,34 @@ def fit(
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = _optimizer(optimizer, trained)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
     stepper = fabric.setup_optimizers(optimizer)
-    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     folder = Path(out) if out else None
     settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
     checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
     with Progress(phase, epochs, len(source), progress and fabric.is_global_zero) as display:
-        loop = _Loop(
-            fabric, trained, model, optimizer, stepper, source, guide, checkpoint, display, schedule, rates,
-            accumulate, clip, checkpoint_steps, val, keep, loggers, seed,
-        )  # fmt: skip
+        loop = Loop(
+            fabric=fabric,
+            scheme=trained,
+            model=model,
+            optimizer=optimizer,
+            stepper=stepper,
+            source=source,
+            teacher=guide,
+            checkpoint=checkpoint,
+            display=display,
+            schedule=schedule,
+            accumulate=accumulate,
+            clip=clip,
+            checkpoint_steps=checkpoint_steps,
+            val=val,
+            keep=keep,
+            loggers=loggers,
+            seed=seed,
+        )
         loop.run(state, epochs)
     fabric.barrier()
     if trained is not distiller:
@@ -160,131 +171,6 @@ def fit(
         training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3)}}
         save_student(folder, phase, student, dict(about or {}) | training)
     return Run(student, state.records, state.seconds, folder)
-
-
-@dataclass
-class _Loop:
-    """One training, with everything that its epochs share."""
-
-    fabric: Fabric
-    distiller: Scheme
-    model: Any
-    optimizer: Optimizer
-    stepper: Any
-    source: Source
-    teacher: Teacher | None
-    checkpoint: Checkpoint
-    display: Progress
-    schedule: Schedule | None
-    rates: Sequence[float]
-    accumulate: int
-    clip: float | None
-    checkpoint_steps: int | None
-    val: Iterable[Any] | None
-    keep: str
-    loggers: Sequence[Logger]
-    seed: int
-
-    def run(self, state: Progressed, epochs: int) -> None:
-        """Train from where `state` stands to the end of the last epoch."""
-        self.distiller.train()
-        while state.epoch < epochs:
-            record = self.epoch(state)
-            share_buffers(self.distiller, self.fabric)
-            if self.val is not None:
-                record |= _validate(self.distiller, self.val, self.fabric)
-                if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
-                    state.best = record["val_accuracy"]
-                    self.checkpoint.save_best(self.distiller.student)
-            state.finish_epoch(record)
-            self.checkpoint.save(state)
-            self.checkpoint.record(record)
-            self.display.epoch(record)
-            for logger in self.loggers:
-                logger.log_metrics(_scalars(record), state.epoch)
-
-    @cached_property
-    def plain(self) -> bool:
-        """Whether there is one process, in fp32.
-
-        Fabric's wrappers let processes talk and scale half precision. Where there is nothing of both to do, they
-        would still walk through every record, at a tenth of a small step's time.
-        """
-        return self.fabric.world_size == 1 and self.fabric.strategy.precision.precision == "32-true"
-
-    @cached_property
-    def trained(self) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    @cached_property
-    def forward(self) -> Callable[[Batch, Signal | None], Step]:
-        """The distiller's forward pass."""
-        return self.distiller if self.plain else self.model
-
-    @cached_property
-    def backward(self) -> Callable[[Tensor], None]:
-        """From a loss to the gradients."""
-        return torch.Tensor.backward if self.plain else self.fabric.backward
-
-    def epoch(self, state: Progressed) -> dict[str, Any]:
-        """Train through the data once, from where `state` stands; the epoch's record."""
-        began = time.perf_counter() - state.seconds
-        meter = Meter(self.checkpoint.phase, state.epoch, state.rows)
-        self.distiller.at(state.epoch)
-        for window in windows(self._batches(state), self.accumulate):
-            self._set_rates(state)
-            self._update(window, meter)
-            state.step += len(window)
-            if self.display.due():
-                self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
-            if self._saves_at(state.step, len(window)):
-                meter.look()
-                state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
-                self.checkpoint.save(state)
-        state.seconds = time.perf_counter() - began
-        means = meter.means(self._over_processes(meter.sums()))
-        rate = self.optimizer.param_groups[0]["lr"]
-        numbers = {"epoch": state.epoch + 1, **means, "lr": rate, "seconds": round(state.seconds, 3)}
-        return {"phase": self.checkpoint.phase, **numbers}
-
-    def _over_processes(self, sums: list[float]) -> list[float]:
-        wide = torch.float32 if self.fabric.device.type == "mps" else torch.float64
-        total = self.fabric.all_reduce(torch.tensor(sums, dtype=wide, device=self.fabric.device), reduce_op="sum")
-        return torch.as_tensor(total).tolist()
-
-    def _update(self, window: Sequence[Batch], meter: Meter) -> None:
-        """One step of the optimizer on the mean loss over all samples of the window."""
-        samples = sum(batch.size for batch in window)
-        for number, batch in enumerate(window, start=1):
-            signal = self.teacher(batch) if self.teacher else None
-            with self.fabric.no_backward_sync(self.model) if number < len(window) else nullcontext():
-                step = self.forward(batch, signal)
-                self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
-            meter.add(step, batch)
-        if self.clip is not None:
-            # What is not finite is left to the meter, which names the term; a gradient scaler skips such steps itself.
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
-        (self.optimizer if self.plain else self.stepper).step()
-        for parameter in self.trained:
-            parameter.grad = None
-
-    def _batches(self, state: Progressed) -> Iterator[Batch]:
-        seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))
-        self.source.set_epoch(state.epoch)
-        batches = self.source.starting_at(state.step)
-        if state.rng:
-            restore_random_state(state.rng)
-        return batches
-
-    def _set_rates(self, state: Progressed) -> None:
-        if self.schedule is not None:
-            factor = self.schedule(state.epoch + state.step / len(self.source))
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * factor
-
-    def _saves_at(self, step: int, taken: int) -> bool:
-        every = self.checkpoint_steps
-        return every is not None and step // every > (step - taken) // every and step < len(self.source)
 
 
 def check(
@@ -354,15 +240,3 @@ def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:
     # Looked up statically: to read a fingerprint is to read every weight.
     return inspect.getattr_static(given, "fingerprint", None) is not None
-
-
-def _validate(distiller: Scheme, val: Iterable[Any], fabric: Fabric) -> dict[str, float]:
-    with evaluating(distiller):
-        figures = evaluate_each(distiller, val, device=fabric.device)
-    chosen = figures[distiller.chosen]
-    others = {f"val_accuracy/{name}": one.top1 for name, one in figures.items() if len(figures) > 1}
-    return {"val_loss": chosen.loss, "val_accuracy": chosen.top1, **others}
-
-
-def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    return {f"{record['phase']}/{name}": value for name, value in record.items() if name not in ("phase", "epoch")}
