@@ -14,11 +14,14 @@ from torch import nn
 from limbeck.engine import make_fabric
 from limbeck.errors import RequestError
 from limbeck.models import mlp
+from limbeck.recipes import build
 from limbeck.recipes.again import evaluate_run
 from limbeck.recipes.folder import choose, claimed
+from limbeck.recipes.job import Job
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check, read
 from limbeck.recipes.run import run
+from limbeck.teachers import FunctionTeacher
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -248,6 +251,22 @@ def test_the_data_set_can_be_the_users_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     result = go(tmp_path / "run", {"data": {"name": "own_digits:digits"}}, baseline=False)
     assert result["data"] == "digits"
+
+
+def test_a_teacher_is_asked_once_about_the_test_set_for_all_students(tmp_path: Path) -> None:
+    made = check(SMALL)
+    data = build.data(made.data, tmp_path)
+    job = Job(made, data, QUIET, QUIET.fabric("32-true"), tmp_path)
+    asked = []
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        asked.append(len(x))
+        return nn.functional.one_hot(torch.arange(len(x)) % 10, 10).float()
+
+    teacher = FunctionTeacher(answer)
+    first, second = (job.test(build.alone(build.model(made.student, data, 0), made), teacher) for _ in range(2))
+    assert first == second
+    assert sum(asked) == len(data.test)
 
 
 def test_students_see_the_views_of_the_recipe(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from limbeck.recipes.methods import Places
 from limbeck.recipes.signals import Asking, Kept, keep
 from limbeck.recipes.teachers import Candidate
 from limbeck.taps import evaluating
-from limbeck.teachers import Teacher
+from limbeck.teachers import RememberedTeacher, Teacher
 
 TEST_BATCH = 1000
 SIGNALS = 2
@@ -46,6 +46,8 @@ class Job:
     """How many students will listen to the same teacher."""
     memory: dict[str, Kept] = field(default_factory=dict)
     """The signals that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
+    judges: dict[str, Teacher] = field(default_factory=dict)
+    """What teachers say about the test set, by their fingerprints; likewise shared."""
     told: list[str] = field(default_factory=list)
     """How each signal was kept."""
 
@@ -110,8 +112,9 @@ class Job:
         """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
         move(scheme, self.fabric.device)
         loader = self._held_out(self.data.test)
+        judge = self._judge(teacher) if teacher else None
         with evaluating(scheme):
-            found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=teacher)
+            found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge)
         each = {f"test_accuracy/{name}": one.top1 for name, one in found.items() if len(found) > 1}
         return figures(found[scheme.chosen]) | each
 
@@ -119,6 +122,14 @@ class Job:
         """The test figures of a teacher, such as an ensemble."""
         loader = self._held_out(self.data.test)
         return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+
+    def _judge(self, teacher: Teacher) -> Teacher:
+        """The teacher, asked once about the test set for all the students that are compared with it."""
+        if teacher.fingerprint not in self.judges:
+            test = self.data.test
+            known = RememberedTeacher(teacher, [self._held_out(test)], len(test), features=False)
+            self.judges[teacher.fingerprint] = known
+        return self.judges[teacher.fingerprint]
 
     def _held_out(self, split: Split) -> Loader:
         return make_loader(split, TEST_BATCH, device=self.fabric.device, workers=self.recipe.data.workers)

@@ -20,12 +20,21 @@ class RememberedTeacher:
         passes: For each view, in order, batches that hold every sample once.
         samples: Number of samples.
         views: Number of views.
+        features: False keeps its logits alone.
 
     Raises:
         RequestError: Samples that carry no index, or another number of views.
     """
 
-    def __init__(self, teacher: Teacher, passes: Iterable[Iterable[Batch]], samples: int, views: int = 1) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        passes: Iterable[Iterable[Batch]],
+        samples: int,
+        views: int = 1,
+        *,
+        features: bool = True,
+    ) -> None:
         self.fingerprint = f"remembered-{teacher.fingerprint}"
         self._views = views
         self._tables: dict[str, Tensor] = {}
@@ -36,8 +45,8 @@ class RememberedTeacher:
                 index = batch.index.to(batch.targets.device)
                 if batch.view != view:
                     raise RequestError(f"a teacher is asked about view {view}, and the batch is view {batch.view}")
-                logits, features = teacher(batch)
-                for name, tensor in features.items():
+                logits, tensors = teacher(batch)
+                for name, tensor in tensors.items() if features else ():
                     table = self._tables.setdefault(name, tensor.new_empty(views, samples, *tensor.shape[1:]))
                     table[view, index] = tensor
                 if logits is not None:

@@ -1,0 +1,333 @@
+"""The commands. Heavy imports happen inside them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.cli.options import (
+    Accelerator,
+    DataRoot,
+    Deterministic,
+    Devices,
+    NumNodes,
+    Overrides,
+    Quiet,
+    RecipeArgument,
+    RunArgument,
+    Strategy,
+    count,
+    loggers,
+    numbers,
+    shape_of,
+)
+
+app = typer.Typer(
+    name="limbeck",
+    help="Knowledge distillation: a teacher and a student in, a small plain model out.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def limbeck(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    """Knowledge distillation: a teacher and a student in, a small plain model out."""
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: the first free of runs/RECIPE, -2, …")] = None,
+    data_root: DataRoot = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the student, its data order and dropout.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of baseline and distilled student.")] = None,
+    set_: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    baseline: Annotated[bool, typer.Option(help="Train the student without the teacher too.")] = True,
+    retrain_teacher: Annotated[bool, typer.Option("--retrain-teacher", help="Do not reuse a kept teacher.")] = False,
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    num_nodes: NumNodes = 1,
+    strategy: Strategy = "auto",
+    deterministic: Deterministic = False,
+    precision: Annotated[str | None, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard into the run folder.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distil a teacher into a student, and say what that gained over the student alone."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.folder import choose
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.read import read
+
+    given = {"seed": seed, "epochs": epochs, "precision": precision}
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    made = read(recipe, overrides)
+    folder = choose(out, made.name, resume)
+    root = data_root or default_root()
+    machine = Machine(
+        accelerator, count(devices), strategy, not quiet, loggers(tensorboard, folder), num_nodes, deterministic
+    )
+    from limbeck.recipes.run import run as carry_out
+
+    try:
+        result = carry_out(
+            made,
+            root=root,
+            out=folder,
+            resume=resume,
+            baseline=baseline,
+            retrain_teacher=retrain_teacher,
+            machine=machine,
+        )
+    except KeyboardInterrupt:
+        _say_how_to_resume(folder)
+        raise
+    if _speaks():
+        show.result(result)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between; recipe: its own; backbone: a deepest exit alone.")
+    ] = "recipe",
+    seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")] = None,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
+    set_: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    num_nodes: NumNodes = 1,
+    strategy: Strategy = "auto",
+    deterministic: Deterministic = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the student by several methods and seeds at one budget, and say what the differences show."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.folder import choose
+    from limbeck.recipes.read import read, variants
+
+    overrides = [*(set_ or []), *([] if epochs is None else [f"epochs={epochs}"])]
+    made = read(recipe, overrides)
+    base = recipe.partition(":")[0]
+    choices = {} if ":" in recipe else {name: read(f"{base}:{name}", overrides) for name in variants(base)}
+    folder = choose(out, f"compare-{made.name}", resume)
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    from limbeck.compare import compare as carry_out
+    from limbeck.recipes.machine import Machine
+    from limbeck.report import write_page
+
+    machine = Machine(
+        accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
+    )
+    numbers = range(made.seed, made.seed + seeds)
+    try:
+        comparison = carry_out(
+            made,
+            names,
+            numbers,
+            root=data_root or default_root(),
+            out=folder,
+            resume=resume,
+            variants=choices,
+            machine=machine,
+        )
+    except KeyboardInterrupt:
+        _say_how_to_resume(folder)
+        raise
+    show.comparison(comparison, write_page(folder))
+
+
+@app.command()
+def diagnose(
+    recipe: RecipeArgument,
+    data_root: DataRoot = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the student; it picks the training samples.")] = None,
+    set_: Overrides = None,
+    accelerator: Accelerator = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what the recipe's teacher has to teach: accuracy, soft labels, calibration; train it if it is not kept."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
+    from limbeck.recipes.diagnosis import diagnose_recipe
+    from limbeck.recipes.machine import Machine
+
+    machine = Machine(accelerator, progress=not quiet)
+    found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
+    show.diagnosis(found, as_json=json)
+    if found["diagnosis"]["warning"]:
+        print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data_root: DataRoot = None,
+) -> None:
+    """Evaluate a run's student on its test set: loss, top-1, top-5, calibration, agreement with the teacher."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.again import evaluate_run
+
+    show.evaluation(evaluate_run(run, data_root or default_root()))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    exit: Annotated[int | None, typer.Option(help="Of a student with several exits: 1 is the shallowest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: RUN/export.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too, checked with onnxruntime.")] = False,
+) -> None:
+    """Write a run's student, or one of its exits, as a plain model to ship, with its size and accuracy."""
+    from limbeck.cli import show
+    from limbeck.export import export_run
+
+    show.exported(export_run(run, exit=exit, out=out, onnx=onnx))
+
+
+@app.command()
+def exits(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run of self-distillation.")],
+    thresholds: Annotated[
+        str | None, typer.Option(help="Confidences with commas between. Default: 0.5 to 0.999.")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(help="Share of accuracy that early exit may lose on validation. Default: 0.005.")
+    ] = None,
+    data_root: DataRoot = None,
+    accelerator: Accelerator = "auto",
+) -> None:
+    """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
+    from limbeck.cli import show
+    from limbeck.exits import THRESHOLDS, weigh_exits
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.machine import Machine
+    from limbeck.report.exits import write_exits_page
+
+    found = weigh_exits(
+        run,
+        data_root or default_root(),
+        thresholds=THRESHOLDS if thresholds is None else numbers(thresholds),
+        within=within,
+        machine=Machine(accelerator, progress=False),
+    )
+    show.exits(found, write_exits_page(run))
+
+
+@app.command()
+def cache(
+    recipe: RecipeArgument,
+    where: Annotated[str | None, typer.Option(help="Folder or fsspec address. Default: limbeck's cache.")] = None,
+    views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
+    data_root: DataRoot = None,
+    set_: Overrides = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    quiet: Quiet = False,
+) -> None:
+    """Ask the teacher once about every sample, and store what it says for all runs to come."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.cache import cache as carry_out
+    from limbeck.recipes.cache import stored_at
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
+    made = stored_at(made, where=where or "disk", dtype=dtype, top_k=top_k)
+    machine = Machine(accelerator, count(devices), "auto", not quiet)
+    root = data_root or default_root()
+    told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
+    result = carry_out(made, root=root, machine=machine, check=verify, **told)
+    if _speaks():
+        show.stored(result)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    samples: Annotated[int | None, typer.Option(help="Reckon for so many training samples.", min=1)] = None,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the student.")] = None,
+    set_: Overrides = None,
+    accelerator: Accelerator = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Say what a recipe will cost on this machine, from a probe of a few steps."""
+    from limbeck.cli import show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.plan import plan as carry_out
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([f"epochs={epochs}"] if epochs is not None else [])])
+    show.plan(carry_out(made, root=data_root or default_root(), samples=samples, machine=Machine(accelerator)), as_json)
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name, or '{model: NAME, OPTION: VALUE}'; of two, the teacher.")
+    ],
+    other: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="The student.")] = None,
+    input: Annotated[str, typer.Option(metavar="CxHxW", help="One sample's shape.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+) -> None:
+    """List a model's taps, modules and operations, with shapes; for a teacher and a student, propose pairs."""
+    from limbeck.cli import show
+    from limbeck.models.inspect import inspect as look
+    from limbeck.recipes.read import model as read_model
+
+    shape = shape_of(input)
+    specs = [read_model(text) for text in (model, other) if text is not None]
+    show.models([look(spec.model, shape, classes, **spec.options) for spec in specs])
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(metavar="[recipes|methods|losses|models|data]")] = None,
+) -> None:
+    """List the names that a recipe can use."""
+    from limbeck.cli import show
+    from limbeck.cli.names import names
+
+    show.names(names(kind))
+
+
+def _say_how_to_resume(folder: Path) -> None:
+    if int(os.environ.get("LOCAL_RANK", "0")) or not (folder / "recipe.yaml").exists():
+        return
+    given = [word for word in sys.argv[1:] if word != "--resume"]
+    where = [] if any(word.split("=")[0] == "--out" for word in given) else ["--out", str(folder)]
+    again = shlex.join(["limbeck", *given, *where, "--resume"])
+    print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201
+
+
+def _speaks() -> bool:
+    """Whether this is the first of several processes."""
+    return not int(os.environ.get("LOCAL_RANK", "0")) and not int(os.environ.get("NODE_RANK", "0"))

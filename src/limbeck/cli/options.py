@@ -1,0 +1,62 @@
+"""The options that several commands share, and what their words mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.errors import RequestError
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data. Default: $LIMBECK_DATA, else a folder in the user's cache."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+]
+Accelerator = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
+Devices = Annotated[str, typer.Option(help="How many devices, or 'auto'.")]
+NumNodes = Annotated[int, typer.Option(help="How many machines.", min=1)]
+Strategy = Annotated[
+    str,
+    typer.Option(help="ddp: a whole student on each device; fsdp: in shards; auto; or another of Lightning Fabric."),
+]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat their bits.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def count(devices: str) -> int | str:
+    """--devices: a number, or a word such as auto."""
+    return int(devices) if devices.lstrip("-").isdigit() else devices
+
+
+def loggers(tensorboard: bool, folder: Path) -> list[Any]:
+    """--tensorboard."""
+    if not tensorboard:
+        return []
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    try:
+        return [TensorBoardLogger(root_dir=folder, name="tensorboard", version="")]
+    except ModuleNotFoundError:
+        raise RequestError("--tensorboard needs the extra: pip install 'limbeck[tensorboard]'") from None
+
+
+def numbers(text: str) -> list[float]:
+    """--thresholds."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise RequestError(f"--thresholds are numbers with commas between, such as 0.8,0.9, not {text!r}") from None
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """--input."""
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise RequestError(f"--input is a shape such as 3x32x32, not {text!r}")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,173 @@
+"""The training loop: the only one in limbeck, for teachers, baselines and every way of distilling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from limbeck.distillers import Scheme
+from limbeck.engine.checkpoint import Checkpoint, Progressed, random_state, restore_random_state
+from limbeck.engine.evaluate import evaluate_each
+from limbeck.engine.meter import Meter
+from limbeck.engine.optim import Schedule
+from limbeck.engine.progress import Progress
+from limbeck.engine.sharding import share_buffers
+from limbeck.engine.source import Source, windows
+from limbeck.seeds import derive, seed_everything
+from limbeck.taps import evaluating
+from limbeck.teachers import Teacher
+from limbeck.types import Batch, Signal, Step
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """One training, with everything that its epochs share.
+
+    `model` and `stepper` are Fabric's wrappers around `scheme` and `optimizer`; the rest is as `fit` has it.
+    """
+
+    fabric: Fabric
+    scheme: Scheme
+    model: Any
+    optimizer: Optimizer
+    stepper: Any
+    source: Source
+    teacher: Teacher | None
+    checkpoint: Checkpoint
+    display: Progress
+    schedule: Schedule | None
+    accumulate: int
+    clip: float | None
+    checkpoint_steps: int | None
+    val: Iterable[Any] | None
+    keep: str
+    loggers: Sequence[Logger]
+    seed: int
+
+    def run(self, state: Progressed, epochs: int) -> None:
+        """Train from where `state` stands to the end of the last epoch."""
+        self.scheme.train()
+        while state.epoch < epochs:
+            record = self.epoch(state)
+            share_buffers(self.scheme, self.fabric)
+            if self.val is not None:
+                record |= _validate(self.scheme, self.val, self.fabric)
+                if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
+                    state.best = record["val_accuracy"]
+                    self.checkpoint.save_best(self.scheme.student)
+            state.finish_epoch(record)
+            self.checkpoint.save(state)
+            self.checkpoint.record(record)
+            self.display.epoch(record)
+            for logger in self.loggers:
+                logger.log_metrics(_scalars(record), state.epoch)
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether there is one process, in fp32.
+
+        Fabric's wrappers let processes talk and scale half precision. Where there is nothing of both to do, they
+        would still walk through every record, at a tenth of a small step's time.
+        """
+        return self.fabric.world_size == 1 and self.fabric.strategy.precision.precision == "32-true"
+
+    @cached_property
+    def rates(self) -> list[float]:
+        """Each group's learning rate before the schedule."""
+        return [group["initial_lr"] for group in self.optimizer.param_groups]
+
+    @cached_property
+    def trained(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @cached_property
+    def forward(self) -> Callable[[Batch, Signal | None], Step]:
+        """The scheme's forward pass."""
+        return self.scheme if self.plain else self.model
+
+    @cached_property
+    def backward(self) -> Callable[[Tensor], None]:
+        """From a loss to the gradients."""
+        return torch.Tensor.backward if self.plain else self.fabric.backward
+
+    def epoch(self, state: Progressed) -> dict[str, Any]:
+        """Train through the data once, from where `state` stands; the epoch's record."""
+        began = time.perf_counter() - state.seconds
+        meter = Meter(self.checkpoint.phase, state.epoch, state.rows)
+        self.scheme.at(state.epoch)
+        for window in windows(self._batches(state), self.accumulate):
+            self._set_rates(state)
+            self._update(window, meter)
+            state.step += len(window)
+            if self.display.due():
+                self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
+            if self._saves_at(state.step, len(window)):
+                meter.look()
+                state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
+                self.checkpoint.save(state)
+        state.seconds = time.perf_counter() - began
+        means = meter.means(self._over_processes(meter.sums()))
+        rate = self.optimizer.param_groups[0]["lr"]
+        numbers = {"epoch": state.epoch + 1, **means, "lr": rate, "seconds": round(state.seconds, 3)}
+        return {"phase": self.checkpoint.phase, **numbers}
+
+    def _over_processes(self, sums: list[float]) -> list[float]:
+        wide = torch.float32 if self.fabric.device.type == "mps" else torch.float64
+        total = self.fabric.all_reduce(torch.tensor(sums, dtype=wide, device=self.fabric.device), reduce_op="sum")
+        return torch.as_tensor(total).tolist()
+
+    def _update(self, window: Sequence[Batch], meter: Meter) -> None:
+        """One step of the optimizer on the mean loss over all samples of the window."""
+        samples = sum(batch.size for batch in window)
+        for number, batch in enumerate(window, start=1):
+            signal = self.teacher(batch) if self.teacher else None
+            with self.fabric.no_backward_sync(self.model) if number < len(window) else nullcontext():
+                step = self.forward(batch, signal)
+                self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
+            meter.add(step, batch)
+        if self.clip is not None:
+            # What is not finite is left to the meter, which names the term; a gradient scaler skips such steps itself.
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
+        (self.optimizer if self.plain else self.stepper).step()
+        for parameter in self.trained:
+            parameter.grad = None
+
+    def _batches(self, state: Progressed) -> Iterator[Batch]:
+        seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))
+        self.source.set_epoch(state.epoch)
+        batches = self.source.starting_at(state.step)
+        if state.rng:
+            restore_random_state(state.rng)
+        return batches
+
+    def _set_rates(self, state: Progressed) -> None:
+        if self.schedule is not None:
+            factor = self.schedule(state.epoch + state.step / len(self.source))
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _saves_at(self, step: int, taken: int) -> bool:
+        every = self.checkpoint_steps
+        return every is not None and step // every > (step - taken) // every and step < len(self.source)
+
+
+def _validate(scheme: Scheme, val: Iterable[Any], fabric: Fabric) -> dict[str, float]:
+    with evaluating(scheme):
+        figures = evaluate_each(scheme, val, device=fabric.device)
+    chosen = figures[scheme.chosen]
+    others = {f"val_accuracy/{name}": one.top1 for name, one in figures.items() if len(figures) > 1}
+    return {"val_loss": chosen.loss, "val_accuracy": chosen.top1, **others}
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{record['phase']}/{name}": value for name, value in record.items() if name not in ("phase", "epoch")}
