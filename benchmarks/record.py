@@ -77,8 +77,9 @@ def document() -> str:
         "# Results\n",
         "Made by `python -m benchmarks.record` from the files in `benchmarks/results/`; each section names the command "
         "that measured it.\n\nAccuracies are shares of the test set, which was read once a student. Differences are "
-        "paired by seed; the verdict is corrected for the number of methods compared. All students of one table had "
-        "the same starts, data order, optimizer and epochs.\n",
+        "paired by seed; the verdict is corrected for the number of methods compared, the interval is not: of many "
+        "methods, few seeds show only large differences. All students of one table had the same starts, data order, "
+        "optimizer and epochs.\n",
     ]
     for path in sorted(RESULTS.glob("compare-*.json")):
         parts.append(_comparison(json.loads(path.read_text(encoding="utf-8"))))

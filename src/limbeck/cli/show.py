@@ -65,8 +65,11 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     console = _console()
     console.print(table)
     _predictions(console, comparison["methods"])
-    compared = len(comparison["methods"]) - 1
+    compared, trained = len(comparison["methods"]) - 1, len(comparison["seeds"])
     console.print(f"mean ± standard deviation; verdicts corrected for {compared} method(s) compared with scratch")
+    if compared > trained > 1:
+        again = f"--out {comparison['out']} --resume --seeds N adds to them"
+        console.print(f"so corrected, {trained} seeds show large differences only; {again}", soft_wrap=True)
     where = f"{comparison['out']}/compare.json"
     console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
 

@@ -54,7 +54,8 @@ def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]]) -> str:
 <p>Each method trained the same student: same starts, data order, optimizer and {comparison["epochs"]} epochs,
 with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
 {_methods(comparison["methods"])}
-<p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared</p>
+<p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared, the
+interval is not: of many methods, few seeds show only large differences</p>
 {_predictions(comparison["methods"])}
 {_teachers(comparison["teacher"])}
 {_diagnosis(comparison.get("diagnosis"))}
