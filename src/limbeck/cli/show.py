@@ -140,7 +140,7 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
     if "signal" in found:
         signal = found["signal"]
         size = f"{signal['bytes'] / 1e9:,.3f} GB in {signal['views']} view(s)"
-        asked = f"{_duration(signal['seconds'])} of the teacher, read at {signal['bytes_a_second'] / 1e6:,.1f} MB/s"
+        asked = f"{_duration(signal['seconds'])} of the teacher, read at {signal['bytes_a_second'] / 1e3:,.1f} kB/s"
         console.print(f"stored signal: {size}, {asked}", soft_wrap=True)
 
 
