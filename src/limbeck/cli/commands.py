@@ -151,7 +151,8 @@ def compare(
     except KeyboardInterrupt:
         _say_how_to_resume(folder)
         raise
-    show.comparison(comparison, write_page(folder))
+    if _speaks():
+        show.comparison(comparison, write_page(folder))
 
 
 @app.command()
