@@ -126,7 +126,7 @@ def _our_students(recipe: schema.Recipe, data: DataSet) -> float:
         if variant is None:
             scheme = build.alone(copy.deepcopy(student), recipe)
         elif live is not None:
-            kept = keep(Asking(resolved, data, fabric), live)
+            kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
             guide, seconds = kept.teacher, seconds + kept.seconds
         loader = make_loader(data.train, 128, shuffle=True)
         make = build.optimizer(recipe.optimizer)

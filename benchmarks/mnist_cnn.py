@@ -55,7 +55,7 @@ def main(data_root: Path) -> dict[str, Any]:
 
     def ours() -> float:
         scheme = build.scheme(copy.deepcopy(student), recipe, data)
-        kept = keep(Asking(recipe, data, fabric), teachers.signal(found))
+        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.signal(found))
         make = build.optimizer(recipe.optimizer)
         options: dict[str, Any] = {"optimizer": make, "fabric": fabric, "progress": False}
         return kept.seconds + timed(lambda: fit(scheme, loader, teacher=kept.teacher, epochs=EPOCHS, **options))

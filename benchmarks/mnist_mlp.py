@@ -49,7 +49,7 @@ def main(data_root: Path) -> dict[str, Any]:
         fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
 
     def as_run() -> float:
-        kept = keep(Asking(recipe, data, fabric), live)
+        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), live)
         return timed(lambda: ours(kept.teacher)) + kept.seconds / EPOCHS
 
     contenders: dict[str, Callable[[], float]] = {

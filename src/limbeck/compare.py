@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.distillers import Distiller
+from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, unknown
 from limbeck.models.multi_exit import MultiExit
@@ -92,6 +94,7 @@ def compare(
         comparison = _compared(job, recipes, seeds, found, student)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)
+        fabric.barrier()
     return {**comparison, "out": str(folder)}
 
 
@@ -110,9 +113,13 @@ def _compared(
             seeded = one.model_copy(update={"seed": seed})
             own = replace(job, recipe=seeded, out=job.out / f"{name}-seed{seed}")
             finished = own.out / RESULT
-            if not (job.resume and finished.exists()):
+            if not (job.resume and from_first(job.fabric, finished.exists)):
+                if job.machine.progress and job.fabric.is_global_zero:
+                    print(f"limbeck: {name}, seed {seed}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
                 _carry_out(own, name, found)
-            results[name].append(json.loads(finished.read_text(encoding="utf-8")))
+            results[name].append(
+                from_first(job.fabric, lambda: json.loads(finished.read_text(encoding="utf-8")))  # noqa: B023
+            )
     return {
         "recipe": job.recipe.name,
         "data": job.data.name,

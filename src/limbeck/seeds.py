@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,3 +39,28 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def random_state() -> list[torch.Tensor]:
+    """The state of the global generators: torch's on the CPU, Python's, NumPy's, then torch's on each GPU."""
+    python = random.getstate()
+    numpy: Any = np.random.get_state(legacy=True)
+    gauss = math.nan if python[2] is None else python[2]
+    return [
+        torch.get_rng_state(),
+        torch.tensor([*python[1], gauss], dtype=torch.float64),  # which holds numbers of 32 bits as they are
+        torch.tensor([*numpy[1].tolist(), *numpy[2:]], dtype=torch.float64),
+        *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []),
+    ]
+
+
+def restore_random_state(states: list[torch.Tensor]) -> None:
+    """Put the generators back to what `random_state` gave."""
+    torch_, python, numpy, *gpus = states
+    torch.set_rng_state(torch_)
+    *words, gauss = python.tolist()
+    random.setstate((3, tuple(map(int, words)), None if math.isnan(gauss) else gauss))
+    *keys, position, has_gauss, cached = numpy.tolist()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), int(position), int(has_gauss), cached))
+    if torch.cuda.is_available() and gpus:
+        torch.cuda.set_rng_state_all(gpus)

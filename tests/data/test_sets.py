@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from limbeck.data import FromDisk, InMemory, load
+from limbeck.data import FromDisk, InMemory, load, make_loader
 from limbeck.errors import RequestError
 
 
@@ -192,3 +192,38 @@ def test_own_data_has_a_fingerprint_of_its_content(tmp_path: Path, monkeypatch: 
     assert load("own_content:noisy", tmp_path).train.fingerprint == first
     monkeypatch.setattr(sys.modules["own_content"], "shift", 1.0)
     assert load("own_content:noisy", tmp_path).train.fingerprint != first
+
+
+CHANGING = """
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+class Flipped(Dataset):
+    targets = [i % 3 for i in range(48)]
+    def __init__(self, often): self.flip = v2.RandomHorizontalFlip(often)
+    def __len__(self): return 48
+    def __getitem__(self, i): return self.flip(torch.arange(24).reshape(3, 2, 4) + i), self.targets[i]
+def often(): return Flipped(0.5), Flipped(0.0)
+def seldom(): return Flipped(0.004), Flipped(0.0)
+"""
+
+
+def test_a_random_transform_is_noticed_and_gives_each_view_its_own_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_changing.py").write_text(CHANGING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    often, seldom = (load(f"own_changing:{name}", tmp_path) for name in ("often", "seldom"))
+    assert [often.train.random, often.test.random] == [True, False]
+    assert [seldom.train.random, seldom.test.random] == [False, False]
+
+    def pixels(split: FromDisk, epoch: int, workers: int) -> torch.Tensor:
+        loader = make_loader(split, 16, workers=workers)
+        loader.set_epoch(epoch)
+        return torch.cat([batch.inputs for batch in loader])
+
+    assert torch.equal(pixels(often.train, 0, 0), pixels(often.train, 0, 2))
+    assert not torch.equal(pixels(often.train, 0, 0), pixels(often.train, 1, 0))
+    # Where the looks missed it, a sample has the same pixels in every epoch, which are those of view 0.
+    assert torch.equal(pixels(seldom.train, 0, 0), pixels(seldom.train, 7, 2))

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from limbeck.cli.main import app
+from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.recipes import build, signals, teachers
 from limbeck.recipes.cache import cache, stored_at
@@ -35,7 +36,8 @@ def recipe(store: Any = "auto", **changes: Any) -> Any:
 
 def asking(made: Any, root: Path) -> tuple[Asking, Any]:
     data = build.data(made.data, root)
-    return Asking(made, data, QUIET.fabric("32-true")), teachers.signal(teachers.candidates(made, data))
+    found = teachers.candidates(made, data)
+    return Asking(made, data, QUIET.fabric("32-true"), found[0].spec.store), teachers.signal(found)
 
 
 def test_the_student_of_a_stored_signal_is_that_of_a_live_teacher(tmp_path: Path) -> None:
@@ -108,9 +110,24 @@ def test_of_many_signals_the_last_two_are_held(tmp_path: Path) -> None:
     job = Job(made, asked.data, QUIET, asked.fabric, tmp_path)
     found = teachers.candidates(made, asked.data)
     for taps in ([], ["1"], [], ["2"], []):
-        job.ask_once(teachers.signal(found, taps))
+        job.ask_once(teachers.signal(found, taps), found)
     assert [list(kept.teacher._tables) for kept in job.memory.values()] == [["2"], []]
     assert len(job.told) == 3
+
+
+def test_nothing_is_trained_to_be_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RequestError, match="nothing can be verified: the recipe's teacher is not trained yet"):
+        cache(recipe("disk"), root=tmp_path, machine=QUIET, check=True)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_methods_with_other_taps_share_a_place_of_ones_own(tmp_path: Path) -> None:
+    cnns = {"teacher": {"model": "cnn", "channels": [4, 6], "epochs": 1, "store": str(tmp_path / "mine")},
+            "student": {"model": "cnn", "channels": [2, 4]}, "epochs": 2}  # fmt: skip
+    compare(recipe(**cnns), ["kd", "fitnet", "born-again"], [0], root=tmp_path, out=tmp_path / "out", machine=QUIET)
+    assert (tmp_path / "mine" / "signals.json").exists()
+    assert len(list((tmp_path / "mine").glob("taps-*/signals.json"))) == 1
 
 
 def test_a_mistyped_place_is_no_folder(tmp_path: Path) -> None:

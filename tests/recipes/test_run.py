@@ -253,6 +253,32 @@ def test_the_data_set_can_be_the_users_own(tmp_path: Path, monkeypatch: pytest.M
     assert result["data"] == "digits"
 
 
+def test_a_label_without_an_output_is_found_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_labels.py").write_text(
+        "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"
+        "x = torch.rand(40, 4)\n"
+        "def data(): return TensorDataset(x, torch.arange(40) % 3), TensorDataset(x[:2], torch.tensor([1, 7]))\n"
+        "def net(): return nn.Linear(4, 3)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    changes = {"data": {"name": "own_labels:data"}, "student": {"model": "own_labels:net"}}
+    with pytest.raises(RequestError, match=r"the test data of own_labels:data has the label 7, and the student 3"):
+        go(tmp_path / "run", {**changes, "distill": {"scheme": "class-wise"}, "teacher": None})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_that_cannot_keep_a_teacher_is_found_before_it_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(RequestError, match="cannot be written; set LIMBECK_CACHE to another folder"):
+        go(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_teacher_is_asked_once_about_the_test_set_for_all_students(tmp_path: Path) -> None:
     made = check(SMALL)
     data = build.data(made.data, tmp_path)

@@ -1,4 +1,4 @@
-"""A teacher in shards teaches what a whole one does."""
+"""A teacher in shards teaches what a whole one does; under torchrun."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ def test_a_sharded_teacher_teaches_the_same(tmp_path: Path) -> None:
     file = tmp_path / "shards.yaml"
     file.write_text(yaml.safe_dump(RECIPE))
     environment = os.environ | {"LIMBECK_CACHE": str(tmp_path / "cache")}
-    for devices in (1, 2):
-        command = [sys.executable, "-m", "limbeck", "run", str(file), "--no-baseline", "--accelerator", "cpu"]
-        command += ["--devices", str(devices), "--out", str(tmp_path / str(devices))]
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for folder, launcher in (("1", []), ("2", two)):
+        command = [sys.executable, *launcher, "-m", "limbeck", "run", str(file), "--no-baseline"]
+        command += ["--accelerator", "cpu", "--out", str(tmp_path / folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
         assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / str(n) / "student.safetensors") for n in (1, 2))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
+        assert done.stdout.count("student distilled") == 1  # one of the processes speaks
+    alone, shared = (load_file(tmp_path / str(n) / "student.safetensors") for n in (1, 2))
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("more", [{"dtype": "bfloat16"}, {"store": "disk"}, {"store": "s3://bucket/signals"}])

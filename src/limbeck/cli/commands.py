@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -66,6 +65,7 @@ def run(
 ) -> None:
     """Distil a teacher into a student, and say what that gained over the student alone."""
     from limbeck.cli import show
+    from limbeck.engine.devices import is_first
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.folder import choose
     from limbeck.recipes.machine import Machine
@@ -94,7 +94,7 @@ def run(
     except KeyboardInterrupt:
         _say_how_to_resume(folder)
         raise
-    if _speaks():
+    if is_first():
         show.result(result)
 
 
@@ -119,6 +119,7 @@ def compare(
 ) -> None:
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
     from limbeck.cli import show
+    from limbeck.engine.devices import is_first
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.folder import choose
     from limbeck.recipes.read import read, variants
@@ -151,7 +152,7 @@ def compare(
     except KeyboardInterrupt:
         _say_how_to_resume(folder)
         raise
-    if _speaks():
+    if is_first():
         show.comparison(comparison, write_page(folder))
 
 
@@ -253,6 +254,7 @@ def cache(
 ) -> None:
     """Ask the teacher once about every sample, and store what it says for all runs to come."""
     from limbeck.cli import show
+    from limbeck.engine.devices import is_first
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.cache import cache as carry_out
     from limbeck.recipes.cache import stored_at
@@ -265,7 +267,7 @@ def cache(
     root = data_root or default_root()
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
     result = carry_out(made, root=root, machine=machine, check=verify, **told)
-    if _speaks():
+    if is_first():
         show.stored(result)
 
 
@@ -321,14 +323,11 @@ def list_(
 
 
 def _say_how_to_resume(folder: Path) -> None:
-    if int(os.environ.get("LOCAL_RANK", "0")) or not (folder / "recipe.yaml").exists():
+    from limbeck.engine.devices import is_first
+
+    if not is_first() or not (folder / "recipe.yaml").exists():
         return
     given = [word for word in sys.argv[1:] if word != "--resume"]
     where = [] if any(word.split("=")[0] == "--out" for word in given) else ["--out", str(folder)]
     again = shlex.join(["limbeck", *given, *where, "--resume"])
     print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201
-
-
-def _speaks() -> bool:
-    """Whether this is the first of several processes."""
-    return not int(os.environ.get("LOCAL_RANK", "0")) and not int(os.environ.get("NODE_RANK", "0"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from limbeck.data.sets import FromDisk, InMemory, Split
 from limbeck.data.views import Views
@@ -165,8 +165,8 @@ class MemoryLoader(Loader):
 class WorkerLoader(Loader):
     """Batches of a split that worker processes read; augmented on the training device.
 
-    A random transform inside the dataset, such as torchvision's v2, is seeded by (seed, view, index), so the pixels
-    do not depend on the number of workers.
+    Each sample is read under a seed of its (seed, view, index), so that the pixels that a random transform inside the
+    dataset gives, such as torchvision's v2, do not depend on the number of workers.
     """
 
     def __init__(self, split: FromDisk, order: Order, device: torch.device, workers: int, views: Views) -> None:
@@ -181,7 +181,7 @@ class WorkerLoader(Loader):
         loader = DataLoader(
             self.dataset,
             batch_size=size,
-            sampler=self.order.index()[step * size :].tolist(),
+            sampler=_InPieces(self.order.index()[step * size :]),
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             # Its own generator: the workers' base seed would otherwise be drawn from the one that dropout uses.
@@ -196,6 +196,20 @@ class WorkerLoader(Loader):
             yield batch._replace(inputs=each(batch.inputs, _pixels))
 
 
+class _InPieces(Sampler[int]):
+    """Positions as Python's numbers, of which only a piece exists at a time: there may be 100 million."""
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
+
+    def __iter__(self) -> Iterator[int]:
+        for piece in torch.split(self.index, 2**16):
+            yield from piece.tolist()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
 class _Indexed(Dataset[tuple[Any, Any, int]]):
     """(input, label) → (input, label, index), with the global generators seeded for this very sample."""
 
@@ -205,9 +219,7 @@ class _Indexed(Dataset[tuple[Any, Any, int]]):
         self.order = order
 
     def __getitem__(self, i: int) -> tuple[Any, Any, int]:
-        if not self.split.random:
-            return (*self.split.dataset[i], i)
-        view = self.views.of_epoch(self.order.epoch)
+        view = self.views.of_epoch(self.order.epoch) if self.split.random else 0
         with seeded(derive(self.views.seed, "view", view, i)):
             return (*self.split.dataset[i], i)
 

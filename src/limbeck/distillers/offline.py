@@ -57,6 +57,8 @@ class Distiller(Scheme):
         inputs: nn.Module | None = None,
     ) -> None:
         super().__init__(student, inputs)
+        if isinstance(terms, Term):
+            raise RequestError("terms is a list: Distiller(student, [Term(...)])")
         if not terms and not task_weight:
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight

@@ -22,6 +22,7 @@ Weight = float | Callable[[int], float]
 """A number, or a function of the epoch (from 0) such as `ramp(20)`."""
 
 _FROM_BATCH = ("targets", "index")
+_OF_TERM = {"weight", "student", "teacher", "adapter", "name"}
 
 
 class Made(Protocol):
@@ -164,7 +165,7 @@ def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: s
     valid = known - set(_FROM_BATCH)
     for option in options:
         if option not in valid:
-            raise unknown(f"option of loss {name}", option, valid)
+            raise unknown(f"option of loss {name}", option, valid | _OF_TERM)
     if maker is not loss or not isinstance(loss, type):
         try:
             _signature(maker).bind(None, None, **options, **dict.fromkeys(known & set(_FROM_BATCH)))

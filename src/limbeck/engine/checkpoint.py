@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 import limbeck
+from limbeck.engine.devices import from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError
@@ -32,7 +33,7 @@ class Progressed:
         step: Finished batches of the epoch after them.
         rows: The numbers of those batches.
         seconds: Time spent training.
-        rng: State of torch's generators (CPU, then each GPU) after those batches; empty between epochs.
+        rng: State of the global generators after those batches (`limbeck.seeds.random_state`); empty between epochs.
         best: The best validation accuracy so far; None without validation.
         records: What was written for each finished epoch.
     """
@@ -74,7 +75,7 @@ class Checkpoint:
     ) -> None:
         self.out, self.phase, self.settings = out, phase, dict(settings)
         self.fabric, self.scheme, self.optimizer = fabric, scheme, optimizer
-        self._best: dict[str, torch.Tensor] | None = None
+        self._best: dict[str, Any] | None = None
 
     @property
     def writes(self) -> bool:
@@ -92,6 +93,7 @@ class Checkpoint:
                 raise RunError(
                     f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
                 )
+        several = self._of_all([state.rows, state.rng]) if state.step else []
         if not self.writes or self.out is None:
             return
         content = {
@@ -99,6 +101,7 @@ class Checkpoint:
             "phase": self.phase,
             "settings": self.settings,
             "state": asdict(state),
+            "processes": several,
             "scheme": scheme,
             "optimizer": optimizer,
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -111,11 +114,11 @@ class Checkpoint:
         Raises:
             RequestError: It is damaged, or belongs to a run with other settings.
         """
-        path = self.out / "checkpoints" / "last.pt" if self.out else None
-        if path is None or not path.exists():
+        if self.out is None:
             return Progressed()
-        content = read_checkpoint(path)
-        if content["phase"] != self.phase:
+        path = self.out / "checkpoints" / "last.pt"
+        content = from_first(self.fabric, lambda: read_checkpoint(path) if path.exists() else None)
+        if content is None or content["phase"] != self.phase:
             return Progressed()
         for name, value in self.settings.items():
             if content["settings"].get(name) != value:
@@ -128,7 +131,23 @@ class Checkpoint:
         except (RuntimeError, ValueError, KeyError) as error:
             raise RequestError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from error
         self.fabric.strategy.precision.load_state_dict(content["precision"])
-        return Progressed(**content["state"])
+        state = Progressed(**content["state"])
+        if state.step:
+            if len(content["processes"]) != self.fabric.world_size:
+                raise RequestError(
+                    f"{path} was made in the middle of an epoch by {len(content['processes'])} process(es), and there "
+                    f"are {self.fabric.world_size}; resume with as many"
+                )
+            state.rows, state.rng = content["processes"][self.fabric.global_rank]
+        return state
+
+    def _of_all(self, own: Any) -> list[Any]:
+        """Each process's own part; all must call it."""
+        if self.fabric.world_size == 1:
+            return [own]
+        gathered = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(gathered, own)
+        return gathered
 
     def restart_metrics(self, state: Progressed) -> None:
         """Make metrics.jsonl end with this phase's finished epochs: a killed run may have written one more."""
@@ -144,18 +163,20 @@ class Checkpoint:
         if self.writes and self.out is not None:
             append_line(self.out / "metrics.jsonl", json.dumps(record))
 
-    def save_best(self, student: nn.Module) -> None:
-        """Keep this student as the best one so far."""
-        self._best = {name: value.detach().cpu().clone() for name, value in whole(student.state_dict()).items()}
+    def save_best(self) -> None:
+        """Keep the scheme as the best one so far: the student, and what belongs to it, such as its peers."""
+        state = whole(self.scheme.state_dict())
+        self._best = tree_map(lambda value: value.cpu().clone() if isinstance(value, torch.Tensor) else value, state)
         if self.writes and self.out is not None:
-            write_safetensors(self.out / "checkpoints" / f"best-{self.phase}.safetensors", self._best)
+            write_torch(self.out / "checkpoints" / f"best-{self.phase}.pt", self._best)
 
-    def load_best(self, student: nn.Module) -> None:
-        """Bring the best student back."""
+    def load_best(self, scheme: nn.Module) -> None:
+        """Bring the best one back."""
         if self._best is None and self.out is not None:
-            self._best = load_file(self.out / "checkpoints" / f"best-{self.phase}.safetensors")
+            path = self.out / "checkpoints" / f"best-{self.phase}.pt"
+            self._best = from_first(self.fabric, lambda: torch.load(path, map_location="cpu", weights_only=True))
         if self._best is not None:
-            student.load_state_dict(self._best)
+            scheme.load_state_dict(self._best)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -166,7 +187,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"phase", "settings", "state", "scheme", "optimizer", "precision"} - content.keys()
+        missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
         if content["format"] == FORMAT and missing:
             raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")
         if content["format"] != FORMAT:
@@ -212,18 +233,6 @@ def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str
     }
     write_json(folder / f"{name}.json", description)
     return path
-
-
-def random_state() -> list[torch.Tensor]:
-    """The state of torch's generators: CPU, then each GPU."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-
-
-def restore_random_state(states: list[torch.Tensor]) -> None:
-    """Put torch's generators back to what `random_state` gave."""
-    torch.set_rng_state(states[0])
-    if torch.cuda.is_available() and len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
 
 
 def _phase(line: str) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,6 +25,8 @@ if not torch.cuda.is_available():
     # Importing Fabric makes every torch.cuda.is_available() ask the driver library anew, and torch's optimizers ask at
     # every step; without a GPU that is 15 % of a small step for nothing.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+T = TypeVar("T")
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """fp32, or autocast with fp32 weights; losses compute in fp32 in any case."""
@@ -42,7 +47,17 @@ class Autocast(MixedPrecision):
 
 
 class Replicated(DDPStrategy):
-    """Fabric's DDP, which bears parameters without a gradient where a scheme leaves some out: that costs a search."""
+    """Fabric's DDP, which bears parameters without a gradient where a scheme leaves some out: that costs a search.
+
+    Buffers are not sent around at every step: statistics of batch norm are shared at each epoch's end, and a loss with
+    a memory keeps it alike by itself.
+    """
+
+    def __init__(self) -> None:
+        # By the name that this torch has for it.
+        new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        super().__init__()
+        self._ddp_kwargs["forward_sync_buffers" if new else "broadcast_buffers"] = False
 
     def setup_module(self, module: nn.Module) -> DistributedDataParallel:
         self._ddp_kwargs["find_unused_parameters"] = getattr(module, "leaves_out", False)
@@ -115,7 +130,7 @@ def make_fabric(
     Args:
         precision: One of `PRECISIONS`.
         accelerator: "cpu", "cuda", "mps" or "auto".
-        devices: How many, which ones, or "auto".
+        devices: How many, which ones, or "auto"; under torchrun as many as it has started.
         strategy: "auto", "ddp", … as Fabric names them; "fsdp" shards the student over all devices
             (`limbeck.engine.sharding`).
         num_nodes: Number of machines.
@@ -125,6 +140,9 @@ def make_fabric(
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, (*PRECISIONS, AUTO))
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has said how many there are
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
     mixed = precision != "32-true"
     chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
     options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
@@ -140,6 +158,17 @@ def make_fabric(
         raise RequestError(f"cannot compute on {wanted}: {error}") from error
     fabric.launch()
     return fabric
+
+
+def from_first(fabric: Fabric, look: Callable[[], T]) -> T:
+    """What the first process finds, for all: each by itself might find something else, and wait for the rest."""
+    found: T = fabric.broadcast(look() if fabric.is_global_zero else None)  # type: ignore[assignment]
+    return found
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that were launched together."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
 def _count(devices: int | str | list[int]) -> int:

@@ -164,7 +164,7 @@ def fit(
     if trained is not distiller:
         distiller.load_state_dict(whole(trained.state_dict()))
     if keep == "best":
-        checkpoint.load_best(distiller.student)
+        checkpoint.load_best(distiller)
     student = distiller.student.eval()
     student._compiled_call_impl = None  # what is handed over is plain
     if folder and checkpoint.writes:

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.checkpoint import Checkpoint, Progressed, random_state, restore_random_state
+from limbeck.engine.checkpoint import Checkpoint, Progressed
 from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import Progress
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source, windows
-from limbeck.seeds import derive, seed_everything
+from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
 from limbeck.types import Batch, Signal, Step
@@ -64,7 +64,7 @@ class Loop:
                 record |= _validate(self.scheme, self.val, self.fabric)
                 if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
                     state.best = record["val_accuracy"]
-                    self.checkpoint.save_best(self.scheme.student)
+                    self.checkpoint.save_best()
             state.finish_epoch(record)
             self.checkpoint.save(state)
             self.checkpoint.record(record)

@@ -41,7 +41,10 @@ class Meter:
         tenth of a step.
         """
         self.names = tuple(step.parts)
-        self._steps.append((step.logits.detach(), batch.targets, [step.loss.detach(), *step.parts.values()]))
+        logits = step.logits.detach()
+        if logits.is_cuda:  # the next replay of a compiled student's CUDA graph writes over them
+            logits = logits.clone()
+        self._steps.append((logits, batch.targets, [step.loss.detach(), *step.parts.values()]))
         self._held += step.logits.numel()
         if self._held > HELD:
             self._count()
@@ -63,9 +66,14 @@ class Meter:
                     name for name, value in zip(("loss", *self.names), row[2:], strict=True) if not math.isfinite(value)
                 ]
                 culprit = ", ".join(bad[1:] or bad)
+                at_once = self.epoch == 0 and len(self.rows) == 1
+                remedy = (
+                    "look for NaN in the inputs, the teacher's answers and the student's start"
+                    if at_once
+                    else "try a lower learning rate or weight, or clip the gradients"
+                )
                 raise RunError(
-                    f"{self.phase}: {culprit} is not finite in epoch {self.epoch + 1}, step {len(self.rows)}; "
-                    "try a lower learning rate or weight, or clip the gradients"
+                    f"{self.phase}: {culprit} is not finite in epoch {self.epoch + 1}, step {len(self.rows)}; {remedy}"
                 )
         self._pending.clear()
 

@@ -43,7 +43,7 @@ def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
     valid = inspect.signature(kind).parameters.keys() - {"params", "lr"}
     for option in options:
         if option not in valid:
-            raise unknown(f"option of optimizer {name}", option, valid)
+            raise unknown(f"option of optimizer {name}", option, {*valid, "lr"})
 
     def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
         parameters = list(parameters)

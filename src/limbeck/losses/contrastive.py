@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision, run_layer
+from limbeck.losses.processes import of_all_processes
 from limbeck.losses.shapes import channels, class_indices, several_samples
 from limbeck.losses.vectors import unit
 
@@ -103,7 +104,7 @@ class CRD(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Tensor, index: Tensor) -> Tensor:
         """The loss of (B, C_s, ...) against (B, C_t, ...) features, averaged over positions: (B,) values ≥ 0.
 
-        In training mode the memory is brought up to date afterwards.
+        In training mode the memory is brought up to date afterwards, by the batches of all processes.
 
         Args:
             student: Features of the student.
@@ -129,9 +130,10 @@ class CRD(nn.Module):
         loss = hit_s + hit_t + (missed_s + missed_t) * (self.negatives / counted.clamp(min=1))
         if self.training:
             self._fixed = True
-            self.labels.copy_(labels)
-            self._remember(self.memory_s, s, index)
-            self._remember(self.memory_t, t, index)
+            index, targets = of_all_processes(index), of_all_processes(targets)
+            self.labels[index] = targets.to(self.labels.dtype)
+            self._remember(self.memory_s, of_all_processes(s), index)
+            self._remember(self.memory_t, of_all_processes(t), index)
         return loss
 
     def draw(self) -> Tensor:
@@ -161,6 +163,9 @@ class CRD(nn.Module):
             negative = (anchor @ others.T).masked_fill(left_out < 0, -math.inf)
             e = torch.cat([positive, negative.flatten()])
             estimate = e.logsumexp(0) - e.isfinite().sum().log() + math.log(len(self.labels))
+            if self.training:  # each process has the same Z, from the batch of all
+                estimates = of_all_processes(estimate[None])
+                estimate = estimates.logsumexp(0) - math.log(len(estimates))
             log_z = log_z.where(log_z.isfinite(), estimate.to(log_z.dtype))
             if self.training:
                 self.log_z[side] = log_z

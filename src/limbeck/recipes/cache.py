@@ -76,11 +76,13 @@ def cache(
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
+    if check and any(one.kept and not (one.kept / "teacher.json").exists() for one in found):
+        raise RequestError("nothing can be verified: the recipe's teacher is not trained yet; limbeck cache does both")
     teachers.train_apart(found, recipe, data, machine)
     recipe, _, live = assemble(recipe, student, found, data)
     if live is None:
         raise RequestError(f"recipe {recipe.name} has no teacher that is asked")
-    asking = Asking(recipe, data, fabric)
+    asking = Asking(recipe, data, fabric, recipe.teachers[0].store)
     if check:
         place = asking.place(live)
         StoredTeacher(place, asking.made_of(live))
@@ -111,7 +113,7 @@ def estimated(asking: Asking, teacher: Teacher) -> Estimate:
     """What storing a teacher's signal will take."""
     samples, views = len(asking.data.train), asking.views
     signal = teacher(next(iter(asking.batches(0))).first(2))
-    held = describe(signal, samples, views, asking.batch_size, {}, asking.coding())
+    held = describe(signal, samples, views, asking.batch_size, {}, asking.coding(teacher))
     size = samples * views * int(held.about["sample_bytes"])
     seconds = samples * views * seconds_per_sample(asking, teacher)
     return Estimate(asking.place(teacher), samples, views, size, seconds)

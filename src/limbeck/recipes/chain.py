@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from limbeck.data import DataSet, InMemory, make_loader
@@ -20,6 +21,7 @@ from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
 from limbeck.recipes.methods import with_terms
 from limbeck.seeds import derive
+from limbeck.taps import evaluating
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
 from limbeck.types import Batch
 
@@ -64,7 +66,7 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     """Train a student as the recipe says, with all that must be trained before it."""
     lead = _lead_up(job, student, found)
     recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data)
-    guide, asking = job.ask_once(live) if live else (None, 0.0)
+    guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
     training = replace(job, recipe=recipe).train(scheme, "student", guide)
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
     everyone = [ModuleTeacher(m, inputs=build.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
@@ -112,10 +114,25 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             raise RequestError(f"compile: {recipe.compile} takes terms on logits, and one here reads hidden tensors")
         try:
             scheme.prepare(example, live(example) if live else None)
+            _check_labels(scheme, example, data)
         except RequestError:
             raise
         except Exception as error:
             raise RequestError(_cannot_read("student", recipe.student.model, example, error)) from error
+
+
+@torch.no_grad()
+def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
+    """Raise RequestError for a label, of any split, for which the student has no output."""
+    with evaluating(scheme):
+        outputs = scheme.predict(example.inputs).shape[1]
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        highest = -1 if split is None else int(split.targets.max())
+        if highest >= outputs:
+            raise RequestError(
+                f"the {name} data of {data.name} has the label {highest}, and the student {outputs} outputs, for "
+                "labels from 0 on; mend the labels, or build the student with more outputs"
+            )
 
 
 def _check_views(recipe: schema.Recipe, data: DataSet) -> None:
@@ -201,7 +218,8 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
     """
     first, rest = _two_stages(job.recipe)
     resolved, scheme, _ = assemble(first, lead.student, lead.found, job.data)
-    guide, asking = job.ask_once(teachers.signal(lead.found, scheme.teacher_taps, logits=scheme.teacher_logits))
+    live = teachers.signal(lead.found, scheme.teacher_taps, logits=scheme.teacher_logits)
+    guide, asking = job.ask_once(live, lead.found)
     training = replace(job, recipe=resolved).train(scheme, "hint", guide)
     return replace(lead, recipe=rest, seconds=training["seconds"] + asking)
 
@@ -222,7 +240,7 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
     asking = 0.0
     if lead.found:
         _, scheme, live = assemble(job.recipe, module, lead.found, job.data)
-        guide, asking = job.ask_once(live) if live else (None, 0.0)
+        guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
         training = job.train(scheme, phase, guide)
     else:
         training = job.train(build.alone(module, job.recipe), phase)

@@ -82,7 +82,7 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     recipe, _, live = assemble(job.recipe, copy.deepcopy(student), found, job.data)
     if live is None:
         return {}
-    guide, _ = job.ask_once(live)
+    guide, _ = job.ask_once(live, found)
     diagnosis = _examine(replace(job, recipe=recipe), live, guide)
     line = diagnosis.warning or (diagnosis.summary if job.machine.progress else None)
     if line and job.fabric.is_global_zero:

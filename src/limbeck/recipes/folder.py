@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,8 @@ def claimed(folder: Path, fabric: Fabric) -> Iterator[None]:
 def _describe(out: Path, recipe: Recipe, resume: bool) -> None:
     """Write what describes the run; on resumption check that it is the same one."""
     described = out / RECIPE
+    if resume and not described.exists():
+        print(f"limbeck: nothing to resume in {out}; beginning anew", file=sys.stderr, flush=True)  # noqa: T201
     if resume and described.exists():
         before = read(str(described)).model_dump(mode="json")
         now = recipe.model_dump(mode="json")

@@ -17,6 +17,7 @@ from limbeck.data.sets import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase
+from limbeck.engine.devices import from_first
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.models import load_weights, move
 from limbeck.recipes import build, schema
@@ -53,12 +54,11 @@ class Job:
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
-        finished = self.out / f"{phase}.json"
-        # What is trained beside the student is in its checkpoint alone, until the next phase writes its own.
-        if self.resume and finished.exists() and checkpoint_phase(self.out) != phase:
+        finished = from_first(self.fabric, lambda: self._finished(scheme.student, phase))
+        if finished is not None:
+            scheme.student.load_state_dict(finished.pop("weights"))
             move(scheme, self.fabric.device)
-            load_weights(scheme.student, self.out / f"{phase}.safetensors")
-            return dict(json.loads(finished.read_text(encoding="utf-8"))["training"])
+            return finished
         recipe, data = self.recipe, self.data
         train = make_loader(
             data.train,
@@ -93,9 +93,9 @@ class Job:
         )
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3)}
 
-    def ask_once(self, teacher: Teacher) -> tuple[Teacher, float]:
-        """The teacher, its signal kept if that pays; and the seconds that asking took."""
-        asking = Asking(self.recipe, self.data, self.fabric)
+    def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
+        """The teacher that these candidates are, its signal kept if that pays; and the seconds that asking took."""
+        asking = Asking(self.recipe, self.data, self.fabric, found[0].spec.store if found else schema.Store())
         key = f"{teacher.fingerprint} in {asking.views} views"
         kept = self.memory.pop(key, None)
         while len(self.memory) >= SIGNALS:
@@ -122,6 +122,16 @@ class Job:
         """The test figures of a teacher, such as an ensemble."""
         loader = self._held_out(self.data.test)
         return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+
+    def _finished(self, student: nn.Module, phase: str) -> dict[str, Any] | None:
+        """A student's weights, and what its training took, where this run has done with it before it was resumed."""
+        described = self.out / f"{phase}.json"
+        # What is trained beside the student is in its checkpoint alone, until the next phase writes its own.
+        if not self.resume or not described.exists() or checkpoint_phase(self.out) == phase:
+            return None
+        load_weights(student, self.out / f"{phase}.safetensors")
+        training = json.loads(described.read_text(encoding="utf-8"))["training"]
+        return {**training, "weights": student.state_dict()}
 
     def _judge(self, teacher: Teacher) -> Teacher:
         """The teacher, asked once about the test set for all the students that are compared with it."""

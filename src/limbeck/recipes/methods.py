@@ -6,6 +6,7 @@ to be chosen on a validation split for another pair of networks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,9 @@ def _flows(loss: str, weight: float) -> Method:
     return Method(1.0, terms)
 
 
+CUSTOMARY_EPOCHS = 240
+"""The length of the runs for which the ramps are customary."""
+
 METHODS: dict[str, Method] = {
     "kd": _logits("kd", 0.9, 0.1, temperature=4.0),
     "dkd": _logits("dkd", 1.0, temperature=4.0, nontarget_weight=8.0, ramp=20),
@@ -193,12 +197,18 @@ def with_terms(recipe: schema.Recipe, places: Callable[[], Places]) -> schema.Re
         raise unknown("method", distill.method, METHODS)
     method = METHODS[distill.method]
     try:
-        terms = [schema.Term.model_validate(term) for term in method.terms(places())]
+        terms = [_shortened(schema.Term.model_validate(term), recipe.epochs) for term in method.terms(places())]
     except RequestError as error:
         raise RequestError(f"method {distill.method}: {error}") from error
     weight = method.task_weight if distill.task_weight is None else distill.task_weight
     chosen = {"scheme": distill.scheme, "options": distill.options, "task_weight": weight, "terms": terms}
     return recipe.model_copy(update={"distill": schema.Distill.model_validate(chosen)})
+
+
+def _shortened(term: schema.Term, epochs: int) -> schema.Term:
+    """The term with its ramp in the same share of a shorter run, so that its weight is reached there too."""
+    share = math.ceil(term.ramp * epochs / CUSTOMARY_EPOCHS)
+    return term.model_copy(update={"ramp": min(term.ramp, share)})
 
 
 def by_name(recipe: schema.Recipe, name: str) -> schema.Recipe:

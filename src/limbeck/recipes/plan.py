@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from limbeck.data import DataSet, Loader, make_loader
+from limbeck.data.views import Views
 from limbeck.distillers import Distiller, Scheme
 from limbeck.engine import fit
 from limbeck.engine.optim import MakeOptimizer
@@ -26,7 +27,7 @@ from limbeck.recipes.signals import Asking
 from limbeck.teachers import RememberedTeacher, Teacher
 
 STEPS = 20
-"""Steps of the probe, after as many to warm up."""
+"""Steps of the probe, or a few more, after a pass through their samples to warm up."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class _Probe:
         """Seconds of a student's step."""
         views = build.views(self.recipe.data, self.data)
         size = min(self.recipe.data.batch_size, len(self.data.train))
-        loader = make_loader(self.data.train, size, shuffle=True, device=self.fabric.device, views=views)
+        loader = self._loader(size, views, self.fabric)
         return self._step(scheme, loader, build.optimizer(self.recipe.optimizer), teacher, self.fabric)
 
     def teacher(self, one: teachers.Candidate) -> Side:
@@ -126,17 +127,18 @@ class _Probe:
         fabric = self.machine.fabric(self.machine.precision(one.spec.precision, one.module, sample, batch))
         views = build.teacher_views(one.spec, self.recipe, self.data)
         here = min(batch, len(self.data.train))
-        loader = make_loader(self.data.train, here, shuffle=True, device=fabric.device, views=views)
+        loader = self._loader(here, views, fabric)
         scheme = Distiller(copy.deepcopy(one.module), inputs=build.inputs(one.spec))
         step = self._step(scheme, loader, build.optimizer(one.spec.optimizer), None, fabric)
         return Side(*size, step, math.ceil(self.samples / batch) * (one.spec.epochs or 0) * step)
 
     def stored(self, recipe: schema.Recipe, scheme: Scheme, live: Teacher) -> dict[str, Any]:
         """The same student with a teacher that was asked before, and what asking and keeping take."""
-        asking = Asking(recipe, self.data, self.fabric)
+        store = recipe.teachers[0].store if recipe.teachers else schema.Store()
+        asking = Asking(recipe, self.data, self.fabric, store)
         here = len(self.data.train)
         estimate = estimated(asking, live)
-        views = min(2, asking.views)
+        views = min(1 + _rounds(math.ceil(here / asking.batch_size)), asking.views)
         known = RememberedTeacher(live, (asking.batches(view) for view in range(views)), here, views)
         step = self.student(scheme, known)
         whole = self.samples / here
@@ -151,10 +153,21 @@ class _Probe:
             },
         }
 
+    def _loader(self, batch_size: int, views: Views, fabric: Fabric) -> Loader:
+        workers, device = self.recipe.data.workers, fabric.device
+        return make_loader(self.data.train, batch_size, shuffle=True, device=device, workers=workers, views=views)
+
     @staticmethod
     def _step(
         scheme: Scheme, loader: Loader, optimizer: MakeOptimizer, teacher: Teacher | None, fabric: Fabric
     ) -> float:
-        run = fit(scheme, loader, teacher=teacher, epochs=2, optimizer=optimizer, fabric=fabric, progress=False)
-        warm, both = (record["seconds"] for record in run.metrics)
-        return float(both - warm) / len(loader)
+        rounds = _rounds(len(loader))
+        run = fit(
+            scheme, loader, teacher=teacher, epochs=1 + rounds, optimizer=optimizer, fabric=fabric, progress=False
+        )
+        return float(run.metrics[-1]["seconds"] - run.metrics[0]["seconds"]) / (rounds * len(loader))
+
+
+def _rounds(steps: int) -> int:
+    """How often the probe's samples are gone through, in so many steps each, to be measured."""
+    return math.ceil(STEPS / steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -11,6 +11,7 @@ from pydantic import (
     FiniteFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -124,8 +125,8 @@ class Teacher(Model):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: int = 0
     weight: Annotated[float, Field(ge=0)] = 1.0
-    shard: bool = False
     store: Store = Store()
+    shard: bool = False
 
     @field_validator("store", mode="before")
     @classmethod
@@ -133,14 +134,15 @@ class Teacher(Model):
         """`store: auto` is short for `store: {where: auto}`."""
         return {"where": value} if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def shards_answer_together(self) -> Self:
+    @field_validator("shard")
+    @classmethod
+    def shards_answer_together(cls, shard: bool, given: ValidationInfo) -> bool:
         """A teacher in shards answers all processes at once, each about its own batch; a store is written in parts."""
-        if self.shard and self.dtype not in ("auto", "float32"):
+        if shard and given.data.get("dtype", "auto") not in ("auto", "float32"):
             raise ValueError("a teacher in shards computes in fp32; leave its dtype out")
-        if self.shard and self.store.where not in ("auto", "memory", "never"):
+        if shard and given.data.get("store", Store()).where not in ("auto", "memory", "never"):
             raise ValueError("a teacher in shards is not stored on disk; choose store: memory or never")
-        return self
+        return shard
 
 
 class Term(Open):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -53,10 +54,7 @@ class Asking:
     recipe: schema.Recipe
     data: DataSet
     fabric: Fabric
-
-    @property
-    def spec(self) -> schema.Store:
-        return self.recipe.teachers[0].store if self.recipe.teachers else schema.Store()
+    spec: schema.Store
 
     @property
     def views(self) -> int:
@@ -86,20 +84,28 @@ class Asking:
         data = self.data.train.fingerprint
         return {"teacher": teacher.fingerprint, "model": model.hexdigest()[:16], "data": data, "views": views}
 
-    def coding(self) -> Coding:
+    def coding(self, teacher: Teacher) -> Coding:
         """How the signal is stored on disk: as the recipe says, else as it is stored in the recipe's place already."""
         dtype, top_k = self.spec.dtype, self.spec.top_k
         if dtype is None and self.spec.where not in schema.PLACES:
-            found = Shards(self.spec.where).description()
+            found = Shards(self.place(teacher)).description()
             if found is not None:
                 return Coding(found.about["dtype"], top_k or found.about["top_k"])
         return Coding(dtype or "float16", top_k)
 
     def place(self, teacher: Teacher) -> str:
-        """Where the signal is stored, if it is stored on disk."""
-        if self.spec.where not in schema.PLACES:
+        """Where the signal is stored, if it is stored on disk.
+
+        A place of the user's own holds logits; each set of taps besides has a folder of its own in it, so that several
+        methods can share the place.
+        """
+        if self.spec.where in schema.PLACES:
+            return str(cache_root() / "signals" / place_key(self.made_of(teacher), self.coding(teacher)))
+        logits, features = teacher(next(iter(self.batches(0))).first(2))
+        if logits is not None and not features:
             return self.spec.where
-        return str(cache_root() / "signals" / place_key(self.made_of(teacher), self.coding()))
+        taps = json.dumps([logits is not None, *sorted(features)])
+        return f"{self.spec.where.rstrip('/')}/taps-{hashlib.sha256(taps.encode()).hexdigest()[:8]}"
 
     def _loader(self) -> Loader:
         views = build.views(self.recipe.data, self.data)
@@ -172,7 +178,7 @@ def store_signals(
         views=asking.views,
         batch_size=asking.batch_size,
         made_of=made_of,
-        coding=asking.coding(),
+        coding=asking.coding(teacher),
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         after_shard=after_shard,

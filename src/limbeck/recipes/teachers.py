@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -18,7 +20,7 @@ from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import save_student
-from limbeck.engine.devices import AUTO
+from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root
@@ -72,8 +74,16 @@ def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = N
         one = Candidate(_settled(spec, module, data, recipe, machine or Machine()), name, module)
         if spec.epochs and not spec.weights:
             one.kept = cache_root() / "teachers" / _key(spec, recipe, data)
+            _check_writable(cache_root())
         found.append(one)
     return found
+
+
+def _check_writable(cache: Path) -> None:
+    """Raise RequestError, before a teacher is trained, for a cache that could not keep it."""
+    nearest = next((path for path in (cache, *cache.absolute().parents) if path.exists()), cache)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise RequestError(f"limbeck's cache {cache} cannot be written; set LIMBECK_CACHE to another folder")
 
 
 def _settled(
@@ -122,13 +132,11 @@ def train(
     """Bring a candidate to its trained weights: those kept by an earlier run, or trained now and then kept."""
     if one.kept is None:
         return
-    in_this_run = (out / f"{one.name}.json").exists() and resume  # written last, when all is there
-    if in_this_run or ((one.kept / "teacher.json").exists() and not retrain):
-        folder, name = (out, one.name) if in_this_run else (one.kept, "teacher")
-        load_weights(one.module, folder / f"{name}.safetensors")
-        training = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["training"]
-        one.epochs, one.seconds = training["epochs"], training["seconds"]
-        one.source = "trained" if in_this_run else "reused"
+    fabric = machine.fabric("32-true")
+    trained = from_first(fabric, lambda: _trained(one, out, resume=resume, retrain=retrain))
+    if trained is not None:
+        one.module.load_state_dict(trained.pop("weights"))
+        one.epochs, one.seconds, one.source = trained["epochs"], trained["seconds"], trained["source"]
         return
     spec = one.spec
     epochs = spec.epochs or 0
@@ -162,6 +170,19 @@ def train(
     if fabric.is_global_zero:
         training = {"training": {"epochs": epochs, "seconds": run.seconds}}
         save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
+    fabric.barrier()
+
+
+def _trained(one: Candidate, out: Path, *, resume: bool, retrain: bool) -> dict[str, Any] | None:
+    """A candidate's weights, and what its training took, where this run or an earlier one has trained it."""
+    assert one.kept is not None
+    in_this_run = (out / f"{one.name}.json").exists() and resume  # written last, when all is there
+    if not in_this_run and (retrain or not (one.kept / "teacher.json").exists()):
+        return None
+    folder, name = (out, one.name) if in_this_run else (one.kept, "teacher")
+    load_weights(one.module, folder / f"{name}.safetensors")
+    training = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["training"]
+    return {**training, "source": "trained" if in_this_run else "reused", "weights": one.module.state_dict()}
 
 
 def share_out(found: Sequence[Candidate], fabric: Fabric) -> None:
@@ -180,7 +201,8 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
         folder = one.kept.with_name(f"{one.kept.name}.training")
         with nullcontext() if (one.kept / "teacher.json").exists() else claimed(folder, fabric):
             train(one, recipe, data, machine, folder, resume=True, retrain=False)
-        shutil.rmtree(folder, ignore_errors=True)
+            if fabric.is_global_zero:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:

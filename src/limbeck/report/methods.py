@@ -38,7 +38,7 @@ METHODS_TEXT = """\
 Each name writes out the labels' weight and the terms below: `distill: {method: rkd}` in a recipe, or
 `limbeck compare mnist-mlp --methods kd,rkd`. The places stand for those of two networks with three stages; a network
 has more or fewer, and limbeck finds them. A term without a place compares the logits. `samples` is the size of the
-training split, here 50,000.
+training split, here 50,000. A `ramp` is of 240 epochs; a shorter run has it in the same share.
 """
 SCHEMES_TEXT = """\
 `distill: {scheme: …}` says who teaches; without it, a frozen teacher does, by terms or by a method of the table above.

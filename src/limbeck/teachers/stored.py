@@ -51,22 +51,23 @@ class Coding:
         """The tensors that are stored of a signal.
 
         Raises:
-            RequestError: A value is too large for the dtype, or there are fewer than k classes.
+            RequestError: A value is not finite or too large for the dtype, or there are fewer than k classes.
         """
         tensors = dict(signal.features)
         if signal.logits is not None:
             tensors[LOGITS] = signal.logits
         coded = {}
         for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise RequestError(f"the teacher's {name} are not finite, so they are not stored; ask it at every step")
             if name == LOGITS and self.top_k is not None:
                 top = TopK.of(tensor, self.top_k)
                 # fp32 in any case: rounded, they may sum to more than one, and the rest of the mass is lost.
                 coded[_TOP], coded[_WHICH] = top.log_probs, top.indices.to(torch.int32)
             else:
                 coded[name] = tensor.to(DTYPES[self.dtype])
-        for name, tensor in coded.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise RequestError(f"the teacher's {name} are too large for {self.dtype}; store them as bfloat16")
+                if not torch.isfinite(coded[name]).all():
+                    raise RequestError(f"the teacher's {name} are too large for {self.dtype}; store them as bfloat16")
         return coded
 
     @staticmethod

@@ -1,0 +1,113 @@
+"""Trainings that are carried out by one process and by two; as a script, all of them by two: together.py FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from limbeck import Distiller, Term, fit, losses
+from limbeck.data import InMemory, make_loader
+from limbeck.engine import make_fabric, sharding
+
+
+class StoppedError(Exception):
+    """A training that was broken off."""
+
+
+def train(fabric: Fabric, out: Path, epochs: int, terms: list[Term], *, dropout: float = 0.0, **options: Any) -> Any:
+    """Train a small perceptron on made data; the distiller, when it is done."""
+    torch.manual_seed(0)
+    data = InMemory(torch.randn(70, 4), torch.arange(70) % 3)
+    student = nn.Sequential(nn.Linear(4, 6), nn.Dropout(dropout), nn.ReLU(), nn.Linear(6, 3))
+    teacher = nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 3))
+    distiller = Distiller(student, terms, **options)
+    loader = make_loader(data, 16, shuffle=True, rank=fabric.global_rank, world_size=fabric.world_size)
+    run = fit(
+        distiller,
+        loader,
+        teacher=teacher,
+        val=make_loader(data, 35),
+        keep="best",
+        epochs=epochs,
+        optimizer=partial(torch.optim.AdamW, lr=0.05),
+        accumulate=2,
+        clip=1.0,
+        fabric=fabric,
+        out=out,
+        resume=True,
+        checkpoint_steps=2,
+        progress=False,
+    )
+    assert run.student is student
+    assert not any(isinstance(value, DTensor) for value in student.parameters())
+    return distiller
+
+
+def hint() -> Term:
+    return Term(losses.mse, student="0", teacher="0", adapter="auto")
+
+
+def plain(fabric: Fabric, out: Path, epochs: int = 3) -> None:
+    """Soft labels and a hint."""
+    train(fabric, out, epochs, [Term(losses.kd), hint()])
+
+
+def hint_alone(fabric: Fabric, out: Path) -> None:
+    """The last layer gets no gradient."""
+    train(fabric, out, 1, [hint()], task_weight=0.0)
+
+
+def dropout(fabric: Fabric, out: Path, stop_at: int | None = None) -> None:
+    """Numbers are drawn as the student runs; broken off at the loss's call of this number."""
+    calls = 0
+
+    def kd(student: Tensor, teacher: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise StoppedError
+        return losses.kd(student, teacher)
+
+    train(fabric, out, 2, [Term(kd)], dropout=0.5)
+
+
+def remember(fabric: Fabric, out: Path) -> None:
+    """Every process remembers what all have seen."""
+    distiller = train(fabric, out, 1, [Term(losses.CRD, student="0", teacher="0", samples=70, negatives=8)])
+    crd = distiller.terms["CRD"].loss
+    assert bool((crd.labels >= 0).all())
+    for kept in (crd.memory_s, crd.memory_t, crd.log_z):
+        first, second = fabric.all_gather(kept)
+        assert torch.equal(first, second)
+
+
+def main(folder: Path) -> None:
+    """Each training by two processes."""
+    sharding.BLOCK = 24  # so that the first layer is a shard of its own
+    ddp, fsdp = (make_fabric(accelerator="cpu", devices=2, strategy=strategy) for strategy in ("ddp", "fsdp"))
+    plain(ddp, folder / "ddp")
+    plain(fsdp, folder / "fsdp")
+    plain(fsdp, folder / "interrupted", epochs=1)
+    plain(fsdp, folder / "interrupted", epochs=2)
+    hint_alone(ddp, folder / "hint")
+    remember(ddp, folder / "memory")
+    dropout(ddp, folder / "straight")
+    try:
+        dropout(
+            ddp, folder / "stopped", stop_at=9
+        )  # one for the rehearsal, five for the first epoch, then in the second
+    except StoppedError:
+        dropout(ddp, folder / "stopped")
+    else:
+        raise AssertionError("it was not broken off")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
