@@ -30,8 +30,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
 def count(devices: str) -> int | str:
-    """--devices: a number, or a word such as auto."""
-    return int(devices) if devices.lstrip("-").isdigit() else devices
+    """--devices: how many, which ones, or auto."""
+    if devices.isdigit() or devices == "-1":
+        return int(devices)
+    if devices != "auto" and not all(part.strip().isdigit() for part in devices.split(",")):
+        raise RequestError(f"--devices is a number, numbers with commas between, or auto, not {devices!r}")
+    return devices
 
 
 def loggers(tensorboard: bool, folder: Path) -> list[Any]:

@@ -173,7 +173,7 @@ def is_first() -> bool:
 
 def _count(devices: int | str | list[int]) -> int:
     """How many devices of this machine are meant."""
-    if isinstance(devices, list):
-        return len(devices)
+    if isinstance(devices, list) or (isinstance(devices, str) and "," in devices):
+        return len(devices if isinstance(devices, list) else devices.split(","))
     every = max(1, torch.cuda.device_count())
     return every if devices in ("auto", "-1", -1) else int(devices)

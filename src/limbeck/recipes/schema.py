@@ -179,7 +179,7 @@ class Distill(Strict):
     def one_way(self) -> Distill:
         """A method or terms, and terms only where the scheme's loss is made of them."""
         if self.method is not None and self.terms:
-            raise ValueError("give either a method or terms, not both")
+            raise ValueError("give either a method or terms, not both; {method: kd} as a whole replaces the terms")
         if self.method is None and self.scheme in WITH_TERMS and not self.terms:
             raise ValueError(f"give a method or at least one term for the scheme {self.scheme}")
         if self.scheme not in WITH_TERMS and (self.terms or self.method):
