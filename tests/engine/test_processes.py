@@ -12,9 +12,10 @@ import together
 import torch
 from safetensors.torch import load_file
 
-from limbeck.engine import make_fabric
+from limbeck.engine import make_fabric, sharding
 
 pytestmark = pytest.mark.slow
+shards = pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +48,12 @@ def assert_same(one: Path, two: Path) -> None:
         assert [r[key] for r in records[0]] == pytest.approx([r[key] for r in records[1]], rel=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=shards)])
 def test_two_processes_equal_one_on_the_joined_batch(strategy: str, one: Path, two: Path) -> None:
     assert_same(one, two / strategy)
 
 
+@shards
 def test_a_sharded_run_goes_on_sharded_or_not(one: Path, two: Path) -> None:
     together.plain(make_fabric(accelerator="cpu"), two / "interrupted")
     assert_same(one, two / "interrupted")

@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from limbeck.engine import sharding
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 
@@ -28,6 +29,7 @@ RECIPE = {
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
 def test_a_sharded_teacher_teaches_the_same(tmp_path: Path) -> None:
     file = tmp_path / "shards.yaml"
     file.write_text(yaml.safe_dump(RECIPE))

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.distillers import Scheme
+from limbeck.errors import RequestError
 
 BLOCK = 2**20
 """Parameters from which on a part of a network is a shard of its own, gathered only while it computes."""
@@ -31,11 +32,20 @@ def sharding(processes: int) -> ModelParallelStrategy:
     )
 
 
+ON_CPU = hasattr(torch.cpu.Stream, "record_event")
+"""Whether this torch shards on CPUs; older ones do so on GPUs alone."""
+
+
 def shard(root: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Shard a module in place: itself, the networks that it holds, and their large parts.
 
     The networks are shards of their own whatever their size, since a scheme's `predict` calls them by themselves.
+
+    Raises:
+        RequestError: The devices are CPUs, and this torch cannot shard there.
     """
+    if mesh.device_type == "cpu" and not ON_CPU:
+        raise RequestError(f"torch {torch.__version__} shards on GPUs only; take a newer one, or leave the shards out")
     root.to(memory_format=torch.contiguous_format)
     held = set(_held(root))
     for part in reversed(list(root.modules())):  # inner ones first
