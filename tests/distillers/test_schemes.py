@@ -77,13 +77,13 @@ def ready(make: Callable[[], Scheme]) -> Scheme:
     return scheme
 
 
-def train(scheme: Scheme, loader: Any, **options: Any) -> Any:
+def train(scheme: Scheme, loader: Any, epochs: int = 3, **options: Any) -> Any:
     return fit(
         scheme,
         loader,
-        epochs=3,
+        epochs=epochs,
         optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9),
-        schedule=optim.cosine(3),
+        schedule=optim.cosine(epochs),
         seed=5,
         progress=False,
         **{"accelerator": "cpu", **options},
@@ -114,7 +114,7 @@ def test_every_trained_parameter_gets_a_gradient(make: Callable[[], Scheme]) -> 
 
 @every_scheme
 def test_it_learns(make: Callable[[], Scheme], blobs: InMemory) -> None:
-    run = train(ready(make), make_loader(blobs, 16, shuffle=True, seed=5), val=make_loader(blobs, 32))
+    run = train(ready(make), make_loader(blobs, 16, shuffle=True, seed=5), epochs=6, val=make_loader(blobs, 32))
     assert run.metrics[-1]["val_accuracy"] > 0.8
     assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
 
