@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from limbeck.engine.devices import from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError
-from limbeck.models import parameter_count
+from limbeck.models import load_weights, parameter_count
 
 FORMAT = 1
 
@@ -93,15 +93,15 @@ class Checkpoint:
                 raise RunError(
                     f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
                 )
-        several = self._of_all([state.rows, state.rng]) if state.step else []
+        processes = self._of_all([state.rows, state.rng]) if state.step else []
         if not self.writes or self.out is None:
             return
         content = {
             "format": FORMAT,
             "phase": self.phase,
             "settings": self.settings,
-            "state": asdict(state),
-            "processes": several,
+            "state": asdict(replace(state, rows=[], rng=[])),
+            "processes": processes,
             "scheme": scheme,
             "optimizer": optimizer,
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -233,6 +233,38 @@ def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str
     }
     write_json(folder / f"{name}.json", description)
     return path
+
+
+def restore_student(
+    student: nn.Module, fabric: Fabric, find: Callable[[], tuple[Path, str] | None]
+) -> tuple[Path, dict[str, Any]] | None:
+    """Bring back, to all processes, what `save_student` wrote.
+
+    Args:
+        student: Gets the weights.
+        fabric: Its first process looks and reads.
+        find: Gives the folder and the name, or None where there is nothing to bring back.
+
+    Returns:
+        The folder, and what the training took; None as `find` does.
+    """
+
+    def look() -> tuple[Path, dict[str, Any], Mapping[str, torch.Tensor]] | None:
+        place = find()
+        if place is None:
+            return None
+        folder, name = place
+        load_weights(student, folder / f"{name}.safetensors")
+        training = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["training"]
+        return folder, training, student.state_dict()
+
+    found = from_first(fabric, look)
+    if found is None:
+        return None
+    folder, training, weights = found
+    if not fabric.is_global_zero:
+        student.load_state_dict(weights)
+    return folder, training
 
 
 def _phase(line: str) -> str | None:

@@ -16,8 +16,10 @@ from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 
 import limbeck
+from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.errors import RequestError, RunError
+from limbeck.folders import nearest
 from limbeck.recipes.read import dump, read
 from limbeck.recipes.schema import Recipe
 
@@ -50,11 +52,11 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
 
 
 def _check_given(out: Path, resume: bool) -> None:
-    nearest = next((path for path in (out, *out.absolute().parents) if path.exists()), out)
-    if not nearest.is_dir():
-        raise RequestError(f"{nearest} is a file; choose another --out")
-    if not os.access(nearest, os.W_OK):
-        raise RequestError(f"{nearest} cannot be written; choose another --out")
+    there = nearest(out)
+    if not there.is_dir():
+        raise RequestError(f"{there} is a file; choose another --out")
+    if not os.access(there, os.W_OK):
+        raise RequestError(f"{there} cannot be written; choose another --out")
     filled = out.exists() and any(path.name != CLAIM for path in out.iterdir())
     if filled and not resume:
         raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")
@@ -70,7 +72,7 @@ def opened(out: Path | None, name: str, recipe: Recipe, resume: bool, fabric: Fa
         RequestError: The folder holds a run of another recipe, or another run is at work in it.
         RunError: It cannot be written.
     """
-    folder = Path(fabric.broadcast(choose(out, name, resume)))
+    folder = from_first(fabric, lambda: choose(out, name, resume))
     with claimed(folder, fabric):
         if fabric.is_global_zero:
             _describe(folder, recipe, resume)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,9 @@ from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.sets import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
-from limbeck.engine.checkpoint import checkpoint_phase
-from limbeck.engine.devices import from_first
+from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
-from limbeck.models import load_weights, move
+from limbeck.models import move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import Places
@@ -54,11 +52,10 @@ class Job:
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
-        finished = from_first(self.fabric, lambda: self._finished(scheme.student, phase))
+        finished = restore_student(scheme.student, self.fabric, lambda: self._finished(phase))
         if finished is not None:
-            scheme.student.load_state_dict(finished.pop("weights"))
             move(scheme, self.fabric.device)
-            return finished
+            return finished[1]
         recipe, data = self.recipe, self.data
         train = make_loader(
             data.train,
@@ -123,15 +120,11 @@ class Job:
         loader = self._held_out(self.data.test)
         return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
 
-    def _finished(self, student: nn.Module, phase: str) -> dict[str, Any] | None:
-        """A student's weights, and what its training took, where this run has done with it before it was resumed."""
-        described = self.out / f"{phase}.json"
+    def _finished(self, phase: str) -> tuple[Path, str] | None:
+        """Where a student lies that this run has done with before it was resumed."""
         # What is trained beside the student is in its checkpoint alone, until the next phase writes its own.
-        if not self.resume or not described.exists() or checkpoint_phase(self.out) == phase:
-            return None
-        load_weights(student, self.out / f"{phase}.safetensors")
-        training = json.loads(described.read_text(encoding="utf-8"))["training"]
-        return {**training, "weights": student.state_dict()}
+        done = self.resume and (self.out / f"{phase}.json").exists() and checkpoint_phase(self.out) != phase
+        return (self.out, phase) if done else None
 
     def _judge(self, teacher: Teacher) -> Teacher:
         """The teacher, asked once about the test set for all the students that are compared with it."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -19,13 +18,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
-from limbeck.engine.checkpoint import save_student
-from limbeck.engine.devices import AUTO, from_first
+from limbeck.engine.checkpoint import restore_student, save_student
+from limbeck.engine.devices import AUTO
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
-from limbeck.folders import cache_root
+from limbeck.folders import cache_root, nearest
 from limbeck.imports import source_of
-from limbeck.models import load_weights
 from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
 from limbeck.recipes.machine import Machine
@@ -81,8 +79,8 @@ def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = N
 
 def _check_writable(cache: Path) -> None:
     """Raise RequestError, before a teacher is trained, for a cache that could not keep it."""
-    nearest = next((path for path in (cache, *cache.absolute().parents) if path.exists()), cache)
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+    there = nearest(cache)
+    if not there.is_dir() or not os.access(there, os.W_OK):
         raise RequestError(f"limbeck's cache {cache} cannot be written; set LIMBECK_CACHE to another folder")
 
 
@@ -132,11 +130,18 @@ def train(
     """Bring a candidate to its trained weights: those kept by an earlier run, or trained now and then kept."""
     if one.kept is None:
         return
-    fabric = machine.fabric("32-true")
-    trained = from_first(fabric, lambda: _trained(one, out, resume=resume, retrain=retrain))
+    kept, fabric = one.kept, machine.fabric("32-true")
+
+    def find() -> tuple[Path, str] | None:
+        if resume and (out / f"{one.name}.json").exists():  # written last, when all is there
+            return out, one.name
+        return (kept, "teacher") if not retrain and (kept / "teacher.json").exists() else None
+
+    trained = restore_student(one.module, fabric, find)
     if trained is not None:
-        one.module.load_state_dict(trained.pop("weights"))
-        one.epochs, one.seconds, one.source = trained["epochs"], trained["seconds"], trained["source"]
+        folder, training = trained
+        one.epochs, one.seconds = training["epochs"], training["seconds"]
+        one.source = "trained" if folder == out else "reused"
         return
     spec = one.spec
     epochs = spec.epochs or 0
@@ -171,18 +176,6 @@ def train(
         training = {"training": {"epochs": epochs, "seconds": run.seconds}}
         save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
     fabric.barrier()
-
-
-def _trained(one: Candidate, out: Path, *, resume: bool, retrain: bool) -> dict[str, Any] | None:
-    """A candidate's weights, and what its training took, where this run or an earlier one has trained it."""
-    assert one.kept is not None
-    in_this_run = (out / f"{one.name}.json").exists() and resume  # written last, when all is there
-    if not in_this_run and (retrain or not (one.kept / "teacher.json").exists()):
-        return None
-    folder, name = (out, one.name) if in_this_run else (one.kept, "teacher")
-    load_weights(one.module, folder / f"{name}.safetensors")
-    training = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["training"]
-    return {**training, "source": "trained" if in_this_run else "reused", "weights": one.module.state_dict()}
 
 
 def share_out(found: Sequence[Candidate], fabric: Fabric) -> None:

@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from limbeck.errors import RequestError, RunError
+from limbeck.folders import nearest
 
 FORMAT = 1
 DESCRIPTION = "signals.json"
@@ -145,8 +146,7 @@ class Shards:
         """The space that is left in the place; None where that is not known."""
         if not self._is_local:
             return None
-        there = next(path for path in (Path(self._root), *Path(self._root).parents) if path.exists())
-        return shutil.disk_usage(there).free
+        return shutil.disk_usage(nearest(Path(self._root))).free
 
     def _mapped(self, view: int, number: int) -> Any:
         try:
