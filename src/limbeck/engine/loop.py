@@ -23,6 +23,7 @@ from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import Progress
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source, windows
+from limbeck.engine.stepper import Stepper
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
@@ -100,6 +101,11 @@ class Loop:
         """From a loss to the gradients."""
         return torch.Tensor.backward if self.plain else self.fabric.backward
 
+    @cached_property
+    def advance(self) -> Callable[[], object]:
+        """From the gradients to the next weights."""
+        return Stepper(self.optimizer) if self.plain else self.stepper.step
+
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
@@ -138,7 +144,7 @@ class Loop:
         if self.clip is not None:
             # What is not finite is left to the meter, which names the term; a gradient scaler skips such steps itself.
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
-        (self.optimizer if self.plain else self.stepper).step()
+        self.advance()
         for parameter in self.trained:
             parameter.grad = None
 

@@ -25,7 +25,7 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
     @wraps(loss)
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
         device = _device(args) or "cpu"
-        wide = [_widen(a) for a in args]
+        wide = map(_widen, args)
         if not torch.is_autocast_enabled(device):
             return loss(*wide, **kwargs)
         with torch.autocast(device, enabled=False):
@@ -47,9 +47,9 @@ def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
 def _device(args: Iterable[Any]) -> str | None:
     """The device type of the first tensor among nested arguments."""
     for a in args:
-        found = a.device.type if isinstance(a, Tensor) else None
-        if isinstance(a, tuple | list):
-            found = _device(a)
+        if isinstance(a, Tensor):
+            return a.device.type
+        found = _device(a) if isinstance(a, tuple | list) else None
         if found is not None:
             return found
     return None

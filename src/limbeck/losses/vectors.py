@@ -26,8 +26,15 @@ def length(x: Tensor, dim: int = -1, *, keepdim: bool = False) -> Tensor:
     return F.threshold(norm, _too_small(x.dtype), math.inf)
 
 
-def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
-    """1 − ρ, ρ = Pearson's correlation along `dim`; two constant vectors agree, and one with another has ρ = 0."""
+def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1, *, largest: float | None = None) -> Tensor:
+    """1 − ρ, ρ = Pearson's correlation along `dim`; two constant vectors agree, and one with another has ρ = 0.
+
+    Args:
+        student: Any shape.
+        teacher: The same shape.
+        dim: The dimension of the vectors.
+        largest: What no value exceeds, such as 1 of probabilities; None looks.
+    """
     # ρ does not change with the means, so that they need not carry its gradient.
     mean_s, mean_t = (x.detach().mean(dim, keepdim=True) for x in (student, teacher))
     s, t = student - mean_s, teacher - mean_t
@@ -35,7 +42,7 @@ def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1) -> Tensor:
     length_t: Tensor = torch.linalg.vector_norm(t, dim=dim)
     product, lengths = (s * t).sum(dim), length_s * length_t
     rounding = 4 * torch.finfo(lengths.dtype).eps * student.shape[dim] ** 0.5
-    if _vary(length_s, mean_s, rounding) and _vary(length_t, mean_t, rounding):
+    if _vary(length_s, mean_s, rounding, largest) and _vary(length_t, mean_t, rounding, largest):
         return 1 - product / lengths
     constant_s, constant_t = length_s <= _noise(mean_s, dim, rounding), length_t <= _noise(mean_t, dim, rounding)
     rho = product / lengths.masked_fill(constant_s | constant_t, math.inf)
@@ -47,11 +54,12 @@ def _noise(mean: Tensor, dim: int, rounding: float) -> Tensor:
     return (mean.abs() * rounding).clamp(min=_too_small(mean.dtype)).squeeze(dim)
 
 
-def _vary(length: Tensor, mean: Tensor, rounding: float) -> bool:
+def _vary(length: Tensor, mean: Tensor, rounding: float, largest: float | None) -> bool:
     """Whether surely none of the vectors is constant: the shortest is longer than the most that rounding gives."""
     if not can_look(length):
         return False
-    return length.amin().item() > max(mean.abs().amax().item() * rounding, _too_small(length.dtype))
+    largest = mean.abs().amax().item() if largest is None else largest
+    return length.amin().item() > max(largest * rounding, _too_small(length.dtype))
 
 
 @cache

@@ -37,8 +37,8 @@ class RememberedTeacher:
     ) -> None:
         self.fingerprint = f"remembered-{teacher.fingerprint}"
         self._views = views
-        self._tables: dict[str, Tensor] = {}
-        self._logits: Tensor | None = None
+        self._tables: dict[str, list[Tensor]] = {}  # one a view, since to take it out of a joined one costs a lookup
+        self._logits: list[Tensor] = []
         for view, batches in enumerate(passes):
             for batch in batches:
                 check_known(batch, views)
@@ -46,19 +46,28 @@ class RememberedTeacher:
                 if batch.view != view:
                     raise RequestError(f"a teacher is asked about view {view}, and the batch is view {batch.view}")
                 logits, tensors = teacher(batch)
-                for name, tensor in tensors.items() if features else ():
-                    table = self._tables.setdefault(name, tensor.new_empty(views, samples, *tensor.shape[1:]))
-                    table[view, index] = tensor
                 if logits is not None:
-                    if self._logits is None:
-                        self._logits = logits.new_empty(views, samples, *logits.shape[1:])
-                    self._logits[view, index] = logits
+                    _table(self._logits, view, samples, logits)[index] = logits
+                for name, tensor in tensors.items() if features else ():
+                    _table(self._tables.setdefault(name, []), view, samples, tensor)[index] = tensor
 
     def __call__(self, batch: Batch) -> Signal:
-        check_known(batch, self._views)
         view, index = batch.view, batch.index.to(batch.targets.device, non_blocking=True)
-        logits = None if self._logits is None else self._logits[view].index_select(0, index)
-        return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
+        if index is not batch.index:  # a GPU would be lost by an index that is not there
+            check_known(batch, self._views)
+        try:
+            logits = self._logits[view].index_select(0, index) if self._logits else None
+            return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
+        except IndexError:
+            check_known(batch, self._views)
+            raise
+
+
+def _table(tables: list[Tensor], view: int, samples: int, example: Tensor) -> Tensor:
+    """The table of a view, made when its first samples come."""
+    if len(tables) == view:
+        tables.append(example.new_empty(samples, *example.shape[1:]))
+    return tables[view]
 
 
 def memory_need(teacher: Teacher, example: Batch, samples: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import positive, softer
+from limbeck.losses.response.softened import positive, softer, times
 from limbeck.losses.shapes import agree
 from limbeck.losses.vectors import uncorrelated
 
@@ -51,8 +51,8 @@ def dist(
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     positive(temperature)
     s, t = (F.softmax(softer(x, temperature), dim=1) for x in (student, teacher))
-    inter, intra = uncorrelated(s, t, dim=1).mean(), uncorrelated(s, t, dim=0).mean()
-    return (inter_weight * temperature**2) * inter + (intra_weight * temperature**2) * intra
+    inter, intra = (uncorrelated(s, t, dim=dim, largest=1.0).mean() for dim in (1, 0))
+    return times(inter, inter_weight * temperature**2) + times(intra, intra_weight * temperature**2)
 
 
 @full_precision

@@ -233,16 +233,16 @@ def jsd(
     )
 
 
-def _forward_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
-    return expected(log_t.exp(), log_t - log_s)
+def _forward_kl(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
+    return expected(log_t.exp(), log_t - log_s, factor)
 
 
-def _reverse_kl(log_s: Tensor, log_t: Tensor) -> Tensor:
-    return _forward_kl(log_t, log_s)
+def _reverse_kl(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
+    return _forward_kl(log_t, log_s, factor)
 
 
-def _cross_entropy(log_s: Tensor, log_t: Tensor) -> Tensor:
-    return -expected(log_t.exp(), log_s)
+def _cross_entropy(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
+    return expected(log_t.exp(), log_s, -factor)
 
 
 def _mixed(beta: float) -> Divergence:
@@ -251,11 +251,12 @@ def _mixed(beta: float) -> Divergence:
     if beta in (0, 1):
         return _reverse_kl if beta else _forward_kl
 
-    def jensen_shannon(log_s: Tensor, log_t: Tensor) -> Tensor:
+    def jensen_shannon(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
         # As no term of it can be infinite, a masked class needs no more than a logarithm that is finite.
         least = torch.finfo(log_s.dtype).min / 4
         log_s, log_t = log_s.clamp(min=least), log_t.clamp(min=least)
         log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
-        return beta * (log_t.exp() * (log_t - log_m)).sum(-1) + (1 - beta) * (log_s.exp() * (log_s - log_m)).sum(-1)
+        of_teacher = (log_t.exp() * (beta * factor) * (log_t - log_m)).sum(-1)
+        return of_teacher.add((log_s.exp() * (log_s - log_m)).sum(-1), alpha=(1 - beta) * factor)
 
     return jensen_shannon

@@ -19,8 +19,8 @@ from limbeck.losses.response.standardization import standardize as standardized
 Rest = Literal["bucket", "spread"]
 """What becomes of the mass that a top-k teacher does not name: one class of its own, or shared out evenly."""
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
-"""(log p_s, log p_t), each (..., C) → (...)."""
+Divergence = Callable[[Tensor, Tensor, float], Tensor]
+"""(log p_s, log p_t, factor), each (..., C) → (...), times the factor."""
 Temperatures = tuple[float, float]
 """Of the student and of the teacher."""
 
@@ -68,8 +68,7 @@ def _dense(
 ) -> Tensor:
     if standardize:
         student, teacher = standardized(student), standardized(teacher)
-    values = divergence(log_softmax(student, at[0]), log_softmax(teacher, at[1]))
-    return values if factor == 1 else values * factor
+    return divergence(log_softmax(student, at[0]), log_softmax(teacher, at[1]), factor)
 
 
 @full_precision
@@ -88,7 +87,7 @@ def _sparse(
         log_s, log_t = log_softmax(student, at[0]), spread(log_probs, indices, classes, at[1])
     else:
         log_s, log_t = gather_bucket(softer(student, at[0]), indices), bucket(log_probs, classes, at[1])
-    return divergence(log_s, log_t) * factor
+    return divergence(log_s, log_t, factor)
 
 
 def positive(temperature: float) -> None:
@@ -99,7 +98,7 @@ def positive(temperature: float) -> None:
 
 def softer(logits: Tensor, temperature: float) -> Tensor:
     """logits / T, the logits themselves at T = 1."""
-    return logits if temperature == 1 else logits / temperature
+    return times(logits, 1 / temperature)  # a product with a number costs less than a quotient
 
 
 def log_softmax(logits: Tensor, temperature: float) -> Tensor:
@@ -108,8 +107,14 @@ def log_softmax(logits: Tensor, temperature: float) -> Tensor:
     return F.log_softmax(x, dim=-1) if x.stride(-1) == 1 else F.log_softmax(x.mT, dim=-2).mT
 
 
-def expected(p: Tensor, values: Tensor) -> Tensor:
-    """Σ p · values over the last dimension, where a class of probability 0 counts 0, though its value be infinite."""
+def expected(p: Tensor, values: Tensor, factor: float = 1.0) -> Tensor:
+    """factor · Σ p · values over the last dimension; where p = 0 it counts 0, though the value be infinite."""
     if not (can_look(p) and p.amin().item() > 0):
         values = values.masked_fill(p == 0, 0.0)
-    return (p * values).sum(-1)
+    # Where p is the teacher's, the factor has no part in the backward pass.
+    return (times(p, factor) * values).sum(-1)
+
+
+def times(x: Tensor, factor: float) -> Tensor:
+    """factor · x, x itself where the factor is 1."""
+    return x if factor == 1 else x * factor
