@@ -29,7 +29,7 @@ from limbeck.recipes import build
 from limbeck.recipes.read import read
 from limbeck.recipes.signals import Asking, keep
 
-ROUNDS = 5
+ROUNDS = 9
 EPOCHS = 20
 
 

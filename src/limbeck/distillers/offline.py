@@ -63,7 +63,8 @@ class Distiller(Scheme):
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight
         self.task_loss = task_loss
-        self.terms = nn.ModuleDict(_named(terms))
+        self._bound = _named(terms)
+        self.terms = nn.ModuleDict(self._bound)
         self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)])
         self._teacher_taps = tuple(dict.fromkeys(name for term in terms for name in _flat(term.teacher)))
 
@@ -77,7 +78,7 @@ class Distiller(Scheme):
 
     @property
     def leaves_out(self) -> bool:
-        return not self.task_weight and not any(LOGITS in _flat(one.term.student) for _, one in self._bound())
+        return not self.task_weight and not any(LOGITS in _flat(one.term.student) for one in self._bound.values())
 
     @property
     def teacher_logits(self) -> bool:
@@ -101,7 +102,7 @@ class Distiller(Scheme):
         if self.task_weight:
             parts[TASK] = self.task_loss(logits, batch.targets)
             weights.append(self.task_weight)
-        for name, term in self._bound():
+        for name, term in self._bound.items():
             if not term.ready:
                 raise RequestError(
                     f"term {name} is not sized yet; call prepare(batch, signal) before making the optimizer"
@@ -123,7 +124,7 @@ class Distiller(Scheme):
             _, student = self._student_taps.run(self.prepared(batch.inputs))
             teacher = self._tensors(signal)
             self._check_classes(student[LOGITS], batch.targets, teacher.get(LOGITS))
-            for name, term in self._bound():
+            for name, term in self._bound.items():
                 if not term.ready:
                     term.build(student, teacher)
                 try:
@@ -133,9 +134,6 @@ class Distiller(Scheme):
                     raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {reason}") from error
                 if value.dim():
                     raise RequestError(f"term {name}: its loss gives {tuple(value.shape)} instead of one value")
-
-    def _bound(self) -> list[tuple[str, BoundTerm]]:
-        return list(self.terms.items())  # type: ignore[arg-type]  # a ModuleDict forgets its values' class
 
     def _tensors(self, signal: Signal | None) -> Mapping[str, Tensor]:
         if not self._teacher_taps:
@@ -160,7 +158,7 @@ class Distiller(Scheme):
             raise RequestError(f"label {int(targets.max())} is out of range: the student has {logits.shape[1]} classes")
 
     def _compares_logits(self) -> bool:
-        return any(LOGITS in _flat(t.term.student) and LOGITS in _flat(t.term.teacher) for _, t in self._bound())
+        return any(LOGITS in _flat(t.term.student) and LOGITS in _flat(t.term.teacher) for t in self._bound.values())
 
 
 def _named(terms: Sequence[Term]) -> dict[str, BoundTerm]:

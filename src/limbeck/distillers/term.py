@@ -124,8 +124,8 @@ class BoundTerm(nn.Module):
         """The term's loss, averaged over the batch, without its weight."""
         s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
-        device = batch.targets.device
-        from_batch = {field: getattr(batch, field).to(device) for field in _FROM_BATCH if field in _keywords(self.loss)}
+        known = _keywords(self.loss)
+        from_batch = {field: getattr(batch, field).to(batch.targets.device) for field in _FROM_BATCH if field in known}
         loss = self.loss(self._adapt(s), t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LOOK_EVERY = 0.5
-"""Seconds between two looks at the numbers on the device."""
+LOOK_EVERY = {"bar": 0.5, "line": 5.0}
+"""Seconds between two looks at the numbers on the device, where somebody watches them and where not."""
 
 
 class Progress:
@@ -28,7 +28,6 @@ class Progress:
     def __init__(self, phase: str, epochs: int, steps: int, shown: bool = True) -> None:
         self.phase, self.epochs, self.steps = phase, epochs, steps
         self.shown = shown
-        self._next_look = time.monotonic() + LOOK_EVERY
         self._bar: Bar | None = None
         if shown and sys.stderr.isatty():
             columns = (
@@ -37,6 +36,8 @@ class Progress:
             )  # fmt: skip
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task(phase, total=epochs * steps, state="")
+        self._every = LOOK_EVERY["bar" if self._bar else "line"]
+        self._next_look = time.monotonic() + self._every
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -52,7 +53,7 @@ class Progress:
         now = time.monotonic()
         if now < self._next_look:
             return False
-        self._next_look = now + LOOK_EVERY
+        self._next_look = now + self._every
         return True
 
     def step(self, done: int, means: Mapping[str, float]) -> None:

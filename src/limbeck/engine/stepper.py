@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
 
-_UPDATES: dict[type[Optimizer], Callable[..., None]] = {Adam: adam, AdamW: adamw}
-"""The functions of torch behind its optimizers. A subclass may do something else, and is left alone."""
+_KERNELS: dict[type[Optimizer], Callable[..., None]] = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
+"""The kernels behind torch's own optimizers. A subclass may do something else, and is left alone."""
 
 
 class _Group(NamedTuple):
-    """A parameter group with its tensors, in the order in which torch's functions take them."""
+    """A parameter group with its tensors, in the order in which the kernels take them."""
 
     options: dict[str, Any]
     parameters: list[nn.Parameter]
@@ -44,19 +42,18 @@ class Stepper:
             self.optimizer.step()
             self._groups = self._groups or _collected(self.optimizer)
             return
-        update = _UPDATES[type(self.optimizer)]
+        kernel = _KERNELS[type(self.optimizer)]
         for group, some in zip(self._groups, gradients, strict=True):
             options, parameters, first, second, steps = group
             beta1, beta2 = options["betas"]
-            same = {name: options[name] for name in ("lr", "weight_decay", "eps", "maximize")}
-            update(
-                parameters, some, first, second, [], steps, fused=True, amsgrad=False, beta1=beta1, beta2=beta2, **same
-            )
+            same = {name: options[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
+            torch._foreach_add_(steps, 1)
+            kernel(parameters, some, first, second, [], steps, beta1=beta1, beta2=beta2, **same)
 
 
 def _collected(optimizer: Optimizer) -> Sequence[_Group] | None:
     """The groups of an optimizer that has made a step; None where only its own `step` will do."""
-    if type(optimizer) not in _UPDATES or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if type(optimizer) not in _KERNELS or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         return None
     if not all(group["fused"] and not group["amsgrad"] for group in optimizer.param_groups):
         return None

@@ -58,8 +58,8 @@ def _vary(length: Tensor, mean: Tensor, rounding: float, largest: float | None) 
     """Whether surely none of the vectors is constant: the shortest is longer than the most that rounding gives."""
     if not can_look(length):
         return False
-    largest = mean.abs().amax().item() if largest is None else largest
-    return length.amin().item() > max(largest * rounding, _too_small(length.dtype))
+    largest = mean.abs().max().item() if largest is None else largest
+    return length.min().item() > max(largest * rounding, _too_small(length.dtype))
 
 
 @cache

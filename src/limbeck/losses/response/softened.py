@@ -109,7 +109,7 @@ def log_softmax(logits: Tensor, temperature: float) -> Tensor:
 
 def expected(p: Tensor, values: Tensor, factor: float = 1.0) -> Tensor:
     """factor · Σ p · values over the last dimension; where p = 0 it counts 0, though the value be infinite."""
-    if not (can_look(p) and p.amin().item() > 0):
+    if not (can_look(p) and p.min().item() > 0):
         values = values.masked_fill(p == 0, 0.0)
     # Where p is the teacher's, the factor has no part in the backward pass.
     return (times(p, factor) * values).sum(-1)
