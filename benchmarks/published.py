@@ -171,6 +171,15 @@ def channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     return (s - t).square().sum() / (CHANNELS * len(s))
 
 
+def by_sample(form: Callable[..., Tensor]) -> Pass:
+    """A built-in kernel that gives one number, made to give a value a sample as limbeck's losses do."""
+    return lambda student, teacher: form(student, teacher, reduction="none").flatten(1).mean(1)
+
+
+def hard_label_by_sample(student: Tensor, teacher: Tensor) -> Tensor:
+    return F.cross_entropy(student, teacher.argmax(1), reduction="none")
+
+
 def _labelled(loss: Callable[..., Tensor]) -> Pass:
     return lambda student, teacher: loss(student, teacher, targets=_targets(student))
 
@@ -195,11 +204,16 @@ FORMS: dict[str, tuple[tuple[int, ...], Pass, Pass]] = {
     "mlkd": (LOGITS, losses.mlkd, mlkd),
     "wsld": (LOGITS, _labelled(losses.wsld), wsld),
     "hard_label": (LOGITS, losses.hard_label, hard_label),
+    "hard_label by sample": (LOGITS, losses.hard_label, hard_label_by_sample),
     "logit_mse": (LOGITS, losses.logit_mse, logit_mse),
     "mse": (MAPS, losses.mse, F.mse_loss),
+    "mse by sample": (MAPS, losses.mse, by_sample(F.mse_loss)),
     "l1": (MAPS, losses.l1, F.l1_loss),
+    "l1 by sample": (MAPS, losses.l1, by_sample(F.l1_loss)),
     "smooth_l1": (MAPS, losses.smooth_l1, F.smooth_l1_loss),
+    "smooth_l1 by sample": (MAPS, losses.smooth_l1, by_sample(F.smooth_l1_loss)),
     "simkd": (MAPS, losses.simkd, F.mse_loss),
+    "simkd by sample": (MAPS, losses.simkd, by_sample(F.mse_loss)),
     "cosine": (VECTORS, losses.cosine, cosine),
     "attention": (MAPS, losses.attention, attention),
     "channel": (MAPS, losses.channel, channel),
