@@ -1,10 +1,11 @@
-"""Twenty distilled epochs of `mnist-mlp`: limbeck against a plain loop as the tutorials write it, and a tuned one.
+"""Twenty distilled epochs of `mnist-mlp`: limbeck against a plain loop, a tuned one, and torchdistill.
 
 All train the same networks on all 60,000 images in batches of 32; one epoch of each is measured. The plain loop reads
 torchvision's dataset through a DataLoader, with the teacher live at every step. The hand-tuned loop has everything
 that can be had without changing the result: images as floats in memory, the teacher's softened probabilities computed
 once, a fused optimizer, no metrics. limbeck is measured as `limbeck run` does it, and with a live teacher. Whoever asks
-the teacher once bears a twentieth of that pass in the epoch. The teacher is not trained: that changes no time.
+the teacher once bears a twentieth of that pass in the epoch. torchdistill takes part where it is installed, with the
+plain loop's dataset. The teacher is not trained: that changes no time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
+from benchmarks import torchdistill_box
 from benchmarks.turns import in_turns, show, timed
 from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
@@ -58,6 +60,12 @@ def main(data_root: Path) -> dict[str, Any]:
         "limbeck run": as_run,
         "hand-tuned loop": lambda: tuned_epoch(teacher, copy.deepcopy(student), data),
     }
+    if torchdistill_box.installed():
+        batch_size = recipe.data.batch_size
+        peer = torchdistill_box.epoch
+        contenders["torchdistill"] = lambda: timed(lambda: peer(teacher, copy.deepcopy(student), images, batch_size))
+    else:
+        print("torchdistill is not installed, and left out")
     figures = in_turns(contenders, ROUNDS)
     show(figures, "an epoch")
     return figures
