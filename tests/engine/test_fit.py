@@ -197,6 +197,39 @@ def test_wrong_requests_are_refused(blobs: InMemory, student: nn.Module, options
         train(student, blobs, **options)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (
+            torch.rand(4, 5),
+            torch.zeros(4).long(),
+            r"cannot read inputs of shape \(2, 5\) of torch.float32",
+        ),
+        (torch.zeros(4, 4).byte(), torch.zeros(4).long(), r"cannot read inputs of shape \(2, 4\) of torch.uint8"),
+        (torch.rand(4, 4), torch.full((4,), -1), "label -1 is out of range: the student has 3 classes"),
+        (torch.rand(4, 4), torch.zeros(4), r"targets \(2,\) of torch.float32 must be class indices, or probabilities"),
+        (torch.rand(4, 4), torch.zeros(4, 1).long(), r"class indices \(2, 1\) must have the shape \(2,\)"),
+    ],
+    ids=["width", "dtype", "label", "float", "column"],
+)
+def test_data_that_the_student_cannot_take_are_refused(inputs: Tensor, targets: Tensor, message: str) -> None:
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=4)
+    with pytest.raises(RequestError, match=message):
+        fit(Distiller(nn.Linear(4, 3)), loader, epochs=1, optimizer=SGD, progress=False, accelerator="cpu")
+
+
+def test_labels_that_cross_entropy_ignores_and_labels_of_another_loss() -> None:
+    def squares(logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits - targets).square().mean()
+
+    inputs = torch.rand(4, 4)
+    for targets, loss in ((torch.tensor([0, -100, 2, 1]), nn.functional.cross_entropy), (torch.rand(4, 3), squares)):
+        loader = DataLoader(TensorDataset(inputs, targets), batch_size=4)
+        scheme = Distiller(nn.Linear(4, 3), task_loss=loss)
+        run = fit(scheme, loader, epochs=1, optimizer=SGD, progress=False, accelerator="cpu")
+        assert len(run.metrics) == 1
+
+
 def test_an_optimizer_made_before_the_adapters_is_refused(
     blobs: InMemory, student: nn.Module, teacher: nn.Module
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.distillers.scheme import Scheme, weighted_sum
+from limbeck.distillers.scheme import Scheme, check_labels, weighted_sum
 from limbeck.distillers.term import BoundTerm, Term
 from limbeck.errors import RequestError, unknown
 from limbeck.taps import LOGITS, Taps, evaluating
@@ -154,8 +154,8 @@ class Distiller(Scheme):
                 f"the teacher knows {teacher.shape[-1]} classes and the student {logits.shape[-1]}; "
                 "build both with the data set's number of classes"
             )
-        if self.task_weight and not targets.is_floating_point() and int(targets.max()) >= logits.shape[1]:
-            raise RequestError(f"label {int(targets.max())} is out of range: the student has {logits.shape[1]} classes")
+        if self.task_weight and self.task_loss is F.cross_entropy:
+            check_labels(logits, targets)
 
     def _compares_logits(self) -> bool:
         return any(LOGITS in _flat(t.term.student) and LOGITS in _flat(t.term.teacher) for t in self._bound.values())

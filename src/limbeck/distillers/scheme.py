@@ -12,6 +12,9 @@ from limbeck.models.keras import refuse_keras
 from limbeck.taps import call, logits_of
 from limbeck.types import Batch, Inputs, Signal, Step
 
+IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
+
 
 class Scheme(nn.Module):
     """A student with all that is trained beside it; the engine wraps it once, and calls it once a step.
@@ -98,9 +101,20 @@ def refuse_teacher(scheme: Scheme, signal: Signal | None) -> None:
 
 
 def check_labels(logits: Tensor, targets: Tensor) -> None:
-    """Raise RequestError for a class index that the logits (B, C) do not have."""
-    if not targets.is_floating_point() and int(targets.max()) >= logits.shape[1]:
-        raise RequestError(f"label {int(targets.max())} is out of range: the student has {logits.shape[1]} classes")
+    """Raise RequestError for targets that cross-entropy with the logits (B, C, ...) does not take."""
+    if targets.is_floating_point():
+        if targets.shape != logits.shape:
+            raise RequestError(
+                f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices, or probabilities of shape "
+                f"{tuple(logits.shape)}"
+            )
+        return
+    classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
+    if targets.shape != wanted:
+        raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
+    for label in (int(targets.min()), int(targets.max())):
+        if not 0 <= label < classes and label != IGNORED:
+            raise RequestError(f"label {label} is out of range: the student has {classes} classes")
 
 
 def check_options(*, temperature: float, **weights: float) -> None:

@@ -26,6 +26,7 @@ from limbeck.engine.source import Source
 from limbeck.errors import RequestError, unknown
 from limbeck.models import move
 from limbeck.seeds import derive, seeded
+from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
 from limbeck.types import Batch
 
@@ -125,6 +126,7 @@ def fit(
     move(distiller, fabric.device)
     with seeded(derive(seed, "adapters")):
         example = example.first(2).to(fabric.device)
+        _check_reads(distiller, example)
         distiller.prepare(example, guide(example) if guide else None)
     if compile is not None:
         _compile(distiller, compile)
@@ -190,8 +192,24 @@ def check(
 
 
 def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
-    one = distiller.prepared(example.first(1).inputs)
-    return choose_precision(distiller.student, one, example.size, accelerator)
+    try:
+        one = distiller.prepared(example.first(1).inputs)
+        return choose_precision(distiller.student, one, example.size, accelerator)
+    except Exception:  # it cannot read the data: `_check_reads` says so
+        return "32-true"
+
+
+def _check_reads(distiller: Scheme, example: Batch) -> None:
+    """Raise RequestError for inputs that the student cannot read."""
+    try:
+        with torch.no_grad(), evaluating(distiller):
+            distiller.predict(example.inputs)
+    except RequestError:
+        raise
+    except Exception as error:  # the student may be anybody's
+        inputs = example.inputs.values() if isinstance(example.inputs, Mapping) else [example.inputs]
+        seen = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in inputs)
+        raise RequestError(f"the student cannot read inputs of shape {seen}: {error}") from error
 
 
 def _compile(distiller: Scheme, mode: str) -> None:
