@@ -26,8 +26,8 @@ from benchmarks import torchdistill_box
 from benchmarks.turns import in_turns, show, timed
 from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
-from limbeck.engine import make_fabric
-from limbeck.recipes import build
+from limbeck.recipes import build, teachers
+from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
 from limbeck.recipes.signals import Asking, keep
 
@@ -43,7 +43,9 @@ def main(data_root: Path) -> dict[str, Any]:
     images = MNIST(data_root, train=True, transform=transforms.ToTensor())
     plain_loader = DataLoader(images, batch_size=recipe.data.batch_size, shuffle=True)
     loader = make_loader(data.train, recipe.data.batch_size, shuffle=True)
-    live, fabric = ModuleTeacher(teacher), make_fabric("32-true", accelerator="cpu")
+    machine = Machine(accelerator="cpu")
+    fabric, spec = machine.fabric("32-true"), recipe.teachers[0]
+    asked = teachers.Candidate(teachers.settled(spec, teacher, data, recipe, machine), "teacher", teacher)
 
     def ours(guide: Teacher) -> None:
         distiller = build.scheme(copy.deepcopy(student), recipe, data)
@@ -51,12 +53,12 @@ def main(data_root: Path) -> dict[str, Any]:
         fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
 
     def as_run() -> float:
-        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), live)
+        kept = keep(Asking(recipe, data, fabric, spec.store), teachers.signal([asked]))
         return timed(lambda: ours(kept.teacher)) + kept.seconds / EPOCHS
 
     contenders: dict[str, Callable[[], float]] = {
         "plain loop": lambda: timed(lambda: plain_epoch(teacher, copy.deepcopy(student), plain_loader)),
-        "limbeck, live teacher": lambda: timed(lambda: ours(live)),
+        "limbeck, live teacher": lambda: timed(lambda: ours(ModuleTeacher(teacher))),
         "limbeck run": as_run,
         "hand-tuned loop": lambda: tuned_epoch(teacher, copy.deepcopy(student), data),
     }

@@ -69,7 +69,7 @@ def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = N
         build.schedule(spec.schedule, spec.epochs or 1)
         module = build.model(spec, data, spec.seed)
         name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
-        one = Candidate(_settled(spec, module, data, recipe, machine or Machine()), name, module)
+        one = Candidate(settled(spec, module, data, recipe, machine or Machine()), name, module)
         if spec.epochs and not spec.weights:
             one.kept = cache_root() / "teachers" / _key(spec, recipe, data)
             _check_writable(cache_root())
@@ -84,16 +84,18 @@ def _check_writable(cache: Path) -> None:
         raise RequestError(f"limbeck's cache {cache} cannot be written; set LIMBECK_CACHE to another folder")
 
 
-def _settled(
+def settled(
     spec: schema.Teacher, module: nn.Module, data: DataSet, recipe: schema.Recipe, machine: Machine
 ) -> schema.Teacher:
-    """The teacher with its dtype decided: bf16 where autocast would gain from it."""
+    """The teacher with its dtype decided: bf16 where it would gain, asked about so many samples at once."""
     if spec.dtype != AUTO:
         return spec
     if spec.shard:
         return spec.model_copy(update={"dtype": "float32"})
+    at_once = None if spec.store.where == "never" else spec.store.batch_size
+    samples = at_once or recipe.data.batch_size
     try:
-        precision = machine.precision(AUTO, module, build.example(spec, data), recipe.data.batch_size)
+        precision = machine.precision(AUTO, module, build.example(spec, data), samples)
     except Exception:  # it cannot read the data: the rehearsal says so, with the remedy
         return spec
     return spec.model_copy(update={"dtype": "bfloat16" if precision == "bf16-mixed" else "float32"})
