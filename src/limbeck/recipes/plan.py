@@ -28,6 +28,8 @@ from limbeck.teachers import RememberedTeacher, Teacher
 
 STEPS = 20
 """Steps of the probe, or a few more, after a pass through their samples to warm up."""
+ENOUGH, MOST = 0.5, 40
+"""Seconds that a probe should last, and how often at most it goes through its samples for that."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class _Probe:
         few = min(len(data.train), STEPS * recipe.data.batch_size)
         self.data = replace(data, train=data.train.subset(torch.arange(few)))
         self.fabric = machine.fabric(recipe.precision)
+        # Where each epoch is a view of its own, a kept signal has no more epochs than were asked.
+        self.changing = Asking(recipe, self.data, self.fabric, schema.Store()).views > 1
 
     @property
     def steps(self) -> int:
@@ -157,15 +161,21 @@ class _Probe:
         workers, device = self.recipe.data.workers, fabric.device
         return make_loader(self.data.train, batch_size, shuffle=True, device=device, workers=workers, views=views)
 
-    @staticmethod
     def _step(
-        scheme: Scheme, loader: Loader, optimizer: MakeOptimizer, teacher: Teacher | None, fabric: Fabric
+        self, scheme: Scheme, loader: Loader, optimizer: MakeOptimizer, teacher: Teacher | None, fabric: Fabric
     ) -> float:
+        def seconds(rounds: int) -> float:
+            run = fit(
+                scheme, loader, teacher=teacher, epochs=1 + rounds, optimizer=optimizer, fabric=fabric, progress=False
+            )
+            return float(run.metrics[-1]["seconds"] - run.metrics[0]["seconds"])
+
         rounds = _rounds(len(loader))
-        run = fit(
-            scheme, loader, teacher=teacher, epochs=1 + rounds, optimizer=optimizer, fabric=fabric, progress=False
-        )
-        return float(run.metrics[-1]["seconds"] - run.metrics[0]["seconds"]) / (rounds * len(loader))
+        taken = seconds(rounds)
+        if taken < ENOUGH and not self.changing:  # 20 steps of a small network take 10 ms, too short to tell
+            rounds = min(MOST, math.ceil(rounds * ENOUGH / max(taken, ENOUGH / MOST)))
+            taken = seconds(rounds)
+        return taken / (rounds * len(loader))
 
 
 def _rounds(steps: int) -> int:
