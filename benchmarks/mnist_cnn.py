@@ -42,7 +42,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def main(data_root: Path) -> dict[str, Any]:
-    """Measure, print and return the seconds of three epochs and their ratios to the slowest way."""
+    """Measure, print and return the seconds of three epochs and their ratios to the first."""
     recipe, machine = read("mnist-cnn"), Machine(progress=False)
     data = build.data(recipe.data, data_root)
     assert isinstance(data.train, InMemory)

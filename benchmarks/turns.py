@@ -18,9 +18,11 @@ def timed(work: Callable[[], Any]) -> float:
 def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
     """Each contender's seconds, round by round, and how many times as fast as the first it is (median of rounds)."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, measure in contenders.items():
-            seconds[name].append(measure())
+    names = list(contenders)
+    for turn in range(rounds):
+        first = turn % len(names)  # so that nobody always comes after the same one
+        for name in names[first:] + names[:first]:
+            seconds[name].append(contenders[name]())
     return compared(seconds)
 
 

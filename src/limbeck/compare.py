@@ -26,12 +26,13 @@ from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, unknown
 from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import distil, rehearse
+from limbeck.recipes.chain import distil
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import COMPARISON, RESULT, environment, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import METHODS, SCHEMES, by_name
+from limbeck.recipes.rehearsal import rehearse
 from limbeck.recipes.run import teacher_entry
 
 SCRATCH = "scratch"

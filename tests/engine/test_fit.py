@@ -203,12 +203,12 @@ def test_wrong_requests_are_refused(blobs: InMemory, student: nn.Module, options
         (
             torch.rand(4, 5),
             torch.zeros(4).long(),
-            r"cannot read inputs of shape \(2, 5\) of torch.float32",
+            r"cannot read inputs of shape \(4, 5\) of torch.float32",
         ),
-        (torch.zeros(4, 4).byte(), torch.zeros(4).long(), r"cannot read inputs of shape \(2, 4\) of torch.uint8"),
+        (torch.zeros(4, 4).byte(), torch.zeros(4).long(), r"cannot read inputs of shape \(4, 4\) of torch.uint8"),
         (torch.rand(4, 4), torch.full((4,), -1), "label -1 is out of range: the student has 3 classes"),
-        (torch.rand(4, 4), torch.zeros(4), r"targets \(2,\) of torch.float32 must be class indices, or probabilities"),
-        (torch.rand(4, 4), torch.zeros(4, 1).long(), r"class indices \(2, 1\) must have the shape \(2,\)"),
+        (torch.rand(4, 4), torch.zeros(4), r"targets \(4,\) of torch.float32 must be class indices, or probabilities"),
+        (torch.rand(4, 4), torch.zeros(4, 1).long(), r"class indices \(4, 1\) must have the shape \(4,\)"),
     ],
     ids=["width", "dtype", "label", "float", "column"],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ MAKES: dict[str, Make] = {
     "amsgrad": partial(torch.optim.Adam, lr=0.1, amsgrad=True, fused=True),
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
 }
+if "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters:  # newer torch
+    MAKES["decoupled"] = partial(torch.optim.Adam, lr=0.1, weight_decay=0.5, decoupled_weight_decay=True, fused=True)
 
 
 def model() -> nn.Sequential:
@@ -87,11 +90,36 @@ def test_hooks_and_subclasses_are_respected() -> None:
     own = Counting(network.parameters(), fused=True)
     train(network, own, Stepper(own), 3)
     assert Counting.steps == 3
-    seen = []
+    seen: list[int] = []
     hooked = MAKES["adam"](network.parameters())
+    quick = Stepper(hooked)
+    train(network, hooked, quick, 2)
     hooked.register_step_post_hook(lambda *_: seen.append(1))
-    train(network, hooked, Stepper(hooked), 3)
+    train(network, hooked, quick, 3)
     assert len(seen) == 3
+
+
+def test_what_comes_later_is_trained_too() -> None:
+    network = model()
+    network[1].requires_grad_(False)
+    optimizer = MAKES["adam"](network.parameters())
+    quick = Stepper(optimizer)
+
+    def step() -> None:
+        network(torch.ones(2, 3)).sum().backward()
+        quick()
+
+    step()
+    network[1].requires_grad_(True)
+    late = nn.Parameter(torch.zeros(2))
+    before = network[1].weight.clone()
+    step()
+    step()
+    assert not torch.equal(network[1].weight, before)
+    optimizer.add_param_group({"params": [late]})
+    late.grad = torch.ones(2)
+    step()
+    assert late.abs().min() > 0
 
 
 def test_a_parameter_that_never_had_a_gradient() -> None:

@@ -91,3 +91,13 @@ def test_dkd_counts_a_class_masked_on_both_sides_as_not_there():
 def test_a_student_that_is_no_number_still_shows():
     student = torch.tensor([[math.nan, 0.0, 1.0]])
     assert losses.kd(student, torch.tensor([[0.0, -math.inf, 1.0]])).isnan().all()
+
+
+@pytest.mark.parametrize("loss", [losses.nkd, losses.mlkd, losses.dist], ids=lambda f: f.__name__)
+def test_other_losses_on_logits_give_numbers_for_a_class_masked_on_both_sides(loss):
+    student, teacher = (masked(x) for x in logits(4, 6))
+    options = {"targets": torch.tensor([0, 2, 3, 5])} if loss is losses.nkd else {}
+    value = loss(student, teacher, **options)
+    (gradient,) = torch.autograd.grad(value.sum(), student)
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()

@@ -47,5 +47,5 @@ def test_a_top_k_teacher_that_names_all_classes_but_one_agrees(rest: str) -> Non
 
 
 def test_it_must_be_positive() -> None:
-    with pytest.raises(RequestError, match="temperature must be above 0, not 0"):
+    with pytest.raises(RequestError, match="temperature must be above 0 and finite, not 0"):
         losses.soft_cross_entropy(torch.ones(1, 2), torch.ones(1, 2), teacher_temperature=0.0)

@@ -9,8 +9,8 @@ from limbeck.data import DataSet, InMemory
 from limbeck.distillers import SelfDistiller
 from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build
-from limbeck.recipes.chain import rehearse
 from limbeck.recipes.read import read
+from limbeck.recipes.rehearsal import rehearse
 
 
 @pytest.fixture

@@ -104,5 +104,16 @@ def test_a_remembered_signal_is_for_the_very_pixels(teacher: nn.Module) -> None:
         remembered(batch._replace(index=torch.full((4,), -1)))
 
 
+def test_a_remembered_signal_leaves_no_sample_out(teacher: nn.Module) -> None:
+    split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
+    live, loader = ModuleTeacher(teacher), make_loader(split, 4)
+    with pytest.raises(RequestError, match="not asked about sample 4 in view 0"):
+        RememberedTeacher(live, [list(loader)[:1]], 8)
+    with pytest.raises(RequestError, match="a pass for each of 2 view"):
+        RememberedTeacher(live, [loader], 8, 2)
+    with pytest.raises(RequestError, match="none of those that were asked about"):
+        RememberedTeacher(live, [loader], 8)(next(iter(loader))._replace(index=torch.tensor([0, 1, 2, 8])))
+
+
 def test_memory_need_counts_logits_and_taps(teacher: nn.Module) -> None:
     assert memory_need(ModuleTeacher(teacher, ["0"]), batch(2), 100) == 100 * (16 + 3) * 4

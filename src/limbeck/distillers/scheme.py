@@ -109,12 +109,14 @@ def check_labels(logits: Tensor, targets: Tensor) -> None:
                 f"{tuple(logits.shape)}"
             )
         return
+    if targets.dtype not in (torch.int64, torch.uint8):
+        raise RequestError(f"class indices are of {targets.dtype}; cross-entropy takes int64: targets.long()")
     classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
     if targets.shape != wanted:
         raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
-    for label in (int(targets.min()), int(targets.max())):
-        if not 0 <= label < classes and label != IGNORED:
-            raise RequestError(f"label {label} is out of range: the student has {classes} classes")
+    wrong = targets[((targets < 0) | (targets >= classes)) & (targets != IGNORED)]
+    if wrong.numel():
+        raise RequestError(f"label {int(wrong[0])} is out of range: the student has {classes} classes")
 
 
 def check_options(*, temperature: float, **weights: float) -> None:

@@ -28,7 +28,7 @@ from limbeck.models import move
 from limbeck.seeds import derive, seeded
 from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def fit(
     guide = _guide(teacher, distiller)
     move(distiller, fabric.device)
     with seeded(derive(seed, "adapters")):
-        example = example.first(2).to(fabric.device)
+        example = example.to(fabric.device)
         _check_reads(distiller, example)
-        distiller.prepare(example, guide(example) if guide else None)
+        distiller.prepare(example, _asked(guide, example) if guide else None)
     if compile is not None:
         _compile(distiller, compile)
     trained = trained_copy(distiller, fabric)
@@ -200,16 +200,35 @@ def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
 
 
 def _check_reads(distiller: Scheme, example: Batch) -> None:
-    """Raise RequestError for inputs that the student cannot read."""
+    """Raise RequestError for samples that the student cannot read, or answers with something else than logits."""
     try:
         with torch.no_grad(), evaluating(distiller):
-            distiller.predict(example.inputs)
+            logits = distiller.predict(example.inputs)
     except RequestError:
         raise
     except Exception as error:  # the student may be anybody's
-        inputs = example.inputs.values() if isinstance(example.inputs, Mapping) else [example.inputs]
-        seen = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in inputs)
-        raise RequestError(f"the student cannot read inputs of shape {seen}: {error}") from error
+        raise RequestError(f"the student cannot read inputs of shape {_described(example)}: {error}") from error
+    if logits.dim() != 2:
+        raise RequestError(
+            f"fit trains classifiers, with logits (B, C), and the student gives {tuple(logits.shape)}; the losses take "
+            "such logits in a loop of your own"
+        )
+    if len(logits) != example.size:
+        raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
+
+
+def _asked(guide: Teacher, example: Batch) -> Signal:
+    try:
+        return guide(example)
+    except RequestError:
+        raise
+    except Exception as error:  # the teacher may be anybody's
+        raise RequestError(f"the teacher cannot read inputs of shape {_described(example)}: {error}") from error
+
+
+def _described(example: Batch) -> str:
+    inputs = example.inputs.values() if isinstance(example.inputs, Mapping) else [example.inputs]
+    return ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in inputs)
 
 
 def _compile(distiller: Scheme, mode: str) -> None:

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-_KERNELS: dict[type[Optimizer], Callable[..., None]] = {Adam: torch._fused_adam_, AdamW: torch._fused_adamw_}
-"""The kernels behind torch's own optimizers. A subclass may do something else, and is left alone."""
-
 
 class _Group(NamedTuple):
     """A parameter group with its tensors, in the order in which the kernels take them."""
@@ -26,8 +23,8 @@ class _Group(NamedTuple):
 class Stepper:
     """Steps an optimizer; for torch's fused Adam and AdamW without collecting all tensors anew at each step.
 
-    On a network of a few thousand weights the collecting takes longer than the update. The first step, and all of
-    other optimizers, are `optimizer.step()`; the numbers are the same in any case.
+    On a network of a few thousand weights the collecting takes longer than the update. Wherever something is out of
+    the ordinary (another optimizer, hooks, a parameter without a gradient, a new group), that is `optimizer.step()`.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -38,31 +35,45 @@ class Stepper:
     def __call__(self) -> None:
         """Update the parameters by the gradients they hold."""
         gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups or ()]
-        if self._groups is None or any(grad is None for some in gradients for grad in some):
+        missing = any(grad is None for some in gradients for grad in some)
+        if self._groups is None or missing or _is_special(self.optimizer, self._groups):
             self.optimizer.step()
-            self._groups = self._groups or _collected(self.optimizer)
+            self._groups = _collected(self.optimizer)
             return
-        kernel = _KERNELS[type(self.optimizer)]
         for group, some in zip(self._groups, gradients, strict=True):
             options, parameters, first, second, steps = group
             beta1, beta2 = options["betas"]
             same = {name: options[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
             torch._foreach_add_(steps, 1)
+            kernel = _kernel(self.optimizer, options)
             kernel(parameters, some, first, second, [], steps, beta1=beta1, beta2=beta2, **same)
+
+
+def _kernel(optimizer: Optimizer, options: dict[str, Any]) -> Callable[..., None]:
+    decoupled = isinstance(optimizer, AdamW) or options.get("decoupled_weight_decay", False)
+    return torch._fused_adamw_ if decoupled else torch._fused_adam_
+
+
+def _is_special(optimizer: Optimizer, groups: Sequence[_Group]) -> bool:
+    """Whether something came to an optimizer since its groups were collected."""
+    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    return bool(hooked) or [len(group.parameters) for group in groups] != [
+        len(group["params"]) for group in optimizer.param_groups
+    ]
 
 
 def _collected(optimizer: Optimizer) -> Sequence[_Group] | None:
     """The groups of an optimizer that has made a step; None where only its own `step` will do."""
-    if type(optimizer) not in _KERNELS or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    # A subclass, or a step put in its place, may do something else.
+    if type(optimizer) not in (Adam, AdamW) or "step" in vars(optimizer):
         return None
     if not all(group["fused"] and not group["amsgrad"] for group in optimizer.param_groups):
         return None
     groups = []
     for group in optimizer.param_groups:
-        parameters = [parameter for parameter in group["params"] if parameter.requires_grad]
-        states = [optimizer.state[parameter] for parameter in parameters]
+        states = [optimizer.state[parameter] for parameter in group["params"]]
         if not all(states):  # some parameter has had no gradient yet
             return None
         tensors = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-        groups.append(_Group(group, parameters, *tensors))
+        groups.append(_Group(group, list(group["params"]), *tensors))
     return groups

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble, rehearse
+from limbeck.recipes.chain import assemble
 from limbeck.recipes.job import settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check as check_recipe
+from limbeck.recipes.rehearsal import rehearse
 from limbeck.recipes.signals import Asking, seconds_per_sample, store_signals
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.stored import describe, verify

@@ -5,25 +5,20 @@ Each is one more training by the same engine; what follows takes its result as t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from limbeck.data import DataSet, InMemory, make_loader
+from limbeck.data import DataSet
 from limbeck.distillers import Scheme
-from limbeck.engine.fit import check
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
 from limbeck.recipes.methods import with_terms
 from limbeck.seeds import derive
-from limbeck.taps import evaluating
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
-from limbeck.types import Batch
 
 
 @dataclass
@@ -86,102 +81,6 @@ def assemble(
     return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
 
 
-def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet) -> None:
-    """Find what does not fit before anything is written or trained.
-
-    Raises:
-        RequestError: A name, an option or a shape that does not fit.
-    """
-    _check_options(recipe)
-    check(recipe.epochs, recipe.accumulate, recipe.keep, recipe.clip, None, validates=data.validation is not None)
-    _check_views(recipe, data)
-    build.optimizer(recipe.optimizer)
-    build.schedule(recipe.schedule, recipe.epochs)
-    views = build.views(recipe.data, data)
-    next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
-    # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
-    itself = schema.Teacher.model_validate(recipe.student.model_dump())
-    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
-    example = next(iter(make_loader(data.train, 2)))
-    _check_trainable([student, *(one.module for one in found if one.kept)])
-    _check_last_batch(recipe, [student, *(one.module for one in found if one.kept)], len(data.train))
-    for one in found:
-        build.teacher_views(one.spec, recipe, data)
-        _check_reads(one, example)
-    for part in _two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
-        _, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
-        if recipe.compile and scheme.reads_inside:
-            raise RequestError(f"compile: {recipe.compile} takes terms on logits, and one here reads hidden tensors")
-        try:
-            scheme.prepare(example, live(example) if live else None)
-            _check_labels(scheme, example, data)
-        except RequestError:
-            raise
-        except Exception as error:
-            raise RequestError(_cannot_read("student", recipe.student.model, example, error)) from error
-
-
-@torch.no_grad()
-def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
-    """Raise RequestError for a label, of any split, for which the student has no output."""
-    with evaluating(scheme):
-        outputs = scheme.predict(example.inputs).shape[1]
-    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
-        highest = -1 if split is None else int(split.targets.max())
-        if highest >= outputs:
-            raise RequestError(
-                f"the {name} data of {data.name} has the label {highest}, and the student {outputs} outputs, for "
-                "labels from 0 on; mend the labels, or build the student with more outputs"
-            )
-
-
-def _check_views(recipe: schema.Recipe, data: DataSet) -> None:
-    split = data.train
-    if recipe.data.views and not recipe.data.augment and (isinstance(split, InMemory) or not split.random):
-        raise RequestError(
-            "data.views counts augmented versions, and there is no data.augment; leave one out or add one"
-        )
-    if recipe.data.augment and isinstance(split, InMemory) and split.inputs.is_floating_point():
-        low, high = float(split.inputs.min()), float(split.inputs.max())
-        if low < 0 or high > 1:
-            raise RequestError(
-                f"augmentation takes pixels of uint8, or floats of 0–1, and these run from {low:.3g} to {high:.3g}; "
-                "normalise by the model's mean and std instead"
-            )
-
-
-def _check_reads(one: teachers.Candidate, example: Batch) -> None:
-    try:
-        teachers.signal([one])(example)
-    except RequestError:
-        raise
-    except Exception as error:
-        raise RequestError(_cannot_read("teacher", one.spec.model, example, error)) from error
-
-
-def _cannot_read(role: str, name: str, example: Batch, error: Exception) -> str:
-    shape = tuple(example.inputs.shape[1:]) if isinstance(example.inputs, Tensor) else "of several inputs"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{role} {name} cannot read samples of shape {shape} ({reason}); set its mean, std or size"
-
-
-def _check_trainable(trained: Sequence[nn.Module]) -> None:
-    for model in trained:
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise RequestError(
-                f"{type(model).__name__} has no parameter to train; an ONNX file can only teach, and takes no epochs"
-            )
-
-
-def _check_last_batch(recipe: schema.Recipe, trained: Sequence[nn.Module], samples: int) -> None:
-    single = samples % recipe.data.batch_size == 1 and not recipe.data.drop_last
-    if single and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for model in trained for m in model.modules()):
-        raise RequestError(
-            f"{samples} samples in batches of {recipe.data.batch_size} leave a last batch of one, on which batch "
-            "norm cannot train; set data.drop_last: true or another data.batch_size"
-        )
-
-
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
     begun = Lead(found, student, job.recipe)
     scheme = job.recipe.distill.scheme
@@ -216,7 +115,7 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
 
     In the first stage the teacher runs only as deep as its last tap.
     """
-    first, rest = _two_stages(job.recipe)
+    first, rest = two_stages(job.recipe)
     resolved, scheme, _ = assemble(first, lead.student, lead.found, job.data)
     live = teachers.signal(lead.found, scheme.teacher_taps, logits=scheme.teacher_logits)
     guide, asking = job.ask_once(live, lead.found)
@@ -224,7 +123,7 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
     return replace(lead, recipe=rest, seconds=training["seconds"] + asking)
 
 
-def _two_stages(recipe: schema.Recipe) -> tuple[schema.Recipe, schema.Recipe]:
+def two_stages(recipe: schema.Recipe) -> tuple[schema.Recipe, schema.Recipe]:
     """The recipe of the hint stage, by default half of the epochs, and that of the rest."""
     options = recipe.distill.options
     epochs = options.get("hint_epochs", max(1, recipe.epochs // 2))
@@ -254,21 +153,3 @@ _LEADS: dict[str, Callable[[Job, Lead], Lead]] = {
     "born-again": _generations,
     "two-stage": _hint_stage,
 }
-_TAKES = {
-    "offline": (),
-    "assistant": (),
-    "born-again": ("generations",),
-    "two-stage": ("hint", "hint_epochs"),
-    "teacher-free": ("probability",),
-}
-"""The options of the schemes that are no class of their own; a class is asked for its signature."""
-
-
-def _check_options(recipe: schema.Recipe) -> None:
-    scheme, options = recipe.distill.scheme, recipe.distill.options
-    for option in options:
-        if option not in _TAKES.get(scheme, options):
-            raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
-    generations = options.get("generations", 3)
-    if not isinstance(generations, int) or generations < 2:
-        raise RequestError(f"born-again takes 2 generations or more, not {generations!r}")

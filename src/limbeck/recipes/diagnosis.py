@@ -17,10 +17,11 @@ from limbeck.engine.diagnosis import Diagnosis, diagnose
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble, rehearse
+from limbeck.recipes.chain import assemble
 from limbeck.recipes.job import TEST_BATCH, Job, places, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import with_terms
+from limbeck.recipes.rehearsal import rehearse
 from limbeck.taps import LOGITS
 from limbeck.teachers import Teacher
 

@@ -35,7 +35,7 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
     With `resume` and no folder given, the newest unfinished one of that name is gone on with.
 
     Raises:
-        RequestError: The given folder holds something already, and this is no resumption.
+        RequestError: The given folder holds something already, and this is no resumption; nothing is left to resume.
     """
     name = name.replace(":", "-")
     if out is not None:
@@ -47,6 +47,8 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
         unfinished = [
             path for path in taken[:free] if not (path / RESULT).exists() and not (path / COMPARISON).exists()
         ]
+        if free and not unfinished:
+            raise RequestError(f"every run in runs/{name} is finished; leave --resume out for a new one")
         return unfinished[-1] if unfinished else taken[free]
     return taken[free]
 

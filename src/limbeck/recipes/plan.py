@@ -20,9 +20,10 @@ from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.cache import estimated
-from limbeck.recipes.chain import assemble, rehearse
+from limbeck.recipes.chain import assemble
 from limbeck.recipes.job import settled
 from limbeck.recipes.machine import Machine
+from limbeck.recipes.rehearsal import rehearse
 from limbeck.recipes.signals import Asking
 from limbeck.teachers import RememberedTeacher, Teacher
 

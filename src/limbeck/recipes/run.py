@@ -13,11 +13,12 @@ from limbeck.distillers import Distiller, Scheme
 from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import distil, rehearse
+from limbeck.recipes.chain import distil
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
+from limbeck.recipes.rehearsal import rehearse
 
 
 def run(

@@ -219,4 +219,6 @@ class Recipe(Strict):
             raise ValueError(f"the key 'teacher' is missing, and the scheme {self.distill.scheme} needs one")
         if self.distill.scheme == "assistant" and not self.assistants:
             raise ValueError("the key 'assistants' is missing, and the scheme assistant needs at least one")
+        if any(one.store != Store() for one in self.teachers[1:]):
+            raise ValueError("what several teachers say is kept together: give `store` to the first of them")
         return self

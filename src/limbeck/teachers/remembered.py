@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
@@ -23,7 +24,7 @@ class RememberedTeacher:
         features: False keeps its logits alone.
 
     Raises:
-        RequestError: Samples that carry no index, or another number of views.
+        RequestError: Samples that carry no index or were left out, or another number of views.
     """
 
     def __init__(
@@ -40,27 +41,34 @@ class RememberedTeacher:
         self._tables: dict[str, list[Tensor]] = {}  # one a view, since to take it out of a joined one costs a lookup
         self._logits: list[Tensor] = []
         for view, batches in enumerate(passes):
+            seen = torch.zeros(samples, dtype=torch.bool)
             for batch in batches:
                 check_known(batch, views)
                 index = batch.index.to(batch.targets.device)
                 if batch.view != view:
                     raise RequestError(f"a teacher is asked about view {view}, and the batch is view {batch.view}")
+                seen[batch.index] = True
                 logits, tensors = teacher(batch)
                 if logits is not None:
                     _table(self._logits, view, samples, logits)[index] = logits
                 for name, tensor in tensors.items() if features else ():
                     _table(self._tables.setdefault(name, []), view, samples, tensor)[index] = tensor
+            if not seen.all():
+                lacking = int((~seen).nonzero()[0])
+                raise RequestError(f"the teacher was not asked about sample {lacking} in view {view}")
+        if len(self._logits or next(iter(self._tables.values()), [])) != views:
+            raise RequestError(f"there must be a pass for each of {views} view(s)")
 
     def __call__(self, batch: Batch) -> Signal:
         view, index = batch.view, batch.index.to(batch.targets.device, non_blocking=True)
-        if index is not batch.index:  # a GPU would be lost by an index that is not there
+        if view < 0 or index is not batch.index:  # a GPU would be lost by an index that is not there
             check_known(batch, self._views)
         try:
             logits = self._logits[view].index_select(0, index) if self._logits else None
             return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
-        except IndexError:
+        except IndexError as error:
             check_known(batch, self._views)
-            raise
+            raise RequestError(f"a sample's index is none of those that were asked about: {error}") from error
 
 
 def _table(tables: list[Tensor], view: int, samples: int, example: Tensor) -> Tensor:

@@ -241,12 +241,12 @@ def refuse_stale(place: str | Path, found: Description, made_of: Mapping[str, st
 
 def check_known(batch: Batch, views: int) -> None:
     """Raise RequestError for a batch about which nothing can have been kept: an unknown view, or no index."""
-    if batch.view >= views:
+    if not 0 <= batch.view < views:
         raise RequestError(
             f"this signal is known for {views} view(s) of each sample, and the batch is view {batch.view} (from 0); "
             f"give the loader as many: views.count, or data.views: {views} in a recipe"
         )
-    if int(batch.index[0]) < 0:  # a loader that says no index gives -1 for all
+    if int(batch.index.min()) < 0:  # a loader that says no index gives -1 for all
         raise RequestError("a kept signal is found by each sample's index, and this loader gives none")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import positive, softer, times
+from limbeck.losses.response.softened import expected, positive, softer, times
 from limbeck.losses.shapes import agree
 from limbeck.losses.vectors import uncorrelated
 
@@ -97,7 +97,7 @@ def mlkd(
         positive(temperature)
         log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
         p_s, p_t = log_s.exp(), log_t.exp()
-        instance = (p_t * (log_t - log_s)).sum(1).mean() * temperature**2
+        instance = expected(p_t, log_t - log_s).mean() * temperature**2
         batch = (p_s @ p_s.T - p_t @ p_t.T).square().sum(1).mean()
         classes = (p_s.T @ p_s - p_t.T @ p_t).square().sum(1).mean()
         levels.append(instance + batch_weight * batch + class_weight * classes)

@@ -98,8 +98,8 @@ def nkd(
     t = F.softmax(teacher, dim=-1).gather(1, targets[:, None]).squeeze(1)
     _, others_s = _split(student / temperature, targets)
     _, others_t = _split(teacher / temperature, targets)
-    cross_entropy = -(F.softmax(others_t, dim=-1) * F.log_softmax(others_s, dim=-1)).sum(-1)
-    return -t * log_s + nontarget_weight * temperature**2 * cross_entropy
+    others = expected(F.softmax(others_t, dim=-1), F.log_softmax(others_s, dim=-1))
+    return -t * log_s - (nontarget_weight * temperature**2) * others
 
 
 def _classified(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> None:

@@ -78,7 +78,7 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: Logits of the same shape.
 
     Returns:
-        (B,) values ≥ 0, a sample's mean over its positions.
+        (B,) values ≥ 0, a sample's mean over its positions; NaN where a logit is −∞, as such rows have no mean.
 
     Raises:
         RequestError: The shapes differ.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -92,8 +93,8 @@ def _sparse(
 
 def positive(temperature: float) -> None:
     """Raise RequestError unless a temperature is one."""
-    if not temperature > 0:
-        raise RequestError(f"temperature must be above 0, not {temperature}")
+    if not 0 < temperature < math.inf:
+        raise RequestError(f"temperature must be above 0 and finite, not {temperature}")
 
 
 def softer(logits: Tensor, temperature: float) -> Tensor:

@@ -1,0 +1,60 @@
+"""What a recipe cannot do is said before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limbeck.errors import RequestError
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.read import check
+from limbeck.recipes.run import run
+
+RECIPE: dict[str, Any] = {
+    "name": "rehearsed",
+    "data": {"name": "digits", "batch_size": 64},
+    "teacher": {"model": "mlp", "hidden": [16], "epochs": 1},
+    "student": {"model": "mlp", "hidden": [8]},
+    "distill": {"method": "kd"},
+    "epochs": 1,
+}
+TOP_K = {"store": {"where": "memory", "top_k": 2}}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"distill": {"method": "logit-mse"}, "teacher": RECIPE["teacher"] | TOP_K}, "logit_mse compares all logits"),
+        ({"distill": {"method": "dist"}, "teacher": RECIPE["teacher"] | TOP_K}, "dist compares all logits"),
+        (
+            {"distill": {"terms": [{"loss": "kd", "standardize": True}]}, "teacher": RECIPE["teacher"] | TOP_K},
+            "kd compares all logits",
+        ),
+        ({"student": {"model": "vgg8"}, "data": {"name": "digits", "batch_size": 1}}, "batches of 1 leave a batch of"),
+        (
+            {"teacher": {"model": "vgg8", "epochs": 1, "batch_size": 1436}},
+            "1437 samples in batches of 1436 leave a batch of one",
+        ),
+    ],
+    ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's last batch"],
+)
+def test_what_cannot_be_done_is_refused(tmp_path: Path, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        run(check(RECIPE | more), root=tmp_path, out=tmp_path / "run", machine=Machine(progress=False))
+    assert not (tmp_path / "run").exists()
+
+
+def test_batch_norm_trains_on_one_map_with_several_places(tmp_path: Path) -> None:
+    recipe = check(
+        RECIPE | {"data": {"name": "digits", "batch_size": 1436}, "student": {"model": "cnn", "channels": [4]}}
+    )
+    run(recipe, root=tmp_path, out=tmp_path / "run", machine=Machine(progress=False), baseline=False)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_several_teachers_have_one_store() -> None:
+    second = RECIPE["teacher"] | {"store": "never"}
+    with pytest.raises(RequestError, match="give `store` to the first of them"):
+        check(RECIPE | {"teacher": [RECIPE["teacher"], second]})
