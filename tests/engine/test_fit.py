@@ -183,7 +183,9 @@ def test_weights_that_are_not_finite_are_never_saved(blobs: InMemory, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs and accumulate must be 1 or more"),
+        ({"epochs": 0}, "epochs and accumulate must be whole numbers from 1 on"),
+        ({"epochs": 1.5}, "whole numbers from 1 on, not 1.5 and 1"),
+        ({"clip": float("nan")}, "clip and checkpoint_steps must be positive"),
         ({"keep": "beast"}, "unknown value of keep 'beast'; did you mean best"),
         ({"keep": "best"}, "give validation data"),
         ({"precision": "bf16"}, "unknown precision 'bf16'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -59,6 +60,8 @@ class Distiller(Scheme):
         super().__init__(student, inputs)
         if isinstance(terms, Term):
             raise RequestError("terms is a list: Distiller(student, [Term(...)])")
+        if not 0 <= task_weight < math.inf:
+            raise RequestError(f"task_weight must be 0 or more, not {task_weight}")
         if not terms and not task_weight:
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight

@@ -179,10 +179,10 @@ def check(
     epochs: int, accumulate: int, keep: str, clip: float | None, checkpoint_steps: int | None, *, validates: bool
 ) -> None:
     """Raise RequestError for numbers and choices that no training can start with."""
-    if (clip is not None and clip <= 0) or (checkpoint_steps is not None and checkpoint_steps < 1):
+    if (clip is not None and not clip > 0) or (checkpoint_steps is not None and checkpoint_steps < 1):
         raise RequestError(f"clip and checkpoint_steps must be positive, not {clip} and {checkpoint_steps}")
-    if epochs < 1 or accumulate < 1:
-        raise RequestError(f"epochs and accumulate must be 1 or more, not {epochs} and {accumulate}")
+    if epochs < 1 or accumulate < 1 or not isinstance(epochs, int):
+        raise RequestError(f"epochs and accumulate must be whole numbers from 1 on, not {epochs} and {accumulate}")
     if keep not in ("last", "best"):
         raise unknown("value of keep", keep, ("last", "best"))
     if keep == "best" and not validates:

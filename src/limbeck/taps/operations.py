@@ -128,7 +128,8 @@ def guessed(model: nn.Module) -> list[str]:
         tracer.trace(model)
     except Exception:  # a forward that branches, or anything else that the model's own code does to a proxy
         return []
-    return list(tracer.node_to_qualname.values())
+    # A graph's inputs and its output are no operations.
+    return [name for node, name in tracer.node_to_qualname.items() if node.op not in ("placeholder", "output")]
 
 
 def unnumbered(name: str) -> str:
