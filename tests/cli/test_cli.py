@@ -16,7 +16,7 @@ import pytest
 from limbeck.cli.main import main
 
 LIMBECK = [sys.executable, "-m", "limbeck"]
-LONG = ["run", "digits", "--out", "out", "--set", "epochs=25", "--set", "teacher.epochs=2"]
+LONG = ["run", "digits", "--out", "out", "--set", "epochs=100", "--set", "teacher.epochs=2"]
 
 
 def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -173,7 +173,7 @@ def test_evaluate_repeats_the_figures_of_the_run(tmp_path: Path) -> None:
         ({"data": {"batch_size": 9999, "drop_last": True}}, "1437 samples do not fill one batch of 9999"),
         ({"student": {"model": "mlp", "weights": "no.pt"}}, "there is no weights file no.pt"),
         ({"student": {"model": "torchvision:resnet18"}}, r"student torchvision:resnet18 cannot read samples of shape"),
-        ({"student": {"model": "cnn"}, "data": {"batch_size": 4}}, "leave a last batch of one"),
+        ({"student": {"model": "vgg8"}, "data": {"batch_size": 4}}, "leave a batch of one"),
         ({"schedule": {"name": "step", "milestones": 3}}, "schedule step"),
         ({"teacher": [SMALL["teacher"], SMALL["teacher"]],
           "distill": {"terms": [{"loss": "mse", "teacher": "1"}]}}, "there are 2 teachers"),
@@ -237,9 +237,12 @@ def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     outs = [run(check(SMALL), root=tmp_path, machine=QUIET, baseline=False)["out"] for _ in range(2)]
     assert outs == ["runs/small", "runs/small-2"]
-    assert choose(None, "small", resume=True) == Path("runs/small-3")
+    with pytest.raises(RequestError, match="every run in runs/small is finished"):
+        choose(None, "small", resume=True)
     (tmp_path / "runs/small-2/result.json").rename(tmp_path / "runs/small-2/compare.json")
-    assert choose(None, "small", resume=True) == Path("runs/small-3")
+    with pytest.raises(RequestError, match="leave --resume out"):
+        choose(None, "small", resume=True)
+    assert choose(None, "other", resume=True) == Path("runs/other")
     (tmp_path / "runs/small-2/compare.json").unlink()
     assert choose(None, "small", resume=True) == Path("runs/small-2")
 
