@@ -23,6 +23,8 @@ PUBLISHED = {
     "fashion-cnn": f"The student has 1,442 parameters, and few epochs leave it far from done. {BUSY}",
     "fashion-cnn:best": "DIST: of the methods compared on fashion-cnn, the one with the highest validation accuracy. "
     f"{BUSY}",
+    "fashion-cnn:kd-1": "kd as in fashion-cnn, but at temperature 1 instead of 4, which is what so small a student "
+    f"cannot follow. {BUSY}",
     "fashion-cnn:two-teachers": "`recipe` has a term (DIST) for each teacher; `dist` and `kd` distil the teachers' "
     f"mean. The student is that of fashion-cnn. {BUSY}",
     "mnist-cnn": f"Published: teacher 0.9781, student alone 0.9778, distilled 0.9692. {BUSY}",
