@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class RequestError(ValueError):
@@ -36,3 +37,15 @@ def nearest(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     inside = [c for c in known if len(name) > 2 and len(c) > 2 and (name in c or c in name) and c not in close]
     return (close + inside)[:most]
+
+
+@contextmanager
+def as_request(tell: Callable[[str], str]) -> Iterator[None]:
+    """Raise RequestError for whatever somebody's model or file raises inside: what `tell` makes of its first line."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(tell(reason)) from error

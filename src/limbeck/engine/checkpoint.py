@@ -18,7 +18,7 @@ import limbeck
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
 from limbeck.engine.sharding import load_module, load_optimizer, whole
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import RequestError, RunError, as_request
 from limbeck.models import load_weights, parameter_count
 
 FORMAT = 1
@@ -185,18 +185,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RequestError: It is damaged, or no checkpoint of limbeck's.
     """
-    try:
+    with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); delete it to begin again"):
         content = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
         if content["format"] == FORMAT and missing:
             raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")
         if content["format"] != FORMAT:
             raise RequestError(f"checkpoint {path} has format {content['format']}; this limbeck reads {FORMAT}")
-    except RequestError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"checkpoint {path} is damaged ({reason}); delete it to begin again") from error
     return dict(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -23,12 +24,12 @@ from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress
 from limbeck.engine.sharding import trained_copy, whole
 from limbeck.engine.source import Source
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models import move
 from limbeck.seeds import derive, seeded
 from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def fit(
     with seeded(derive(seed, "adapters")):
         example = example.to(fabric.device)
         _check_reads(distiller, example)
-        distiller.prepare(example, _asked(guide, example) if guide else None)
+        with _reading("teacher", example):
+            signal = guide(example) if guide else None
+        distiller.prepare(example, signal)
     if compile is not None:
         _compile(distiller, compile)
     trained = trained_copy(distiller, fabric)
@@ -201,34 +204,28 @@ def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
 
 def _check_reads(distiller: Scheme, example: Batch) -> None:
     """Raise RequestError for samples that the student cannot read, or answers with something else than logits."""
-    try:
-        with torch.no_grad(), evaluating(distiller):
-            logits = distiller.predict(example.inputs)
-    except RequestError:
-        raise
-    except Exception as error:  # the student may be anybody's
-        raise RequestError(f"the student cannot read inputs of shape {_described(example)}: {error}") from error
+    few = example.first(2)
+    with _reading("student", example), torch.no_grad(), evaluating(distiller):
+        logits = distiller.predict(few.inputs)
     if logits.dim() != 2:
         raise RequestError(
             f"fit trains classifiers, with logits (B, C), and the student gives {tuple(logits.shape)}; the losses take "
             "such logits in a loop of your own"
         )
-    if len(logits) != example.size:
+    if len(logits) != few.size or any(len(x) != example.size for x in _tensors(example)):
         raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
 
 
-def _asked(guide: Teacher, example: Batch) -> Signal:
-    try:
-        return guide(example)
-    except RequestError:
-        raise
-    except Exception as error:  # the teacher may be anybody's
-        raise RequestError(f"the teacher cannot read inputs of shape {_described(example)}: {error}") from error
+def _reading(who: str, example: Batch) -> AbstractContextManager[None]:
+    return as_request(lambda reason: f"the {who} cannot read inputs of shape {_described(example)}: {reason}")
 
 
 def _described(example: Batch) -> str:
-    inputs = example.inputs.values() if isinstance(example.inputs, Mapping) else [example.inputs]
-    return ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in inputs)
+    return ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in _tensors(example))
+
+
+def _tensors(example: Batch) -> list[torch.Tensor]:
+    return list(example.inputs.values()) if isinstance(example.inputs, Mapping) else [example.inputs]
 
 
 def _compile(distiller: Scheme, mode: str) -> None:

@@ -13,6 +13,7 @@ from torch.optim import Adam, AdamW, Optimizer
 class _Group(NamedTuple):
     """A parameter group with its tensors, in the order in which the kernels take them."""
 
+    kernel: Callable[..., None]
     options: dict[str, Any]
     parameters: list[nn.Parameter]
     first_moments: list[Tensor]
@@ -41,17 +42,11 @@ class Stepper:
             self._groups = _collected(self.optimizer)
             return
         for group, some in zip(self._groups, gradients, strict=True):
-            options, parameters, first, second, steps = group
+            kernel, options, parameters, first, second, steps = group
             beta1, beta2 = options["betas"]
             same = {name: options[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
             torch._foreach_add_(steps, 1)
-            kernel = _kernel(self.optimizer, options)
             kernel(parameters, some, first, second, [], steps, beta1=beta1, beta2=beta2, **same)
-
-
-def _kernel(optimizer: Optimizer, options: dict[str, Any]) -> Callable[..., None]:
-    decoupled = isinstance(optimizer, AdamW) or options.get("decoupled_weight_decay", False)
-    return torch._fused_adamw_ if decoupled else torch._fused_adam_
 
 
 def _is_special(optimizer: Optimizer, groups: Sequence[_Group]) -> bool:
@@ -75,5 +70,7 @@ def _collected(optimizer: Optimizer) -> Sequence[_Group] | None:
         if not all(states):  # some parameter has had no gradient yet
             return None
         tensors = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-        groups.append(_Group(group, list(group["params"]), *tensors))
+        decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
+        kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        groups.append(_Group(kernel, group, list(group["params"]), *tensors))
     return groups

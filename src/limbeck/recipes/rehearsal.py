@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
 from limbeck.engine.fit import check
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, as_request, unknown
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble, two_stages
 from limbeck.seeds import seeded
@@ -48,25 +49,21 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
-    _check_last_batch(student, recipe.student, recipe.data.batch_size, recipe, data)
-    for one in found:
-        if one.kept:
-            _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
     for one in found:
         build.teacher_views(one.spec, recipe, data)
-        _check_reads(one, example)
+        with _reading("teacher", one.spec.model, example):
+            teachers.signal([one])(example)
+        if one.kept:
+            _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
     for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
         resolved, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
         _check_top_k(resolved)
         if recipe.compile and scheme.reads_inside:
             raise RequestError(f"compile: {recipe.compile} takes terms on logits, and one here reads hidden tensors")
-        try:
+        with _reading("student", recipe.student.model, example):
             scheme.prepare(example, live(example) if live else None)
             _check_labels(scheme, example, data)
-        except RequestError:
-            raise
-        except Exception as error:
-            raise RequestError(_cannot_read("student", recipe.student.model, example, error)) from error
+    _check_last_batch(student, recipe.student, recipe.data.batch_size, recipe, data)
 
 
 @torch.no_grad()
@@ -98,19 +95,11 @@ def _check_views(recipe: schema.Recipe, data: DataSet) -> None:
             )
 
 
-def _check_reads(one: teachers.Candidate, example: Batch) -> None:
-    try:
-        teachers.signal([one])(example)
-    except RequestError:
-        raise
-    except Exception as error:
-        raise RequestError(_cannot_read("teacher", one.spec.model, example, error)) from error
-
-
-def _cannot_read(role: str, name: str, example: Batch, error: Exception) -> str:
+def _reading(role: str, name: str, example: Batch) -> AbstractContextManager[None]:
     shape = tuple(example.inputs.shape[1:]) if isinstance(example.inputs, Tensor) else "of several inputs"
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{role} {name} cannot read samples of shape {shape} ({reason}); set its mean, std or size"
+    return as_request(
+        lambda reason: f"{role} {name} cannot read samples of shape {shape} ({reason}); set its mean, std or size"
+    )
 
 
 def _check_trainable(trained: Sequence[nn.Module]) -> None:
