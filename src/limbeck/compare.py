@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import nn
 from limbeck.distillers import Distiller
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json
+from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, unknown
 from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build, schema, teachers
@@ -116,7 +116,7 @@ def _compared(
             finished = own.out / RESULT
             if not (job.resume and from_first(job.fabric, finished.exists)):
                 if job.machine.progress and job.fabric.is_global_zero:
-                    print(f"limbeck: {name}, seed {seed}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
+                    tell(f"{name}, seed {seed}")
                 _carry_out(own, name, found)
             results[name].append(
                 from_first(job.fabric, lambda: json.loads(finished.read_text(encoding="utf-8")))  # noqa: B023

@@ -47,5 +47,9 @@ def as_request(tell: Callable[[str], str]) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(tell(reason)) from error
+        raise RequestError(tell(reason_of(error))) from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

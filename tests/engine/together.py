@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from limbeck import Distiller, Term, fit, losses
+from limbeck import Distiller, RequestError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import make_fabric, sharding
 
@@ -21,7 +22,16 @@ class StoppedError(Exception):
     """A training that was broken off."""
 
 
-def train(fabric: Fabric, out: Path, epochs: int, terms: list[Term], *, dropout: float = 0.0, **options: Any) -> Any:
+def train(
+    fabric: Fabric,
+    out: Path,
+    epochs: int,
+    terms: list[Term],
+    *,
+    dropout: float = 0.0,
+    compile: str | None = None,
+    **options: Any,
+) -> Any:
     """Train a small perceptron on made data; the distiller, when it is done."""
     torch.manual_seed(0)
     data = InMemory(torch.randn(70, 4), torch.arange(70) % 3)
@@ -40,6 +50,7 @@ def train(fabric: Fabric, out: Path, epochs: int, terms: list[Term], *, dropout:
         accumulate=2,
         clip=1.0,
         fabric=fabric,
+        compile=compile,
         out=out,
         resume=True,
         checkpoint_steps=2,
@@ -78,6 +89,12 @@ def dropout(fabric: Fabric, out: Path, stop_at: int | None = None) -> None:
     train(fabric, out, 2, [Term(kd)], dropout=0.5)
 
 
+def refused(fabric: Fabric, out: Path) -> None:
+    """Shards are not compiled, and that is said."""
+    with pytest.raises(RequestError, match="compile: default takes whole students"):
+        train(fabric, out, 1, [Term(losses.kd)], compile="default")
+
+
 def remember(fabric: Fabric, out: Path) -> None:
     """Every process remembers what all have seen."""
     distiller = train(fabric, out, 1, [Term(losses.CRD, student="0", teacher="0", samples=70, negatives=8)])
@@ -97,6 +114,7 @@ def main(folder: Path) -> None:
         plain(fsdp, folder / "fsdp")
         plain(fsdp, folder / "interrupted", epochs=1)
         plain(fsdp, folder / "interrupted", epochs=2)
+        refused(fsdp, folder / "refused")
     hint_alone(ddp, folder / "hint")
     remember(ddp, folder / "memory")
     dropout(ddp, folder / "straight")

@@ -37,12 +37,21 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
             {"teacher": {"model": "vgg8", "epochs": 1, "batch_size": 1436}},
             "1437 samples in batches of 1436 leave a batch of one",
         ),
+        ({"compile": "default", "distill": {"method": "rkd"}}, "compile: default takes terms on logits"),
+        ({"compile": "reduce-overhead", "accumulate": 2}, "compile: reduce-overhead records CUDA graphs"),
     ],
-    ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's last batch"],
+    ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's last batch", "hidden tensors", "graphs"],
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, more: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         run(check(RECIPE | more), root=tmp_path, out=tmp_path / "run", machine=Machine(progress=False))
+    assert not (tmp_path / "run").exists()
+
+
+def test_students_in_shards_are_not_compiled(tmp_path: Path) -> None:
+    machine = Machine(strategy="fsdp", progress=False)
+    with pytest.raises(RequestError, match="compile: default takes whole students"):
+        run(check(RECIPE | {"compile": "default"}), root=tmp_path, out=tmp_path / "run", machine=machine)
     assert not (tmp_path / "run").exists()
 
 

@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
+from limbeck.engine.compiling import Choice, check_compile, choose_compile, compiled, refuse_shards
 from limbeck.engine.devices import AUTO, choose_precision, make_fabric
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, Schedule
-from limbeck.engine.progress import Progress
-from limbeck.engine.sharding import trained_copy, whole
+from limbeck.engine.progress import Progress, tell
+from limbeck.engine.sharding import is_sharding, trained_copy, whole
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models import move
@@ -42,12 +43,14 @@ class Run:
             of training, validation.
         seconds: Time spent training, over all resumed parts.
         out: The run folder, or None.
+        compile: torch.compile's mode in which the student was trained, or None.
     """
 
     student: nn.Module
     metrics: Sequence[Mapping[str, Any]]
     seconds: float
     out: Path | None
+    compile: str | None
 
 
 def fit(
@@ -67,7 +70,7 @@ def fit(
     devices: int | str | list[int] = 1,
     strategy: str = "auto",
     fabric: Fabric | None = None,
-    compile: str | None = None,
+    compile: str | None = AUTO,
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_steps: int | None = None,
@@ -96,8 +99,9 @@ def fit(
             (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case.
         accelerator, devices, strategy: As Lightning Fabric takes them.
         fabric: A launched Fabric to use instead of those four.
-        compile: torch.compile's mode for the student, such as "default" or "reduce-overhead" (CUDA graphs); None runs
-            it as it is. Compiling takes up to a minute, and pays on GPUs and long runs.
+        compile: torch.compile's mode for the student's training passes, such as "default" or "reduce-overhead" (CUDA
+            graphs); None runs them as they are; "auto" tries it on GPUs, where they take minutes in all, and keeps it
+            if it pays for itself (`limbeck.engine.compiling.choose_compile`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
         resume: Go on from the folder's last checkpoint, if it has one of this phase.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
@@ -117,13 +121,17 @@ def fit(
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
     check(epochs, accumulate, keep, clip, checkpoint_steps, validates=val is not None)
+    check_compile(compile, distiller, accumulate)
     example = Source(train, torch.device("cpu")).first()
     if fabric is None:
         if precision == AUTO:
             precision = _precision(distiller, example, accelerator)
         fabric = make_fabric(precision, accelerator, devices, strategy)
+    if is_sharding(fabric):
+        refuse_shards(compile)
     source = Source(_shared_out(train, fabric), fabric.device)
     guide = _guide(teacher, distiller)
+    shown = progress and fabric.is_global_zero
     move(distiller, fabric.device)
     with seeded(derive(seed, "adapters")):
         example = example.to(fabric.device)
@@ -131,8 +139,11 @@ def fit(
         with _reading("teacher", example):
             signal = guide(example) if guide else None
         distiller.prepare(example, signal)
-    if compile is not None:
-        _compile(distiller, compile)
+    choice = Choice(compile)
+    if compile == AUTO:
+        choice = choose_compile(distiller, distiller.prepared(example.inputs), fabric, epochs * len(source))
+    if choice.reason and shown:
+        tell(f"{phase}: {choice.reason}")
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = _optimizer(optimizer, trained)
@@ -144,7 +155,8 @@ def fit(
     checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
-    with Progress(phase, epochs, len(source), progress and fabric.is_global_zero) as display:
+    state.seconds += choice.seconds
+    with compiled(trained.student, choice.mode), Progress(phase, epochs, len(source), shown) as display:
         loop = Loop(
             fabric=fabric,
             scheme=trained,
@@ -171,11 +183,10 @@ def fit(
     if keep == "best":
         checkpoint.load_best(distiller)
     student = distiller.student.eval()
-    student._compiled_call_impl = None  # what is handed over is plain
     if folder and checkpoint.writes:
-        training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3)}}
+        training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3), "compile": choice.mode}}
         save_student(folder, phase, student, dict(about or {}) | training)
-    return Run(student, state.records, state.seconds, folder)
+    return Run(student, state.records, state.seconds, folder, choice.mode)
 
 
 def check(
@@ -226,15 +237,6 @@ def _described(example: Batch) -> str:
 
 def _tensors(example: Batch) -> list[torch.Tensor]:
     return list(example.inputs.values()) if isinstance(example.inputs, Mapping) else [example.inputs]
-
-
-def _compile(distiller: Scheme, mode: str) -> None:
-    modes = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-    if mode not in modes:
-        raise unknown("mode of compile", mode, modes)
-    if distiller.reads_inside:
-        raise RequestError("a compiled student shows no hidden tensors; leave compile out, or use terms on logits")
-    distiller.student.compile(mode=mode)
 
 
 def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:

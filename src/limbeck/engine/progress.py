@@ -15,6 +15,11 @@ LOOK_EVERY = {"bar": 0.5, "line": 5.0}
 """Seconds between two looks at the numbers on the device, where somebody watches them and where not."""
 
 
+def tell(line: str) -> None:
+    """Say what limbeck decided, while it runs."""
+    print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - this is the display
+
+
 class Progress:
     """Shows how one training goes.
 

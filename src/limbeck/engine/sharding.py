@@ -32,6 +32,11 @@ def sharding(processes: int) -> ModelParallelStrategy:
     )
 
 
+def is_sharding(fabric: Fabric) -> bool:
+    """Whether networks are trained in shards."""
+    return isinstance(fabric.strategy, ModelParallelStrategy)
+
+
 ON_CPU = hasattr(torch.cpu.Stream, "record_event")
 """Whether this torch shards on CPUs; older ones do so on GPUs alone."""
 
@@ -57,7 +62,7 @@ def shard(root: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 def trained_copy(scheme: Scheme, fabric: Fabric) -> Scheme:
     """What is trained in place of a scheme: a copy where it is to be sharded, so that the scheme stays plain."""
-    if not isinstance(fabric.strategy, ModelParallelStrategy):
+    if not is_sharding(fabric):
         return scheme
     copied = copy.deepcopy(scheme)
     scheme.cpu()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from limbeck.data import make_loader
 from limbeck.engine.diagnosis import Diagnosis, diagnose
+from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
@@ -87,7 +87,7 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     diagnosis = _examine(replace(job, recipe=recipe), live, guide)
     line = diagnosis.warning or (diagnosis.summary if job.machine.progress else None)
     if line and job.fabric.is_global_zero:
-        print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - it must be read before the student trains
+        tell(line)
     return {"diagnosis": diagnosis.as_dict()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning_fabric import Fabric
 import limbeck
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
+from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
 from limbeck.recipes.read import dump, read
@@ -109,7 +109,7 @@ def _describe(out: Path, recipe: Recipe, resume: bool) -> None:
     """Write what describes the run; on resumption check that it is the same one."""
     described = out / RECIPE
     if resume and not described.exists():
-        print(f"limbeck: nothing to resume in {out}; beginning anew", file=sys.stderr, flush=True)  # noqa: T201
+        tell(f"nothing to resume in {out}; beginning anew")
     if resume and described.exists():
         before = read(str(described)).model_dump(mode="json")
         now = recipe.model_dump(mode="json")

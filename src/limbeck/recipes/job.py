@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,9 @@ from limbeck.data.sets import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
+from limbeck.engine.compiling import refuse_shards
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
+from limbeck.engine.progress import tell
 from limbeck.models import move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
@@ -88,7 +89,7 @@ class Job:
             progress=self.machine.progress,
             loggers=self.machine.loggers,
         )
-        return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3)}
+        return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile}
 
     def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
         """The teacher that these candidates are, its signal kept if that pays; and the seconds that asking took."""
@@ -101,7 +102,7 @@ class Job:
             kept = keep(asking, teacher, self.trainings)
             self.told.append(kept.reason)
             if self.machine.progress and self.fabric.is_global_zero:
-                print(f"limbeck: {kept.reason}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
+                tell(kept.reason)
         self.memory[key] = kept
         return kept.teacher, kept.seconds
 
@@ -139,7 +140,13 @@ class Job:
 
 
 def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:
-    """The recipe with its precision decided, as it is then written down."""
+    """The recipe with its precision decided, as it is then written down.
+
+    Raises:
+        RequestError: The machine is to compile students, and to keep them in shards.
+    """
+    if machine.strategy == "fsdp":
+        refuse_shards(recipe.compile)
     example = build.example(recipe.student, data)
     precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
     return recipe.model_copy(update={"precision": precision})

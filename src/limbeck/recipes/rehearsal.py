@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
+from limbeck.engine.compiling import check_compile
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.recipes import build, schema, teachers
@@ -58,8 +59,7 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
         resolved, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
         _check_top_k(resolved)
-        if recipe.compile and scheme.reads_inside:
-            raise RequestError(f"compile: {recipe.compile} takes terms on logits, and one here reads hidden tensors")
+        check_compile(recipe.compile, scheme, recipe.accumulate)
         with _reading("student", recipe.student.model, example):
             scheme.prepare(example, live(example) if live else None)
             _check_labels(scheme, example, data)

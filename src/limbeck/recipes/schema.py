@@ -19,6 +19,8 @@ from pydantic import (
 Taps = str | list[str]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 """auto: bf16 autocast where the network and the device gain from it, else fp32."""
+Compile = Literal["auto", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""auto: on GPUs, where a trial shows that it pays within the run; the others are torch.compile's modes."""
 
 
 class Strict(BaseModel):
@@ -203,7 +205,7 @@ class Recipe(Strict):
     clip: PositiveFloat | None = None
     keep: Literal["last", "best"] = "last"
     precision: Precision = "auto"
-    compile: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = None
+    compile: Compile | None = "auto"
     seed: int = 0
 
     @property
