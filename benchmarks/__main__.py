@@ -12,8 +12,8 @@ from typing import Any
 from limbeck.folders import data_root
 from limbeck.recipes.folder import environment
 
-NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "growth", "precision")
-MADE = ("losses", "growth")
+NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision")
+MADE = ("losses", "resnet-pair", "growth")
 """Those that read no data set."""
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
-from benchmarks.turns import compared, in_turns, show, timed
+from benchmarks.turns import compared, in_turns, show, timed, untuned
 from limbeck import Distiller, fit
 from limbeck.data import DataSet, make_loader
 from limbeck.recipes import build, schema, teachers
@@ -64,6 +64,7 @@ def _networks(recipe: schema.Recipe, data: DataSet) -> tuple[nn.Module, nn.Modul
     return build.model(recipe.teachers[0], data, 0), build.model(recipe.student, data, 0)
 
 
+@untuned()
 def _plain_students(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any]) -> float:
     teacher, student = _networks(recipe, data)
     seconds = timed(lambda: _plain_epoch(copy.deepcopy(student), loader, None))
@@ -136,6 +137,7 @@ def _our_students(recipe: schema.Recipe, data: DataSet) -> float:
     return seconds
 
 
+@untuned()
 def _plain_teacher(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any]) -> float:
     teacher = _networks(recipe, data)[0]
     return timed(lambda: _plain_epoch(teacher, loader, None))

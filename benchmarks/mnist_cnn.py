@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from benchmarks.turns import in_turns, show, timed
+from benchmarks.turns import in_turns, show, timed, untuned
 from limbeck import fit
 from limbeck.data import InMemory, make_loader
 from limbeck.recipes import build, teachers
@@ -80,6 +80,7 @@ def main(data_root: Path) -> dict[str, Any]:
     return figures | {"steps_measured": STEPS, "steps": ALL_STEPS}
 
 
+@untuned()
 def _plain(teacher: nn.Module, student: nn.Module, loader: DataLoader[Any]) -> float:
     """0.1 · cross-entropy + 0.9 · T² · KL at temperature 10, Adam; the seconds of three epochs."""
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)

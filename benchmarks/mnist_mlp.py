@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from benchmarks import torchdistill_box
-from benchmarks.turns import in_turns, show, timed
+from benchmarks.turns import in_turns, show, timed, untuned
 from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.recipes import build, teachers
@@ -73,6 +73,7 @@ def main(data_root: Path) -> dict[str, Any]:
     return figures
 
 
+@untuned()
 def plain_epoch(teacher: nn.Module, student: nn.Module, loader: DataLoader[Any]) -> None:
     """0.3 · cross-entropy + 0.7 · KL at temperature 7, Adam, one epoch."""
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-4)

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, RandomSampler
 
+from benchmarks.turns import untuned
+
 
 def installed() -> bool:
     """Whether torchdistill is there to compare with."""
     return find_spec("torchdistill") is not None
 
 
+@untuned()
 def epoch(teacher: nn.Module, student: nn.Module, images: Dataset[Any], batch_size: int) -> None:
     """0.3 · cross-entropy + 0.7 · 49 · KL at temperature 7 (its loss has T² always), Adam, one epoch."""
     from torchdistill.core.distillation import DistillationBox

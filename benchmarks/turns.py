@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from limbeck.engine.allocator import KEPT, LARGEST, set_thresholds
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -13,6 +16,16 @@ def timed(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+@contextmanager
+def untuned() -> Iterator[None]:
+    """Inside, memory is had as in a process without limbeck: as glibc's allocator adjusts itself to large tensors."""
+    set_thresholds(trim=2**26, mmap=2**25)
+    try:
+        yield
+    finally:
+        set_thresholds(trim=KEPT, mmap=LARGEST)
 
 
 def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from limbeck.engine.allocator import keep_freed
 from limbeck.engine.sharding import sharding
 from limbeck.errors import RequestError, unknown
 from limbeck.models import multiply_adds, parameter_count
@@ -125,7 +126,7 @@ def make_fabric(
     strategy: str = "auto",
     num_nodes: int = 1,
 ) -> Fabric:
-    """A launched Fabric.
+    """A launched Fabric; on CPUs with freed memory kept (`limbeck.engine.allocator`).
 
     Args:
         precision: One of `PRECISIONS`.
@@ -157,6 +158,8 @@ def make_fabric(
         wanted = f"accelerator {accelerator!r}, devices {devices!r}, strategy {strategy!r}"
         raise RequestError(f"cannot compute on {wanted}: {error}") from error
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed()
     return fabric
 
 
