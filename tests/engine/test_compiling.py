@@ -162,12 +162,13 @@ def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setattr(compiling, "PROBE", 0.01)
     assert choose(Distiller(student), passes=100) == compiling.Choice(None)  # a training of a second
     assert choose(reads_inside) == compiling.Choice(None)
+    assert choose(Distiller(torch.compile(student, mode="default"))) == compiling.Choice(None)
     torch.use_deterministic_algorithms(True)
     try:
         assert choose(Distiller(student)) == compiling.Choice(None)
     finally:
         torch.use_deterministic_algorithms(False)
-    assert not eager
+    assert eager == ["default"]  # the user's own
     assert choose(Distiller(student)).mode == "default"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils.benchmark import Timer
 
@@ -81,8 +82,8 @@ class Choice:
 def choose_compile(scheme: Scheme, inputs: Inputs, fabric: Fabric, passes: int) -> Choice:
     """Whether compiling the student pays for itself within a training.
 
-    It is tried on GPUs alone, for trainings of `LONG` seconds, and not where only repeatable kernels are allowed. The
-    choice may differ from run to run, as times do.
+    It is tried on GPUs alone, for trainings of `LONG` seconds, and not where only repeatable kernels are allowed or the
+    user has compiled the student. The choice may differ from run to run, as times do.
 
     Args:
         scheme: What is trained, on its device; left as it is.
@@ -91,7 +92,8 @@ def choose_compile(scheme: Scheme, inputs: Inputs, fabric: Fabric, passes: int) 
         passes: Batches of all epochs.
     """
     ordered = torch.are_deterministic_algorithms_enabled()
-    if fabric.device.type not in DEVICES or scheme.reads_inside or is_sharding(fabric) or ordered:
+    done = isinstance(scheme.student, OptimizedModule) or scheme.student._compiled_call_impl is not None
+    if fabric.device.type not in DEVICES or scheme.reads_inside or is_sharding(fabric) or ordered or done:
         return Choice(None)
     began = time.perf_counter()
     student = copy.deepcopy(scheme.student).train()  # what is compiled for it serves the original too
@@ -129,7 +131,8 @@ def compiled(network: nn.Module, mode: str | None) -> Iterator[None]:
     if mode is None:
         yield
         return
-    plain, fast, largest = network._call_impl, torch.compile(network._call_impl, mode=mode), 0
+    own, plain, largest = network._compiled_call_impl, network._call_impl, 0
+    fast = torch.compile(plain, mode=mode)
 
     def choose(*inputs: Any, **named: Any) -> Any:
         nonlocal largest
@@ -145,7 +148,7 @@ def compiled(network: nn.Module, mode: str | None) -> Iterator[None]:
         reason = reason_of(getattr(error, "inner_exception", error))
         raise RequestError(f"torch.compile fails on the student: {reason}; compile: null does without") from error
     finally:
-        network._compiled_call_impl = None
+        network._compiled_call_impl = own
 
 
 def _pass_seconds(student: nn.Module, inputs: Inputs, fabric: Fabric) -> float:
