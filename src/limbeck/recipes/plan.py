@@ -120,7 +120,8 @@ class _Probe:
         views = build.views(self.recipe.data, self.data)
         size = min(self.recipe.data.batch_size, len(self.data.train))
         loader = self._loader(size, views, self.fabric)
-        return self._step(scheme, loader, build.optimizer(self.recipe.optimizer), teacher, self.fabric)
+        make, mode = build.optimizer(self.recipe.optimizer), self.recipe.compile
+        return self._step(scheme, loader, make, teacher, self.fabric, compile=mode)
 
     def teacher(self, one: teachers.Candidate) -> Side:
         """A teacher's size, and its training where it is still to be trained."""
@@ -163,12 +164,18 @@ class _Probe:
         return make_loader(self.data.train, batch_size, shuffle=True, device=device, workers=workers, views=views)
 
     def _step(
-        self, scheme: Scheme, loader: Loader, optimizer: MakeOptimizer, teacher: Teacher | None, fabric: Fabric
+        self,
+        scheme: Scheme,
+        loader: Loader,
+        optimizer: MakeOptimizer,
+        teacher: Teacher | None,
+        fabric: Fabric,
+        compile: str | None = None,
     ) -> float:
+        options: dict[str, Any] = {"optimizer": optimizer, "fabric": fabric, "compile": compile, "progress": False}
+
         def seconds(rounds: int) -> float:
-            run = fit(
-                scheme, loader, teacher=teacher, epochs=1 + rounds, optimizer=optimizer, fabric=fabric, progress=False
-            )
+            run = fit(scheme, loader, teacher=teacher, epochs=1 + rounds, **options)
             return float(run.metrics[-1]["seconds"] - run.metrics[0]["seconds"])
 
         rounds = _rounds(len(loader))
