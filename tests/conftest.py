@@ -18,10 +18,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What is not marked `gpu` is tested on the CPU, also where there is a GPU: `pytest -m gpu` runs the others."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+            item.add_marker(pytest.mark.skip(reason="no CUDA device, or not run by pytest -m gpu"))
         if item.get_closest_marker("browser") and not any(map(shutil.which, BROWSERS)):
             item.add_marker(pytest.mark.skip(reason="no Chromium"))
         if item.get_closest_marker("data") and "LIMBECK_DATA" not in os.environ:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, unknown
+from limbeck.losses.maps import pool_to
 
 Shape = tuple[int, ...]
 Adapter = str | nn.Module | Callable[[Shape, Shape], nn.Module]
@@ -31,7 +32,7 @@ class Resize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.size
         if x.shape[2] >= height and x.shape[3] >= width:
-            return F.adaptive_avg_pool2d(x, self.size)
+            return pool_to(x, self.size)
         return F.interpolate(x, self.size, mode="bilinear", align_corners=False)
 
     def extra_repr(self) -> str:

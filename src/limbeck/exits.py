@@ -69,6 +69,7 @@ def weigh_exits(
     sizes = _sizes(network, example)
     costs = [multiply_adds(first_exits(network, exit), example) for exit in range(1, len(sizes) + 1)]
 
+    whole = {"parameters": parameter_count(network), "multiply_adds": multiply_adds(network, example)}
     device = (machine or Machine(progress=False)).fabric(recipe.precision).device
     scheme = SelfDistiller(network, inputs=build.inputs(recipe.student)).to(device)
 
@@ -83,7 +84,7 @@ def weigh_exits(
         "data": data.name,
         "seed": recipe.seed,
         "exits": _accuracies(sizes, test, told),
-        "ensemble": _ensemble(network, example, test, told),
+        "ensemble": whole | _ensemble(test, told),
         "curve": {"split": "validation" if told else "test", "points": [point.as_dict() for point in points]},
         "chosen": _chosen(points, told, test, costs, WITHIN if within is None else within) if told else None,
     }
@@ -123,10 +124,8 @@ def _accuracies(
     return entries
 
 
-def _ensemble(network: MultiExit, example: torch.Tensor, test: ExitRecord, told: ExitRecord | None) -> dict[str, Any]:
+def _ensemble(test: ExitRecord, told: ExitRecord | None) -> dict[str, Any]:
     return {
-        "parameters": parameter_count(network),
-        "multiply_adds": multiply_adds(network, example),
         **({"validation_accuracy": _share(told.ensemble)} if told else {}),
         "test_accuracy": _share(test.ensemble),
     }

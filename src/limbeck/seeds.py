@@ -63,4 +63,4 @@ def restore_random_state(states: list[torch.Tensor]) -> None:
     *keys, position, has_gauss, cached = numpy.tolist()
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), int(position), int(has_gauss), cached))
     if torch.cuda.is_available() and gpus:
-        torch.cuda.set_rng_state_all(gpus)
+        torch.cuda.set_rng_state_all(gpus[: torch.cuda.device_count()])

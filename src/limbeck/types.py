@@ -39,7 +39,8 @@ class Batch(NamedTuple):
         inputs, targets, index, view = self
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+            # What comes from a GPU without waiting would be read before it is there.
+            return tensor.to(device, non_blocking=device.type != "cpu")
 
         return Batch(each(inputs, move), move(targets), index, view)
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from limbeck import Distiller, RequestError, Run, RunError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
+from limbeck.distillers import SelfDistiller
 from limbeck.engine import compiling
 from limbeck.engine.devices import make_fabric
+from limbeck.models.multi_exit import byot_small
 
 COMPILE = torch.compile
 
@@ -111,10 +113,27 @@ def test_it_is_chosen_where_a_trial_shows_that_it_pays(tmp_path: Path, capsys: p
 
 
 @pytest.mark.usefixtures("tries")
+def test_networks_with_several_exits_are_tried_too() -> None:
+    images = InMemory(torch.rand(32, 1, 8, 8), torch.arange(32) % 3)
+    network = byot_small(input_shape=(1, 8, 8), classes=3, widths=(2, 3, 4))
+    choice = compiling.choose_compile(SelfDistiller(network), images.inputs, make_fabric(accelerator="cpu"), 100)
+    assert "compiled: a pass takes" in choice.reason
+
+
+@pytest.mark.usefixtures("tries")
+def test_more_networks_are_compiled_than_torch_would_by_itself() -> None:
+    for width in range(1, 12):
+        student = nn.Sequential(*[nn.Linear(6, 6) for _ in range(width)])
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        train(nn.Sequential(student, nn.Linear(6, 3)), compile="default")
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs
+
+
+@pytest.mark.usefixtures("tries")
 def test_a_trial_leaves_the_student_as_it_is() -> None:
     student = Network(dawdles=0.01).eval()
     before = copy.deepcopy(student)
-    choice = compiling.choose_compile(Distiller(student), torch.randn(16, 6), make_fabric(), 100)
+    choice = compiling.choose_compile(Distiller(student), torch.randn(16, 6), make_fabric(accelerator="cpu"), 100)
     assert choice.mode == "default"
     assert choice.seconds > 0
     assert not student.training
@@ -145,13 +164,13 @@ def test_what_fails_to_compile_is_trained_as_it_is(
 def test_what_compiling_makes_slower_is_trained_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((0.001, 0.002))
     monkeypatch.setattr(compiling, "_pass_seconds", lambda *_: next(times))
-    choice = compiling.choose_compile(Distiller(Network()), torch.randn(16, 6), make_fabric(), 100)
+    choice = compiling.choose_compile(Distiller(Network()), torch.randn(16, 6), make_fabric(accelerator="cpu"), 100)
     assert choice.mode is None
     assert "not compiled: a pass takes 1.00 ms as it is, and 2.00 ms compiled" in choice.reason
 
 
 def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch, eager: list[Any]) -> None:
-    student, inputs, fabric = Network(dawdles=0.001), torch.randn(16, 6), make_fabric()
+    student, inputs, fabric = Network(dawdles=0.001), torch.randn(16, 6), make_fabric(accelerator="cpu")
 
     def choose(scheme: Distiller, passes: int = 10**7) -> compiling.Choice:
         return compiling.choose_compile(scheme, inputs, fabric, passes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Signal, Step, Term, fit, losses
 from limbeck.engine import devices
+from limbeck.engine.optim import optimizer
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -36,6 +39,26 @@ def test_autocast_leaves_pixels_and_signal_as_they_are() -> None:
     optimizer = partial(torch.optim.SGD, lr=0.1)
     fit(scheme, images, teacher=teacher, epochs=1, optimizer=optimizer, precision="bf16-mixed", progress=False)
     assert scheme.seen == (torch.float32, torch.float32, torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_scaled_gradients_are_clipped(name: str) -> None:
+    images = [(torch.rand(4, 12), torch.tensor([0, 1, 2, 0]))]
+    student, plain = nn.Linear(12, 3), nn.Linear(12, 3)
+    plain.load_state_dict(student.state_dict())
+    for network, precision in ((student, "16-mixed"), (plain, "32-true")):
+        options: dict[str, Any] = {"optimizer": optimizer(name, lr=0.1), "clip": 0.01, "progress": False}
+        fit(Distiller(network), images, epochs=2, precision=precision, accelerator="cpu", **options)
+    torch.testing.assert_close(student.weight, plain.weight, rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.usefixtures("with_bf16")
+def test_the_choice_does_not_depend_on_where_the_student_lies() -> None:
+    student = resnet8x4(input_shape=(3, 32, 32), classes=10)
+    example = Batch(torch.zeros(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64), torch.arange(64))
+    choose = importlib.import_module("limbeck.engine.fit")._precision
+    assert choose(Distiller(student), example, "cpu") == "bf16-mixed"
+    assert choose(Distiller(student.to("meta")), example, "cpu") == "bf16-mixed"
 
 
 @pytest.mark.usefixtures("with_bf16")

@@ -59,6 +59,12 @@ def test_a_sharded_run_goes_on_sharded_or_not(one: Path, two: Path) -> None:
     assert_same(one, two / "interrupted")
 
 
+@shards
+def test_shards_are_trained_by_sgd_too(two: Path, tmp_path: Path) -> None:
+    together.by_sgd(make_fabric(accelerator="cpu"), tmp_path)
+    assert_same(tmp_path, two / "sgd")
+
+
 def test_layers_may_be_without_a_gradient(two: Path, tmp_path: Path) -> None:
     together.hint_alone(make_fabric(accelerator="cpu"), tmp_path)
     assert_same(tmp_path, two / "hint")

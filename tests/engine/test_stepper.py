@@ -99,6 +99,16 @@ def test_hooks_and_subclasses_are_respected() -> None:
     assert len(seen) == 3
 
 
+def test_weights_of_several_dtypes_are_left_to_the_optimizer() -> None:
+    network = model()
+    network[1].bfloat16()
+    optimizer = MAKES["adam"](network.parameters())
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert stepper._collected(optimizer) is None
+
+
 def test_what_comes_later_is_trained_too() -> None:
     network = model()
     network[1].requires_grad_(False)

@@ -16,6 +16,9 @@ from torch.distributed.tensor import DTensor
 from limbeck import Distiller, RequestError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import make_fabric, sharding
+from limbeck.engine.optim import MakeOptimizer, optimizer
+
+ADAMW = partial(torch.optim.AdamW, lr=0.05)
 
 
 class StoppedError(Exception):
@@ -29,6 +32,7 @@ def train(
     terms: list[Term],
     *,
     dropout: float = 0.0,
+    make: MakeOptimizer = ADAMW,
     compile: str | None = None,
     **options: Any,
 ) -> Any:
@@ -46,7 +50,7 @@ def train(
         val=make_loader(data, 35),
         keep="best",
         epochs=epochs,
-        optimizer=partial(torch.optim.AdamW, lr=0.05),
+        optimizer=make,
         accumulate=2,
         clip=1.0,
         fabric=fabric,
@@ -68,6 +72,11 @@ def hint() -> Term:
 def plain(fabric: Fabric, out: Path, epochs: int = 3) -> None:
     """Soft labels and a hint."""
     train(fabric, out, epochs, [Term(losses.kd), hint()])
+
+
+def by_sgd(fabric: Fabric, out: Path) -> None:
+    """The optimizer that a recipe names sgd."""
+    train(fabric, out, 1, [Term(losses.kd)], make=optimizer("sgd", lr=0.1, momentum=0.9))
 
 
 def hint_alone(fabric: Fabric, out: Path) -> None:
@@ -115,6 +124,7 @@ def main(folder: Path) -> None:
         plain(fsdp, folder / "interrupted", epochs=1)
         plain(fsdp, folder / "interrupted", epochs=2)
         refused(fsdp, folder / "refused")
+        by_sgd(fsdp, folder / "sgd")
     hint_alone(ddp, folder / "hint")
     remember(ddp, folder / "memory")
     dropout(ddp, folder / "straight")

@@ -115,5 +115,16 @@ def test_a_remembered_signal_leaves_no_sample_out(teacher: nn.Module) -> None:
         RememberedTeacher(live, [loader], 8)(next(iter(loader))._replace(index=torch.tensor([0, 1, 2, 8])))
 
 
+def test_a_remembered_signal_follows_the_batches_to_their_device(teacher: nn.Module) -> None:
+    split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
+    remembered = RememberedTeacher(ModuleTeacher(teacher, ["0"]), [make_loader(split, 4)], 8)
+    elsewhere = next(iter(make_loader(split, 4))).to(torch.device("meta"))
+    logits, features = remembered(elsewhere)
+    assert logits is not None
+    assert (logits.device.type, features["0"].device.type) == ("meta", "meta")
+    with pytest.raises(RequestError, match="index is 8, none of those that were asked about"):
+        remembered(elsewhere._replace(index=torch.tensor([0, 1, 2, 8])))
+
+
 def test_memory_need_counts_logits_and_taps(teacher: nn.Module) -> None:
     assert memory_need(ModuleTeacher(teacher, ["0"]), batch(2), 100) == 100 * (16 + 3) * 4

@@ -1,7 +1,8 @@
 """Augmentations of a batch of images: tensors in, tensor out; all randomness comes in as numbers in [0, 1).
 
 Each is a small frozen object: `draws` says how many numbers a sample it takes, and calling it with images (B, C, H, W),
-uint8 of 0–255 or float of 0–1, and those numbers (B, draws) gives the augmented images in the same form.
+uint8 of 0–255 or float of 0–1, and those numbers (B, draws) gives the augmented images in the same form. The numbers
+lie on the CPU, so that what depends on them can be decided there; the images lie where they are trained on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from limbeck.errors import RequestError
 
 LUMA = (0.299, 0.587, 0.114)
 """Share of red, green and blue in a grey image (ITU-R BT.601)."""
+
+
+def placed(numbers: Tensor, images: Tensor) -> Tensor:
+    """Numbers from the CPU, where the images are; nobody waits for them."""
+    return numbers.to(images.device, non_blocking=True)
 
 
 class Augmentation(Protocol):
@@ -44,6 +50,7 @@ class Crop:
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         height, width = images.shape[2:]
+        numbers = placed(numbers, images)
         padded = torch.nn.functional.pad(images, [self.padding] * 4)
         top, left = (numbers * (2 * self.padding + 1)).long().unbind(1)
         rows = top[:, None] + torch.arange(height, device=top.device)
@@ -68,7 +75,7 @@ class Flip:
         _check_share("flip: probability", self.probability)
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
-        return torch.where((numbers < self.probability)[:, :, None, None], images.flip(3), images)
+        return torch.where((placed(numbers, images) < self.probability)[:, :, None, None], images.flip(3), images)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Cutout:
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         height, width = images.shape[2:]
+        numbers = placed(numbers, images)
         rows = self._covered(numbers[:, 0], height)
         columns = self._covered(numbers[:, 1], width)
         return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
@@ -121,8 +129,9 @@ class Jitter:
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         x = images.float() / 255 if images.dtype == torch.uint8 else images
-        strengths = torch.tensor([self.brightness, self.contrast, self.saturation], device=numbers.device)
-        brightness, contrast, saturation = (1 + strengths * (2 * numbers - 1)).T[:, :, None, None, None]
+        strengths = torch.tensor([self.brightness, self.contrast, self.saturation])
+        factors = placed(1 + strengths * (2 * numbers - 1), images)
+        brightness, contrast, saturation = factors.T[:, :, None, None, None]
         x = (x * brightness).clamp(0, 1)
         x = torch.lerp(_grey(x).mean((1, 2, 3), keepdim=True).expand_as(x), x, contrast).clamp(0, 1)
         x = torch.lerp(_grey(x).expand_as(x), x, saturation).clamp(0, 1)
@@ -133,7 +142,7 @@ def _grey(x: Tensor) -> Tensor:
     """(B, C, H, W) → (B, 1, H, W)."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
-    return (x * torch.tensor(LUMA, device=x.device).view(3, 1, 1)).sum(1, keepdim=True)
+    return (x * placed(torch.tensor(LUMA), x).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def _check_share(name: str, value: float) -> None:

@@ -33,7 +33,7 @@ def draws(seed: int, view: int, index: Tensor, count: int, what: str = "view") -
     >>> torch.equal(a.flip(0), draws(0, 3, torch.tensor([7, 5]), 2))
     True
     """
-    counter = index[:, None] * count + torch.arange(count)
+    counter = index[:, None] * count + torch.arange(count, device=index.device)
     z = counter * _GOLDEN + derive(seed, what, view)  # int64 wraps around, as it must
     z = (z ^ _shifted(z, 30)) * _MIX1
     z = (z ^ _shifted(z, 27)) * _MIX2

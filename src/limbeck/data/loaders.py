@@ -158,7 +158,7 @@ class MemoryLoader(Loader):
         return self.views.mix(inputs, others, (targets, labels), some, view)
 
     def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
-        placed = some.to(self.device)
+        placed = some.to(self.device, non_blocking=True)
         return _pixels(self.views.images(self.inputs.index_select(0, placed), some, view)), self.targets[placed]
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from limbeck.data.augmentations import placed
 from limbeck.errors import RequestError
 
 
@@ -40,7 +41,7 @@ class Mixup:
         _check(self.strength, "mixup")
 
     def __call__(self, images: Tensor, partners: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        share = _beta(numbers[:, 0], self.strength)
+        share = placed(_beta(numbers[:, 0], self.strength), images)
         return torch.lerp(partners, images, share[:, None, None, None]), share
 
 
@@ -64,8 +65,8 @@ class CutMix:
 
     def __call__(self, images: Tensor, partners: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         side = (1 - _beta(numbers[:, 0], self.strength)).sqrt()
-        rows = _band(numbers[:, 1], side, images.shape[2])
-        columns = _band(numbers[:, 2], side, images.shape[3])
+        rows = placed(_band(numbers[:, 1], side, images.shape[2]), images)
+        columns = placed(_band(numbers[:, 2], side, images.shape[3]), images)
         inside = rows[:, :, None] & columns[:, None, :]
         share = 1 - inside.float().mean((1, 2))
         return torch.where(inside[:, None], partners, images), share
@@ -80,7 +81,7 @@ def mixed_labels(targets: Tensor, partners: Tensor, share: Tensor, classes: int)
 def _band(number: Tensor, side: Tensor, length: int) -> Tensor:
     """Which of `length` rows lie within a band of that share of them about a random place."""
     middle, half = (number * length).long(), (side * length).long() // 2
-    place = torch.arange(length, device=number.device)
+    place = torch.arange(length)
     return (place >= (middle - half)[:, None]) & (place < (middle + half)[:, None])
 
 
@@ -90,7 +91,7 @@ def _beta(numbers: Tensor, strength: float) -> Tensor:
         return numbers
     from scipy.stats import beta
 
-    return torch.from_numpy(beta.ppf(numbers.cpu().numpy(), strength, strength)).to(numbers)
+    return torch.from_numpy(beta.ppf(numbers.numpy(), strength, strength)).to(numbers)
 
 
 def _check(strength: float, name: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from limbeck.data.augmentations import placed
 from limbeck.errors import RequestError
 
 
@@ -163,8 +164,9 @@ def _each_group(images: Tensor, groups: Iterable[tuple[Operation, float, Tensor]
         strength = operation.strength(share, images.shape[-2 if operation.vertical else -1])
         signs = ((strength, members & ~negative), (-strength, members & negative))
         for signed_strength, some in signs if operation.signed else ((strength, members),):
-            at = some.nonzero().squeeze(1)
+            at = some.nonzero().squeeze(1)  # on the CPU, for a GPU would have to be waited for
             if len(at):
+                at = placed(at, images)
                 result[at] = operation.apply(images[at], signed_strength)
     return result
 

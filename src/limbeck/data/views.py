@@ -87,8 +87,7 @@ class Views:
                 f"{tuple(images.shape[1:])}; leave data.augment out"
             )
         for place, step in enumerate(self.steps):
-            numbers = draws(self.seed, view, index, step.draws, f"step {place}").to(images.device)
-            images = step(images, numbers)
+            images = step(images, draws(self.seed, view, index, step.draws, f"step {place}"))
         return images
 
     def partners(self, index: Tensor, view: int, samples: int) -> Tensor:
@@ -109,7 +108,7 @@ class Views:
         """
         if self.mixing is None or self.classes is None:
             raise RequestError("these views mix nothing")
-        numbers = draws(self.seed, view, index, self.mixing.draws, "mixing").to(images.device)
+        numbers = draws(self.seed, view, index, self.mixing.draws, "mixing")
         mixed, share = self.mixing(images, partners, numbers)
         return mixed, mixed_labels(*labels, share, self.classes)
 

@@ -128,6 +128,7 @@ class Distiller(Scheme):
             teacher = self._tensors(signal)
             self._check_classes(student[LOGITS], batch.targets, teacher.get(LOGITS))
             for name, term in self._bound.items():
+                term.place(batch.targets.device)
                 if not term.ready:
                     term.build(student, teacher)
                 try:

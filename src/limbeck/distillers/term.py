@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from limbeck import adapters
@@ -104,6 +105,12 @@ class BoundTerm(nn.Module):
     def extra_repr(self) -> str:
         return repr(self.term)
 
+    def place(self, device: torch.device) -> None:
+        """Move the modules among the loss's options, such as a teacher's classifier, which are not trained."""
+        for option in self.term.options.values():
+            if isinstance(option, nn.Module):
+                move(option, device)
+
     def build(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
         """Size the adapters and a loss with state by one example of its tensors."""
         s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
@@ -125,7 +132,8 @@ class BoundTerm(nn.Module):
         s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
         known = _keywords(self.loss)
-        from_batch = {field: getattr(batch, field).to(batch.targets.device) for field in _FROM_BATCH if field in known}
+        device = batch.targets.device
+        from_batch = {f: getattr(batch, f).to(device, non_blocking=True) for f in _FROM_BATCH if f in known}
         loss = self.loss(self._adapt(s), t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")

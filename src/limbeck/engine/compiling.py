@@ -14,14 +14,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
+from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
+from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.devices import AUTO
 from limbeck.engine.sharding import is_sharding
 from limbeck.errors import RequestError, reason_of, unknown
-from limbeck.taps import call, logits_of
+from limbeck.taps import call
 from limbeck.types import Inputs
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -34,6 +36,9 @@ DEVICES = ("cuda",)
 """Where compiling is tried unasked."""
 LONG = 300.0
 """Seconds that all of a training's passes must take for a trial: compiling may take a minute."""
+STRUCTURES = 64
+"""Networks of different structure that may be compiled in one process; torch would silently stop after eight."""
+_LIMIT = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"
 PROBE = 0.5
 """Seconds that a pass is repeated for, to be measured."""
 
@@ -97,10 +102,12 @@ def choose_compile(scheme: Scheme, inputs: Inputs, fabric: Fabric, passes: int) 
         return Choice(None)
     began = time.perf_counter()
     student = copy.deepcopy(scheme.student).train()  # what is compiled for it serves the original too
-    plain = _pass_seconds(student, inputs, fabric)
-    if passes * plain < LONG:
-        return Choice(None)
+    if any(isinstance(module, nn.SyncBatchNorm) for module in student.modules()):
+        return Choice(None)  # each process repeats its pass as often as it takes, and they would wait for each other
     try:
+        plain = _pass_seconds(student, inputs, fabric)
+        if passes * plain < LONG:
+            return Choice(None)
         with compiled(student, TRIED):
             _pass(student, inputs, fabric)
             fast = _pass_seconds(student, inputs, fabric)
@@ -143,7 +150,8 @@ def compiled(network: nn.Module, mode: str | None) -> Iterator[None]:
 
     network._compiled_call_impl = choose  # which no copy and no file of the network takes along
     try:
-        yield
+        with dynamo_config.patch({_LIMIT: STRUCTURES}):
+            yield
     except TorchDynamoException as error:
         reason = reason_of(getattr(error, "inner_exception", error))
         raise RequestError(f"torch.compile fails on the student: {reason}; compile: null does without") from error
@@ -159,8 +167,9 @@ def _pass_seconds(student: nn.Module, inputs: Inputs, fabric: Fabric) -> float:
 
 
 def _pass(student: nn.Module, inputs: Inputs, fabric: Fabric) -> None:
-    """Forward and backward; any loss does."""
+    """Forward and backward, from all that the student gives; any loss does."""
     with fabric.autocast():
-        logits = logits_of(call(student, inputs))
-    logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
+        given = tree_leaves(call(student, inputs))
+    losses = [x.float().square().mean() for x in given if isinstance(x, Tensor) and x.requires_grad]
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     student.zero_grad()

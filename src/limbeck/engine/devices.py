@@ -148,7 +148,7 @@ def make_fabric(
     chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
     options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
     try:
-        processes = num_nodes * _count(devices)
+        processes = num_nodes * _count(devices, _kind(accelerator))
         if strategy == "fsdp":
             options["strategy"] = sharding(processes)
         elif strategy == "ddp" or (strategy == "auto" and processes > 1):
@@ -174,9 +174,11 @@ def is_first() -> bool:
     return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
-def _count(devices: int | str | list[int]) -> int:
+def _count(devices: int | str | list[int], kind: str) -> int:
     """How many devices of this machine are meant."""
-    if isinstance(devices, list) or (isinstance(devices, str) and "," in devices):
-        return len(devices if isinstance(devices, list) else devices.split(","))
-    every = max(1, torch.cuda.device_count())
+    if isinstance(devices, list):
+        return len(devices)
+    if isinstance(devices, str) and "," in devices:
+        return len([one for one in devices.split(",") if one.strip()])
+    every = max(1, torch.cuda.device_count()) if kind == "cuda" else 1
     return every if devices in ("auto", "-1", -1) else int(devices)

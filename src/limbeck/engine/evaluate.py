@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from limbeck.distillers import Scheme
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
+from limbeck.models import device_of
 from limbeck.teachers import Teacher
 from limbeck.types import Batch, Inputs
 
@@ -47,7 +48,7 @@ def evaluate(
     predict: Callable[[Inputs], Tensor],
     loader: Iterable[Any],
     *,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     teacher: Teacher | None = None,
 ) -> Evaluation:
     """Run a model once over a loader.
@@ -55,17 +56,20 @@ def evaluate(
     Args:
         predict: From inputs to logits (B, C); put a model in eval mode before (`Scheme.predict` within `evaluating`).
         loader: Batches, or pairs (inputs, targets).
-        device: Where the batches go.
+        device: Where the batches go; by default where the model lies, if `predict` is one or a method of one.
         teacher: To measure agreement with.
 
     Raises:
         RequestError: The loader is empty.
     """
+    if device is None:
+        owner = getattr(predict, "__self__", predict)
+        device = device_of(owner) if isinstance(owner, nn.Module) else "cpu"
     return _evaluate(lambda batch: {"student": predict(batch.inputs)}, loader, device, teacher)["student"]
 
 
 def evaluate_each(
-    scheme: Scheme, loader: Iterable[Any], *, device: torch.device | str = "cpu", teacher: Teacher | None = None
+    scheme: Scheme, loader: Iterable[Any], *, device: torch.device | str | None = None, teacher: Teacher | None = None
 ) -> dict[str, Evaluation]:
     """Run a scheme once over a loader: an evaluation for each of its predictions, `scheme.chosen` among them.
 
@@ -76,7 +80,7 @@ def evaluate_each(
     def predict(batch: Batch) -> Mapping[str, Tensor]:
         return scheme.predictions(batch.inputs) or {scheme.chosen: scheme.predict(batch.inputs)}
 
-    return _evaluate(predict, loader, device, teacher)
+    return _evaluate(predict, loader, device or device_of(scheme), teacher)
 
 
 def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.device | str = "cpu") -> Evaluation:

@@ -12,6 +12,7 @@ from torch import Tensor
 from limbeck.distillers import SelfDistiller
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
+from limbeck.models import device_of
 from limbeck.taps import evaluating
 
 
@@ -52,7 +53,7 @@ class EarlyPoint:
 
 
 @torch.no_grad()
-def ask_exits(scheme: SelfDistiller, loader: Iterable[Any], device: torch.device | str = "cpu") -> ExitRecord:
+def ask_exits(scheme: SelfDistiller, loader: Iterable[Any], device: torch.device | str | None = None) -> ExitRecord:
     """Run every sample through all exits, once.
 
     Raises:
@@ -60,7 +61,7 @@ def ask_exits(scheme: SelfDistiller, loader: Iterable[Any], device: torch.device
     """
     confidence, hits, ensemble = [], [], []
     with evaluating(scheme):
-        for batch in Source(loader, torch.device(device)).starting_at():
+        for batch in Source(loader, torch.device(device or device_of(scheme))).starting_at():
             *exits, joint = scheme.predictions(batch.inputs).values()
             logits = torch.stack([one.float() for one in exits], dim=1)
             confidence.append(logits.softmax(-1).amax(-1).cpu())

@@ -26,7 +26,7 @@ from limbeck.engine.progress import Progress, tell
 from limbeck.engine.sharding import is_sharding, trained_copy, whole
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError, as_request, unknown
-from limbeck.models import move
+from limbeck.models import device_of, move
 from limbeck.seeds import derive, seeded
 from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
@@ -207,7 +207,7 @@ def check(
 
 def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
     try:
-        one = distiller.prepared(example.first(1).inputs)
+        one = distiller.prepared(example.first(1).to(device_of(distiller.student)).inputs)
         return choose_precision(distiller.student, one, example.size, accelerator)
     except Exception:  # it cannot read the data: `_check_reads` says so
         return "32-true"

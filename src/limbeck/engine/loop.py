@@ -121,8 +121,9 @@ class Loop:
                 meter.look()
                 state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
                 self.checkpoint.save(state)
+        sums = meter.sums()  # which waits for the device
         state.seconds = time.perf_counter() - began
-        means = meter.means(self._over_processes(meter.sums()))
+        means = meter.means(self._over_processes(sums))
         rate = self.optimizer.param_groups[0]["lr"]
         numbers = {"epoch": state.epoch + 1, **means, "lr": rate, "seconds": round(state.seconds, 3)}
         return {"phase": self.checkpoint.phase, **numbers}
@@ -142,11 +143,19 @@ class Loop:
                 self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
             meter.add(step, batch)
         if self.clip is not None:
-            # What is not finite is left to the meter, which names the term; a gradient scaler skips such steps itself.
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
+            self._clip(self.clip)
         self.advance()
         for parameter in self.trained:
             parameter.grad = None
+
+    def _clip(self, largest: float) -> None:
+        """Bound the gradient's norm; what is not finite is left to the meter, which names the term."""
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        if scaler is None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=largest, error_if_nonfinite=False)
+        else:  # Fabric would refuse a fused optimizer, which the scaler serves; it skips what is not finite
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.trained, largest)
 
     def _batches(self, state: Progressed) -> Iterator[Batch]:
         seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))

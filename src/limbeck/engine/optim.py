@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from limbeck.errors import RequestError, unknown
@@ -48,6 +49,7 @@ def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
     def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
         parameters = list(parameters)
         fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+        fused = fused and not (name == "sgd" and any(isinstance(p, DTensor) for p in parameters))  # torch has none
         chosen = {"lr": lr, **({"fused": fused} if "foreach" not in options else {}), **options}
         return kind(parameters, **chosen)
 

@@ -85,11 +85,8 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Load a whole state dict into an optimizer whose parameters may be sharded."""
+    """Load a whole state dict into an optimizer whose parameters may be sharded, or lie in another order in memory."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not _is_sharded(parameters):
-        optimizer.load_state_dict(state)
-        return
     parts = {
         number: {name: _like(parameters[number], value) for name, value in entries.items()}
         for number, entries in state["state"].items()
@@ -109,10 +106,13 @@ def _is_sharded(values: Iterable[Any]) -> bool:
 
 
 def _like(own: Any, value: Any) -> Any:
-    """A whole tensor in shards as `own` is; a tensor of another shape, such as a count of steps, as it is."""
-    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
+    """A whole tensor in shards and strides as `own` is; one of another shape, such as a count of steps, as it is."""
+    if not isinstance(own, Tensor) or not isinstance(value, Tensor) or value.shape != own.shape:
+        return value
+    if isinstance(own, DTensor):
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
-    return value
+    # Fused kernels take weight and moment by their places in memory, and check nothing.
+    return value if value.stride() == own.stride() else torch.empty_like(own, dtype=value.dtype).copy_(value)
 
 
 def _held(module: nn.Module) -> Iterator[nn.Module]:

@@ -70,7 +70,7 @@ def as_batch(item: Any) -> Batch:
     inputs, targets = item
     if not isinstance(inputs, torch.Tensor | Mapping) or not isinstance(targets, torch.Tensor):
         raise RequestError(_REFUSED.format(f"({type(inputs).__name__}, {type(targets).__name__})"))
-    return Batch(inputs, targets, torch.full((len(targets),), -1))
+    return Batch(inputs, targets, torch.full((len(targets),), -1, device="cpu"))
 
 
 def windows(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -67,7 +67,8 @@ def _collected(optimizer: Optimizer) -> Sequence[_Group] | None:
     groups = []
     for group in optimizer.param_groups:
         states = [optimizer.state[parameter] for parameter in group["params"]]
-        if not all(states):  # some parameter has had no gradient yet
+        kinds = {(parameter.device, parameter.dtype) for parameter in group["params"]}
+        if not all(states) or len(kinds) > 1:  # some parameter has had no gradient yet; a kernel takes one kind
             return None
         tensors = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ def write_onnx(path: Path, network: nn.Module, input: Mapping[str, Any]) -> dict
         if importlib.util.find_spec(package) is None:
             raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
     ready = preprocess(input.get("mean"), input.get("std"), None) or nn.Identity()
-    model = named(inputs=ready, network=network).eval()
+    model = named(inputs=ready, network=copy.deepcopy(network).cpu()).eval()
     shape = tuple(input["shape"])
     content, opset = _converted(model, shape)
     difference, classes = _checked(model, content, shape)

@@ -16,7 +16,12 @@ def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def pool_to(feature: Tensor, size: tuple[int, int]) -> Tensor:
     """Average-pool a (B, C, H, W) map to `size`; the map itself where it has that size."""
-    return feature if feature.shape[2:] == size else F.adaptive_avg_pool2d(feature, size)
+    if feature.shape[2:] == size:
+        return feature
+    (height, width), (rest_y, rest_x) = zip(*map(divmod, feature.shape[2:], size), strict=True)
+    if rest_y or rest_x:
+        return F.adaptive_avg_pool2d(feature, size)
+    return F.avg_pool2d(feature, (height, width))  # the same, whose gradient repeats its bits on GPUs
 
 
 def as_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ Each network is a function `name(*, input_shape, classes, **options) -> nn.Modul
 from limbeck.models.cnn import cnn
 from limbeck.models.keras import KerasModel
 from limbeck.models.keras_cnn import keras_cnn
-from limbeck.models.layout import move
+from limbeck.models.layout import device_of, move
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -57,6 +57,7 @@ __all__ = [
     "OnnxModel",
     "Preprocess",
     "load_weights",
+    "device_of",
     "move",
     "multiply_adds",
     "parameter_count",

@@ -7,6 +7,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's first weight lies; the CPU for a model without any."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 def move(model: nn.Module, device: torch.device) -> None:
     """Move a model to a device, in place; its convolutions' weights channels-last where the device gains from that.
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from limbeck.data import DataSet, InMemory, Loader, make_loader
 from limbeck.folders import cache_root
@@ -20,7 +19,7 @@ from limbeck.recipes import build, schema
 from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher, memory_need
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.stored import Coding, place_key, store
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 MEMORY_BYTES = 2 * 2**30
 """A signal is kept in memory up to this size."""
@@ -130,6 +129,7 @@ def keep(asking: Asking, teacher: Teacher, trainings: int = 1) -> Kept:
     samples, views = len(asking.data.train), asking.views
     began = time.perf_counter()
     known = RememberedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
+    _wait(known(next(iter(asking.batches(0))).first(1)))
     seconds = time.perf_counter() - began
     return Kept(known, "memory", seconds, _told("kept in memory", samples, views, _need(asking, teacher)))
 
@@ -197,13 +197,15 @@ def seconds_per_sample(asking: Asking, teacher: Teacher) -> float:
     teacher(batches[0])
     began = time.perf_counter()
     for batch in batches:
-        _wait(teacher(batch).logits)
+        _wait(teacher(batch))
     return (time.perf_counter() - began) / sum(batch.size for batch in batches)
 
 
-def _wait(tensor: Tensor | None) -> None:
-    if tensor is not None:
-        tensor.flatten()[:1].tolist()
+def _wait(signal: Signal) -> None:
+    """Until the device has computed it."""
+    for tensor in (signal.logits, *signal.features.values()):
+        if tensor is not None:
+            tensor.flatten()[:1].tolist()
 
 
 def _is_stored(place: str, views: int) -> bool:

@@ -37,13 +37,15 @@ class RememberedTeacher:
         features: bool = True,
     ) -> None:
         self.fingerprint = f"remembered-{teacher.fingerprint}"
-        self._views = views
+        self._views, self._samples = views, samples
+        self._device = torch.device("cpu")
         self._tables: dict[str, list[Tensor]] = {}  # one a view, since to take it out of a joined one costs a lookup
         self._logits: list[Tensor] = []
         for view, batches in enumerate(passes):
             seen = torch.zeros(samples, dtype=torch.bool)
             for batch in batches:
-                check_known(batch, views)
+                check_known(batch, views, samples)
+                self._device = batch.targets.device
                 index = batch.index.to(batch.targets.device)
                 if batch.view != view:
                     raise RequestError(f"a teacher is asked about view {view}, and the batch is view {batch.view}")
@@ -60,15 +62,23 @@ class RememberedTeacher:
             raise RequestError(f"there must be a pass for each of {views} view(s)")
 
     def __call__(self, batch: Batch) -> Signal:
-        view, index = batch.view, batch.index.to(batch.targets.device, non_blocking=True)
+        view, device = batch.view, batch.targets.device
+        index = batch.index.to(device, non_blocking=True)
         if view < 0 or index is not batch.index:  # a GPU would be lost by an index that is not there
-            check_known(batch, self._views)
+            check_known(batch, self._views, self._samples)
+        if device != self._device:
+            self._move(device)
         try:
             logits = self._logits[view].index_select(0, index) if self._logits else None
             return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
         except IndexError as error:
-            check_known(batch, self._views)
+            check_known(batch, self._views, self._samples)
             raise RequestError(f"a sample's index is none of those that were asked about: {error}") from error
+
+    def _move(self, device: torch.device) -> None:
+        self._logits = [table.to(device) for table in self._logits]
+        self._tables = {name: [table.to(device) for table in some] for name, some in self._tables.items()}
+        self._device = device
 
 
 def _table(tables: list[Tensor], view: int, samples: int, example: Tensor) -> Tensor:

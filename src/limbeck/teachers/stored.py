@@ -110,7 +110,7 @@ class StoredTeacher:
 
     def __call__(self, batch: Batch) -> Signal:
         held = self.description
-        check_known(batch, held.views)
+        check_known(batch, held.views, held.samples)
         index = batch.index
         number = index // held.rows
         numbers = sorted(set(number.tolist()))
@@ -239,15 +239,22 @@ def refuse_stale(place: str | Path, found: Description, made_of: Mapping[str, st
         raise RequestError(f"the signals in {place} are stale, made with another {was}; choose another place")
 
 
-def check_known(batch: Batch, views: int) -> None:
-    """Raise RequestError for a batch about which nothing can have been kept: an unknown view, or no index."""
+def check_known(batch: Batch, views: int, samples: int) -> None:
+    """Raise RequestError for a batch about which nothing can have been kept: an unknown view, no index, or beyond."""
     if not 0 <= batch.view < views:
         raise RequestError(
             f"this signal is known for {views} view(s) of each sample, and the batch is view {batch.view} (from 0); "
             f"give the loader as many: views.count, or data.views: {views} in a recipe"
         )
-    if int(batch.index.min()) < 0:  # a loader that says no index gives -1 for all
+    if not batch.size:
+        return
+    lowest, highest = (int(x) for x in batch.index.aminmax())
+    if lowest < 0:  # a loader that says no index gives -1 for all
         raise RequestError("a kept signal is found by each sample's index, and this loader gives none")
+    if highest >= samples:
+        raise RequestError(
+            f"a sample's index is {highest}, none of those that were asked about: the signal holds {samples} samples"
+        )
 
 
 def _check_space(shards: Shards, described: Description, missing: int) -> None:
