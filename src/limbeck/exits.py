@@ -18,7 +18,6 @@ from limbeck.models import load_weights, multiply_adds, parameter_count
 from limbeck.models.multi_exit import MultiExit, exit_network, first_exits
 from limbeck.recipes import build
 from limbeck.recipes.folder import RECIPE, read_result
-from limbeck.recipes.job import TEST_BATCH
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
 
@@ -74,7 +73,7 @@ def weigh_exits(
     scheme = SelfDistiller(network, inputs=build.inputs(recipe.student)).to(device)
 
     def ask(split: Split) -> ExitRecord:
-        return ask_exits(scheme, make_loader(split, TEST_BATCH, device=device), device)
+        return ask_exits(scheme, make_loader(split, build.test_batch(recipe, data), device=device), device)
 
     test = ask(data.test)
     told = ask(data.validation) if data.validation else None

@@ -313,3 +313,14 @@ def test_a_teacher_has_an_augmentation_of_its_own(tmp_path: Path) -> None:
     assert flipped["teacher"]["test_loss"] != plain["teacher"]["test_loss"]
     assert flipped["teacher"]["source"] == "trained"
     assert flipped["baseline"]["test_loss"] == plain["baseline"]["test_loss"]
+
+
+def test_large_images_are_tested_few_at_a_time(tmp_path: Path) -> None:
+    recipe = read("digits", ["data.batch_size=64"])
+    data = build.data(recipe.data, tmp_path)
+    assert build.test_batch(recipe, data) == 1000
+    large = recipe.student.model_copy(update={"size": 512})
+    assert build.test_batch(recipe.model_copy(update={"student": large}), data) == 64
+    assert (
+        64 < build.test_batch(recipe.model_copy(update={"student": large.model_copy(update={"size": 224})}), data) < 400
+    )

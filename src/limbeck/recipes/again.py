@@ -10,7 +10,6 @@ from limbeck.engine import evaluate
 from limbeck.models import load_weights
 from limbeck.recipes import build, teachers
 from limbeck.recipes.folder import RECIPE, read_result
-from limbeck.recipes.job import TEST_BATCH
 from limbeck.recipes.read import read
 from limbeck.taps import evaluating
 
@@ -40,7 +39,7 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
     with evaluating(scheme):
         figures = evaluate(
             scheme.predict,
-            make_loader(data.test, TEST_BATCH),
+            make_loader(data.test, build.test_batch(recipe, data)),
             teacher=teachers.signal(found, ()) if known else None,
         )
     return figures.as_dict()

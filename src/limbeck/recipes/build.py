@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
 from limbeck.types import Inputs
+
+TEST_BATCH, TEST_VALUES = 1000, 2**24
+"""Samples that are tested at once at most, and numbers that they have in all unless a training step has more."""
 
 
 def data(spec: schema.Data, root: Path) -> DataSet:
@@ -177,6 +181,12 @@ def shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
     per_channel = spec.mean or spec.std
     size = (spec.size, spec.size) if spec.size else (height, width)
     return (len(per_channel) if per_channel else channels, *size)
+
+
+def test_batch(recipe: schema.Recipe, data: DataSet) -> int:
+    """Samples that are tested at once: many, but of large images no more than a training step bears."""
+    values = max(math.prod(shape(spec, data)) for spec in (recipe.student, *recipe.teachers))
+    return min(TEST_BATCH, max(TEST_VALUES // values, recipe.data.batch_size))
 
 
 def _taps(names: schema.Taps) -> str | tuple[str, ...]:

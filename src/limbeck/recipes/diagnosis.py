@@ -18,7 +18,7 @@ from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble
-from limbeck.recipes.job import TEST_BATCH, Job, places, settled
+from limbeck.recipes.job import Job, places, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import with_terms
 from limbeck.recipes.rehearsal import rehearse
@@ -114,7 +114,7 @@ def _examine(job: Job, teacher: Teacher, guide: Teacher) -> Diagnosis:
     return diagnose(
         teacher,
         make_loader(data.train, batch, shuffle=True, seed=recipe.seed, workers=workers, device=device, views=views),
-        make_loader(data.validation or data.test, TEST_BATCH, device=device, workers=workers),
+        job.held_out(data.validation or data.test),
         remembered=guide,
         temperature=temperature(recipe),
         name="validation" if data.validation else "test",

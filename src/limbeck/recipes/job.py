@@ -27,7 +27,6 @@ from limbeck.recipes.teachers import Candidate
 from limbeck.taps import evaluating
 from limbeck.teachers import RememberedTeacher, Teacher
 
-TEST_BATCH = 1000
 SIGNALS = 2
 """Signals held at once: one that many methods share, such as logits, and one of a method's own."""
 
@@ -72,7 +71,7 @@ class Job:
             scheme,
             train,
             teacher=teacher,
-            val=self._held_out(data.validation) if data.validation else None,
+            val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
             optimizer=build.optimizer(recipe.optimizer),
             schedule=build.schedule(recipe.schedule, recipe.epochs),
@@ -109,7 +108,7 @@ class Job:
     def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
         """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
         move(scheme, self.fabric.device)
-        loader = self._held_out(self.data.test)
+        loader = self.held_out(self.data.test)
         judge = self._judge(teacher) if teacher else None
         with evaluating(scheme):
             found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge)
@@ -118,8 +117,17 @@ class Job:
 
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
-        loader = self._held_out(self.data.test)
+        loader = self.held_out(self.data.test)
         return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+
+    def held_out(self, split: Split) -> Loader:
+        """A split's samples in order, for tests."""
+        return make_loader(
+            split,
+            build.test_batch(self.recipe, self.data),
+            device=self.fabric.device,
+            workers=self.recipe.data.workers,
+        )
 
     def _finished(self, phase: str) -> tuple[Path, str] | None:
         """Where a student lies that this run has done with before it was resumed."""
@@ -131,12 +139,9 @@ class Job:
         """The teacher, asked once about the test set for all the students that are compared with it."""
         if teacher.fingerprint not in self.judges:
             test = self.data.test
-            known = RememberedTeacher(teacher, [self._held_out(test)], len(test), features=False)
+            known = RememberedTeacher(teacher, [self.held_out(test)], len(test), features=False)
             self.judges[teacher.fingerprint] = known
         return self.judges[teacher.fingerprint]
-
-    def _held_out(self, split: Split) -> Loader:
-        return make_loader(split, TEST_BATCH, device=self.fabric.device, workers=self.recipe.data.workers)
 
 
 def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:
