@@ -77,6 +77,7 @@ class Pair:
 
 def _measured(pair: Pair, batch: int, live: bool, mode: str | None) -> dict[str, float]:
     contenders = {"tuned": partial(_tuned, pair, batch, live, mode), "limbeck": partial(_ours, pair, batch, live, mode)}
+    torch.compiler.reset()
     for warm_up in contenders.values():
         warm_up()
     figures = in_turns(contenders, ROUNDS)
@@ -109,7 +110,7 @@ def _tuned(pair: Pair, batch: int, live: bool, mode: str | None) -> float:
     mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD))
     images = (pair.pixels.float() / 255 - mean).div_(std).contiguous(memory_format=torch.channels_last)
     half = torch.autocast(device.type, torch.bfloat16, enabled=pair.dtype is not None)
-    run, optimizer = torch.compile(student, mode=mode) if mode else student, SGD(student.parameters())
+    run, optimizer = torch.compile(student, mode=mode, dynamic=False) if mode else student, SGD(student.parameters())
 
     @torch.no_grad()
     def ask(x: Tensor) -> Tensor:

@@ -18,10 +18,14 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+ADJUSTED = 2**25
+"""Bytes up to which glibc by itself comes to keep freed pieces, and twice as much of the heap's end."""
+
+
 @contextmanager
 def untuned() -> Iterator[None]:
     """Inside, memory is had as in a process without limbeck: as glibc's allocator adjusts itself to large tensors."""
-    set_thresholds(trim=2**26, mmap=2**25)
+    set_thresholds(trim=2 * ADJUSTED, mmap=ADJUSTED)
     try:
         yield
     finally:

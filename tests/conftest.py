@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def pytest_configure(config: pytest.Config) -> None:
     """What is not marked `gpu` is tested on the CPU, also where there is a GPU: `pytest -m gpu` runs the others."""
-    if config.option.markexpr != "gpu":
+    if not re.match(r"gpu\b", config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -73,7 +73,7 @@ def weigh_exits(
     scheme = SelfDistiller(network, inputs=build.inputs(recipe.student)).to(device)
 
     def ask(split: Split) -> ExitRecord:
-        return ask_exits(scheme, make_loader(split, build.test_batch(recipe, data), device=device), device)
+        return ask_exits(scheme, make_loader(split, build.held_out_batch(recipe, data), device=device), device)
 
     test = ask(data.test)
     told = ask(data.validation) if data.validation else None

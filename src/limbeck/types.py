@@ -38,16 +38,20 @@ class Batch(NamedTuple):
         """The same batch on `device`; its index stays where it is."""
         inputs, targets, index, view = self
 
-        def move(tensor: Tensor) -> Tensor:
-            # What comes from a GPU without waiting would be read before it is there.
-            return tensor.to(device, non_blocking=device.type != "cpu")
-
-        return Batch(each(inputs, move), move(targets), index, view)
+        return Batch(each(inputs, lambda tensor: send(tensor, device)), send(targets, device), index, view)
 
     def first(self, n: int) -> Batch:
         """The first `n` samples."""
         inputs, targets, index, view = self
         return Batch(each(inputs, lambda tensor: tensor[:n]), targets[:n], index[:n], view)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on `device`; nobody waits where that is an NVIDIA GPU.
+
+    Elsewhere a tensor could be read before it is there (from a GPU), or be gone before it was read (on its way to MPS).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

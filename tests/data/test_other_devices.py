@@ -9,6 +9,7 @@ import torch
 
 from limbeck.data import InMemory, make_loader
 from limbeck.data.views import make_views
+from limbeck.types import send
 
 META = torch.device("meta")
 STEPS: list[list[Any]] = [
@@ -29,17 +30,9 @@ def test_views_are_made_where_the_images_lie(steps: list[Any]) -> None:
         assert batch.index.device.type == "cpu"
 
 
-def test_what_comes_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    original = torch.Tensor.to
-
-    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
-        seen.append((device.type, non_blocking))
-        return original(tensor, device, non_blocking=non_blocking)
-
-    split = InMemory(torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64))
-    batch = next(iter(make_loader(split, 8)))
-    monkeypatch.setattr(torch.Tensor, "to", to)
-    batch.to(META).to(torch.device("meta"))
-    batch.to(torch.device("cpu"))
-    assert set(seen) == {("meta", True), ("cpu", False)}
+@pytest.mark.parametrize(("kind", "at_once"), [("cuda", True), ("cpu", False), ("mps", False)])
+def test_only_copies_to_cuda_are_not_waited_for(monkeypatch: pytest.MonkeyPatch, kind: str, at_once: bool) -> None:
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, *, non_blocking: asked.append(non_blocking))
+    send(torch.zeros(1), torch.device(kind))
+    assert asked == [at_once]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-import time
+import importlib
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
-from limbeck import Distiller, RequestError, Run, RunError, Term, fit, losses
+from limbeck import Batch, Distiller, RequestError, Run, RunError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import SelfDistiller
 from limbeck.engine import compiling
@@ -23,18 +25,16 @@ COMPILE = torch.compile
 
 
 class Network(nn.Module):
-    """A perceptron that counts how often Python walks through it, and dawdles where it is not compiled."""
+    """A perceptron that notes how Python walks through it where it is not compiled."""
 
-    def __init__(self, dawdles: float = 0.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-        self.dawdles = dawdles
         self.walked: list[tuple[int, bool]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             self.walked.append((len(x), self.training))
-            time.sleep(self.dawdles)
         logits: Tensor = self.layers(x)
         return logits
 
@@ -44,9 +44,9 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Graphs are captured and not compiled, which would take long here; the modes that were asked for."""
     modes: list[Any] = []
 
-    def compile(function: Any, *, mode: str) -> Any:
+    def compile(function: Any, *, mode: str, **options: Any) -> Any:
         modes.append(mode)
-        return COMPILE(function, backend="eager")
+        return COMPILE(function, backend="eager", **options)
 
     monkeypatch.setattr(torch, "compile", compile)
     torch.compiler.reset()
@@ -55,10 +55,15 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling is tried here too, however short the training is."""
+    """Compiling is tried here too; a pass is said to take 100 s, and 40 s when it is compiled."""
     monkeypatch.setattr(compiling, "DEVICES", ("cpu",))
-    monkeypatch.setattr(compiling, "LONG", 0.0)
-    monkeypatch.setattr(compiling, "PROBE", 0.05)
+    said = itertools.cycle((100.0, 40.0))
+
+    def seconds(*work: Any) -> float:
+        compiling._pass(*work)
+        return next(said)
+
+    monkeypatch.setattr(compiling, "_pass_seconds", seconds)
 
 
 def train(student: nn.Module, *terms: Term, **options: Any) -> Run:
@@ -101,26 +106,63 @@ def test_a_training_that_fails_leaves_the_student_plain() -> None:
     assert student._compiled_call_impl is None
 
 
+def choose(student: nn.Module, passes: int = 6, *terms: Term) -> compiling.Choice:
+    example = Batch(torch.randn(16, 6), torch.arange(16) % 3, torch.arange(16))
+    return compiling.choose_compile(Distiller(student, terms), example, make_fabric(accelerator="cpu"), passes)
+
+
 @pytest.mark.usefixtures("tries")
 def test_it_is_chosen_where_a_trial_shows_that_it_pays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = Network(dawdles=0.01)
+    start = Network()
     fast = train(copy.deepcopy(start), out=tmp_path, progress=True)
     assert fast.compile == "default"
-    assert "limbeck: student: compiled: a pass takes" in capsys.readouterr().err
+    said = "limbeck: student: compiled: a pass takes 40000.00 ms compiled, and 100000.00 ms as it is, which saves 360 s"
+    assert said in capsys.readouterr().err
     assert '"compile": "default"' in (tmp_path / "student.json").read_text()
-    assert fast.seconds > 0.1  # the trial's are among them
     same(fast.student, train(copy.deepcopy(start), compile=None).student)
+
+
+def test_a_trial_is_part_of_the_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("limbeck.engine.fit")
+    monkeypatch.setattr(module, "choose_compile", lambda *_: compiling.Choice("default", "tried", 1000.0))
+    assert train(Network()).seconds > 1000
+
+
+def test_a_resumed_training_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("limbeck.engine.fit")
+    left = []
+
+    def choose_once(scheme: object, example: object, fabric: object, passes: int) -> compiling.Choice:
+        left.append(passes)
+        return compiling.Choice("default")
+
+    monkeypatch.setattr(module, "choose_compile", choose_once)
+    start = Network()
+    train(copy.deepcopy(start), out=tmp_path, epochs=1)
+    resumed = train(copy.deepcopy(start), out=tmp_path, epochs=3, resume=True)
+    assert (left, resumed.compile) == ([3], "default")
+    assert train(copy.deepcopy(start), out=tmp_path, epochs=4, resume=True, compile=None).compile is None
 
 
 @pytest.mark.usefixtures("tries")
 def test_networks_with_several_exits_are_tried_too() -> None:
-    images = InMemory(torch.rand(32, 1, 8, 8), torch.arange(32) % 3)
     network = byot_small(input_shape=(1, 8, 8), classes=3, widths=(2, 3, 4))
-    choice = compiling.choose_compile(SelfDistiller(network), images.inputs, make_fabric(accelerator="cpu"), 100)
-    assert "compiled: a pass takes" in choice.reason
+    example = Batch(torch.rand(32, 1, 8, 8), torch.arange(32) % 3, torch.arange(32))
+    choice = compiling.choose_compile(SelfDistiller(network), example, make_fabric(accelerator="cpu"), 6)
+    assert choice.mode == "default"
 
 
-@pytest.mark.usefixtures("tries")
+def test_a_sequence_of_layers_is_compiled_whole_and_so_is_its_copy() -> None:
+    graphs = CompileCounter()
+    student = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    for network in (student, copy.deepcopy(student)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "compile", lambda function, **_: COMPILE(function, backend=graphs, dynamic=False))
+            with compiling.compiled(network, "default", 16):
+                network(torch.randn(16, 6)).sum().backward()
+    assert (graphs.frame_count, graphs.op_count) == (1, 3)
+
+
 def test_more_networks_are_compiled_than_torch_would_by_itself() -> None:
     for width in range(1, 12):
         student = nn.Sequential(*[nn.Linear(6, 6) for _ in range(width)])
@@ -131,11 +173,9 @@ def test_more_networks_are_compiled_than_torch_would_by_itself() -> None:
 
 @pytest.mark.usefixtures("tries")
 def test_a_trial_leaves_the_student_as_it_is() -> None:
-    student = Network(dawdles=0.01).eval()
+    student = Network().eval()
     before = copy.deepcopy(student)
-    choice = compiling.choose_compile(Distiller(student), torch.randn(16, 6), make_fabric(accelerator="cpu"), 100)
-    assert choice.mode == "default"
-    assert choice.seconds > 0
+    assert choose(student).mode == "default"
     assert not student.training
     assert not student.walked
     assert all(parameter.grad is None for parameter in student.parameters())
@@ -149,7 +189,7 @@ def test_what_fails_to_compile_is_trained_as_it_is(
     def broken(*_: Any) -> None:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(torch, "compile", lambda function, mode: COMPILE(function, backend=broken))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: COMPILE(function, backend=broken))
     start = Network()
     run = train(copy.deepcopy(start), progress=True)
     assert run.compile is None
@@ -162,33 +202,37 @@ def test_what_fails_to_compile_is_trained_as_it_is(
 
 @pytest.mark.usefixtures("tries")
 def test_what_compiling_makes_slower_is_trained_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter((0.001, 0.002))
+    times = iter((100.0, 200.0))
     monkeypatch.setattr(compiling, "_pass_seconds", lambda *_: next(times))
-    choice = compiling.choose_compile(Distiller(Network()), torch.randn(16, 6), make_fabric(accelerator="cpu"), 100)
+    choice = choose(Network())
     assert choice.mode is None
-    assert "not compiled: a pass takes 1.00 ms as it is, and 2.00 ms compiled" in choice.reason
+    assert "not compiled: a pass takes 200000.00 ms compiled, and 100000.00 ms as it is" in choice.reason
 
 
-def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch, eager: list[Any]) -> None:
-    student, inputs, fabric = Network(dawdles=0.001), torch.randn(16, 6), make_fabric(accelerator="cpu")
-
-    def choose(scheme: Distiller, passes: int = 10**7) -> compiling.Choice:
-        return compiling.choose_compile(scheme, inputs, fabric, passes)
-
-    reads_inside = Distiller(student, [Term(losses.mse, student="layers.0", teacher="logits", adapter="auto")])
-    assert choose(Distiller(student)) == compiling.Choice(None)  # on a CPU
-    monkeypatch.setattr(compiling, "DEVICES", ("cpu",))
-    monkeypatch.setattr(compiling, "PROBE", 0.01)
-    assert choose(Distiller(student), passes=100) == compiling.Choice(None)  # a training of a second
-    assert choose(reads_inside) == compiling.Choice(None)
-    assert choose(Distiller(torch.compile(student, mode="default"))) == compiling.Choice(None)
+@pytest.mark.usefixtures("tries")
+def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(Network()).mode == "default"
+    untried = compiling.Choice(None)
+    assert choose(Network(), 2) == untried  # three minutes
+    hidden = Term(losses.mse, student="layers.0", teacher="logits", adapter="auto")
+    assert choose(Network(), 6, hidden) == untried
+    by_user = Network()
+    by_user.compile(mode="default")
+    assert choose(by_user) == choose(torch.compile(Network(), mode="default")) == untried
     torch.use_deterministic_algorithms(True)
     try:
-        assert choose(Distiller(student)) == compiling.Choice(None)
+        assert choose(Network()) == untried
     finally:
         torch.use_deterministic_algorithms(False)
-    assert eager == ["default"]  # the user's own
-    assert choose(Distiller(student)).mode == "default"
+    monkeypatch.setattr(compiling, "DEVICES", ("cuda",))
+    assert choose(Network()) == untried
+
+
+def test_a_pass_is_timed() -> None:
+    inputs, fabric = torch.randn(16, 6), make_fabric(accelerator="cpu")
+    student = Network()
+    assert 0 < compiling._pass_seconds(student, inputs, fabric) < 1
+    assert student.walked[0] == (16, True)
 
 
 def test_what_cannot_be_compiled_is_said() -> None:
@@ -197,6 +241,6 @@ def test_what_cannot_be_compiled_is_said() -> None:
         train(Network(), term, compile="default")
     with pytest.raises(RequestError, match="unknown mode of compile 'fast'"):
         train(Network(), compile="fast")
-    with pytest.raises(RequestError, match="CUDA graphs, which write each batch's gradients over the last"):
+    with pytest.raises(RequestError, match="CUDA graphs, which put each batch's gradients"):
         train(Network(), compile="reduce-overhead", accumulate=2)
     train(Network(), compile="max-autotune-no-cudagraphs", accumulate=2)

@@ -100,7 +100,7 @@ def dropout(fabric: Fabric, out: Path, stop_at: int | None = None) -> None:
 
 def refused(fabric: Fabric, out: Path) -> None:
     """Shards are not compiled, and that is said."""
-    with pytest.raises(RequestError, match="compile: default takes whole students"):
+    with pytest.raises(RequestError, match="compile: default takes a whole student"):
         train(fabric, out, 1, [Term(losses.kd)], compile="default")
 
 

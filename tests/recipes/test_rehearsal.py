@@ -50,7 +50,7 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path, more: dict[str, Any], me
 
 def test_students_in_shards_are_not_compiled(tmp_path: Path) -> None:
     machine = Machine(strategy="fsdp", progress=False)
-    with pytest.raises(RequestError, match="compile: default takes whole students"):
+    with pytest.raises(RequestError, match="compile: default takes a whole student"):
         run(check(RECIPE | {"compile": "default"}), root=tmp_path, out=tmp_path / "run", machine=machine)
     assert not (tmp_path / "run").exists()
 

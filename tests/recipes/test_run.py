@@ -318,9 +318,10 @@ def test_a_teacher_has_an_augmentation_of_its_own(tmp_path: Path) -> None:
 def test_large_images_are_tested_few_at_a_time(tmp_path: Path) -> None:
     recipe = read("digits", ["data.batch_size=64"])
     data = build.data(recipe.data, tmp_path)
-    assert build.test_batch(recipe, data) == 1000
-    large = recipe.student.model_copy(update={"size": 512})
-    assert build.test_batch(recipe.model_copy(update={"student": large}), data) == 64
-    assert (
-        64 < build.test_batch(recipe.model_copy(update={"student": large.model_copy(update={"size": 224})}), data) < 400
-    )
+
+    def at_once(size: int | None) -> int:
+        student = recipe.student.model_copy(update={"size": size})
+        return build.held_out_batch(recipe.model_copy(update={"student": student}), data)
+
+    assert (at_once(None), at_once(512)) == (1000, 64)
+    assert 64 < at_once(224) < 400

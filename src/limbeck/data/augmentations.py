@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.types import send
 
 LUMA = (0.299, 0.587, 0.114)
 """Share of red, green and blue in a grey image (ITU-R BT.601)."""
 
 
 def placed(numbers: Tensor, images: Tensor) -> Tensor:
-    """Numbers from the CPU, where the images are; nobody waits for them."""
-    return numbers.to(images.device, non_blocking=True)
+    """Numbers from the CPU, where the images are."""
+    return send(numbers, images.device)
 
 
 class Augmentation(Protocol):

@@ -15,7 +15,7 @@ from limbeck.data.sets import FromDisk, InMemory, Split
 from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
-from limbeck.types import Batch, each
+from limbeck.types import Batch, each, send
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -158,7 +158,7 @@ class MemoryLoader(Loader):
         return self.views.mix(inputs, others, (targets, labels), some, view)
 
     def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
-        placed = some.to(self.device, non_blocking=True)
+        placed = send(some, self.device)
         return _pixels(self.views.images(self.inputs.index_select(0, placed), some, view)), self.targets[placed]
 
 

@@ -15,7 +15,7 @@ from limbeck import adapters
 from limbeck.errors import RequestError, unknown
 from limbeck.models import move
 from limbeck.taps import LOGITS
-from limbeck.types import Batch
+from limbeck.types import Batch, send
 
 Tapped = Tensor | tuple[Tensor, ...]
 Names = str | tuple[str, ...]
@@ -133,7 +133,7 @@ class BoundTerm(nn.Module):
         options = {} if isinstance(self.term.loss, type) else self.term.options
         known = _keywords(self.loss)
         device = batch.targets.device
-        from_batch = {f: getattr(batch, f).to(device, non_blocking=True) for f in _FROM_BATCH if f in known}
+        from_batch = {f: send(getattr(batch, f), device) for f in _FROM_BATCH if f in known}
         loss = self.loss(self._adapt(s), t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")

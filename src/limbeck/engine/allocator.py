@@ -11,8 +11,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Numbers of these parameters in glibc's malloc.h; both are bytes."""
 KEPT, LARGEST = 2**31 - 1, 2**30
 """Bytes that are kept, and the largest piece of them."""
-CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-"""Environment variables by which users choose for themselves."""
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+"""Environment variables by which users tell glibc themselves."""
 
 
 @cache
@@ -22,9 +22,10 @@ def keep_freed() -> None:
     By itself it hands large tensors back to the system, which then clears each page anew at every step: that made a
     step of a convolutional network 1.1 to 2.3 times as long on a Xeon. Of tensors of hundreds of MB, as in batches of a
     thousand images, keeping them takes up to 1.4 times the memory. Elsewhere than on Linux with glibc, and where the
-    user has chosen by `CHOSEN`, nothing is changed.
+    user has told glibc something else, or limbeck by LIMBECK_KEEP_FREED=0, nothing is changed.
     """
-    if not any(name in os.environ for name in CHOSEN):
+    told = any(name in os.environ for name in CHOSEN) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if not told and os.environ.get("LIMBECK_KEEP_FREED") != "0":
         set_thresholds(trim=KEPT, mmap=LARGEST)
 
 

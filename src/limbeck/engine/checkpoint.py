@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 import limbeck
-from limbeck.engine.devices import from_first
+from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError, as_request
@@ -34,6 +34,7 @@ class Progressed:
         rows: The numbers of those batches.
         seconds: Time spent training.
         rng: State of the global generators after those batches (`limbeck.seeds.random_state`); empty between epochs.
+        compile: torch.compile's mode, which a resumed run keeps; "auto" until it is chosen.
         best: The best validation accuracy so far; None without validation.
         records: What was written for each finished epoch.
     """
@@ -43,6 +44,7 @@ class Progressed:
     rows: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     rng: list[torch.Tensor] = field(default_factory=list)
+    compile: str | None = AUTO
     best: float | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 

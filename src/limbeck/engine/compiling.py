@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,23 +24,23 @@ from limbeck.engine.devices import AUTO
 from limbeck.engine.sharding import is_sharding
 from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.taps import call
-from limbeck.types import Inputs
+from limbeck.types import Batch, Inputs
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """torch.compile's."""
 REPLAYED = ("reduce-overhead", "max-autotune")
-"""Those that record CUDA graphs, and write each batch's gradients over those of the batch before."""
+"""Those that record CUDA graphs, which put each batch's gradients where those of the batch before were."""
 TRIED = "default"
 """The mode of a trial: it changes nothing about which memory a step may hold on to."""
 DEVICES = ("cuda",)
 """Where compiling is tried unasked."""
 LONG = 300.0
 """Seconds that all of a training's passes must take for a trial: compiling may take a minute."""
-STRUCTURES = 64
-"""Networks of different structure that may be compiled in one process; torch would silently stop after eight."""
-_LIMIT = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"
 PROBE = 0.5
 """Seconds that a pass is repeated for, to be measured."""
+STRUCTURES = 64
+"""Networks of different structure that may be compiled in one process; torch would leave the ninth as it is."""
+_LIMIT = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"  # until torch 2.6
 
 
 def check_compile(mode: str | None, scheme: Scheme, accumulate: int) -> None:
@@ -52,20 +52,20 @@ def check_compile(mode: str | None, scheme: Scheme, accumulate: int) -> None:
     if scheme.reads_inside:
         raise RequestError(
             f"compile: {mode} takes terms on logits, and one here reads hidden tensors, which a compiled student does "
-            "not show"
+            "not show; leave compile out, or use other terms"
         )
     if accumulate > 1 and mode in REPLAYED:
         raise RequestError(
-            f"compile: {mode} records CUDA graphs, which write each batch's gradients over the last batch's; take "
+            f"compile: {mode} records CUDA graphs, which put each batch's gradients where the last batch's are; take "
             f"default or max-autotune-no-cudagraphs with accumulate: {accumulate}"
         )
 
 
-def refuse_shards(mode: str | None) -> None:
-    """Raise RequestError for a mode by name where students are in shards, around which nothing would be compiled."""
+def check_whole(mode: str | None) -> None:
+    """Raise RequestError for a mode by name where the student is in shards, around which nothing would be compiled."""
     if mode not in (None, AUTO):
         raise RequestError(
-            f"compile: {mode} takes whole students, and strategy fsdp keeps them in shards; leave one out"
+            f"compile: {mode} takes a whole student, and strategy fsdp keeps it in shards; leave one of them out"
         )
 
 
@@ -84,7 +84,7 @@ class Choice:
     seconds: float = 0.0
 
 
-def choose_compile(scheme: Scheme, inputs: Inputs, fabric: Fabric, passes: int) -> Choice:
+def choose_compile(scheme: Scheme, example: Batch, fabric: Fabric, passes: int) -> Choice:
     """Whether compiling the student pays for itself within a training.
 
     It is tried on GPUs alone, for trainings of `LONG` seconds, and not where only repeatable kernels are allowed or the
@@ -92,71 +92,87 @@ def choose_compile(scheme: Scheme, inputs: Inputs, fabric: Fabric, passes: int) 
 
     Args:
         scheme: What is trained, on its device; left as it is.
-        inputs: A whole batch of what the student reads.
+        example: A whole batch.
         fabric: Device and precision.
-        passes: Batches of all epochs.
+        passes: Batches that are left.
     """
-    ordered = torch.are_deterministic_algorithms_enabled()
-    done = isinstance(scheme.student, OptimizedModule) or scheme.student._compiled_call_impl is not None
-    if fabric.device.type not in DEVICES or scheme.reads_inside or is_sharding(fabric) or ordered or done:
+    if not _may_gain(scheme, fabric):
         return Choice(None)
     began = time.perf_counter()
-    student = copy.deepcopy(scheme.student).train()  # what is compiled for it serves the original too
-    if any(isinstance(module, nn.SyncBatchNorm) for module in student.modules()):
-        return Choice(None)  # each process repeats its pass as often as it takes, and they would wait for each other
+    choice = _tried(scheme.student, scheme.prepared(example.inputs), example.size, fabric, passes)
+    if not choice.reason:
+        return choice
+    seconds = time.perf_counter() - began
+    return replace(choice, reason=f"{choice.reason} (tried in {seconds:,.0f} s)", seconds=seconds)
+
+
+def _may_gain(scheme: Scheme, fabric: Fabric) -> bool:
+    if fabric.device.type not in DEVICES or torch.are_deterministic_algorithms_enabled() or is_sharding(fabric):
+        return False
+    student = scheme.student
+    done = isinstance(student, OptimizedModule) or student._compiled_call_impl is not None
+    # One process alone would wait for the others' statistics.
+    together = fabric.world_size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in student.modules())
+    return not (scheme.reads_inside or done or together)
+
+
+def _tried(network: nn.Module, inputs: Inputs, size: int, fabric: Fabric, passes: int) -> Choice:
     try:
+        student = copy.deepcopy(network).train()  # what is compiled for it serves the original too
         plain = _pass_seconds(student, inputs, fabric)
         if passes * plain < LONG:
             return Choice(None)
-        with compiled(student, TRIED):
+        with compiled(student, TRIED, size):
             _pass(student, inputs, fabric)
             fast = _pass_seconds(student, inputs, fabric)
-    except Exception as error:  # the compiler's, of many kinds: without it the training goes on
-        return _tried(None, began, f"not compiled: {reason_of(error)}")
+    except Exception as error:  # of many kinds: the training goes on without
+        return Choice(None, f"not compiled: {reason_of(error)}")
     saved = passes * (plain - fast)
+    times = f"a pass takes {1e3 * fast:.2f} ms compiled, and {1e3 * plain:.2f} ms as it is"
     if saved <= 0:
-        times = f"a pass takes {1e3 * plain:.2f} ms as it is, and {1e3 * fast:.2f} ms compiled"
-        return _tried(None, began, f"not compiled: {times}")
-    times = f"a pass takes {1e3 * fast:.2f} ms in place of {1e3 * plain:.2f}"
-    return _tried(TRIED, began, f"compiled: {times}, which saves {saved:,.0f} s")
-
-
-def _tried(mode: str | None, began: float, reason: str) -> Choice:
-    seconds = time.perf_counter() - began
-    return Choice(mode, f"{reason} (tried in {seconds:,.0f} s)", seconds)
+        return Choice(None, f"not compiled: {times}")
+    return Choice(TRIED, f"compiled: {times}, which saves {saved:,.0f} s")
 
 
 @contextmanager
-def compiled(network: nn.Module, mode: str | None) -> Iterator[None]:
+def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
     """Inside, a network's training passes on whole batches are compiled; None leaves it as it is.
 
     An epoch's last, smaller batch and everything outside of training run as they are: each would be compiled anew.
 
-    Raises:
-        RequestError: The network cannot be compiled.
+    Args:
+        network: A network that was not compiled before, or was: then its own way comes back afterwards.
+        mode: One of `MODES`, or None.
+        size: Samples of a whole batch.
     """
     if mode is None:
         yield
         return
-    own, plain, largest = network._compiled_call_impl, network._call_impl, 0
-    fast = torch.compile(plain, mode=mode)
+    own, plain = network._compiled_call_impl, network._call_impl
+    fast: Callable[..., Any] = torch.compile(_call, mode=mode, dynamic=False)
 
     def choose(*inputs: Any, **named: Any) -> Any:
-        nonlocal largest
         sizes = [len(x) for x in (*inputs, *named.values()) if isinstance(x, Tensor) and x.dim()]
-        largest = max([*sizes, largest])
-        whole = network.training and torch.is_grad_enabled() and largest in sizes
-        return (fast if whole else plain)(*inputs, **named)
+        whole = network.training and torch.is_grad_enabled() and min(sizes, default=0) >= size
+        if not whole:
+            return plain(*inputs, **named)  # type: ignore[no-untyped-call]
+        try:
+            return fast(network, *inputs, **named)
+        except TorchDynamoException as error:
+            reason = reason_of(getattr(error, "inner_exception", error))
+            raise RequestError(f"torch.compile fails on the student: {reason}; compile: null does without") from error
 
     network._compiled_call_impl = choose  # which no copy and no file of the network takes along
     try:
         with dynamo_config.patch({_LIMIT: STRUCTURES}):
             yield
-    except TorchDynamoException as error:
-        reason = reason_of(getattr(error, "inner_exception", error))
-        raise RequestError(f"torch.compile fails on the student: {reason}; compile: null does without") from error
     finally:
         network._compiled_call_impl = own
+
+
+def _call(network: nn.Module, *inputs: Any, **named: Any) -> Any:
+    """What is compiled: of a method of torch's own, older torch would compile nothing."""
+    return network._call_impl(*inputs, **named)  # type: ignore[no-untyped-call]
 
 
 def _pass_seconds(student: nn.Module, inputs: Inputs, fabric: Fabric) -> float:

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
-from limbeck.engine.compiling import Choice, check_compile, choose_compile, compiled, refuse_shards
-from limbeck.engine.devices import AUTO, choose_precision, make_fabric
+from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
+from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabric
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress, tell
@@ -41,7 +41,7 @@ class Run:
         student: The plain trained model.
         metrics: A record an epoch: epoch (from 1), loss, accuracy, each part, learning rate, seconds since the start
             of training, validation.
-        seconds: Time spent training, over all resumed parts.
+        seconds: Time spent training, over all resumed parts, trials of torch.compile among it.
         out: The run folder, or None.
         compile: torch.compile's mode in which the student was trained, or None.
     """
@@ -50,7 +50,7 @@ class Run:
     metrics: Sequence[Mapping[str, Any]]
     seconds: float
     out: Path | None
-    compile: str | None
+    compile: str | None = None
 
 
 def fit(
@@ -100,8 +100,8 @@ def fit(
         accelerator, devices, strategy: As Lightning Fabric takes them.
         fabric: A launched Fabric to use instead of those four.
         compile: torch.compile's mode for the student's training passes, such as "default" or "reduce-overhead" (CUDA
-            graphs); None runs them as they are; "auto" tries it on GPUs, where they take minutes in all, and keeps it
-            if it pays for itself (`limbeck.engine.compiling.choose_compile`).
+            graphs); None runs them as they are; "auto" tries it on GPUs, where they take five minutes or more in all,
+            and keeps it if it pays for itself (`limbeck.engine.compiling.choose_compile`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
         resume: Go on from the folder's last checkpoint, if it has one of this phase.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
@@ -115,7 +115,7 @@ def fit(
         The plain student, in eval mode, with the run's metrics.
 
     Raises:
-        RequestError: Something does not fit; found before the first step.
+        RequestError: Something does not fit; found before the first step, or in it if the student cannot be compiled.
         RunError: The training failed: a loss that is not finite, a full disk.
     """
     if not isinstance(distiller, Scheme):
@@ -128,7 +128,7 @@ def fit(
             precision = _precision(distiller, example, accelerator)
         fabric = make_fabric(precision, accelerator, devices, strategy)
     if is_sharding(fabric):
-        refuse_shards(compile)
+        check_whole(compile)
     source = Source(_shared_out(train, fabric), fabric.device)
     guide = _guide(teacher, distiller)
     shown = progress and fabric.is_global_zero
@@ -139,11 +139,6 @@ def fit(
         with _reading("teacher", example):
             signal = guide(example) if guide else None
         distiller.prepare(example, signal)
-    choice = Choice(compile)
-    if compile == AUTO:
-        choice = choose_compile(distiller, distiller.prepared(example.inputs), fabric, epochs * len(source))
-    if choice.reason and shown:
-        tell(f"{phase}: {choice.reason}")
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = _optimizer(optimizer, trained)
@@ -155,8 +150,15 @@ def fit(
     checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
-    state.seconds += choice.seconds
-    with compiled(trained.student, choice.mode), Progress(phase, epochs, len(source), shown) as display:
+    choice = Choice(state.compile if compile == AUTO else compile)
+    if choice.mode == AUTO:
+        left = (epochs - state.epoch) * len(source) - state.step
+        choice = from_first(fabric, lambda: choose_compile(trained, example, fabric, left))
+        if choice.reason and shown:
+            tell(f"{phase}: {choice.reason}")
+    state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
+    display = Progress(phase, epochs, len(source), shown)
+    with compiled(trained.student, choice.mode, example.size), display:
         loop = Loop(
             fabric=fabric,
             scheme=trained,

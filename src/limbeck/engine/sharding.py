@@ -87,10 +87,10 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load a whole state dict into an optimizer whose parameters may be sharded, or lie in another order in memory."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    parts = {
-        number: {name: _like(parameters[number], value) for name, value in entries.items()}
-        for number, entries in state["state"].items()
-    }
+    parts = dict(state["state"])
+    for number, parameter in enumerate(parameters):
+        if isinstance(parts.get(number), Mapping):
+            parts[number] = {name: _like(parameter, value) for name, value in parts[number].items()}
     optimizer.load_state_dict({**state, "state": parts})
 
 

@@ -39,7 +39,7 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
     with evaluating(scheme):
         figures = evaluate(
             scheme.predict,
-            make_loader(data.test, build.test_batch(recipe, data)),
+            make_loader(data.test, build.held_out_batch(recipe, data)),
             teacher=teachers.signal(found, ()) if known else None,
         )
     return figures.as_dict()

@@ -32,7 +32,7 @@ from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
 from limbeck.types import Inputs
 
-TEST_BATCH, TEST_VALUES = 1000, 2**24
+HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
 """Samples that are tested at once at most, and numbers that they have in all unless a training step has more."""
 
 
@@ -183,10 +183,10 @@ def shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
     return (len(per_channel) if per_channel else channels, *size)
 
 
-def test_batch(recipe: schema.Recipe, data: DataSet) -> int:
+def held_out_batch(recipe: schema.Recipe, data: DataSet) -> int:
     """Samples that are tested at once: many, but of large images no more than a training step bears."""
     values = max(math.prod(shape(spec, data)) for spec in (recipe.student, *recipe.teachers))
-    return min(TEST_BATCH, max(TEST_VALUES // values, recipe.data.batch_size))
+    return min(HELD_OUT, max(HELD_OUT_VALUES // values, recipe.data.batch_size))
 
 
 def _taps(names: schema.Taps) -> str | tuple[str, ...]:

@@ -15,7 +15,7 @@ from limbeck.data.sets import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
-from limbeck.engine.compiling import refuse_shards
+from limbeck.engine.compiling import check_whole
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.engine.progress import tell
 from limbeck.models import move
@@ -124,7 +124,7 @@ class Job:
         """A split's samples in order, for tests."""
         return make_loader(
             split,
-            build.test_batch(self.recipe, self.data),
+            build.held_out_batch(self.recipe, self.data),
             device=self.fabric.device,
             workers=self.recipe.data.workers,
         )
@@ -151,7 +151,7 @@ def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: M
         RequestError: The machine is to compile students, and to keep them in shards.
     """
     if machine.strategy == "fsdp":
-        refuse_shards(recipe.compile)
+        check_whole(recipe.compile)
     example = build.example(recipe.student, data)
     precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
     return recipe.model_copy(update={"precision": precision})

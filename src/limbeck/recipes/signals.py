@@ -129,7 +129,6 @@ def keep(asking: Asking, teacher: Teacher, trainings: int = 1) -> Kept:
     samples, views = len(asking.data.train), asking.views
     began = time.perf_counter()
     known = RememberedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
-    _wait(known(next(iter(asking.batches(0))).first(1)))
     seconds = time.perf_counter() - began
     return Kept(known, "memory", seconds, _told("kept in memory", samples, views, _need(asking, teacher)))
 

@@ -162,7 +162,7 @@ def train(
             **machine.place(fabric),
         ),
         epochs=epochs,
-        compile=recipe.compile and AUTO,  # a mode by name is meant for the student
+        compile=AUTO if recipe.compile else None,  # a mode by name is meant for the student
         optimizer=build.optimizer(spec.optimizer),
         schedule=build.schedule(spec.schedule, epochs),
         fabric=fabric,

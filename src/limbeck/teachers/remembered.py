@@ -10,7 +10,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.teachers.stored import check_known
 from limbeck.teachers.teacher import Teacher
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch, Signal, send
 
 
 class RememberedTeacher:
@@ -60,10 +60,13 @@ class RememberedTeacher:
                 raise RequestError(f"the teacher was not asked about sample {lacking} in view {view}")
         if len(self._logits or next(iter(self._tables.values()), [])) != views:
             raise RequestError(f"there must be a pass for each of {views} view(s)")
+        for table in (*self._logits, *(table for some in self._tables.values() for table in some)):
+            if table.device.type != "cpu":
+                table.flatten()[:1].tolist()  # until the device has computed it
 
     def __call__(self, batch: Batch) -> Signal:
         view, device = batch.view, batch.targets.device
-        index = batch.index.to(device, non_blocking=True)
+        index = send(batch.index, device)
         if view < 0 or index is not batch.index:  # a GPU would be lost by an index that is not there
             check_known(batch, self._views, self._samples)
         if device != self._device:

@@ -11,6 +11,7 @@ from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import same_shape, several_samples
+from limbeck.types import send
 
 
 @full_precision
@@ -107,9 +108,7 @@ def _channel_margin(teacher: Tensor, margin: float | Tensor | None) -> Tensor:
         x = teacher.detach().transpose(0, 1).flatten(1)
         mean = x.clamp(max=0).sum(1) / (x < 0).sum(1).clamp(min=1)
         return mean.reshape(along_channels)
-    # Nobody waits for a GPU, as torch.as_tensor would.
-    m = margin if isinstance(margin, Tensor) else teacher.new_full((), margin)
-    m = m.to(teacher.device, teacher.dtype, non_blocking=True)
+    m = send(torch.as_tensor(margin, dtype=teacher.dtype), teacher.device)
     if m.dim() > 1 or (m.dim() == 1 and len(m) != teacher.shape[1]):
         raise RequestError(f"margin {tuple(m.shape)} must be one value a channel of {tuple(teacher.shape)}")
     return m.reshape(along_channels)
