@@ -19,6 +19,8 @@ class _Group(NamedTuple):
     first_moments: list[Tensor]
     second_moments: list[Tensor]
     steps: list[Tensor]
+    counts: Tensor
+    """All `steps`, side by side in memory, so that one operation counts on."""
 
 
 class Stepper:
@@ -42,10 +44,10 @@ class Stepper:
             self._groups = _collected(self.optimizer)
             return
         for group, some in zip(self._groups, gradients, strict=True):
-            kernel, options, parameters, first, second, steps = group
+            kernel, options, parameters, first, second, steps, counts = group
             beta1, beta2 = options["betas"]
             same = {name: options[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
-            torch._foreach_add_(steps, 1)
+            counts.add_(1)
             kernel(parameters, some, first, second, [], steps, beta1=beta1, beta2=beta2, **same)
 
 
@@ -70,8 +72,11 @@ def _collected(optimizer: Optimizer) -> Sequence[_Group] | None:
         kinds = {(parameter.device, parameter.dtype) for parameter in group["params"]}
         if not all(states) or len(kinds) > 1:  # some parameter has had no gradient yet; a kernel takes one kind
             return None
-        tensors = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+        counts = torch.stack([state["step"] for state in states])
+        for number, state in enumerate(states):
+            state["step"] = counts[number]
+        first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
         decoupled = isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay", False)
         kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
-        groups.append(_Group(kernel, group, list(group["params"]), *tensors))
+        groups.append(_Group(kernel, group, list(group["params"]), first, second, steps, counts))
     return groups
