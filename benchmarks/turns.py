@@ -10,16 +10,15 @@ from typing import Any
 
 from limbeck.engine.allocator import KEPT, LARGEST, set_thresholds
 
+ADJUSTED = 2**25
+"""Bytes up to which glibc by itself comes to keep freed pieces, and twice as much of the heap's end."""
+
 
 def timed(work: Callable[[], Any]) -> float:
     """The seconds that a piece of work takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-ADJUSTED = 2**25
-"""Bytes up to which glibc by itself comes to keep freed pieces, and twice as much of the heap's end."""
 
 
 @contextmanager

@@ -52,4 +52,5 @@ def as_request(tell: Callable[[str], str]) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """The first line of what an error says, or its type where it says nothing."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

@@ -22,7 +22,7 @@ def test_moments_are_laid_out_as_their_weights() -> None:
     first = nn.Conv2d(3, 4, 3)
     optimizer = torch.optim.Adam(first.parameters(), lr=0.1, fused=True)
     step(first, optimizer)
-    second = copy.deepcopy(first).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    second = copy.deepcopy(first).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     resumed = torch.optim.Adam(second.parameters(), lr=0.1, fused=True)
     load_optimizer(resumed, copy.deepcopy(optimizer.state_dict()))
     assert resumed.state[second.weight]["exp_avg"].stride() == second.weight.stride()

@@ -20,11 +20,6 @@ LUMA = (0.299, 0.587, 0.114)
 """Share of red, green and blue in a grey image (ITU-R BT.601)."""
 
 
-def placed(numbers: Tensor, images: Tensor) -> Tensor:
-    """Numbers from the CPU, where the images are."""
-    return send(numbers, images.device)
-
-
 class Augmentation(Protocol):
     """What a view is made of."""
 
@@ -51,7 +46,7 @@ class Crop:
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        numbers = placed(numbers, images)
+        numbers = send(numbers, images.device)
         padded = torch.nn.functional.pad(images, [self.padding] * 4)
         top, left = (numbers * (2 * self.padding + 1)).long().unbind(1)
         rows = top[:, None] + torch.arange(height, device=top.device)
@@ -76,7 +71,7 @@ class Flip:
         _check_share("flip: probability", self.probability)
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
-        return torch.where((placed(numbers, images) < self.probability)[:, :, None, None], images.flip(3), images)
+        return torch.where((send(numbers, images.device) < self.probability)[:, :, None, None], images.flip(3), images)
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class Cutout:
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        numbers = placed(numbers, images)
+        numbers = send(numbers, images.device)
         rows = self._covered(numbers[:, 0], height)
         columns = self._covered(numbers[:, 1], width)
         return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
@@ -131,7 +126,7 @@ class Jitter:
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         x = images.float() / 255 if images.dtype == torch.uint8 else images
         strengths = torch.tensor([self.brightness, self.contrast, self.saturation])
-        factors = placed(1 + strengths * (2 * numbers - 1), images)
+        factors = send(1 + strengths * (2 * numbers - 1), images.device)
         brightness, contrast, saturation = factors.T[:, :, None, None, None]
         x = (x * brightness).clamp(0, 1)
         x = torch.lerp(_grey(x).mean((1, 2, 3), keepdim=True).expand_as(x), x, contrast).clamp(0, 1)
@@ -143,7 +138,7 @@ def _grey(x: Tensor) -> Tensor:
     """(B, C, H, W) → (B, 1, H, W)."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
-    return (x * placed(torch.tensor(LUMA), x).view(3, 1, 1)).sum(1, keepdim=True)
+    return (x * send(torch.tensor(LUMA), x.device).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def _check_share(name: str, value: float) -> None:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.data.augmentations import placed
 from limbeck.errors import RequestError
+from limbeck.types import send
 
 
 class Mixing(Protocol):
@@ -41,7 +41,7 @@ class Mixup:
         _check(self.strength, "mixup")
 
     def __call__(self, images: Tensor, partners: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        share = placed(_beta(numbers[:, 0], self.strength), images)
+        share = send(_beta(numbers[:, 0], self.strength), images.device)
         return torch.lerp(partners, images, share[:, None, None, None]), share
 
 
@@ -65,8 +65,8 @@ class CutMix:
 
     def __call__(self, images: Tensor, partners: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         side = (1 - _beta(numbers[:, 0], self.strength)).sqrt()
-        rows = placed(_band(numbers[:, 1], side, images.shape[2]), images)
-        columns = placed(_band(numbers[:, 2], side, images.shape[3]), images)
+        rows = send(_band(numbers[:, 1], side, images.shape[2]), images.device)
+        columns = send(_band(numbers[:, 2], side, images.shape[3]), images.device)
         inside = rows[:, :, None] & columns[:, None, :]
         share = 1 - inside.float().mean((1, 2))
         return torch.where(inside[:, None], partners, images), share

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from limbeck.data.augmentations import placed
 from limbeck.errors import RequestError
+from limbeck.types import send
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _each_group(images: Tensor, groups: Iterable[tuple[Operation, float, Tensor]
         for signed_strength, some in signs if operation.signed else ((strength, members),):
             at = some.nonzero().squeeze(1)  # on the CPU, for a GPU would have to be waited for
             if len(at):
-                at = placed(at, images)
+                at = send(at, images.device)
                 result[at] = operation.apply(images[at], signed_strength)
     return result
 

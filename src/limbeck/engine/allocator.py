@@ -19,9 +19,8 @@ CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 def keep_freed() -> None:
     """Let glibc keep freed memory in the process, where the next step finds it, until the process ends.
 
-    By itself it hands large tensors back to the system, which then clears each page anew at every step: that made a
-    step of a convolutional network 1.1 to 2.3 times as long on a Xeon. Of tensors of hundreds of MB, as in batches of a
-    thousand images, keeping them takes up to 1.4 times the memory. Elsewhere than on Linux with glibc, and where the
+    By itself it hands large tensors back to the system, which then clears each page anew at every step. docs/scaling.md
+    says what that costs, and what keeping them takes. Elsewhere than on Linux with glibc, and where the
     user has told glibc something else, or limbeck by LIMBECK_KEEP_FREED=0, nothing is changed.
     """
     told = any(name in os.environ for name in CHOSEN) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")

@@ -18,7 +18,7 @@ import limbeck
 from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
 from limbeck.engine.sharding import load_module, load_optimizer, whole
-from limbeck.errors import RequestError, RunError, as_request
+from limbeck.errors import RequestError, RunError, as_request, reason_of
 from limbeck.models import load_weights, parameter_count
 
 FORMAT = 1
@@ -131,7 +131,7 @@ class Checkpoint:
             load_module(self.scheme, content["scheme"])
             load_optimizer(self.optimizer, content["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
-            raise RequestError(f"{path} does not fit this run: {str(error).splitlines()[0]}") from error
+            raise RequestError(f"{path} does not fit this run: {reason_of(error)}") from error
         self.fabric.strategy.precision.load_state_dict(content["precision"])
         state = Progressed(**content["state"])
         if state.step:

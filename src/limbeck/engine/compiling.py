@@ -141,7 +141,7 @@ def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
     An epoch's last, smaller batch and everything outside of training run as they are: each would be compiled anew.
 
     Args:
-        network: A network that was not compiled before, or was: then its own way comes back afterwards.
+        network: What is trained; where its user had compiled it, it is so again afterwards.
         mode: One of `MODES`, or None.
         size: Samples of a whole batch.
     """

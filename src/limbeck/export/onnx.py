@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.engine.files import write_bytes
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import RequestError, RunError, reason_of
 from limbeck.models import preprocess
 from limbeck.models.staged import named
 
@@ -70,8 +70,7 @@ def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
                 verbose=False,
             )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"this network cannot be written as ONNX: {reason}") from error
+        raise RequestError(f"this network cannot be written as ONNX: {reason_of(error)}") from error
     if program is None:
         raise RequestError("this network cannot be written as ONNX: torch gave nothing back")
     proto = program.model_proto

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, reason_of
 from limbeck.models.build import build
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.taps import TapInfo, trace
@@ -34,6 +34,5 @@ def inspect(name: str, input_shape: tuple[int, ...], classes: int, **options: An
     try:
         taps = trace(model, example, operations=True)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"model {name} cannot read an input of shape {input_shape}: {reason}") from error
+        raise RequestError(f"model {name} cannot read an input of shape {input_shape}: {reason_of(error)}") from error
     return Inspected(name, taps, parameter_count(model), multiply_adds(model, example))

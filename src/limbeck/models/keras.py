@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, reason_of
 from limbeck.models.nodes import Node, add_node
 from limbeck.models.probabilities import Ending
 
@@ -91,8 +91,7 @@ class KerasModel(nn.Module):
         try:
             return _again(copy.deepcopy(self.keras, memo), *self._settings())
         except (TypeError, ValueError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(f"the Keras model {self.keras.name} cannot be copied: {reason}") from error
+            raise RequestError(f"the Keras model {self.keras.name} cannot be copied: {reason_of(error)}") from error
 
     def _settings(self) -> tuple[bool, bool, bool, list[bool]]:
         flags = [parameter.requires_grad for parameter in self.parameters()]
@@ -138,8 +137,7 @@ def load_keras(path: str | Path, *, channels_last: bool | None = None, probabili
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"cannot read the Keras file {path}: {reason}") from error
+        raise RequestError(f"cannot read the Keras file {path}: {reason_of(error)}") from error
     return KerasModel(model, channels_last=channels_last, probabilities=probabilities)
 
 

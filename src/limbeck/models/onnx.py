@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.models.nodes import add_node
 from limbeck.models.onnx_graph import FLOATS, Graph
 from limbeck.models.probabilities import Ending
@@ -174,8 +174,9 @@ class OnnxModel(nn.Module):
         try:
             parts = [session.run(wanted, piece) for piece in _pieces(arrays, size, fixed or size)]
         except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(f"onnxruntime cannot run {self._graph.path} on {size} samples: {reason}") from error
+            raise RequestError(
+                f"onnxruntime cannot run {self._graph.path} on {size} samples: {reason_of(error)}"
+            ) from error
         whole = fixed in (None, size)
         return {
             name: _as_tensor(values[0] if whole else self._joined(name, values, fixed)[:size], device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, reason_of
 from limbeck.models.nodes import Node
 from limbeck.taps import TapInfo, trace
 
@@ -115,9 +115,9 @@ def _probed(model: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[str,
     try:
         seen = trace(model, probe)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
-            f"{type(model).__name__} does not run on an input of shape {shape}: {reason}; give another input_shape"
+            f"{type(model).__name__} does not run on an input of shape {shape}: {reason_of(error)}; "
+            "give another input_shape"
         ) from error
     return _last_of_each_size(seen, shape)
 

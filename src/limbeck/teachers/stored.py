@@ -18,7 +18,7 @@ from limbeck.losses.response.sparse import TopK, spread
 from limbeck.taps import LOGITS
 from limbeck.teachers.shards import Description, Shards
 from limbeck.teachers.teacher import Teacher
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch, Signal, send
 
 SHARD_BYTES = 64 * 2**20
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -126,7 +126,7 @@ class StoredTeacher:
                 else:
                     tensors[name] = rows
         device = batch.targets.device
-        placed = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        placed = {name: send(tensor, device) for name, tensor in tensors.items()}
         return Coding.decode(placed, held.about["classes"])
 
 
