@@ -37,8 +37,11 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; its index stays where it is."""
         inputs, targets, index, view = self
-
         return Batch(each(inputs, lambda tensor: send(tensor, device)), send(targets, device), index, view)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same samples with each input changed."""
+        return self._replace(inputs=each(self.inputs, change))
 
     def first(self, n: int) -> Batch:
         """The first `n` samples."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,21 @@ class Scheme(nn.Module):
         self.student = student
         self.inputs = inputs
         self.epoch = 0
+        self._frozen: dict[nn.Module, list[nn.Module]] = {}
+
+    def train(self, mode: bool = True) -> Self:
+        """Put everything in training mode, but for modules in eval mode inside a network in training mode.
+
+        So a batch norm that its user froze by eval() keeps its statistics, also after an evaluation of the scheme.
+        """
+        for network in held(self):
+            if network.training:
+                self._frozen[network] = [module for module in network.modules() if not module.training]
+        super().train(mode)
+        if mode:
+            for module in itertools.chain.from_iterable(self._frozen.values()):
+                module.training = False
+        return self
 
     @property
     def teacher_taps(self) -> Sequence[str]:
@@ -82,6 +99,20 @@ class Scheme(nn.Module):
 
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         raise NotImplementedError
+
+
+def held(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that a module holds, those in lists and dicts of modules included."""
+    for child in module.children():
+        if is_container(child):
+            yield from held(child)
+        else:
+            yield child
+
+
+def is_container(module: nn.Module) -> bool:
+    """Whether a module only holds others, and computes nothing."""
+    return isinstance(module, nn.ModuleList | nn.ModuleDict)
 
 
 def weighted_sum(parts: Iterable[Tensor], weights: Iterable[float]) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from limbeck import adapters
 from limbeck.errors import RequestError, unknown
-from limbeck.models import move
 from limbeck.taps import LOGITS
 from limbeck.types import Batch, send
 
@@ -109,7 +108,7 @@ class BoundTerm(nn.Module):
         """Move the modules among the loss's options, such as a teacher's classifier, which are not trained."""
         for option in self.term.options.values():
             if isinstance(option, nn.Module):
-                move(option, device)
+                option.to(device)
 
     def build(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
         """Size the adapters and a loss with state by one example of its tensors."""
@@ -119,7 +118,7 @@ class BoundTerm(nn.Module):
             if self.term.adapter is not None:
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
                     self.adapters.append(adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape)))
-            move(self.adapters, device)
+            self.adapters.to(device)
             made = _made(self.term.loss)
             if made is not None:
                 self.loss = made.for_shapes(_shapes(self._adapt(s)), _shapes(t), **self.term.options).to(device)

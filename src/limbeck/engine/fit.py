@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -23,10 +24,11 @@ from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabr
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress, tell
-from limbeck.engine.sharding import is_sharding, trained_copy, whole
+from limbeck.engine.sharding import is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError, as_request, unknown
-from limbeck.models import device_of, move
+from limbeck.models import Layout, device_of, lay_out
+from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
 from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
@@ -44,6 +46,7 @@ class Run:
         seconds: Time spent training, over all resumed parts, trials of torch.compile among it.
         out: The run folder, or None.
         compile: torch.compile's mode in which the student was trained, or None.
+        layout: "channels_last" or "contiguous", in which it was trained; None for a network without convolutions.
     """
 
     student: nn.Module
@@ -51,6 +54,7 @@ class Run:
     seconds: float
     out: Path | None
     compile: str | None = None
+    layout: str | None = None
 
 
 def fit(
@@ -71,6 +75,7 @@ def fit(
     strategy: str = "auto",
     fabric: Fabric | None = None,
     compile: str | None = AUTO,
+    layout: str = AUTO,
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_steps: int | None = None,
@@ -102,6 +107,8 @@ def fit(
         compile: torch.compile's mode for the student's training passes, such as "default" or "reduce-overhead" (CUDA
             graphs); None runs them as they are; "auto" tries it on GPUs, where they take five minutes or more in all,
             and keeps it if it pays for itself (`limbeck.engine.compiling.choose_compile`).
+        layout: Order of a network's maps in memory while it is trained: "channels_last", "contiguous", or "auto" for
+            channels-last on CPUs and NVIDIA GPUs where gradients are right in it (`limbeck.models.layout.lay_out`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
         resume: Go on from the folder's last checkpoint, if it has one of this phase.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
@@ -129,21 +136,20 @@ def fit(
         fabric = make_fabric(precision, accelerator, devices, strategy)
     if is_sharding(fabric):
         check_whole(compile)
-    source = Source(_shared_out(train, fabric), fabric.device)
     guide = _guide(teacher, distiller)
     shown = progress and fabric.is_global_zero
-    move(distiller, fabric.device)
     with seeded(derive(seed, "adapters")):
-        example = example.to(fabric.device)
-        _check_reads(distiller, example)
-        with _reading("teacher", example):
-            signal = guide(example) if guide else None
-        distiller.prepare(example, signal)
+        laid = _prepare(distiller, guide, example, fabric, layout)
+    if laid.reason and shown:
+        tell(f"{phase}: {laid.reason}")
+    source = Source(_shared_out(train, fabric), fabric.device, laid.inputs if laid.unsafe else None)
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = _optimizer(optimizer, trained)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    if optimizer.state:  # it comes from an earlier training, and its moments lie as the weights did then
+        load_optimizer(optimizer, optimizer.state_dict())
     stepper = fabric.setup_optimizers(optimizer)
     folder = Path(out) if out else None
     settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
@@ -153,12 +159,16 @@ def fit(
     choice = Choice(state.compile if compile == AUTO else compile)
     if choice.mode == AUTO:
         left = (epochs - state.epoch) * len(source) - state.step
-        choice = from_first(fabric, lambda: choose_compile(trained, example, fabric, left))
+        look = partial(choose_compile, trained, example.to(fabric.device), fabric, left)
+        choice = from_first(fabric, look)
+        del look  # with its batch on the device, where the training needs the memory
         if choice.reason and shown:
             tell(f"{phase}: {choice.reason}")
     state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
     display = Progress(phase, epochs, len(source), shown)
-    with compiled(trained.student, choice.mode, example.size), display:
+    size = example.size
+    del example
+    with laid.kept(), compiled(trained.student, choice.mode, size), display:
         loop = Loop(
             fabric=fabric,
             scheme=trained,
@@ -186,9 +196,10 @@ def fit(
         checkpoint.load_best(distiller)
     student = distiller.student.eval()
     if folder and checkpoint.writes:
-        training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3), "compile": choice.mode}}
+        how = {"compile": choice.mode, "layout": laid.name}
+        training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3), **how}}
         save_student(folder, phase, student, dict(about or {}) | training)
-    return Run(student, state.records, state.seconds, folder, choice.mode)
+    return Run(student, state.records, state.seconds, folder, choice.mode, laid.name)
 
 
 def check(
@@ -213,6 +224,25 @@ def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
         return choose_precision(distiller.student, one, example.size, accelerator)
     except Exception:  # it cannot read the data: `_check_reads` says so
         return "32-true"
+
+
+def _prepare(distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str) -> Layout:
+    """Bring the scheme to its device and its layout, check it on the first batch, and size what depends on that."""
+    example = example.to(fabric.device)
+    distiller.to(fabric.device)
+    _check_reads(distiller, example)
+    with _reading("teacher", example):
+        signal = guide(example) if guide else None
+
+    def run(change: Callable[[Tensor], Tensor]) -> None:
+        batch = example.changed(change)
+        with torch.no_grad(), evaluating(distiller):
+            distiller.predict(batch.inputs)
+        distiller.prepare(batch, signal)
+
+    if is_sharding(fabric) and layout == AUTO:
+        layout = CONTIGUOUS  # as shards are in any case
+    return lay_out(distiller, None if layout == AUTO else layout, run)
 
 
 def _check_reads(distiller: Scheme, example: Batch) -> None:

@@ -58,6 +58,7 @@ class Loop:
     def run(self, state: Progressed, epochs: int) -> None:
         """Train from where `state` stands to the end of the last epoch."""
         self.scheme.train()
+        self.forget_gradients()  # those that an earlier backward pass left
         while state.epoch < epochs:
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
@@ -145,6 +146,9 @@ class Loop:
         if self.clip is not None:
             self._clip(self.clip)
         self.advance()
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
         for parameter in self.trained:
             parameter.grad = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.distillers import Scheme
+from limbeck.distillers.scheme import held, is_container
 from limbeck.errors import RequestError
 
 BLOCK = 2**20
@@ -52,10 +53,10 @@ def shard(root: nn.Module, mesh: DeviceMesh) -> nn.Module:
     if mesh.device_type == "cpu" and not ON_CPU:
         raise RequestError(f"torch {torch.__version__} shards on GPUs only; take a newer one, or leave the shards out")
     root.to(memory_format=torch.contiguous_format)
-    held = set(_held(root))
+    networks = set(held(root))
     for part in reversed(list(root.modules())):  # inner ones first
         size = sum(parameter.numel() for parameter in part.parameters())
-        if part is root or (size and part in held) or (size >= BLOCK and not _is_container(part)):
+        if part is root or (size and part in networks) or (size >= BLOCK and not is_container(part)):
             fully_shard(part, mesh=mesh)
     return root
 
@@ -113,15 +114,3 @@ def _like(own: Any, value: Any) -> Any:
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
     # Fused kernels take weight and moment by their places in memory, and check nothing.
     return value if value.stride() == own.stride() else torch.empty_like(own, dtype=value.dtype).copy_(value)
-
-
-def _held(module: nn.Module) -> Iterator[nn.Module]:
-    for child in module.children():
-        if _is_container(child):
-            yield from _held(child)
-        else:
-            yield child
-
-
-def _is_container(module: nn.Module) -> bool:
-    return isinstance(module, nn.ModuleList | nn.ModuleDict)

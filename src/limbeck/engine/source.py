@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from limbeck.data import Loader
 from limbeck.errors import RequestError
@@ -16,11 +17,20 @@ _REFUSED = "a loader must give limbeck batches, or pairs (inputs, targets) as a 
 
 
 class Source:
-    """Batches on `device` from a limbeck loader, an ordinary DataLoader, or any iterable of (inputs, targets)."""
+    """Batches on `device` from a limbeck loader, an ordinary DataLoader, or any iterable of (inputs, targets).
 
-    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
+    Args:
+        loader: Where they come from.
+        device: Where they go.
+        change: What is done to each input there, such as `Layout.inputs`; None leaves them as they are.
+    """
+
+    def __init__(
+        self, loader: Iterable[Any], device: torch.device, change: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         self.loader = loader
         self.device = device
+        self.change = change
 
     def __len__(self) -> int:
         try:
@@ -37,6 +47,10 @@ class Source:
 
     def starting_at(self, step: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `step` on."""
+        batches, change = self._starting_at(step), self.change
+        return batches if change is None else (batch.changed(change) for batch in batches)
+
+    def _starting_at(self, step: int) -> Iterator[Batch]:
         if isinstance(self.loader, Loader):
             batches = self.loader.starting_at(step)
             return batches if self.loader.device == self.device else (batch.to(self.device) for batch in batches)

@@ -6,7 +6,7 @@ Each network is a function `name(*, input_shape, classes, **options) -> nn.Modul
 from limbeck.models.cnn import cnn
 from limbeck.models.keras import KerasModel
 from limbeck.models.keras_cnn import keras_cnn
-from limbeck.models.layout import device_of, move
+from limbeck.models.layout import Layout, device_of, lay_out, move
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -53,10 +53,12 @@ NETWORKS = {builder.__name__: builder for builder in _NETWORKS}
 __all__ = [
     "NETWORKS",
     "KerasModel",
+    "Layout",
     "NamedInputs",
     "OnnxModel",
     "Preprocess",
     "device_of",
+    "lay_out",
     "load_weights",
     "move",
     "multiply_adds",

@@ -120,6 +120,7 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
     live = teachers.signal(lead.found, scheme.teacher_taps, logits=scheme.teacher_logits)
     guide, asking = job.ask_once(live, lead.found)
     training = replace(job, recipe=resolved).train(scheme, "hint", guide)
+    scheme.train()  # and what was in eval mode before is so again
     return replace(lead, recipe=rest, seconds=training["seconds"] + asking)
 
 

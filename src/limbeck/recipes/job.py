@@ -80,6 +80,7 @@ class Job:
             keep=recipe.keep,
             fabric=self.fabric,
             compile=recipe.compile,
+            layout=recipe.layout,
             out=self.out,
             resume=self.resume,
             phase=phase,
@@ -88,7 +89,7 @@ class Job:
             progress=self.machine.progress,
             loggers=self.machine.loggers,
         )
-        return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile}
+        return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
 
     def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
         """The teacher that these candidates are, its signal kept if that pays; and the seconds that asking took."""

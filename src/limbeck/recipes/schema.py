@@ -22,6 +22,9 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 Compile = Literal["auto", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """auto: on GPUs, where a trial shows that it pays within the run; the others are torch.compile's modes."""
 
+Layout = Literal["auto", "channels_last", "contiguous"]
+"""auto: channels-last on CPUs and NVIDIA GPUs, where the student's gradients are right in it."""
+
 
 class Strict(BaseModel):
     """Keys that are not declared are errors."""
@@ -206,6 +209,7 @@ class Recipe(Strict):
     keep: Literal["last", "best"] = "last"
     precision: Precision = "auto"
     compile: Compile | None = "auto"
+    layout: Layout = "auto"
     seed: int = 0
 
     @property
