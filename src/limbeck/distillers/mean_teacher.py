@@ -65,7 +65,7 @@ class MeanTeacher(Distiller):
         if not 0 <= decay < 1:
             raise RequestError(f"decay must be at least 0 and below 1, not {decay}")
         self.decay = decay
-        self.ema = copy.deepcopy(student).requires_grad_(False)
+        self.ema = copy.deepcopy(self.student).requires_grad_(False)
         self._ema_taps = Taps(self.ema, super().teacher_taps)
         self._averaged = 0
 

@@ -13,6 +13,7 @@ from limbeck.distillers.scheme import Scheme, check_labels, check_options, refus
 from limbeck.errors import RequestError
 from limbeck.losses import kd
 from limbeck.taps import call, evaluating, logits_of
+from limbeck.taps.wrappers import unwrapped
 from limbeck.types import Batch, Inputs, Signal, Step
 
 
@@ -55,11 +56,11 @@ class MutualDistiller(Scheme):
     ) -> None:
         if len(peers) < 2:
             raise RequestError(f"mutual learning needs two peers or more, not {len(peers)}")
-        if len(set(map(id, peers))) < len(peers):
+        if len(set(map(unwrapped, peers))) < len(peers):
             raise RequestError("one module is given twice as a peer; give each its own, such as copy.deepcopy(student)")
         check_options(temperature=temperature, weight=weight, task_weight=task_weight)
         super().__init__(peers[0], inputs)
-        self.others = nn.ModuleList(peers[1:])
+        self.others = nn.ModuleList(map(unwrapped, peers[1:]))
         self.weight = weight
         self.temperature = temperature
         self.task_weight = task_weight

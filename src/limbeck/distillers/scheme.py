@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.models.keras import refuse_keras
 from limbeck.taps import call, logits_of
+from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
 from limbeck.types import Batch, Inputs, Signal, Step
 
 IGNORED = -100
@@ -24,11 +25,13 @@ class Scheme(nn.Module):
     Subclasses give `forward(batch, signal) -> Step`, and `prepare` where they size something by an example.
 
     Args:
-        student: The model to ship.
+        student: The model to ship; of a wrapped one (torch.compile, DataParallel, Fabric) the plain network is trained.
         inputs: What prepares the student's inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them.
 
     Attributes:
         chosen: The name, among `predictions`, of what `predict` gives.
+        is_compiled: Whether the student came compiled.
+        is_shared: Whether it came in a wrapper that shares gradients among processes, such as DistributedDataParallel.
     """
 
     chosen = "student"
@@ -36,7 +39,9 @@ class Scheme(nn.Module):
     def __init__(self, student: nn.Module, inputs: nn.Module | None = None) -> None:
         super().__init__()
         refuse_keras(student)
-        self.student = student
+        self.student = unwrapped(student)
+        self.is_compiled = is_compiled(student)
+        self.is_shared = is_shared(student)
         self.inputs = inputs
         self.epoch = 0
         self._frozen: dict[nn.Module, list[nn.Module]] = {}

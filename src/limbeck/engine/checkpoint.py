@@ -20,6 +20,7 @@ from limbeck.engine.files import append_line, write_json, write_safetensors, wri
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError, as_request, reason_of
 from limbeck.models import load_weights, parameter_count
+from limbeck.taps.wrappers import plain_names, unwrapped
 
 FORMAT = 1
 
@@ -213,10 +214,12 @@ def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str
     Args:
         folder: Where they go.
         name: "student" for the model to ship.
-        student: The model, free of anything of limbeck's.
+        student: The model, free of anything of limbeck's; its names are those without wrappers such as DataParallel.
         about: What else belongs into the JSON file: how the model is built, its input, its classes.
     """
-    tensors = student.state_dict()
+    student = unwrapped(student)
+    names = plain_names(student)
+    tensors = {names[name]: value for name, value in student.state_dict().items()}
     path = folder / f"{name}.safetensors"
     write_safetensors(path, tensors)
     description = {

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_leaves
@@ -49,6 +48,8 @@ def check_compile(mode: str | None, scheme: Scheme, accumulate: int) -> None:
         return
     if mode not in MODES:
         raise unknown("mode of compile", mode, (*MODES, AUTO))
+    if scheme.is_compiled:
+        raise RequestError(f"compile: {mode}, and the student is compiled already; leave compile out, or give it plain")
     if scheme.reads_inside:
         raise RequestError(
             f"compile: {mode} takes terms on logits, and one here reads hidden tensors, which a compiled student does "
@@ -110,7 +111,7 @@ def _may_gain(scheme: Scheme, fabric: Fabric) -> bool:
     if fabric.device.type not in DEVICES or torch.are_deterministic_algorithms_enabled() or is_sharding(fabric):
         return False
     student = scheme.student
-    done = isinstance(student, OptimizedModule) or student._compiled_call_impl is not None
+    done = scheme.is_compiled or student._compiled_call_impl is not None
     # One process alone would wait for the others' statistics.
     together = fabric.world_size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in student.modules())
     return not (scheme.reads_inside or done or together)

@@ -24,7 +24,7 @@ from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabr
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, Schedule
 from limbeck.engine.progress import Progress, tell
-from limbeck.engine.sharding import is_sharding, load_optimizer, trained_copy, whole
+from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models import Layout, device_of, lay_out
@@ -88,7 +88,7 @@ def fit(
     """Train a student by any scheme.
 
     Args:
-        distiller: The student with its losses, such as `Distiller(student, terms)`.
+        distiller: The student with its losses, such as `Distiller(student, terms)`; a wrapped student is unwrapped.
         train: A limbeck loader, or an ordinary DataLoader of (inputs, targets).
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
@@ -134,6 +134,7 @@ def fit(
         if precision == AUTO:
             precision = _precision(distiller, example, accelerator)
         fabric = make_fabric(precision, accelerator, devices, strategy)
+    check_shared(distiller, fabric)
     if is_sharding(fabric):
         check_whole(compile)
     guide = _guide(teacher, distiller)

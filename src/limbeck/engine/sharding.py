@@ -38,6 +38,17 @@ def is_sharding(fabric: Fabric) -> bool:
     return isinstance(fabric.strategy, ModelParallelStrategy)
 
 
+def check_shared(scheme: Scheme, fabric: Fabric) -> None:
+    """Raise RequestError where each of several processes would train a student of its own, its wrapper being off."""
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    processes = torch.distributed.get_world_size() if group else 1
+    if scheme.is_shared and fabric.world_size < processes:
+        raise RequestError(
+            f"the student came in a wrapper that shares gradients among {processes} processes, and fit was to train in "
+            f"{fabric.world_size}: give fit fabric=, or devices and strategy='ddp'; it wraps the student itself"
+        )
+
+
 ON_CPU = hasattr(torch.cpu.Stream, "record_event")
 """Whether this torch shards on CPUs; older ones do so on GPUs alone."""
 

@@ -16,6 +16,7 @@ from limbeck.engine.files import write_bytes
 from limbeck.errors import RequestError, RunError, reason_of
 from limbeck.models import preprocess
 from limbeck.models.staged import named
+from limbeck.taps.wrappers import unwrapped
 
 TOLERANCE = 1e-4
 """Most by which a logit may differ; with logits beyond 1, this share of the largest."""
@@ -40,7 +41,7 @@ def write_onnx(path: Path, network: nn.Module, input: Mapping[str, Any]) -> dict
         if importlib.util.find_spec(package) is None:
             raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
     ready = preprocess(input.get("mean"), input.get("std"), None) or nn.Identity()
-    model = named(inputs=ready, network=copy.deepcopy(network).cpu()).eval()
+    model = named(inputs=ready, network=copy.deepcopy(unwrapped(network)).cpu()).eval()
     shape = tuple(input["shape"])
     content, opset = _converted(model, shape)
     difference, classes = _checked(model, content, shape)

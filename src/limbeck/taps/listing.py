@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.taps.forward import call, evaluating
 from limbeck.taps.operations import Operations, watched
+from limbeck.taps.wrappers import hooks_run, plain_modules, unwrapped
 from limbeck.types import Inputs
 
 
@@ -41,8 +42,9 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
         inputs: An example, batch first.
         operations: List the operations between modules too.
     """
+    model = unwrapped(model)
     found: dict[str, TapInfo] = {}
-    paths = {path: module for path, module in model.named_modules() if path}
+    paths = {path: module for path, module in plain_modules(model).items() if path}
     names = {module: path for path, module in paths.items()}
 
     def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -63,7 +65,7 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
     scopes = watched(model) if operations else ()
     handles = [module.register_forward_hook(record) for module in names]
     try:
-        with evaluating(model), Operations(model, scopes, record_operation).watching():
+        with evaluating(model), hooks_run(model.modules()), Operations(model, scopes, record_operation).watching():
             call(model, inputs)
     finally:
         for handle in handles:

@@ -20,6 +20,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode, get_overridable_functions
 from torch.utils.hooks import RemovableHandle
 
+from limbeck.taps.wrappers import plain_modules
+
 See = Callable[[str, str, Any], None]
 
 # Python's operators arrive as methods of Tensor, in-place ones too; a graph calls them by their names in `operator`.
@@ -43,7 +45,7 @@ class Operations(TorchFunctionMode):
     def __init__(self, model: nn.Module, scopes: Collection[str], see: See) -> None:
         super().__init__()
         self._counts: Counter[str] = Counter()
-        self._modules = dict(model.named_modules()) if scopes else {}
+        self._modules = plain_modules(model) if scopes else {}
         self._scopes = frozenset(scopes)
         self._names = _names()
         self._see = see
@@ -108,13 +110,13 @@ class Operations(TorchFunctionMode):
 
 def watched(model: nn.Module) -> list[str]:
     """Paths of the modules in whose forward operations have names: all but the layers of torch.nn."""
-    return [path for path, module in model.named_modules() if not path or not _is_layer(module)]
+    return [path for path, module in plain_modules(model).items() if not path or not _is_layer(module)]
 
 
 def scope_of(path: str, model: nn.Module) -> str | None:
     """The path of the module in whose forward an operation of this name could stand; None where it names none."""
     scope, _, last = path.rpartition(".")
-    modules = dict(model.named_modules())
+    modules = plain_modules(model)
     possible = scope in modules and (not scope or not _is_layer(modules[scope]))
     return scope if possible and (unnumbered(last) in _names().values() or unnumbered(path) in modules) else None
 

@@ -7,12 +7,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.utils.hooks import RemovableHandle
 
 from limbeck.errors import RequestError, unknown
 from limbeck.taps.forward import call, logits_of
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.operations import Operations, guessed, scope_of, unnumbered
+from limbeck.taps.wrappers import hooks_run, part_at, real_paths, runnable, unwrapped
 from limbeck.types import Inputs
 
 Store = Callable[[Tap, Any], None]
@@ -22,7 +24,7 @@ class Taps:
     """The taps of one model, checked against its modules when made, those of operations when it first runs.
 
     Args:
-        model: The model to read.
+        model: The model to read; wrappers around it or its parts (torch.compile, DataParallel) are seen through.
         names: Tap names; "logits" may be among them and is always given.
 
     Raises:
@@ -37,18 +39,23 @@ class Taps:
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.taps = [Tap.parse(name) for name in dict.fromkeys(names) if name != LOGITS]
-        modules = dict(model.named_modules())
+        self._whole = self.model if self.taps else runnable(model)
+        self._parts = tuple(self.model.modules())
+        self._paths = real_paths(self.model)
         self._scopes: dict[str, list[Tap]] = {}  # taps of operations, by the module in whose forward they stand
         for tap in self.taps:
-            if tap.path not in modules:
-                scope = scope_of(tap.path, model)
+            if tap.path not in self._paths:
+                scope = scope_of(tap.path, self.model)
                 if scope is None:
-                    raise unknown(f"tap of {type(model).__name__}", tap.name, [*filter(None, modules), *guessed(model)])
+                    known = [*filter(None, self._paths), *guessed(self.model)]
+                    raise unknown(f"tap of {type(self.model).__name__}", tap.name, known)
                 if tap.side == "in":
                     raise RequestError(f"tap {tap.name!r}: an operation has no input to tap; name what gives it")
                 self._scopes.setdefault(scope, []).append(tap)
+            elif isinstance(part_at(self.model, self._paths[tap.path]), ScriptModule):
+                raise RequestError(f"tap {tap.name!r}: TorchScript shows no hidden tensors; give the network itself")
         self._counts: dict[bool, dict[str, int]] = {}
         self._reads: int | None = None
 
@@ -60,7 +67,7 @@ class Taps:
                 different things in training and in evaluation.
         """
         if not self.taps:
-            output = call(self.model, inputs)
+            output = call(self._whole, inputs)
             return output, {LOGITS: logits_of(output)}
         with self.capture() as tensors:
             output = call(self.model, inputs)
@@ -105,10 +112,11 @@ class Taps:
             after_read()
 
         with ExitStack() as stack:
+            stack.enter_context(hooks_run(self._parts))
             of_operations = [tap for taps in self._scopes.values() for tap in taps]
             for tap in self.taps:
                 if tap not in of_operations:
-                    stack.callback(_hook(tap, self.model.get_submodule(tap.path), store).remove)
+                    stack.callback(_hook(tap, part_at(self.model, self._paths[tap.path]), store).remove)
             seen = stack.enter_context(self._operations(of_operations, store)) if of_operations else []
             yield tensors
         self._check_reached(tensors, seen)
@@ -132,10 +140,10 @@ class Taps:
         missing = next((tap for tap in self.taps if tap.name not in tensors), None)
         if missing is None:
             return
-        model, modules = type(self.model).__name__, dict(self.model.named_modules())
-        if missing.path in modules:
+        model = type(self.model).__name__
+        if missing.path in self._paths:
             raise RequestError(f"tap {missing.name!r}: the forward pass of {model} does not reach it")
-        raise unknown(f"tap of {model}", missing.name, [*filter(None, modules), *seen])
+        raise unknown(f"tap of {model}", missing.name, [*filter(None, self._paths), *seen])
 
     def _check_modes(self) -> None:
         """What is counted differs where only one of the modes runs an operation, as noise in training."""

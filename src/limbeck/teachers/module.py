@@ -15,6 +15,7 @@ from limbeck.errors import RequestError
 from limbeck.models import move
 from limbeck.models.keras import refuse_keras
 from limbeck.taps import LOGITS, Taps, evaluating
+from limbeck.taps.wrappers import unwrapped
 from limbeck.types import Batch, Inputs, Signal
 
 
@@ -51,11 +52,11 @@ class ModuleTeacher:
             raise RequestError("a teacher without logits has nothing to say without taps; name one, or keep the logits")
         if not logits and LOGITS in taps:
             raise RequestError(f"tap {LOGITS!r} was asked of a teacher without logits; drop one of the two")
-        self.module = module if dtype is None else copy.deepcopy(module).to(dtype)
+        self.module = unwrapped(module) if dtype is None else copy.deepcopy(unwrapped(module)).to(dtype)
         self.dtype = dtype
         self.inputs = inputs
         self.logits = logits
-        self._taps = Taps(self.module, taps)
+        self._taps = Taps(module if dtype is None else self.module, taps)
         self._device: torch.device | None = None
 
     @torch.no_grad()
