@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_map
 import limbeck
 from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
+from limbeck.engine.optim import Schedule
+from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError, as_request, reason_of
 from limbeck.models import load_weights, parameter_count
@@ -65,6 +67,7 @@ class Checkpoint:
         fabric: Only its first process writes.
         scheme: The student and what is trained beside it, not wrapped.
         optimizer: Its optimizer.
+        schedule: What it follows; a scheduler is saved too.
     """
 
     def __init__(
@@ -75,9 +78,11 @@ class Checkpoint:
         fabric: Fabric,
         scheme: nn.Module,
         optimizer: Optimizer,
+        schedule: Schedule | Scheduler | None = None,
     ) -> None:
         self.out, self.phase, self.settings = out, phase, dict(settings)
         self.fabric, self.scheme, self.optimizer = fabric, scheme, optimizer
+        self.scheduler = schedule if isinstance(schedule, Scheduler) else None
         self._best: dict[str, Any] | None = None
 
     @property
@@ -107,6 +112,7 @@ class Checkpoint:
             "processes": processes,
             "scheme": scheme,
             "optimizer": optimizer,
+            "scheduler": self.scheduler.state() if self.scheduler else None,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
         write_torch(self.out / "checkpoints" / "last.pt", content)
@@ -133,6 +139,10 @@ class Checkpoint:
             load_optimizer(self.optimizer, content["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise RequestError(f"{path} does not fit this run: {reason_of(error)}") from error
+        if (content.get("scheduler") is None) != (self.scheduler is None):
+            raise RequestError(f"{path} was made {'with' if self.scheduler is None else 'without'} a torch scheduler")
+        if self.scheduler is not None:
+            self.scheduler.restore(content["scheduler"])
         self.fabric.strategy.precision.load_state_dict(content["precision"])
         state = Progressed(**content["state"])
         if state.step:

@@ -22,8 +22,9 @@ from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabric
 from limbeck.engine.loop import Loop
-from limbeck.engine.optim import MakeOptimizer, Schedule
+from limbeck.engine.optim import MakeOptimizer
 from limbeck.engine.progress import Progress, tell
+from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError, as_request, unknown
@@ -65,7 +66,7 @@ def fit(
     optimizer: MakeOptimizer | Optimizer,
     teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
     val: Iterable[Any] | None = None,
-    schedule: Schedule | None = None,
+    schedule: AnySchedule | None = None,
     accumulate: int = 1,
     clip: float | None = None,
     keep: str = "last",
@@ -96,7 +97,8 @@ def fit(
         teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
             schemes without one.
         val: Held-out batches, evaluated after each epoch.
-        schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`).
+        schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
+            function of the optimizer that makes one (`limbeck.engine.schedulers`).
         accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
         clip: Largest norm of the gradient.
         keep: "last", or "best" for the student with the highest validation accuracy.
@@ -147,6 +149,8 @@ def fit(
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = _optimizer(optimizer, trained)
+    taken = steps_in_all(epochs, len(source), accumulate)
+    rates = taken_schedule(schedule, optimizer, fabric, epochs=epochs, steps=taken, validates=val is not None)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     if optimizer.state:  # it comes from an earlier training, and its moments lie as the weights did then
@@ -154,9 +158,11 @@ def fit(
     stepper = fabric.setup_optimizers(optimizer)
     folder = Path(out) if out else None
     settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
-    checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer)
+    checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer, rates)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
+    if isinstance(rates, Scheduler) and shown:
+        tell(f"{phase}: {rates}")
     choice = Choice(state.compile if compile == AUTO else compile)
     if choice.mode == AUTO:
         left = (epochs - state.epoch) * len(source) - state.step
@@ -180,7 +186,7 @@ def fit(
             teacher=guide,
             checkpoint=checkpoint,
             display=display,
-            schedule=schedule,
+            schedule=rates,
             accumulate=accumulate,
             clip=clip,
             checkpoint_steps=checkpoint_steps,

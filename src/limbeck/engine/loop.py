@@ -21,6 +21,7 @@ from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import Progress
+from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source, windows
 from limbeck.engine.stepper import Stepper
@@ -46,7 +47,7 @@ class Loop:
     teacher: Teacher | None
     checkpoint: Checkpoint
     display: Progress
-    schedule: Schedule | None
+    schedule: Schedule | Scheduler | None
     accumulate: int
     clip: float | None
     checkpoint_steps: int | None
@@ -67,6 +68,8 @@ class Loop:
                 if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
                     state.best = record["val_accuracy"]
                     self.checkpoint.save_best()
+            if isinstance(self.schedule, Scheduler):
+                self.schedule.after_epoch(record)
             state.finish_epoch(record)
             self.checkpoint.save(state)
             self.checkpoint.record(record)
@@ -115,6 +118,9 @@ class Loop:
         for window in windows(self._batches(state), self.accumulate):
             self._set_rates(state)
             self._update(window, meter)
+            rate = self.optimizer.param_groups[0]["lr"]
+            if isinstance(self.schedule, Scheduler):
+                self.schedule.after_step()
             state.step += len(window)
             if self.display.due():
                 self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
@@ -125,8 +131,7 @@ class Loop:
         sums = meter.sums()  # which waits for the device
         state.seconds = time.perf_counter() - began
         means = meter.means(self._over_processes(sums))
-        rate = self.optimizer.param_groups[0]["lr"]
-        numbers = {"epoch": state.epoch + 1, **means, "lr": rate, "seconds": round(state.seconds, 3)}
+        numbers = {"epoch": state.epoch + 1, **means, "lr": float(rate), "seconds": round(state.seconds, 3)}
         return {"phase": self.checkpoint.phase, **numbers}
 
     def _over_processes(self, sums: list[float]) -> list[float]:
@@ -170,7 +175,7 @@ class Loop:
         return batches
 
     def _set_rates(self, state: Progressed) -> None:
-        if self.schedule is not None:
+        if self.schedule is not None and not isinstance(self.schedule, Scheduler):
             factor = self.schedule(state.epoch + state.step / len(self.source))
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
