@@ -75,7 +75,7 @@ def _data() -> dict[str, str]:
         "fashion-mnist": "70,000 pieces of clothing, 28×28 grey, 10 classes.",
         "cifar10": "60,000 photographs, 32×32 RGB, 10 classes.",
         "cifar100": "60,000 photographs, 32×32 RGB, 100 classes.",
-        "image-folder": "Your own images: train/CLASS/* and test/CLASS/* in the data root.",
+        "image-folder": "Your own images: train/CLASS/*, and test/CLASS/* or val/CLASS/* or both, in the data root.",
         "package.module:callable": "Your own: returns (train, test), two datasets of (input, label).",
     }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
 from limbeck.types import Batch, each, send
 
+T = TypeVar("T")
 _CHUNK_BYTES = 8 * 2**20
 
 
@@ -189,11 +190,20 @@ class WorkerLoader(Loader):
         )
         changing = self.views.changing or self.dataset.split.random
         view = self.views.of_epoch(self.order.epoch) if changing else 0
-        for x, y, i in loader:
+        for x, y, i in _in_words(loader):
             batch = Batch(x, y, i, view).to(self.device)
             if self.views.steps:
                 batch = batch._replace(inputs=self.views.images(batch.inputs, i, view))
             yield batch._replace(inputs=each(batch.inputs, _pixels))
+
+
+def _in_words(loader: Iterable[T]) -> Iterator[T]:
+    """A loader's batches; of an error of ours in a worker, torch makes a traceback, and this the line that it was."""
+    try:
+        yield from loader
+    except RequestError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise RequestError(line.removeprefix(f"{RequestError.__module__}.{RequestError.__name__}: ")) from error
 
 
 class _InPieces(Sampler[int]):

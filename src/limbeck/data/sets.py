@@ -74,7 +74,8 @@ class DataSet:
         test: Read once, at the end.
         classes: Number of classes.
         input_shape: One sample's shape, (C, H, W) for images; of several inputs by name, the first one's.
-        validation: Taken from the training split, for every choice that is made; None without one.
+        validation: For every choice that is made: taken from the training split, or of its own; None without one.
+        note: What must be known about the splits; told once.
     """
 
     name: str
@@ -83,15 +84,21 @@ class DataSet:
     classes: int
     input_shape: tuple[int, ...]
     validation: Split | None = None
+    note: str = ""
 
     def with_validation(self, fraction: float, seed: int = 0) -> DataSet:
         """Take a stratified part of the training split away for validation.
 
         Raises:
-            RequestError: The part would leave a split without one sample of each class.
+            RequestError: The part would leave a split without one sample of each class, or there is one already.
         """
         from sklearn.model_selection import train_test_split
 
+        if self.validation is not None:
+            raise RequestError(
+                f"data.validation would take a part of the training set, and {self.name} has a validation set of its "
+                "own; leave data.validation out"
+            )
         try:
             kept, taken = train_test_split(
                 np.arange(len(self.train)),
@@ -172,51 +179,24 @@ def _present_or_downloaded(maker: Callable[..., Any], name: str, root: Path, tra
 
 
 def _image_folder(root: Path, size: int | None) -> DataSet:
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
+    from limbeck.data.image_folder import read_parts
 
-    steps: list[Any] = [v2.PILToTensor()] if size is None else [v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()]
-    splits: list[Split] = []
-    folders = []
-    for part in ("train", "test"):
-        try:
-            folders.append(ImageFolder(root / part, v2.Compose(steps)))
-        except (OSError, RuntimeError) as error:
-            raise RequestError(
-                f"cannot read the image folder {root / part} ({_line(error)}); give it one folder of images a class"
-            ) from error
-    if folders[0].classes != folders[1].classes:
-        raise RequestError(f"{root}/train and {root}/test have different class folders")
-    try:
-        shape = tuple(folders[0][0][0].shape)
-        fits = sum(map(len, folders)) * int(np.prod(shape)) <= MEMORY_LIMIT
-        for folder in folders:
-            targets = torch.tensor(folder.targets)
-            splits.append(
-                InMemory(_decoded(folder, shape), targets) if fits else FromDisk(folder, targets, _listing(folder))
-            )
-    except OSError as error:
-        raise RequestError(f"cannot read an image in {root}: {_line(error)}") from error
-    return DataSet("image-folder", splits[0], splits[1], len(folders[0].classes), shape)
-
-
-def _decoded(folder: Any, shape: tuple[int, ...]) -> Tensor:
-    images = torch.empty((len(folder), *shape), dtype=torch.uint8)
-    for i in range(len(folder)):
-        image = folder[i][0]
-        if tuple(image.shape) != shape:
-            raise RequestError(
-                f"{folder.imgs[i][0]} has the shape {tuple(image.shape)} and the first image {shape}; "
-                "set data.size to bring all images to one size"
-            )
-        images[i] = image
-    return images
-
-
-def _listing(folder: Any) -> str:
-    files = [(path, Path(path).stat()) for path, _ in folder.samples]
-    lines = [f"{Path(path).relative_to(folder.root)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files]
-    return hashlib.blake2b("\n".join([*lines, repr(folder.transform)]).encode(), digest_size=8).hexdigest()
+    parts = read_parts(root, size)
+    shape = parts["train"].shape or ()
+    fits = sum(map(len, parts.values())) * int(np.prod(shape)) <= MEMORY_LIMIT
+    splits: dict[str, Split] = {}
+    for name, images in parts.items():
+        targets = torch.tensor(images.targets)
+        splits[name] = InMemory(images.in_memory(), targets) if fits else FromDisk(images, targets, images.fingerprint)
+    note = ""
+    if "test" not in splits:
+        splits["test"] = splits.pop("validation")
+        note = (
+            f"{root} has no test/, so {Path(parts['validation'].root).name}/ is the test set, read once at the end; "
+            "for choices, data.validation takes a part of the training set"
+        )
+    classes = len(parts["train"].classes)
+    return DataSet("image-folder", splits["train"], splits["test"], classes, shape, splits.get("validation"), note)
 
 
 def _own(name: str) -> DataSet:

@@ -24,6 +24,7 @@ from limbeck.distillers import (
     ramp,
 )
 from limbeck.engine import optim
+from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
 from limbeck.models import NamedInputs, load_weights, preprocess
@@ -39,6 +40,8 @@ HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
 def data(spec: schema.Data, root: Path) -> DataSet:
     """The data set, with its validation split."""
     loaded = load(spec.name, root, size=spec.size)
+    if loaded.note:
+        tell(loaded.note)
     return loaded.with_validation(spec.validation) if spec.validation else loaded
 
 

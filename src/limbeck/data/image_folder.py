@@ -1,0 +1,156 @@
+"""Folders of images, one folder a class, under the names that people give their parts: train/, val/, test/."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import v2
+
+from limbeck.errors import RequestError, as_request, reason_of
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What folders are called that hold a part of the data, in any case."""
+
+
+class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
+    """The images of one part as uint8 tensors (3, H, W), with their labels.
+
+    Args:
+        root: The part's folder, such as train/.
+        size: Height and width to which they are brought; None leaves them as they are.
+        may_lack: Whether a class may have no image.
+
+    Raises:
+        RequestError: It has no folder of images a class.
+    """
+
+    def __init__(self, root: Path, size: int | None, *, may_lack: bool = False) -> None:
+        steps: list[Any] = [] if size is None else [v2.Resize(size), v2.CenterCrop(size)]
+        with as_request(
+            lambda reason: f"cannot read the image folder {root} ({reason}); give it one folder of images a class"
+        ):
+            transform = v2.Compose([*steps, v2.PILToTensor()])
+            super().__init__(root, transform, loader=decoded, is_valid_file=_is_image, allow_empty=may_lack)
+        if not self.samples:
+            raise RequestError(f"cannot read the image folder {root}: its folders hold no image")
+        self.shape: tuple[int, ...] | None = None
+        self.shape = tuple(self[0][0].shape)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """The folders that stand for classes; hidden ones, which editors and archives leave, are none."""
+        names = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir() and not _is_hidden(entry))
+        if not names:
+            raise FileNotFoundError("there are no folders in it")
+        return names, {name: number for number, name in enumerate(names)}
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = super().__getitem__(index)
+        if self.shape is not None and tuple(image.shape) != self.shape:
+            raise RequestError(
+                f"{self.samples[index][0]} has the shape {tuple(image.shape)} and the first image {self.shape}; "
+                "set data.size to bring all images to one size"
+            )
+        return image, label
+
+    def in_memory(self) -> Tensor:
+        """All images, (N, 3, H, W)."""
+        images = torch.empty((len(self), *(self.shape or ())), dtype=torch.uint8)
+        for i in range(len(self)):
+            images[i] = self[i][0]
+        return images
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the files' names, sizes and times."""
+        files = [(path, Path(path).stat()) for path, _ in self.samples]
+        lines = [f"{Path(path).relative_to(self.root)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files]
+        return hashlib.blake2b("\n".join([*lines, repr(self.transform)]).encode(), digest_size=8).hexdigest()
+
+
+def read_parts(root: Path, size: int | None) -> dict[str, Images]:
+    """The parts of a folder by what they are for: "train", and "validation" or "test" or both.
+
+    Raises:
+        RequestError: A part is missing, or cannot be told from another; the parts differ in their classes or shapes.
+    """
+    parts = {name: Images(folder, size, may_lack=name != "train") for name, folder in _folders(root).items()}
+    train = parts["train"]
+    for part in parts.values():
+        other = sorted(set(part.classes) ^ set(train.classes))
+        if other:
+            has = "has" if other[0] in part.classes else "lacks"
+            raise RequestError(
+                f"{train.root} and {part.root} have different class folders: the latter {has} {other[0]}"
+            )
+        if part.shape != train.shape:
+            raise RequestError(
+                f"{part.samples[0][0]} has the shape {part.shape} and the first image {train.shape}; "
+                "set data.size to bring all images to one size"
+            )
+    return parts
+
+
+def decoded(path: str) -> Image.Image:
+    """An image file as RGB: grey and palette images too, 16 bits brought to 8.
+
+    Raises:
+        RequestError: It is damaged, no image, or of a kind that has no usual range of values.
+    """
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of transparent palettes
+            image = Image.open(file)
+            image.load()
+            return _as_rgb(image)
+    except Exception as error:  # Pillow has many
+        reason = "it is no image" if "cannot identify" in str(error) else reason_of(error)
+        raise RequestError(f"cannot read the image {path}: {reason}") from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip and not scale
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("it holds fractions, whose range is not known; save it with 8 bits a channel")
+    return image.convert("RGB")
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    there = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    found: dict[str, Path] = {}
+    for part, names in PARTS.items():
+        hits = [entry for entry in there if entry.name.lower() in names]
+        if len(hits) > 1:
+            held = ", ".join(f"{entry.name}/" for entry in hits)
+            raise RequestError(f"{root} holds {held}, and which one is the {part} set is not clear; leave one there")
+        if hits:
+            found[part] = hits[0]
+    if "train" not in found or len(found) < 2:
+        held = ", ".join(f"{entry.name}/" for entry in there[:6]) or "no folder"
+        raise RequestError(
+            f"cannot read the image folder {root}: it needs train/, and test/ or val/ or both, each with one folder of "
+            f"images a class, and holds {held}; --data-root names another"
+        )
+    return found
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMG_EXTENSIONS) and not _is_hidden(Path(path))
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__MACOSX"))
