@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
@@ -209,6 +210,18 @@ def test_a_scheduler_of_timm_counts_what_it_was_made_for(blobs: InMemory, tmp_pa
             probe.step(epoch + 1)
         run = train(network, blobs, optimizer, make(optimizer, per_epoch))
         assert [record["lr"] for record in run.metrics] == pytest.approx(rates[STEPS - 1 :: STEPS])
+
+
+def test_an_optimizer_that_fabric_has_wrapped_is_taken_with_its_scheduler(blobs: InMemory) -> None:
+    start = nn.Linear(4, 3)
+    expected, given = copy.deepcopy(start), copy.deepcopy(start)
+    make = PER_EPOCH["cosine"]
+    rates = plain(expected, blobs, make, per_step=False)
+    model, optimizer = Fabric(accelerator="cpu").setup(given, sgd(given))
+    run = train(model, blobs, optimizer, make(optimizer))
+    assert [record["lr"] for record in run.metrics] == pytest.approx(rates)
+    assert run.student is given
+    torch.testing.assert_close(weights(given), weights(expected))
 
 
 @pytest.mark.parametrize(

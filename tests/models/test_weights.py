@@ -234,6 +234,9 @@ def test_reading_without_a_model(tmp_path: Path) -> None:
     torch.save({"state_dict": under("module.", weights), "best_prec1": 93.6}, tmp_path / "old.pt")
     found = read_weights(tmp_path / "old.pt")
     assert list(found) == list(weights)
+    moments = {"mean": torch.zeros(3), "std": torch.ones(3)}
+    torch.save({"moments": moments, "state_dict": weights, "best_prec1": 93.6}, tmp_path / "more.pt")
+    assert list(read_weights(tmp_path / "more.pt")) == list(weights)
     assert all(torch.equal(found[name], value) for name, value in weights.items())
 
 

@@ -22,7 +22,7 @@ from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabric
 from limbeck.engine.loop import Loop
-from limbeck.engine.optim import MakeOptimizer
+from limbeck.engine.optim import MakeOptimizer, plain_optimizer
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
@@ -294,6 +294,7 @@ def _optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer
         if not callable(given):
             raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")
         return given(trained)
+    given = plain_optimizer(given)
     held = {id(p) for group in given.param_groups for p in group["params"]}
     left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
     if left_out:

@@ -60,6 +60,16 @@ def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
     return make
 
 
+_WRAPPERS = ("lightning_fabric.wrappers", "lightning.fabric.wrappers", "accelerate.optimizer")
+
+
+def plain_optimizer(given: Optimizer) -> Optimizer:
+    """The optimizer inside Fabric's or Accelerate's wrapper: `fit` wraps it itself."""
+    wrapped = any(kind.__module__ in _WRAPPERS for kind in type(given).__mro__)
+    inside = getattr(given, "optimizer", None) if wrapped else None
+    return inside if isinstance(inside, Optimizer) else given
+
+
 def constant() -> Schedule:
     """The learning rate as it is."""
     return lambda time: 1.0

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from limbeck.engine.optim import Schedule
+from limbeck.engine.optim import Schedule, plain_optimizer
 from limbeck.errors import RequestError, as_request
 
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -121,7 +121,7 @@ def taken_schedule(
         pure: Schedule | None = wanted
         return pure
     made = wanted if _is_scheduler(wanted) else _made(wanted, optimizer)
-    if made.optimizer is not optimizer:
+    if plain_optimizer(made.optimizer) is not optimizer:
         raise RequestError(
             "the scheduler is bound to another optimizer than the one that is trained: give fit that optimizer, or the "
             "scheduler as a function of it, such as partial(CosineAnnealingLR, T_max=10)"

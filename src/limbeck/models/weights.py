@@ -21,6 +21,8 @@ from limbeck.taps.wrappers import plain_names, unwrapped
 
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What data parallelism, torch.compile, Fabric and others put into names."""
+_USUAL = ("state_dict", "model", "model_state_dict", "net", "network", "weights")
+"""Keys under which tools keep a network, among other tensors."""
 _COUNT = "num_batches_tracked"
 _AVERAGED = {"ema", "averaged", "average", "avg", "swa"}
 """Words in the names of averaged weights, whose accuracy is the published one."""
@@ -89,7 +91,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         RequestError: The file is missing or unreadable, or holds no state dict, or several.
     """
     parts = [Part(place, "", dict(_without(_common(state), state))) for place, state in _parts(path).items()]
-    return _chosen(_distinct(parts), path).state
+    usual = [part for part in parts if part.averaged or part.place.rpartition("/")[2] in _USUAL]
+    return _chosen(_distinct(usual or parts), path).state
 
 
 def _parts(path: str | Path) -> dict[str, State]:
