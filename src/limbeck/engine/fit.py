@@ -22,7 +22,7 @@ from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabric
 from limbeck.engine.loop import Loop
-from limbeck.engine.optim import MakeOptimizer, plain_optimizer
+from limbeck.engine.optim import MakeOptimizer, made_optimizer
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
@@ -148,7 +148,7 @@ def fit(
     source = Source(_shared_out(train, fabric), fabric.device, laid.inputs if laid.unsafe else None)
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
-    optimizer = _optimizer(optimizer, trained)
+    optimizer = made_optimizer(optimizer, trained)
     taken = steps_in_all(epochs, len(source), accumulate)
     rates = taken_schedule(schedule, optimizer, fabric, epochs=epochs, steps=taken, validates=val is not None)
     for group in optimizer.param_groups:
@@ -284,25 +284,6 @@ def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:
         shared: Iterable[Any] = fabric.setup_dataloaders(train, move_to_device=False)
         return shared
     return train
-
-
-def _optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer:
-    trained = [p for p in distiller.parameters() if p.requires_grad]
-    if not trained:
-        raise RequestError("nothing to train: no parameter of the student requires a gradient")
-    if not isinstance(given, Optimizer):
-        if not callable(given):
-            raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")
-        return given(trained)
-    given = plain_optimizer(given)
-    held = {id(p) for group in given.param_groups for p in group["params"]}
-    left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
-    if left_out:
-        raise RequestError(
-            f"the optimizer does not hold {', '.join(left_out[:4])}; give a function of the parameters instead, "
-            "such as partial(torch.optim.Adam, lr=1e-3)"
-        )
-    return given
 
 
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:

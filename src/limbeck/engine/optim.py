@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from limbeck.distillers import Scheme
 from limbeck.errors import RequestError, unknown
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -68,6 +69,30 @@ def plain_optimizer(given: Optimizer) -> Optimizer:
     wrapped = any(kind.__module__ in _WRAPPERS for kind in type(given).__mro__)
     inside = getattr(given, "optimizer", None) if wrapped else None
     return inside if isinstance(inside, Optimizer) else given
+
+
+def made_optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer:
+    """The optimizer of all that a scheme trains: the one that is given, or made by the function that is given.
+
+    Raises:
+        RequestError: There is nothing to train, or the given one does not hold all of it.
+    """
+    trained = [p for p in distiller.parameters() if p.requires_grad]
+    if not trained:
+        raise RequestError("nothing to train: no parameter of the student requires a gradient")
+    if not isinstance(given, Optimizer):
+        if not callable(given):
+            raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")
+        return given(trained)
+    given = plain_optimizer(given)
+    held = {id(p) for group in given.param_groups for p in group["params"]}
+    left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
+    if left_out:
+        raise RequestError(
+            f"the optimizer does not hold {', '.join(left_out[:4])}; give a function of the parameters instead, "
+            "such as partial(torch.optim.Adam, lr=1e-3)"
+        )
+    return given
 
 
 def constant() -> Schedule:
