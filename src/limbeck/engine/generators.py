@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from limbeck.engine.devices import from_all
 
@@ -36,19 +37,14 @@ def samplers(loader: Any) -> list[Any]:
     return list(found.values())
 
 
-def generators(*roots: Any) -> list[Any]:
-    """Torch's, NumPy's and Python's generators that objects hold, each once, in the same order at every call."""
+def held(*roots: Any) -> list[Any]:
+    """All that objects hold, and themselves, each once, in the same order at every call."""
     found: dict[int, Any] = {}
-    seen: set[int] = set()
 
     def look(thing: Any, depth: int) -> None:
-        if id(thing) in seen or depth > DEPTH or len(seen) > MOST:
+        if id(thing) in found or depth > DEPTH or len(found) > MOST:
             return
-        seen.add(id(thing))
-        if isinstance(thing, KINDS):
-            if not isinstance(thing, random.SystemRandom):  # which has no state
-                found[id(thing)] = thing
-            return
+        found[id(thing)] = thing
         for part in _parts(thing):
             look(part, depth + 1)
 
@@ -57,15 +53,20 @@ def generators(*roots: Any) -> list[Any]:
     return list(found.values())
 
 
+def generators(*roots: Any) -> list[Any]:
+    """Torch's, NumPy's and Python's generators that objects hold; not the system's, which has no state."""
+    return [one for one in held(*roots) if isinstance(one, KINDS) and not isinstance(one, random.SystemRandom)]
+
+
 def _parts(thing: Any) -> Iterable[Any]:
     if isinstance(thing, list | tuple | dict):
         parts = thing.values() if isinstance(thing, dict) else thing
         return parts if len(thing) <= MANY else ()
-    if isinstance(thing, Tensor | type | ModuleType | FunctionType):
+    if isinstance(thing, (*KINDS, Tensor, type, ModuleType, FunctionType)):
         return ()
-    held = getattr(thing, "__dict__", None)
+    own = getattr(thing, "__dict__", None)
     # A DataLoader's running iterator is a part of no epoch but its own.
-    return [value for name, value in held.items() if name != "_iterator"] if isinstance(held, dict) else ()
+    return [value for name, value in own.items() if name != "_iterator"] if isinstance(own, dict) else ()
 
 
 def state_of(generator: Any) -> Any:
@@ -97,11 +98,11 @@ def restore(generator: Any, state: Any) -> None:
 @contextmanager
 def left_alone(loader: Any) -> Iterator[None]:
     """Put a loader's generators back afterwards: a look at its first batch changes no epoch's order."""
-    held = [(generator, state_of(generator)) for generator in generators(loader)]
+    before = [(generator, state_of(generator)) for generator in generators(loader)]
     try:
         yield
     finally:
-        for generator, state in held:
+        for generator, state in before:
             restore(generator, state)
 
 
@@ -128,6 +129,10 @@ class Generators:
         self.all = generators(*loaders)
         order = generators(*[[getattr(one, "generator", None), *samplers(one)] for one in loaders])
         self._alike = {id(generator) for generator in order}
+        inner = [one for one in held(*loaders) if isinstance(one, Sampler)]
+        self._samplers = list(
+            {id(one): one for one in [*inner, *(s for one in loaders for s in samplers(one))]}.values()
+        )
         self._marks = self._marked()
         self._changed: list[str] = []
 
@@ -178,7 +183,7 @@ class Generators:
     def _marked(self) -> dict[str, str | None]:
         """What of each sampler of the user's own may carry an order on, known by its content; None for an iterator."""
         marks: dict[str, str | None] = {}
-        for sampler in (one for loader in self.loaders for one in samplers(loader)):
+        for sampler in self._samplers:
             kind = type(sampler)
             if kind.__module__.startswith(("torch.", "limbeck.")) or hasattr(sampler, "set_epoch"):
                 continue
