@@ -29,6 +29,7 @@ from limbeck import Distiller, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import MeanTeacher, MutualDistiller, Scheme, SelfDistiller
 from limbeck.engine import make_fabric, sharding
+from limbeck.engine.held_out import HeldOut
 from limbeck.models.multi_exit import Exits
 
 SGD = partial(torch.optim.SGD, lr=0.5)
@@ -60,8 +61,8 @@ class Part(IterableDataset[Any]):
         return iter(self.samples)
 
 
-def held_out(kind: str, rank: int, world_size: int) -> Iterable[Any]:
-    data = made(HELD_OUT)
+def held_out(kind: str, rank: int, world_size: int, samples: int = HELD_OUT) -> Iterable[Any]:
+    data = made(samples)
     pairs = TensorDataset(data.inputs, data.targets)
     match kind:
         case "loader":
@@ -71,7 +72,7 @@ def held_out(kind: str, rank: int, world_size: int) -> Iterable[Any]:
         case "DataLoader":
             return DataLoader(pairs, 16)
         case "one batch":
-            return DataLoader(pairs, HELD_OUT)
+            return DataLoader(pairs, samples)
         case "shuffled":
             return DataLoader(pairs, 16, shuffle=True)
         case "DistributedSampler":
@@ -82,7 +83,19 @@ def held_out(kind: str, rank: int, world_size: int) -> Iterable[Any]:
             return list(zip(data.inputs.split(16), data.targets.split(16), strict=True))
 
 
-KINDS = ("loader", "own part", "DataLoader", "one batch", "shuffled", "DistributedSampler", "iterable", "list")
+KINDS = {
+    "ddp": ("loader", "own part", "DataLoader", "one batch", "shuffled", "DistributedSampler", "iterable", "list"),
+    "fsdp": ("own part", "DataLoader", "one batch", "iterable"),
+}
+
+
+SHARED = KINDS["ddp"][:6]
+
+
+def shares(fabric: Fabric, kind: str, samples: int) -> list[tuple[list[float], int]]:
+    """What this process tests: each batch's samples, known by their first number, and how many of them count."""
+    val = held_out(kind, fabric.global_rank, fabric.world_size, samples)
+    return [(batch.inputs[:, 0].tolist(), counted) for batch, counted in HeldOut(val, fabric.device, fabric)]
 
 
 def normed() -> nn.Module:
@@ -209,8 +222,12 @@ def main(folder: Path) -> None:
 
     for strategy, fabric in {"ddp": ddp, "fsdp": fsdp}.items():
         if strategy == "ddp" or sharding.ON_CPU:
-            for kind in KINDS:
+            for kind in KINDS[strategy]:
                 write(f"{strategy} {kind}", validated(fabric, kind))
+    for kind in SHARED:
+        write(f"{kind} shared", shares(ddp, kind, HELD_OUT))
+    for kind in ("loader", "DataLoader"):
+        write(f"{kind} of one", shares(ddp, kind, 1))
     for kind in ORDERS:
         write(f"order {kind}", ordered(ddp, kind))
         ordered(ddp, kind, epochs=1, out=folder / kind)

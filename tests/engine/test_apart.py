@@ -42,8 +42,14 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text)
 
 
-@pytest.mark.parametrize("kind", apart.KINDS)
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=shards)])
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [
+        pytest.param(strategy, kind, marks=shards if strategy == "fsdp" else ())
+        for strategy, kinds in apart.KINDS.items()
+        for kind in kinds
+    ],
+)
 def test_one_student_is_kept_for_all_by_every_held_out_sample_once(strategy: str, kind: str, two: Path) -> None:
     first, second = written(two, f"{strategy} {kind}")
     assert first["figures"] == second["figures"]
@@ -56,6 +62,24 @@ def test_one_student_is_kept_for_all_by_every_held_out_sample_once(strategy: str
     assert (logits.argmax(1) == data.targets).sum().item() / apart.HELD_OUT == best
     assert F.cross_entropy(logits, data.targets).item() == pytest.approx(loss, rel=1e-5)
     assert best > first["figures"][-1][0]  # it was not the last
+
+
+@pytest.mark.parametrize("kind", apart.SHARED)
+def test_each_process_tests_its_share_alone(kind: str, two: Path) -> None:
+    both = written(two, f"{kind} shared")
+    counted = [number for share in both for batch, count in share for number in batch[:count]]
+    assert sorted(counted) == sorted(apart.made(apart.HELD_OUT).inputs[:, 0].tolist())
+    assert len(both[0]) == len(both[1])
+    run = [sum(len(batch) for batch, _ in share) for share in both]
+    assert max(run) <= {"one batch": apart.HELD_OUT}.get(kind, 2 * 16)
+
+
+@pytest.mark.parametrize("kind", ["loader", "DataLoader"])
+def test_one_sample_for_two_processes_counts_once(kind: str, two: Path) -> None:
+    assert [[(len(batch), count) for batch, count in share] for share in written(two, f"{kind} of one")] == [
+        [(1, 1)],
+        [(1, 0)],
+    ]
 
 
 @pytest.mark.parametrize("kind", apart.ORDERS)

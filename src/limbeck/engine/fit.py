@@ -90,7 +90,8 @@ def fit(
 
     Args:
         distiller: The student with its losses, such as `Distiller(student, terms)`; a wrapped student is unwrapped.
-        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets).
+        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets), of which each of several processes
+            reads its part.
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
             already holds every parameter of the distiller, adapters included.
@@ -112,7 +113,8 @@ def fit(
         layout: Order of a network's maps in memory while it is trained: "channels_last", "contiguous", or "auto" for
             channels-last on CPUs and NVIDIA GPUs where gradients are right in it (`limbeck.models.layout.lay_out`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
-        resume: Go on from the folder's last checkpoint, if it has one of this phase.
+        resume: Go on from the folder's last checkpoint, if it has one of this phase; also with what the loaders' own
+            generators had drawn.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
         phase: Name of this training in metrics, and of the model's files in `out`.
         about: What to add to the student's JSON file.

@@ -119,7 +119,7 @@ class Generators:
     """Keeps account of the loaders' generators from epoch to epoch.
 
     Args:
-        loaders: Those of the user, for training and validation.
+        loaders: Those of the user, the one for training first.
         fabric: Its processes draw one order together, so generators of samplers are put to the first one's states.
     """
 
@@ -130,9 +130,8 @@ class Generators:
         order = generators(*[[getattr(one, "generator", None), *samplers(one)] for one in loaders])
         self._alike = {id(generator) for generator in order}
         inner = [one for one in held(*loaders) if isinstance(one, Sampler)]
-        self._samplers = list(
-            {id(one): one for one in [*inner, *(s for one in loaders for s in samplers(one))]}.values()
-        )
+        inner += [one for loader in loaders for one in samplers(loader)]
+        self._samplers = list({id(one): one for one in inner}.values())
         self._marks = self._marked()
         self._changed: list[str] = []
 
@@ -163,7 +162,7 @@ class Generators:
                 reason = "the loader's generators are others than the checkpoint's"
         elif self.all:
             reason = "the checkpoint, of an earlier version, holds no states of the loader's generators"
-        if any(getattr(loader, "persistent_workers", False) for loader in self.loaders):
+        if any(getattr(loader, "persistent_workers", False) for loader in self.loaders[:1]):
             reason = "persistent workers cannot be put back to what they had drawn"
         if self._changed:
             reason = f"{', '.join(self._changed)} cannot be restored; give the sampler set_epoch(epoch) or a generator"
