@@ -27,6 +27,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil
+from limbeck.recipes.compiling import decided
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import COMPARISON, RESULT, environment, opened
 from limbeck.recipes.job import Job, settled
@@ -91,7 +92,9 @@ def compare(
         for candidate in found:
             teachers.train(candidate, recipe, data, machine, folder, resume=resume, retrain=False)
         teachers.share_out(found, fabric)
+        taught = [one for name, one in recipes.items() if name not in (SCRATCH, BACKBONE)]
         job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds))
+        job = decided(job, taught, student, found)
         comparison = _compared(job, recipes, seeds, found, student)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)

@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 import limbeck
-from limbeck.engine.devices import AUTO, from_first
+from limbeck.engine.devices import AUTO, from_all, from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
+from limbeck.engine.generators import Drawing
 from limbeck.engine.optim import Schedule
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import load_module, load_optimizer, whole
@@ -39,6 +40,7 @@ class Progressed:
         rng: State of the global generators after those batches (`limbeck.seeds.random_state`); empty between epochs.
         compile: torch.compile's mode, which a resumed run keeps; "auto" until it is chosen.
         best: The best validation accuracy so far; None without validation.
+        drawing: How far the user's loaders had drawn when the epoch began (`limbeck.engine.generators`).
         records: What was written for each finished epoch.
     """
 
@@ -49,6 +51,7 @@ class Progressed:
     rng: list[torch.Tensor] = field(default_factory=list)
     compile: str | None = AUTO
     best: float | None = None
+    drawing: Drawing | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
@@ -101,7 +104,7 @@ class Checkpoint:
                 raise RunError(
                     f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
                 )
-        processes = self._of_all([state.rows, state.rng]) if state.step else []
+        processes = from_all(self.fabric, [state.rows, state.rng]) if state.step else []
         if not self.writes or self.out is None:
             return
         content = {
@@ -153,14 +156,6 @@ class Checkpoint:
                 )
             state.rows, state.rng = content["processes"][self.fabric.global_rank]
         return state
-
-    def _of_all(self, own: Any) -> list[Any]:
-        """Each process's own part; all must call it."""
-        if self.fabric.world_size == 1:
-            return [own]
-        gathered = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(gathered, own)
-        return gathered
 
     def restart_metrics(self, state: Progressed) -> None:
         """Make metrics.jsonl end with this phase's finished epochs: a killed run may have written one more."""

@@ -97,7 +97,7 @@ def choose_compile(scheme: Scheme, example: Batch, fabric: Fabric, passes: int) 
         fabric: Device and precision.
         passes: Batches that are left.
     """
-    if not _may_gain(scheme, fabric):
+    if not may_gain(scheme, fabric):
         return Choice(None)
     began = time.perf_counter()
     choice = _tried(scheme.student, scheme.prepared(example.inputs), example.size, fabric, passes)
@@ -107,7 +107,8 @@ def choose_compile(scheme: Scheme, example: Batch, fabric: Fabric, passes: int) 
     return replace(choice, reason=f"{choice.reason} (tried in {seconds:,.0f} s)", seconds=seconds)
 
 
-def _may_gain(scheme: Scheme, fabric: Fabric) -> bool:
+def may_gain(scheme: Scheme, fabric: Fabric) -> bool:
+    """Whether compiling a scheme's student is tried unasked, if its training is long."""
     if fabric.device.type not in DEVICES or torch.are_deterministic_algorithms_enabled() or is_sharding(fabric):
         return False
     student = scheme.student

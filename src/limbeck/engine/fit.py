@@ -15,7 +15,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
@@ -26,6 +25,7 @@ from limbeck.engine.optim import MakeOptimizer, made_optimizer
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
+from limbeck.engine.shares import training_part
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models import Layout, device_of, lay_out
@@ -90,13 +90,14 @@ def fit(
 
     Args:
         distiller: The student with its losses, such as `Distiller(student, terms)`; a wrapped student is unwrapped.
-        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets).
+        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets), of which each of several processes
+            reads its part.
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
             already holds every parameter of the distiller, adapters included.
         teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
             schemes without one.
-        val: Held-out batches, evaluated after each epoch.
+        val: Held-out batches, evaluated after each epoch; several processes share them.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
             function of the optimizer that makes one (`limbeck.engine.schedulers`).
         accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
@@ -112,7 +113,8 @@ def fit(
         layout: Order of a network's maps in memory while it is trained: "channels_last", "contiguous", or "auto" for
             channels-last on CPUs and NVIDIA GPUs where gradients are right in it (`limbeck.models.layout.lay_out`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
-        resume: Go on from the folder's last checkpoint, if it has one of this phase.
+        resume: Go on from the folder's last checkpoint, if it has one of this phase; also with what the loaders' own
+            generators had drawn.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
         phase: Name of this training in metrics, and of the model's files in `out`.
         about: What to add to the student's JSON file.
@@ -145,7 +147,7 @@ def fit(
         laid = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
-    source = Source(_shared_out(train, fabric), fabric.device, laid.inputs if laid.unsafe else None)
+    source = Source(training_part(train, fabric, seed), fabric.device, laid.inputs if laid.unsafe else None)
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = made_optimizer(optimizer, trained)
@@ -276,14 +278,6 @@ def _described(example: Batch) -> str:
 
 def _tensors(example: Batch) -> list[torch.Tensor]:
     return list(example.inputs.values()) if isinstance(example.inputs, Mapping) else [example.inputs]
-
-
-def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:
-    """The loader, each process reading its own part; limbeck's loaders are made for their process already."""
-    if fabric.world_size > 1 and isinstance(train, DataLoader):
-        shared: Iterable[Any] = fabric.setup_dataloaders(train, move_to_device=False)
-        return shared
-    return train
 
 
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:

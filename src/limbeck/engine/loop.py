@@ -18,9 +18,11 @@ from torch.optim import Optimizer
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed
 from limbeck.engine.evaluate import evaluate_each
+from limbeck.engine.generators import Generators
+from limbeck.engine.held_out import HeldOut
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
-from limbeck.engine.progress import Progress
+from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source, windows
@@ -60,17 +62,23 @@ class Loop:
         """Train from where `state` stands to the end of the last epoch."""
         self.scheme.train()
         self.forget_gradients()  # those that an earlier backward pass left
+        generators = Generators([self.source.loader, self.val], self.fabric)
+        state.drawing, reason = generators.resume(state.drawing, state.epoch)
+        if reason and self.fabric.is_global_zero and state.epoch < epochs:
+            tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
+        held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric)
         while state.epoch < epochs:
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
-            if self.val is not None:
-                record |= _validate(self.scheme, self.val, self.fabric)
+            if held_out is not None:
+                record |= _validate(self.scheme, held_out)
                 if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
                     state.best = record["val_accuracy"]
                     self.checkpoint.save_best()
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_epoch(record)
             state.finish_epoch(record)
+            state.drawing = generators.drawing()
             self.checkpoint.save(state)
             self.checkpoint.record(record)
             self.display.epoch(record)
@@ -185,9 +193,10 @@ class Loop:
         return every is not None and step // every > (step - taken) // every and step < len(self.source)
 
 
-def _validate(scheme: Scheme, val: Iterable[Any], fabric: Fabric) -> dict[str, float]:
+def _validate(scheme: Scheme, held_out: HeldOut) -> dict[str, float]:
+    """The figures of the whole, the same in all processes: what is kept by them is one decision."""
     with evaluating(scheme):
-        figures = evaluate_each(scheme, val, device=fabric.device)
+        figures = evaluate_each(scheme, held_out)
     chosen = figures[scheme.chosen]
     others = {f"val_accuracy/{name}": one.top1 for name, one in figures.items() if len(figures) > 1}
     return {"val_loss": chosen.loss, "val_accuracy": chosen.top1, **others}

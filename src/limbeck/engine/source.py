@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.data import Loader
+from limbeck.engine.generators import left_alone, samplers
 from limbeck.errors import RequestError
 from limbeck.types import Batch
 
@@ -39,8 +40,8 @@ class Source:
             raise RequestError("the loader must have a length: len(loader) is its number of batches") from None
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the loader, and its sampler, which epoch (from 0) begins."""
-        for part in (self.loader, getattr(self.loader, "sampler", None)):
+        """Tell the loader, its data set and its samplers which epoch (from 0) begins."""
+        for part in (self.loader, getattr(self.loader, "dataset", None), *samplers(self.loader)):
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
                 tell(epoch)
@@ -60,12 +61,13 @@ class Source:
         return (as_batch(item).to(self.device) for item in items)
 
     def first(self) -> Batch:
-        """The first batch, as an example.
+        """The first batch, as an example; generators of the user's own stay where they are.
 
         Raises:
             RequestError: There is none.
         """
-        batch = next(self.starting_at(), None)
+        with left_alone(self.loader):
+            batch = next(self.starting_at(), None)
         if batch is None:
             raise RequestError("the loader gives no batch at all")
         return batch

@@ -5,7 +5,8 @@ Each is one more training by the same engine; what follows takes its result as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
+from limbeck.engine.devices import AUTO
 from limbeck.errors import RequestError
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
@@ -81,6 +83,19 @@ def assemble(
     return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
 
 
+def schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> Iterator[tuple[schema.Recipe, Scheme, Teacher | None]]:
+    """What `assemble` makes for each stage of a student's training, for copies of it.
+
+    Without a teacher, the student's form stands in for an earlier generation of it.
+    """
+    itself = schema.Teacher.model_validate(recipe.student.model_dump())
+    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
+        yield assemble(part, copy.deepcopy(student), stand_in, data)
+
+
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
     begun = Lead(found, student, job.recipe)
     scheme = job.recipe.distill.scheme
@@ -92,7 +107,8 @@ def _assistants(job: Job, lead: Lead) -> Lead:
     for number, spec in enumerate(job.recipe.assistants, start=1):
         module = build.model(spec, job.data, derive(job.recipe.seed, "assistant", number))
         recipe = job.recipe.model_copy(update={"student": spec})
-        lead = _next_teacher(replace(job, recipe=recipe), f"assistant-{number}", module, lead)
+        # It is another network, and a teacher to the students that are compared: how it is compiled is its own matter.
+        lead = _next_teacher(replace(job, recipe=recipe, compile=AUTO), f"assistant-{number}", module, lead)
     return lead
 
 

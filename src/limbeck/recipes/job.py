@@ -16,6 +16,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
+from limbeck.engine.devices import AUTO
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.engine.progress import tell
 from limbeck.models import move
@@ -41,6 +42,8 @@ class Job:
     fabric: Fabric
     out: Path
     resume: bool = False
+    compile: str | None = AUTO
+    """What `compile: auto` comes to for all students; "auto" leaves that to each training."""
     trainings: int = 1
     """How many students will listen to the same teacher."""
     memory: dict[str, Kept] = field(default_factory=dict)
@@ -57,19 +60,9 @@ class Job:
             move(scheme, self.fabric.device)
             return finished[1]
         recipe, data = self.recipe, self.data
-        train = make_loader(
-            data.train,
-            recipe.data.batch_size,
-            shuffle=True,
-            drop_last=recipe.data.drop_last,
-            seed=recipe.seed,
-            workers=recipe.data.workers,
-            views=build.views(recipe.data, data),
-            **self.machine.place(self.fabric),
-        )
         run = fit(
             scheme,
-            train,
+            self.training_loader(),
             teacher=teacher,
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
@@ -79,7 +72,7 @@ class Job:
             clip=recipe.clip,
             keep=recipe.keep,
             fabric=self.fabric,
-            compile=recipe.compile,
+            compile=self.compile if recipe.compile == AUTO else recipe.compile,
             layout=recipe.layout,
             out=self.out,
             resume=self.resume,
@@ -90,6 +83,20 @@ class Job:
             loggers=self.machine.loggers,
         )
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
+
+    def training_loader(self) -> Loader:
+        """The training samples, in the order of the recipe's seed."""
+        recipe, data = self.recipe, self.data
+        return make_loader(
+            data.train,
+            recipe.data.batch_size,
+            shuffle=True,
+            drop_last=recipe.data.drop_last,
+            seed=recipe.seed,
+            workers=recipe.data.workers,
+            views=build.views(recipe.data, data),
+            **self.machine.place(self.fabric),
+        )
 
     def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
         """The teacher that these candidates are, its signal kept if that pays; and the seconds that asking took."""

@@ -15,7 +15,7 @@ from limbeck.engine.compiling import check_compile
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble, two_stages
+from limbeck.recipes.chain import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
 from limbeck.types import Batch
@@ -45,9 +45,6 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     build.schedule(recipe.schedule, recipe.epochs)
     views = build.views(recipe.data, data)
     next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
-    # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
-    itself = schema.Teacher.model_validate(recipe.student.model_dump())
-    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
     for one in found:
@@ -56,8 +53,7 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             teachers.signal([one])(example)
         if one.kept:
             _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
-    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
-        resolved, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
+    for resolved, scheme, live in schemes(recipe, student, found, data):
         _check_top_k(resolved)
         check_compile(recipe.compile, scheme, recipe.accumulate)
         with _reading("student", recipe.student.model, example):

@@ -14,6 +14,7 @@ from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil
+from limbeck.recipes.compiling import decided
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, opened
 from limbeck.recipes.job import Job, settled
@@ -62,9 +63,8 @@ def run(
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
         teachers.share_out(found, fabric)
-        result = _students(
-            Job(recipe, data, machine, fabric, folder, resume), found, student, alone if baseline else None
-        )
+        job = decided(Job(recipe, data, machine, fabric, folder, resume), [recipe], student, found)
+        result = _students(job, found, student, alone if baseline else None)
         if fabric.is_global_zero:
             write_json(folder / RESULT, result)
     return {**result, "out": str(folder)}
