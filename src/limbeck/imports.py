@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,3 @@ def load_object(name: str, kind: str) -> Any:
     if not hasattr(module, attribute):
         raise unknown(f"name in {module_path}", attribute, [n for n in vars(module) if not n.startswith("_")])
     return getattr(module, attribute)
-
-
-def source_of(name: str) -> str:
-    """The source text of the module of "package.module:name"; empty for one of a zoo, such as "timm:resnet18"."""
-    spec = importlib.util.find_spec(name.partition(":")[0])
-    here = Path.cwd()
-    if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(here):
-        return ""
-    return Path(spec.origin).read_text(encoding="utf-8")

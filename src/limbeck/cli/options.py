@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,3 +66,31 @@ def shape_of(text: str) -> tuple[int, ...]:
     if not all(part.isdigit() and int(part) for part in parts):
         raise RequestError(f"--input is a shape such as 3x32x32, not {text!r}")
     return tuple(int(part) for part in parts)
+
+
+_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def seconds_of(text: str) -> float:
+    """--older-than."""
+    number, unit = _measure(text, _SECONDS)
+    if number is None:
+        raise RequestError(f"--older-than is a time such as 12h, 30d or 8w, not {text[:50]!r}")
+    return number * unit
+
+
+def bytes_of(text: str) -> int:
+    """--keep-bytes."""
+    number, unit = _measure(text, _BYTES)
+    if number is None:
+        raise RequestError(f"--keep-bytes is a size such as 500MB or 10GB, not {text[:50]!r}")
+    return int(number * unit)
+
+
+def _measure(text: str, units: Mapping[str, float]) -> tuple[float | None, float]:
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]+)", text.strip())
+    known = {unit.lower(): value for unit, value in units.items()}
+    if found is None or found[2].lower() not in known:
+        return None, 1.0
+    return float(found[1]), known[found[2].lower()]

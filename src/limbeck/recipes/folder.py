@@ -70,16 +70,36 @@ def _check_given(out: Path, resume: bool) -> None:
 def opened(out: Path | None, name: str, recipe: Recipe, resume: bool, fabric: Fabric) -> Iterator[Path]:
     """The folder, `choose`n by one process for all, described, and closed to other runs meanwhile.
 
+    Where none is given, a run that begins at the same moment gets another one.
+
     Raises:
         RequestError: The folder holds a run of another recipe, or another run is at work in it.
         RunError: It cannot be written.
     """
-    folder = from_first(fabric, lambda: choose(out, name, resume))
+    folder = from_first(fabric, lambda: _reserved(out, name, resume))
     with claimed(folder, fabric):
         if fabric.is_global_zero:
             _describe(folder, recipe, resume)
         fabric.barrier()
         yield folder
+
+
+def _reserved(out: Path | None, name: str, resume: bool) -> Path:
+    """The folder, made here if nobody gave it: of several processes that choose the same, one can make it."""
+    while True:
+        folder = choose(out, name, resume)
+        if out is not None or (resume and folder.exists()):
+            return folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.parent.is_dir():
+                raise RequestError(f"{folder.parent} is a file; choose another --out") from None
+        except OSError as error:
+            raise RunError(f"cannot write {folder}: {error.strerror}") from error
+        else:
+            return folder
 
 
 @contextmanager

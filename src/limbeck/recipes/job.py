@@ -23,6 +23,7 @@ from limbeck.models import move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import Places
+from limbeck.recipes.outputs import Ledger
 from limbeck.recipes.signals import Asking, Kept, keep
 from limbeck.recipes.teachers import Candidate
 from limbeck.taps import evaluating
@@ -52,6 +53,8 @@ class Job:
     """What teachers say about the test set, by their fingerprints; likewise shared."""
     told: list[str] = field(default_factory=list)
     """How each signal was kept."""
+    outputs: Ledger = field(default_factory=Ledger)
+    """The same, as it is written down and kept by a resumed run; a comparison's jobs share it."""
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
@@ -106,7 +109,10 @@ class Job:
         while len(self.memory) >= SIGNALS:
             self.memory.pop(next(iter(self.memory)))
         if kept is None:
-            kept = keep(asking, teacher, self.trainings)
+            before = self.outputs.get(key)
+            kept = keep(asking, teacher, self.trainings, before)
+            if kept.outputs != before:
+                self.outputs.note(key, kept.outputs)
             self.told.append(kept.reason)
             if self.machine.progress and self.fabric.is_global_zero:
                 tell(kept.reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
+from limbeck.recipes.outputs import Ledger
 from limbeck.recipes.rehearsal import rehearse
 
 
@@ -31,6 +32,7 @@ def run(
     baseline: bool = True,
     retrain_teacher: bool = False,
     machine: Machine | None = None,
+    began: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Carry out a recipe.
 
@@ -42,6 +44,7 @@ def run(
         baseline: Train the same student without the teacher too: same start, epochs and data order.
         retrain_teacher: Train the teacher even if an earlier run has kept it.
         machine: Devices and display.
+        began: Told the folder, before anything is trained.
 
     Returns:
         What result.json holds, and "out", the run folder.
@@ -60,10 +63,12 @@ def run(
     fabric = machine.fabric(recipe.precision)
 
     with opened(out, recipe.name, recipe, resume, fabric) as folder:
+        began(folder)
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
         teachers.share_out(found, fabric)
-        job = decided(Job(recipe, data, machine, fabric, folder, resume), [recipe], student, found)
+        job = Job(recipe, data, machine, fabric, folder, resume, outputs=Ledger(folder, fabric, resume))
+        job = decided(job, [recipe], student, found)
         result = _students(job, found, student, alone if baseline else None)
         if fabric.is_global_zero:
             write_json(folder / RESULT, result)
@@ -92,6 +97,7 @@ def _students(
     result["distilled"] = {"parameters": size, **tested, **distilled.training}
     if job.told:
         result["signal"] = job.told
+        result["teacher_outputs"] = job.outputs.entries()
     if distilled.ensemble:
         result["ensemble"] = job.test_teacher(distilled.ensemble)
     return result

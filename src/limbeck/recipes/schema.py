@@ -95,8 +95,9 @@ class Store(Strict):
     """Whether, where and how a teacher's signal is kept.
 
     `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
-    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype` (as they are found
-    there, else float16), and of logits only the `top_k` likeliest where that is given. `batch_size`: samples asked at
+    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits the
+    `top_k` likeliest alone where that is given. Without `dtype` they are float32 under auto, which changes no figure;
+    under disk float16; in a place of one's own as they are found there, else float16. `batch_size`: samples asked at
     once, a student's batch by default.
     """
 
