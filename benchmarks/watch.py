@@ -48,9 +48,9 @@ class Watch:
             self._end()
 
     def _begin(self) -> None:
-        gc.collect()  # an earlier training's tensors are not this one's
         wait(self.device)
         if self.device.type == "cuda":
+            gc.collect()  # an earlier training's tensors are not this one's
             torch.cuda.reset_peak_memory_stats(self.device)
         if self._profile is not None:
             self._profile.start()
@@ -87,4 +87,5 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _on_gpu(event: Any) -> bool:
-    return bool(event.device_type == DeviceType.CUDA)
+    # An annotation of the user's, such as an optimizer's step, spans the waits between its kernels.
+    return event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)

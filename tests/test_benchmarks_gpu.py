@@ -159,7 +159,7 @@ def test_no_part_begins_when_no_time_is_left(tmp_path: Path, monkeypatch: pytest
     clock = iter([0.0, 0.0, 10.0, 10.0, *[gpu.TOTAL] * 50])
     monkeypatch.setattr(gpu, "carry_out", carry_out)
     monkeypatch.setattr(gpu.time, "monotonic", lambda: next(clock))
-    gpu.measure(dry=True, out=tmp_path, root=None)
+    gpu.measure(dry=False, out=tmp_path, root=None)
     assert begun == ["machine", "tests"]
     content = json.loads((tmp_path / "gpu-x.json").read_text())
     assert {part["failed"] for part in content["parts"][1:]} == {"no time was left"}

@@ -159,7 +159,7 @@ def cifar10(told: Told) -> None:
     told.write(data=data.name)
     plain = DataLoader(images, batch_size=recipe.data.batch_size, shuffle=True)
     machine = Machine(accelerator=told.device, progress=False)
-    figures = cifar10_tutorial.measured(recipe, data, plain, machine, 1 if told.dry else 2)
+    figures = cifar10_tutorial.measured(recipe, data, plain, machine, 1 if told.dry else 3)
     what = f"of {samples:,} samples"
     _rows(told, figures, what, {"limbeck": "plain loops", "limbeck, teacher": "plain loop, teacher"})
 
