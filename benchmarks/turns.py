@@ -26,7 +26,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def _finish() -> None:
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
 

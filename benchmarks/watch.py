@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -63,7 +62,8 @@ class Watch:
             self.peak = torch.cuda.max_memory_allocated(self.device)
         if self._profile is not None:
             self._profile.stop()
-            spans = [(e.time_range.start, e.time_range.end) for e in self._profile.events() if _on_gpu(e)]
+            events = self._profile.events()  # type: ignore[no-untyped-call]
+            spans = [(event.time_range.start, event.time_range.end) for event in events if _on_gpu(event)]
             self.busy = covered(spans) / 1e6 if spans else None  # none: the system lets nobody trace
 
 
@@ -88,4 +88,4 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 def _on_gpu(event: Any) -> bool:
     # An annotation of the user's, such as an optimizer's step, spans the waits between its kernels.
-    return event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    return event.device_type.name == "CUDA" and not getattr(event, "is_user_annotation", False)

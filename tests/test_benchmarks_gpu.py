@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,3 +216,14 @@ def test_nothing_real_is_fetched(tmp_path: Path) -> None:
     schema = importlib.import_module("limbeck.recipes.schema")
     assert module("gpu.made").real(schema.Data(name="mnist"), tmp_path, "MNIST") is None
     assert os.listdir(tmp_path) == []
+
+
+def test_only_what_runs_on_the_gpu_makes_it_busy() -> None:
+    def event(kind: str, **more: Any) -> Any:
+        return SimpleNamespace(device_type=getattr(torch._C._autograd.DeviceType, kind), **more)
+
+    on_gpu = module("watch")._on_gpu
+    assert on_gpu(event("CUDA"))
+    assert on_gpu(event("CUDA", is_user_annotation=False))
+    assert not on_gpu(event("CUDA", is_user_annotation=True))  # such as a whole step of an optimizer
+    assert not on_gpu(event("CPU"))

@@ -45,7 +45,7 @@ def learnable(
     def split(samples: int) -> InMemory:
         targets = torch.randperm(samples, generator=generator) % classes
         images = torch.empty(samples, *shape, dtype=torch.uint8)
-        for at in torch.arange(samples).split(5000):
+        for at in torch.split(torch.arange(samples), 5000):
             some = centres[targets[at]]
             shifts = torch.randint(-4, 5, (len(at), 2), generator=generator)
             some = _rolled(some, shifts) + noise * torch.randn(some.shape, generator=generator)

@@ -29,7 +29,7 @@ from benchmarks import cifar10_tutorial, mnist_mlp, resnet_pair
 from benchmarks.gpu import made
 from limbeck.compare import compare
 from limbeck.data import DataSet, InMemory
-from limbeck.models import resnet8, resnet8x4, resnet14, resnet32x4
+from limbeck.models.resnet_cifar import resnet8, resnet8x4, resnet14, resnet32x4
 from limbeck.recipes.folder import environment
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check, read
@@ -74,7 +74,7 @@ def machine(told: Told) -> None:
             "memory_bytes": found.total_memory,
             "capability": f"{found.major}.{found.minor}",
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     told.row(gpu=gpu, environment=environment())
 

@@ -101,9 +101,7 @@ class Loop:
     @cached_property
     def forward(self) -> Callable[[Batch, Signal | None], Step]:
         """The scheme's forward pass."""
-        if not self.plain:
-            return self.model
-        return autocast(self.scheme, self.fabric)
+        return autocast(self.scheme, self.fabric) if self.plain else self.model
 
     @cached_property
     def backward(self) -> Callable[[Tensor], None]:
