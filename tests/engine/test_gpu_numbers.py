@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from limbeck import Batch, Distiller, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.devices import make_deterministic, make_fabric
 from limbeck.engine.optim import optimizer
-from limbeck.models import NETWORKS, move
+from limbeck.models import NETWORKS
+from limbeck.models.layout import lay_out
 from limbeck.teachers import StoredTeacher
 from limbeck.teachers.stored import Coding, store
 
@@ -105,12 +106,18 @@ class TestLayout:
         expected = plain(x.double())
         weights = torch.randn(expected.shape)
         expected_gradient = torch.autograd.grad((expected * weights.double()).sum(), plain.weight)[0]
-        network = nn.Sequential(layer)
-        move(network, device)
+        network, there = nn.Sequential(layer).to(device), x.to(device)
         fabric = make_fabric(precision, device.type)
-        with fabric.autocast():
-            y = network(x.to(device))
-        gradient = torch.autograd.grad((y.float() * weights.to(device)).sum(), layer.weight)[0]
+
+        @torch.no_grad()
+        def run(change: Callable[[Tensor], Tensor]) -> None:
+            network(change(there))
+
+        laid = lay_out(network, None, run)
+        with laid.kept():
+            with fabric.autocast():
+                y = network(laid.inputs(there))
+            gradient = torch.autograd.grad((y.float() * weights.to(device)).sum(), layer.weight)[0]
         # Two factors and the result are rounded, by half of eps each at most; sums of n products are kept in fp32.
         sums = math.sqrt(weights[:, 0].numel()) * torch.finfo(torch.float32).eps
         bound = 2 * eps_of(precision, device) + sums
