@@ -158,13 +158,16 @@ class Share(Order):
 class MemoryLoader(Loader):
     """Batches of a split that lies in memory, on the training device; uint8 pixels become fp32 in 0–1.
 
+    The samples move to the device as a whole, but for those that would fill a GPU: of them each batch moves by itself.
+
     Several batches are gathered, augmented and converted at once and handed out as slices, so that the cost of
     starting an operation is shared.
     """
 
     def __init__(self, split: InMemory, order: Order, device: torch.device, views: Views) -> None:
         super().__init__(order, device, views)
-        self.inputs, self.targets = split.inputs.to(device), split.targets.to(device)
+        self.inputs = split.inputs.to(device) if fits(split.inputs, device) else split.inputs
+        self.targets = split.targets.to(device)
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         size = self.order.local_batch_size
@@ -187,8 +190,17 @@ class MemoryLoader(Loader):
         return self.views.mix(inputs, others, (targets, labels), some, view)
 
     def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
-        placed = send(some, self.device)
-        return _pixels(self.views.images(self.inputs.index_select(0, placed), some, view)), self.targets[placed]
+        chosen = self.inputs.index_select(0, send(some, self.inputs.device))
+        images = self.views.images(send(chosen, self.device), some, view)
+        return _pixels(images), self.targets[send(some, self.device)]
+
+
+def fits(inputs: Tensor, device: torch.device) -> bool:
+    """Whether samples may move to a device: on a GPU they take no more than half of the memory that is free."""
+    if device.type != "cuda" or inputs.device.type == "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return inputs.numel() * inputs.element_size() <= free / 2
 
 
 class WorkerLoader(Loader):

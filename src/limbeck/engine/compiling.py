@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_leaves
-from torch.utils.benchmark import Timer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.devices import AUTO
@@ -179,6 +178,8 @@ def _call(network: nn.Module, *inputs: Any, **named: Any) -> Any:
 
 def _pass_seconds(student: nn.Module, inputs: Inputs, fabric: Fabric) -> float:
     """The median time of a pass; torch's timer waits for the device."""
+    from torch.utils.benchmark import Timer  # which warns, where it is imported, of a CUDA toolkit without a GPU
+
     work = functools.partial(_pass, student, inputs, fabric)
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
     return float(timer.blocked_autorange(min_run_time=PROBE).median)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from limbeck.engine.allocator import keep_freed
 from limbeck.engine.sharding import sharding
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, RunError, unknown
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.nodes import Node
 from limbeck.types import Inputs
@@ -27,6 +28,7 @@ if not torch.cuda.is_available():
     # every step; without a GPU that is 15 % of a small step for nothing.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -45,6 +47,19 @@ class Autocast(MixedPrecision):
 
     def convert_output(self, data: Any) -> Any:
         return data
+
+
+def autocast(forward: Callable[P, T], fabric: Fabric) -> Callable[P, T]:
+    """A forward pass in the fabric's precision, without what else its wrapper of a module does; fp32 as it is."""
+    precision = fabric.strategy.precision
+    if precision.precision == "32-true":
+        return forward
+
+    def in_precision(*args: P.args, **kwargs: P.kwargs) -> T:
+        with precision.forward_context():
+            return forward(*args, **kwargs)
+
+    return in_precision
 
 
 class Replicated(DDPStrategy):
@@ -176,6 +191,18 @@ def from_all(fabric: Fabric, own: T) -> list[T]:
     gathered: list[Any] = [None] * fabric.world_size
     torch.distributed.all_gather_object(gathered, own)
     return gathered
+
+
+@contextmanager
+def enough_memory(phase: str, samples: int, device: torch.device) -> Iterator[None]:
+    """Raise RunError, with the remedy, where a device has not the memory for what is computed inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{phase}: {device} has not enough memory for steps of {samples} samples; halve batch_size, and double "
+            "accumulate to keep the step as it is"
+        ) from error
 
 
 def is_first() -> bool:

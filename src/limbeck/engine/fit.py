@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
-from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabric
+from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer
 from limbeck.engine.progress import Progress, tell
@@ -177,7 +177,8 @@ def fit(
     display = Progress(phase, epochs, len(source), shown)
     size = example.size
     del example
-    with laid.kept(), compiled(trained.student, choice.mode, size), display:
+    memory = enough_memory(phase, size, fabric.device)
+    with memory, laid.kept(), compiled(trained.student, choice.mode, size), display:
         loop = Loop(
             fabric=fabric,
             scheme=trained,

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed
+from limbeck.engine.devices import Autocast, autocast
 from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.generators import Generators
 from limbeck.engine.held_out import HeldOut
@@ -87,12 +88,14 @@ class Loop:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether there is one process, in fp32.
+        """Whether there is one process, in fp32 or under bf16 autocast.
 
-        Fabric's wrappers let processes talk and scale half precision. Where there is nothing of both to do, they
+        Fabric's wrappers let processes talk and scale fp16's gradients. Where there is nothing of both to do, they
         would still walk through every record, at a tenth of a small step's time.
         """
-        return self.fabric.world_size == 1 and self.fabric.strategy.precision.precision == "32-true"
+        precision = self.fabric.strategy.precision
+        unscaled = precision.precision == "32-true" or (isinstance(precision, Autocast) and precision.scaler is None)
+        return self.fabric.world_size == 1 and unscaled
 
     @cached_property
     def rates(self) -> list[float]:
@@ -106,7 +109,7 @@ class Loop:
     @cached_property
     def forward(self) -> Callable[[Batch, Signal | None], Step]:
         """The scheme's forward pass."""
-        return self.scheme if self.plain else self.model
+        return autocast(self.scheme, self.fabric) if self.plain else self.model
 
     @cached_property
     def backward(self) -> Callable[[Tensor], None]:
