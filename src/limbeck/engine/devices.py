@@ -169,6 +169,15 @@ def from_first(fabric: Fabric, look: Callable[[], T]) -> T:
     return found
 
 
+def of_all(fabric: Fabric, own: T) -> list[T]:
+    """What each process has, in order; all must call it."""
+    if fabric.world_size == 1:
+        return [own]
+    gathered: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(gathered, own)
+    return gathered
+
+
 def is_first() -> bool:
     """Whether this is the first of the processes that were launched together."""
     return getattr(rank_zero_only, "rank", None) in (None, 0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from limbeck.distillers import Scheme
+from limbeck.engine.labels import hard_labels, with_labels
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.models import device_of
@@ -24,7 +25,7 @@ class Evaluation:
     """Figures of one model on one data set.
 
     Attributes:
-        samples: How many there were.
+        samples: How many there were with a label; only those count, but for the agreement.
         loss: Mean cross-entropy with the labels, in nats.
         top1: Share of samples whose label is the most likely class.
         top5: Share whose label is among the five most likely; None with five classes or fewer.
@@ -60,7 +61,7 @@ def evaluate(
         teacher: To measure agreement with.
 
     Raises:
-        RequestError: The loader is empty.
+        RequestError: The loader is empty, or none of its samples has a label.
     """
     if device is None:
         owner = getattr(predict, "__self__", predict)
@@ -74,7 +75,7 @@ def evaluate_each(
     """Run a scheme once over a loader: an evaluation for each of its predictions, `scheme.chosen` among them.
 
     Raises:
-        RequestError: The loader is empty.
+        RequestError: The loader is empty, or none of its samples has a label.
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:
@@ -87,7 +88,7 @@ def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.d
     """Ask a teacher once about a loader's samples.
 
     Raises:
-        RequestError: The loader is empty, or the teacher gives no logits.
+        RequestError: The loader is empty, none of its samples has a label, or the teacher gives no logits.
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:
@@ -110,8 +111,9 @@ def _evaluate(
     labels, choices = [], []
     for batch in Source(loader, torch.device(device)).starting_at():
         for name, logits in predict(batch).items():
-            outputs.setdefault(name, []).append(logits.float())
-        labels.append(batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(-1))
+            # A copy, as a function may give the same memory each time.
+            outputs.setdefault(name, []).append(logits.to(torch.float32, copy=True))
+        labels.append(hard_labels(batch.targets))
         said = teacher(batch).logits if teacher is not None else None
         if said is not None:
             choices.append(said.argmax(-1))
@@ -123,15 +125,16 @@ def _evaluate(
 
 
 def _figures(logits: Tensor, targets: Tensor, teacher_choice: Tensor | None) -> Evaluation:
-    first = logits.argmax(-1)
+    agreement = None if teacher_choice is None else _share(logits.argmax(-1) == teacher_choice)
+    logits, targets = with_labels(logits, targets)
     classes = logits.shape[1]
     return Evaluation(
         samples=len(targets),
         loss=F.cross_entropy(logits, targets).item(),
-        top1=_share(first == targets),
+        top1=_share(logits.argmax(-1) == targets),
         top5=_share((logits.topk(5).indices == targets[:, None]).any(-1)) if classes > 5 else None,
         calibration_error=multiclass_calibration_error(logits.softmax(-1), targets, classes, n_bins=15).item(),
-        agreement=None if teacher_choice is None else _share(first == teacher_choice),
+        agreement=agreement,
     )
 
 

@@ -142,7 +142,8 @@ def fit(
         laid = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
-    source = Source(_shared_out(train, fabric), fabric.device, laid.inputs if laid.unsafe else None)
+    change = laid.inputs if laid.unsafe else None
+    source = Source(_shared_out(train, fabric), fabric.device, change, window=accumulate)
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = _optimizer(optimizer, trained)
@@ -180,7 +181,6 @@ def fit(
             checkpoint=checkpoint,
             display=display,
             schedule=schedule,
-            accumulate=accumulate,
             clip=clip,
             checkpoint_steps=checkpoint_steps,
             val=val,

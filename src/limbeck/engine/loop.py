@@ -17,13 +17,15 @@ from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed
+from limbeck.engine.devices import of_all
 from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import Progress
 from limbeck.engine.sharding import share_buffers
-from limbeck.engine.source import Source, windows
+from limbeck.engine.source import Source
 from limbeck.engine.stepper import Stepper
+from limbeck.engine.totals import Totals
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
@@ -47,7 +49,6 @@ class Loop:
     checkpoint: Checkpoint
     display: Progress
     schedule: Schedule | None
-    accumulate: int
     clip: float | None
     checkpoint_steps: int | None
     val: Iterable[Any] | None
@@ -110,29 +111,25 @@ class Loop:
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
-        meter = Meter(self.checkpoint.phase, state.epoch, state.rows)
+        meter = Meter(self.checkpoint.phase, state.epoch, state.step, state.sums)
         self.scheme.at(state.epoch)
-        for window in windows(self._batches(state), self.accumulate):
+        for window in self.source.windows(self._batches(state)):
             self._set_rates(state)
             self._update(window, meter)
             state.step += len(window)
             if self.display.due():
-                self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
+                self.display.step(state.epoch * len(self.source) + state.step, meter.look().means())
             if self._saves_at(state.step, len(window)):
-                meter.look()
-                state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
+                state.sums = meter.look().sums
+                state.seconds, state.rng = time.perf_counter() - began, random_state()
                 self.checkpoint.save(state)
-        sums = meter.sums()  # which waits for the device
+        totals = meter.look()  # which waits for the device
         state.seconds = time.perf_counter() - began
-        means = meter.means(self._over_processes(sums))
+        everybodys = Totals()
+        everybodys.merge(of_all(self.fabric, totals.sums))
         rate = self.optimizer.param_groups[0]["lr"]
-        numbers = {"epoch": state.epoch + 1, **means, "lr": rate, "seconds": round(state.seconds, 3)}
+        numbers = {"epoch": state.epoch + 1, **everybodys.means(), "lr": rate, "seconds": round(state.seconds, 3)}
         return {"phase": self.checkpoint.phase, **numbers}
-
-    def _over_processes(self, sums: list[float]) -> list[float]:
-        wide = torch.float32 if self.fabric.device.type == "mps" else torch.float64
-        total = self.fabric.all_reduce(torch.tensor(sums, dtype=wide, device=self.fabric.device), reduce_op="sum")
-        return torch.as_tensor(total).tolist()
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window."""

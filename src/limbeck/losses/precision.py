@@ -1,10 +1,10 @@
-"""Every loss computes in fp32 or better, whatever comes in and whatever autocast is on."""
+"""Every loss computes in fp32 or better, whatever comes in and whatever autocast is on, unless it says otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,49 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(loss)
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = _device(args) or "cpu"
-        wide = map(_widen, args)
-        if not torch.is_autocast_enabled(device):
-            return loss(*wide, **kwargs)
-        with torch.autocast(device, enabled=False):
-            return loss(*wide, **kwargs)
+        return _widely(loss, args, kwargs)
 
+    in_full_precision.own_precision = True  # type: ignore[attr-defined]
     return in_full_precision
+
+
+def own_precision(loss: Callable[P, R]) -> Callable[P, R]:
+    """Mark a loss that sees to its precision itself: it gets tensors as they come, and autocast as it is.
+
+    Every other loss of a term, and every other task loss, is called in fp32 (`call_loss`). It marks a function, the
+    `forward` of a module, a module, or a class of losses.
+
+    >>> from limbeck import Term
+    >>> @own_precision
+    ... def in_half(student, teacher):
+    ...     return (student - teacher).square().mean()
+    >>> Term(in_half)
+    Term(in_half, weight=1.0, logits → logits)
+    """
+    if isinstance(loss, nn.Module | type):
+        loss.own_precision = True  # type: ignore[union-attr]
+        return loss
+
+    @wraps(loss)  # the function itself may be torch's, and anybody's
+    def as_it_comes(*args: P.args, **kwargs: P.kwargs) -> R:
+        return loss(*args, **kwargs)
+
+    as_it_comes.own_precision = True  # type: ignore[attr-defined]
+    return as_it_comes
+
+
+def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
+    """`loss(*tensors, **options)` in fp32 or better, whoever wrote it.
+
+    Autocast is off inside, and half-precision tensors are cast to fp32; float64 stays float64. Not so for a loss that
+    is marked by `own_precision`, as those of limbeck are by `full_precision`, nor for a module whose own parameters
+    are in half precision.
+    """
+    if _is_wide(tensors) and _is_wide(options.values()):
+        return loss(*tensors, **options)
+    if _sees_to_it(loss):
+        return loss(*tensors, **options)
+    return _widely(loss, tensors, {name: _widen(value) for name, value in options.items()})
 
 
 def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
@@ -42,6 +77,36 @@ def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
     dtype = next(layer.parameters()).dtype
     out: Tensor = layer(x.to(dtype))
     return out.to(x.dtype)
+
+
+def _is_wide(values: Iterable[Any]) -> bool:
+    """Whether no tensor in half precision is among arguments, no nested ones either, and autocast is off for them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.dtype in _HALF or torch.is_autocast_enabled(value.device.type):
+                return False
+        elif isinstance(value, tuple | list) and not _is_wide(value):
+            return False
+    return True
+
+
+def _sees_to_it(loss: Any) -> bool:
+    if isinstance(loss, partial):
+        return _sees_to_it(loss.func)
+    if not isinstance(loss, nn.Module):
+        return getattr(loss, "own_precision", False) is True
+    marked = getattr(loss, "own_precision", False) or getattr(type(loss).forward, "own_precision", False)
+    return marked is True or any(parameter.dtype in _HALF for parameter in loss.parameters())
+
+
+def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, Any]) -> R:
+    """The loss of its arguments cast up, without autocast."""
+    device = _device(args) or "cpu"
+    wide = map(_widen, args)
+    if not torch.is_autocast_enabled(device):
+        return loss(*wide, **options)
+    with torch.autocast(device, enabled=False):
+        return loss(*wide, **options)
 
 
 def _device(args: Iterable[Any]) -> str | None:
@@ -59,5 +124,6 @@ def _widen(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float() if value.dtype in _HALF else value
     if isinstance(value, tuple | list):
-        return tuple(_widen(v) for v in value)
+        wide = [_widen(v) for v in value]
+        return cast(Any, type(value))(*wide) if hasattr(value, "_fields") else tuple(wide)
     return value

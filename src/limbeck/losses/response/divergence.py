@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses.precision import own_precision
 from limbeck.losses.response.softened import Divergence, Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
 
 
+@own_precision
 def kd(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -76,6 +78,7 @@ def kd(
     )
 
 
+@own_precision
 def soft_cross_entropy(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -131,6 +134,7 @@ def soft_cross_entropy(
     )
 
 
+@own_precision
 def reverse_kl(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -180,6 +184,7 @@ def reverse_kl(
     )
 
 
+@own_precision
 def jsd(
     student: Tensor,
     teacher: Tensor | TopK,
