@@ -75,7 +75,9 @@ def test_soft_labels_are_counted_beside_hard_ones() -> None:
 
 def test_means_do_not_depend_on_when_they_are_looked_at() -> None:
     rng = random.Random(0)
-    steps = [(rng.randint(1, 9), torch.tensor(rng.uniform(-1, 1) * 10 ** rng.randint(-9, 9)).item()) for _ in range(300)]
+    steps = [
+        (rng.randint(1, 9), torch.tensor(rng.uniform(-1, 1) * 10 ** rng.randint(-9, 9)).item()) for _ in range(300)
+    ]
     exact = sum(Fraction(n) * Fraction(value) for n, value in steps) / sum(n for n, _ in steps)
     for every in (1, 7, 300):
         meter = Meter("student", 0)
@@ -161,7 +163,7 @@ def test_an_older_checkpoint_goes_on_between_epochs_and_is_refused_within_one(tm
     torch.save({**content, "format": 1, "state": old}, path)
     assert len(train(batches(), tmp_path, resume=True, epochs=2).metrics) == 2
     torch.save({**content, "format": 1, "state": old | {"step": 4}}, path)
-    with pytest.raises(RequestError, match="in the middle of an epoch by an earlier limbeck.*delete it to begin"):
+    with pytest.raises(RequestError, match=r"in the middle of an epoch by an earlier limbeck.*delete it to begin"):
         train(batches(), tmp_path, resume=True)
 
 

@@ -17,18 +17,18 @@ from limbeck.distillers import Scheme
 from limbeck.models.multi_exit import Exits
 
 LARGE = Batch(torch.full((4, 3), 100.0), torch.tensor([0, 1, 2, 0]), torch.arange(4))
-WORDS: list[tuple[torch.dtype, bool]] = []
+calls: list[tuple[torch.dtype, bool]] = []
 
 
 def seen(student: Tensor, other: Tensor) -> Tensor:
     """A loss that notes the dtype of its first tensor and whether autocast is on."""
-    WORDS.append((student.dtype, torch.is_autocast_enabled("cpu")))
+    calls.append((student.dtype, torch.is_autocast_enabled("cpu")))
     return (student @ student.T).square().mean()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    WORDS.clear()
+    calls.clear()
 
 
 def network() -> nn.Module:
@@ -59,8 +59,8 @@ def test_every_schemes_task_loss_is_in_fp32_under_autocast(name: str) -> None:
     scheme = SCHEMES[name](seen)
     with torch.autocast("cpu", torch.bfloat16):
         step = scheme(LARGE)
-    assert WORDS
-    assert set(WORDS) == {(torch.float32, False)}
+    assert calls
+    assert set(calls) == {(torch.float32, False)}
     assert step.loss.dtype == torch.float32
 
 
@@ -69,20 +69,20 @@ def test_a_task_loss_that_says_otherwise_runs_in_autocast(name: str) -> None:
     scheme = SCHEMES[name](losses.own_precision(seen))
     with torch.autocast("cpu", torch.bfloat16):
         scheme(LARGE)
-    assert set(WORDS) == {(torch.bfloat16, True)}
+    assert set(calls) == {(torch.bfloat16, True)}
 
 
 def test_a_term_of_ones_own_is_in_fp32_and_its_adapter_in_autocast() -> None:
     distiller = Distiller(network(), [Term(seen, student="0", teacher="0", adapter="linear")], task_weight=0)
     signal = Signal(None, {"0": torch.rand(4, 5)})
     distiller.prepare(LARGE, signal)
-    WORDS.clear()
+    calls.clear()
     inside: list[torch.dtype] = []
     distiller.terms["seen"].adapters[0].register_forward_hook(lambda m, i, out: inside.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         value = distiller(LARGE, signal).parts["seen"]
     assert inside == [torch.bfloat16]
-    assert WORDS == [(torch.float32, False)]
+    assert calls == [(torch.float32, False)]
     h = distiller.student[0](LARGE.inputs).bfloat16()
     adapted = distiller.terms["seen"].adapters[0].bfloat16()(h).double().detach()
     torch.testing.assert_close(value.double(), (adapted @ adapted.T).square().mean(), rtol=0.02, atol=0)
@@ -129,12 +129,12 @@ def test_what_marks_a_loss(loss: Any, as_it_comes: bool) -> None:
     half = Signal(torch.rand(4, 3).bfloat16())
     distiller = Distiller(network().bfloat16(), [Term(loss, name="own")], task_weight=0)
     distiller(LARGE._replace(inputs=LARGE.inputs.bfloat16()), half)
-    assert WORDS == [(torch.bfloat16 if as_it_comes else torch.float32, False)]
-    WORDS.clear()
+    assert calls == [(torch.bfloat16 if as_it_comes else torch.float32, False)]
+    calls.clear()
     distiller.float()
     with torch.autocast("cpu", torch.bfloat16):
         distiller(LARGE, half)
-    assert WORDS[0][1] is (as_it_comes and not isinstance(loss, InHalf))  # whose layer is in fp32 now
+    assert calls[0][1] is (as_it_comes and not isinstance(loss, InHalf))  # whose layer is in fp32 now
 
 
 def test_a_mark_is_not_left_on_torchs_own_function() -> None:

@@ -40,7 +40,9 @@ class Term:
     Args:
         loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own, given `targets`
             and `index` of the batch where it has parameters of these names; a module with the same call; or a class
-            with `for_shapes(student, teacher, **options)`, built when shapes are known.
+            with `for_shapes(student, teacher, **options)`, built when shapes are known. It computes in fp32, without
+            autocast, unless `limbeck.losses.own_precision` marks it; adapters are layers, and run in autocast. What it
+            gives is averaged over all samples, those without a label (-100) too.
         weight: Factor of the loss in the sum; a number, or a function of the epoch (from 0).
         student: The student's tap, whose tensor the loss gets, or a tuple of taps for a tuple of tensors, also an
             empty one; "logits" is its output.

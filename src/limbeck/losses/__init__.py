@@ -87,5 +87,6 @@ __all__ = [
     "wsld",
 ]
 
-LOSSES = tuple(name for name in __all__ if name not in ("TopK", "negative_mean", "own_precision", "standardize"))
+_BESIDE = ("TopK", "negative_mean", "own_precision", "standardize")
+LOSSES = tuple(name for name in __all__ if name not in _BESIDE)
 """The names that a term can use; the rest of `__all__` is what some of them take, and what marks one of your own."""

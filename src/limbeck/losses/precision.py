@@ -83,11 +83,18 @@ def _is_wide(values: Iterable[Any]) -> bool:
     """Whether no tensor in half precision is among arguments, no nested ones either, and autocast is off for them."""
     for value in values:
         if isinstance(value, Tensor):
-            if value.dtype in _HALF or torch.is_autocast_enabled(value.device.type):
+            if value.dtype in _HALF or _autocasts(value.device.type):
                 return False
         elif isinstance(value, tuple | list) and not _is_wide(value):
             return False
     return True
+
+
+def _autocasts(kind: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(kind)
+    except RuntimeError:  # a device that knows no autocast, such as meta
+        return False
 
 
 def _sees_to_it(loss: Any) -> bool:
@@ -103,7 +110,7 @@ def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, A
     """The loss of its arguments cast up, without autocast."""
     device = _device(args) or "cpu"
     wide = map(_widen, args)
-    if not torch.is_autocast_enabled(device):
+    if not _autocasts(device):
         return loss(*wide, **options)
     with torch.autocast(device, enabled=False):
         return loss(*wide, **options)
