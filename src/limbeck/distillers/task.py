@@ -20,12 +20,17 @@ def task_value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets
     Raises:
         RequestError: The loss gives something else than one value.
     """
+    if targets.is_cpu:  # where a look at a value is cheap
+        value = call_loss(loss, logits, targets)
+        try:
+            nothing = math.isnan(value.item()) and not labelled(targets).any()
+        except (AttributeError, RuntimeError):
+            nothing = False
+            _one(value)
+        if not nothing:
+            return value
     if targets.is_floating_point():
         return _one(call_loss(loss, logits, targets))
-    if targets.is_cpu:  # where a look at a value is cheap
-        value = _one(call_loss(loss, logits, targets))
-        if not math.isnan(value.item()) or bool(labelled(targets).any()):
-            return value
     ignored = ~labelled(targets).any()
     # With a label that exists, value and gradient are finite, and can be multiplied by 0.
     return _one(call_loss(loss, logits, targets.masked_fill(ignored, 0))).masked_fill(ignored, 0.0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = frozenset((torch.float16, torch.bfloat16))
 
 
 def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
@@ -26,8 +26,7 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
         return _widely(loss, args, kwargs)
 
-    in_full_precision.own_precision = True  # type: ignore[attr-defined]
-    return in_full_precision
+    return sees_to_it(in_full_precision)
 
 
 def own_precision(loss: Callable[P, R]) -> Callable[P, R]:
@@ -44,15 +43,19 @@ def own_precision(loss: Callable[P, R]) -> Callable[P, R]:
     Term(in_half, weight=1.0, logits → logits)
     """
     if isinstance(loss, nn.Module | type):
-        loss.own_precision = True  # type: ignore[union-attr]
-        return loss
+        return sees_to_it(loss)
 
     @wraps(loss)  # the function itself may be torch's, and anybody's
     def as_it_comes(*args: P.args, **kwargs: P.kwargs) -> R:
         return loss(*args, **kwargs)
 
-    as_it_comes.own_precision = True  # type: ignore[attr-defined]
-    return as_it_comes
+    return sees_to_it(as_it_comes)
+
+
+def sees_to_it(loss: Callable[P, R]) -> Callable[P, R]:
+    """Mark as `own_precision` does, in place: for limbeck's own functions, which nobody needs unmarked."""
+    loss.own_precision = True  # type: ignore[attr-defined]
+    return loss
 
 
 def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
@@ -62,7 +65,8 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
     is marked by `own_precision`, as those of limbeck are by `full_precision`, nor for a module whose own parameters
     are in half precision.
     """
-    if _is_wide(tensors) and _is_wide(options.values()):
+    wide = _is_wide(tensors) and not (options and not _is_wide(options.values()))
+    if wide and not _autocasts(_device(tensors) or "cpu"):
         return loss(*tensors, **options)
     if _sees_to_it(loss):
         return loss(*tensors, **options)
@@ -80,10 +84,10 @@ def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _is_wide(values: Iterable[Any]) -> bool:
-    """Whether no tensor in half precision is among arguments, no nested ones either, and autocast is off for them."""
+    """Whether no tensor in half precision is among arguments, not among nested ones either."""
     for value in values:
         if isinstance(value, Tensor):
-            if value.dtype in _HALF or _autocasts(value.device.type):
+            if value.dtype in _HALF:
                 return False
         elif isinstance(value, tuple | list) and not _is_wide(value):
             return False

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.precision import own_precision
+from limbeck.losses.precision import sees_to_it
 from limbeck.losses.response.softened import Divergence, Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
 
 
-@own_precision
+@sees_to_it
 def kd(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -78,7 +78,7 @@ def kd(
     )
 
 
-@own_precision
+@sees_to_it
 def soft_cross_entropy(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -134,7 +134,7 @@ def soft_cross_entropy(
     )
 
 
-@own_precision
+@sees_to_it
 def reverse_kl(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -184,7 +184,7 @@ def reverse_kl(
     )
 
 
-@own_precision
+@sees_to_it
 def jsd(
     student: Tensor,
     teacher: Tensor | TopK,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.losses.precision import full_precision, own_precision
+from limbeck.losses.precision import full_precision, sees_to_it
 from limbeck.losses.response.divergence import kd
 from limbeck.losses.response.positions import CLASSES, over_positions
 from limbeck.losses.samples import by_sample, known_labels, where_known
@@ -47,7 +47,7 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
     return where_known(weight * kd(student, teacher, temperature=temperature), known)
 
 
-@own_precision
+@sees_to_it
 def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
     """Cross-entropy with the teacher's decision: −log p_s[argmax l_t].
 
@@ -70,7 +70,7 @@ def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
     return _decision(student, teacher)
 
 
-@own_precision
+@sees_to_it
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of centred logits: mean over classes of (z_s − z_t)², z = l − mean(l).
 
