@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.distillers.scheme import Scheme, check_labels, weighted_sum
+from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
+from limbeck.distillers.vocabulary import class_count, common_vocabulary, described
 from limbeck.errors import RequestError, unknown
+from limbeck.losses.processes import is_first
+from limbeck.notices import tell
 from limbeck.taps import LOGITS, Taps, evaluating
 from limbeck.types import Batch, Signal, Step
 
@@ -31,6 +35,9 @@ class Distiller(Scheme):
         task_weight: Weight of the task loss; 0 leaves it out, and then labels are only counted: any will do.
         task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
         inputs: What prepares the student's inputs; None leaves them as they are.
+        common_classes: So many classes, the first ones, are the same for teacher and student, and terms on logits
+            compare these alone. None takes all, for which both must have as many; only language models, with logits
+            (B, L, C), may differ by up to 5 %, which `prepare` takes for padding behind one vocabulary, and says so.
 
     Raises:
         RequestError: A student tap that the student does not have.
@@ -56,6 +63,7 @@ class Distiller(Scheme):
         task_weight: float = 1.0,
         task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
         inputs: nn.Module | None = None,
+        common_classes: int | None = None,
     ) -> None:
         super().__init__(student, inputs)
         if isinstance(terms, Term):
@@ -66,7 +74,9 @@ class Distiller(Scheme):
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight
         self.task_loss = task_loss
+        self.common_classes = common_classes
         self._bound = _named(terms)
+        self._compare(common_classes)
         self.terms = nn.ModuleDict(self._bound)
         self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)])
         self._teacher_taps = tuple(dict.fromkeys(name for term in terms for name in _flat(term.teacher)))
@@ -103,7 +113,7 @@ class Distiller(Scheme):
         parts: dict[str, Tensor] = {}
         weights: list[float] = []
         if self.task_weight:
-            parts[TASK] = self.task_loss(logits, batch.targets)
+            parts[TASK] = task_value(self.task_loss, logits, batch.targets)
             weights.append(self.task_weight)
         for name, term in self._bound.items():
             if not term.ready:
@@ -153,16 +163,25 @@ class Distiller(Scheme):
         return tensors
 
     def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
-        if teacher is not None and teacher.shape[-1] != logits.shape[-1] and self._compares_logits():
-            raise RequestError(
-                f"the teacher knows {teacher.shape[-1]} classes and the student {logits.shape[-1]}; "
-                "build both with the data set's number of classes"
-            )
+        if teacher is not None and any(term.compares_logits for term in self._bound.values()):
+            self._check_common(logits, targets, teacher)
         if self.task_weight and self.task_loss is F.cross_entropy:
             check_labels(logits, targets)
 
-    def _compares_logits(self) -> bool:
-        return any(LOGITS in _flat(t.term.student) and LOGITS in _flat(t.term.teacher) for t in self._bound.values())
+    def _check_common(self, logits: Tensor, targets: Tensor, teacher: Tensor) -> None:
+        least = min(class_count(logits), class_count(teacher))
+        if self.common_classes is not None and not 1 <= self.common_classes <= least:
+            raise RequestError(f"common_classes must lie between 1 and {least}, not {self.common_classes}")
+        common = self.common_classes
+        if common is None and class_count(teacher) != class_count(logits):
+            common = common_vocabulary(logits, teacher, targets)
+            if is_first():
+                tell(described(logits, teacher, common))
+        self._compare(common)
+
+    def _compare(self, classes: int | None) -> None:
+        for term in self._bound.values():
+            term.classes = classes
 
 
 def _named(terms: Sequence[Term]) -> dict[str, BoundTerm]:

@@ -13,10 +13,7 @@ from limbeck.errors import RequestError
 from limbeck.models.keras import refuse_keras
 from limbeck.taps import call, logits_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
-from limbeck.types import Batch, Inputs, Signal, Step
-
-IGNORED = -100
-"""The label that torch's cross-entropy leaves out."""
+from limbeck.types import Batch, Inputs, Signal, Step, labelled
 
 
 class Scheme(nn.Module):
@@ -150,7 +147,7 @@ def check_labels(logits: Tensor, targets: Tensor) -> None:
     classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
     if targets.shape != wanted:
         raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
-    wrong = targets[((targets < 0) | (targets >= classes)) & (targets != IGNORED)]
+    wrong = targets[((targets < 0) | (targets >= classes)) & labelled(targets)]
     if wrong.numel():
         raise RequestError(f"label {int(wrong[0])} is out of range: the student has {classes} classes")
 

@@ -25,7 +25,7 @@ from limbeck.errors import RequestError, RunError, as_request, reason_of
 from limbeck.models import load_weights, parameter_count
 from limbeck.taps.wrappers import plain_names, unwrapped
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Progressed:
     Attributes:
         epoch: Finished epochs.
         step: Finished batches of the epoch after them.
-        rows: The numbers of those batches.
+        sums: The numbers of those batches (`limbeck.engine.totals`).
         seconds: Time spent training.
         rng: State of the global generators after those batches (`limbeck.seeds.random_state`); empty between epochs.
         compile: torch.compile's mode, which a resumed run keeps; "auto" until it is chosen.
@@ -46,7 +46,7 @@ class Progressed:
 
     epoch: int = 0
     step: int = 0
-    rows: list[list[float]] = field(default_factory=list)
+    sums: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     rng: list[torch.Tensor] = field(default_factory=list)
     compile: str | None = AUTO
@@ -56,7 +56,7 @@ class Progressed:
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
         """Go on to the next epoch."""
-        self.epoch, self.step, self.rows, self.rng = self.epoch + 1, 0, [], []
+        self.epoch, self.step, self.sums, self.rng = self.epoch + 1, 0, {}, []
         self.records.append(record)
 
 
@@ -104,14 +104,14 @@ class Checkpoint:
                 raise RunError(
                     f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
                 )
-        processes = from_all(self.fabric, [state.rows, state.rng]) if state.step else []
+        processes = from_all(self.fabric, [state.sums, state.rng]) if state.step else []
         if not self.writes or self.out is None:
             return
         content = {
             "format": FORMAT,
             "phase": self.phase,
             "settings": self.settings,
-            "state": asdict(replace(state, rows=[], rng=[])),
+            "state": asdict(replace(state, sums={}, rng=[])),
             "processes": processes,
             "scheme": scheme,
             "optimizer": optimizer,
@@ -154,7 +154,7 @@ class Checkpoint:
                     f"{path} was made in the middle of an epoch by {len(content['processes'])} process(es), and there "
                     f"are {self.fabric.world_size}; resume with as many"
                 )
-            state.rows, state.rng = content["processes"][self.fabric.global_rank]
+            state.sums, state.rng = content["processes"][self.fabric.global_rank]
         return state
 
     def restart_metrics(self, state: Progressed) -> None:
@@ -196,11 +196,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); delete it to begin again"):
         content = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
+        if content["format"] == 1 and not missing:
+            content = _of_format_1(path, content)
         if content["format"] == FORMAT and missing:
             raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")
         if content["format"] != FORMAT:
             raise RequestError(f"checkpoint {path} has format {content['format']}; this limbeck reads {FORMAT}")
     return dict(content)
+
+
+def _of_format_1(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint of the format before, which kept the numbers of an unfinished epoch step by step.
+
+    Raises:
+        RequestError: It was made in the middle of an epoch.
+    """
+    state = {name: value for name, value in content["state"].items() if name != "rows"}
+    if state["step"]:
+        raise RequestError(
+            f"checkpoint {path} was made in the middle of an epoch by an earlier limbeck, which kept that epoch's "
+            "numbers in another form; finish the epoch with that version, or delete it to begin again"
+        )
+    return {**content, "format": FORMAT, "state": state}
 
 
 def checkpoint_phase(folder: Path) -> str | None:

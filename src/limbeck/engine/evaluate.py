@@ -60,7 +60,7 @@ def evaluate(
         teacher: To measure agreement with.
 
     Raises:
-        RequestError: The loader is empty.
+        RequestError: The loader is empty, or none of its samples has a label.
     """
     if device is None:
         owner = getattr(predict, "__self__", predict)
@@ -77,7 +77,7 @@ def evaluate_each(
     of the whole.
 
     Raises:
-        RequestError: The loader is empty.
+        RequestError: The loader is empty, or none of its samples has a label.
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:
@@ -90,7 +90,7 @@ def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.d
     """Ask a teacher once about a loader's samples.
 
     Raises:
-        RequestError: The loader is empty, or the teacher gives no logits.
+        RequestError: The loader is empty, none of its samples has a label, or the teacher gives no logits.
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:

@@ -42,8 +42,9 @@ class Run:
 
     Attributes:
         student: The plain trained model.
-        metrics: A record an epoch: epoch (from 1), loss, accuracy, each part, learning rate, seconds since the start
-            of training, validation.
+        metrics: A record an epoch: epoch (from 1), loss, accuracy (of the samples with a label; left out without
+            any), each part, over the samples of those steps that had it, learning rate, seconds since the start of
+            training, validation.
         seconds: Time spent training, over all resumed parts, trials of torch.compile among it.
         out: The run folder, or None.
         compile: torch.compile's mode in which the student was trained, or None.
@@ -100,11 +101,13 @@ def fit(
         val: Held-out batches, evaluated after each epoch; several processes share them.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
             function of the optimizer that makes one (`limbeck.engine.schedulers`).
-        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
+        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples; where
+            labels are missing (-100), the task loss is still the mean over each batch's own labels.
         clip: Largest norm of the gradient.
         keep: "last", or "best" for the student with the highest validation accuracy.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
-            (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case.
+            (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
+            for what `limbeck.losses.own_precision` marks.
         accelerator, devices, strategy: As Lightning Fabric takes them.
         fabric: A launched Fabric to use instead of those four.
         compile: torch.compile's mode for the student's training passes, such as "default" or "reduce-overhead" (CUDA
@@ -147,7 +150,8 @@ def fit(
         laid = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
-    source = Source(training_part(train, fabric, seed), fabric.device, laid.inputs if laid.unsafe else None)
+    change = laid.inputs if laid.unsafe else None
+    source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = made_optimizer(optimizer, trained)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed
-from limbeck.engine.devices import Autocast, autocast
+from limbeck.engine.devices import Autocast, autocast, from_all
 from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.generators import Generators
 from limbeck.engine.held_out import HeldOut
@@ -26,8 +26,9 @@ from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import share_buffers
-from limbeck.engine.source import Source, windows
+from limbeck.engine.source import Source
 from limbeck.engine.stepper import Stepper
+from limbeck.engine.totals import Totals
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
@@ -124,9 +125,9 @@ class Loop:
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
-        meter = Meter(self.checkpoint.phase, state.epoch, state.rows)
+        meter = Meter(self.checkpoint.phase, state.epoch, state.step, state.sums)
         self.scheme.at(state.epoch)
-        for window in windows(self._batches(state), self.accumulate):
+        for window in self.source.windows(self._batches(state)):
             self._set_rates(state)
             self._update(window, meter)
             rate = self.optimizer.param_groups[0]["lr"]
@@ -134,21 +135,18 @@ class Loop:
                 self.schedule.after_step()
             state.step += len(window)
             if self.display.due():
-                self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
+                self.display.step(state.epoch * len(self.source) + state.step, meter.look().means())
             if self._saves_at(state.step, len(window)):
-                meter.look()
-                state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
+                state.sums = meter.look().sums
+                state.seconds, state.rng = time.perf_counter() - began, random_state()
                 self.checkpoint.save(state)
-        sums = meter.sums()  # which waits for the device
+        totals = meter.look()  # which waits for the device
         state.seconds = time.perf_counter() - began
-        means = meter.means(self._over_processes(sums))
+        everybodys = Totals()
+        everybodys.merge(from_all(self.fabric, totals.sums))
+        means = everybodys.means()
         numbers = {"epoch": state.epoch + 1, **means, "lr": float(rate), "seconds": round(state.seconds, 3)}
         return {"phase": self.checkpoint.phase, **numbers}
-
-    def _over_processes(self, sums: list[float]) -> list[float]:
-        wide = torch.float32 if self.fabric.device.type == "mps" else torch.float64
-        total = self.fabric.all_reduce(torch.tensor(sums, dtype=wide, device=self.fabric.device), reduce_op="sum")
-        return torch.as_tensor(total).tolist()
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window."""

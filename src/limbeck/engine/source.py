@@ -12,7 +12,7 @@ from torch import Tensor
 from limbeck.data import Loader
 from limbeck.engine.generators import left_alone, samplers
 from limbeck.errors import RequestError
-from limbeck.types import Batch
+from limbeck.types import Batch, each, send
 
 _REFUSED = "a loader must give limbeck batches, or pairs (inputs, targets) as a DataLoader does; this one gives {}"
 
@@ -20,18 +20,28 @@ _REFUSED = "a loader must give limbeck batches, or pairs (inputs, targets) as a 
 class Source:
     """Batches on `device` from a limbeck loader, an ordinary DataLoader, or any iterable of (inputs, targets).
 
+    A loader may write each batch into the memory of the one before; limbeck's own do not. So the targets of a batch,
+    which are counted later, are copied, and all of a batch that has to wait for the others of its window.
+
     Args:
         loader: Where they come from.
         device: Where they go.
         change: What is done to each input there, such as `Layout.inputs`; None leaves them as they are.
+        window: How many of them make one step.
     """
 
     def __init__(
-        self, loader: Iterable[Any], device: torch.device, change: Callable[[Tensor], Tensor] | None = None
+        self,
+        loader: Iterable[Any],
+        device: torch.device,
+        change: Callable[[Tensor], Tensor] | None = None,
+        *,
+        window: int = 1,
     ) -> None:
         self.loader = loader
         self.device = device
         self.change = change
+        self.window = window
 
     def __len__(self) -> int:
         try:
@@ -58,7 +68,21 @@ class Source:
         items = iter(self.loader)
         for _ in range(step):
             next(items)
-        return (as_batch(item).to(self.device) for item in items)
+        return (self._kept(as_batch(item)) for item in items)
+
+    def windows(self, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
+        """Groups of its batches, the last one possibly shorter."""
+        while window := list(islice(batches, self.window)):
+            yield window
+
+    def _kept(self, batch: Batch) -> Batch:
+        if self.window == 1:
+            return batch.to(self.device)._replace(targets=self._copied(batch.targets))
+        inputs, index = each(batch.inputs, self._copied), batch.index.clone()
+        return Batch(inputs, self._copied(batch.targets), index, batch.view)
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.device == self.device else send(tensor, self.device)
 
     def first(self) -> Batch:
         """The first batch, as an example; generators of the user's own stay where they are.
@@ -87,12 +111,6 @@ def as_batch(item: Any) -> Batch:
     if not isinstance(inputs, torch.Tensor | Mapping) or not isinstance(targets, torch.Tensor):
         raise RequestError(_REFUSED.format(f"({type(inputs).__name__}, {type(targets).__name__})"))
     return Batch(inputs, targets, torch.full((len(targets),), -1, device="cpu"))
-
-
-def windows(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Groups of `size` batches, the last one possibly shorter."""
-    while window := list(islice(batches, size)):
-        yield window
 
 
 def _length(item: Any) -> str:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.distillers.scheme import IGNORED
+from limbeck.engine.labels import hard_labels
+from limbeck.types import labelled
 
 HELD = 2**20
 """Logits that are held before they are counted; 4 MiB in fp32."""
@@ -46,9 +47,8 @@ class Tally:
 
     def add(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
         """Take a batch: logits (B, C), labels (B,) or class probabilities (B, C), the teacher's logits."""
-        labels = targets if targets.dim() == 1 else targets.argmax(-1)
         # Copies: a loader may write its next batch into the same tensors, and a compiled model its next logits.
-        copies = logits.float().clone(), labels.long().clone()
+        copies = logits.float().clone(), hard_labels(targets).long().clone()
         self._steps.append((*copies, None if teacher is None else teacher.argmax(-1)))
         self.classes = logits.shape[1]
         self._held += logits.numel()
@@ -73,7 +73,7 @@ class Tally:
 def _row(logits: Tensor, labels: Tensor, teacher_choice: Tensor | None) -> Tensor:
     """The values of `Sums`."""
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    known = labels != IGNORED
+    known = labelled(labels)
     first = logits.argmax(-1)
     right = first == labels
     agreed = torch.zeros_like(known) if teacher_choice is None else (first == teacher_choice) & known
