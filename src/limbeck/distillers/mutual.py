@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
 from limbeck.errors import RequestError
 from limbeck.losses import kd
-from limbeck.taps import call, evaluating, logits_of
+from limbeck.taps import call, evaluating
 from limbeck.types import Batch, Inputs, Signal, Step
 
 
@@ -107,4 +107,4 @@ class MutualDistiller(Scheme):
 
     def _logits(self, inputs: Inputs) -> list[Tensor]:
         inputs = self.prepared(inputs)
-        return [logits_of(call(peer, inputs)) for peer in self.peers]
+        return [self.answer(call(peer, inputs)) for peer in self.peers]
