@@ -79,6 +79,11 @@ def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     return {name: change(value) for name, value in inputs.items()}
 
 
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """The inputs as a list."""
+    return [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+
+
 class Signal(NamedTuple):
     """What a teacher says about a batch.
 

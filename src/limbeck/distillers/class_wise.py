@@ -12,7 +12,7 @@ from limbeck.distillers.scheme import Scheme, check_labels, check_options, refus
 from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
-from limbeck.taps import call, evaluating, logits_of
+from limbeck.taps import call, evaluating
 from limbeck.types import Batch, Signal, Step, labelled
 
 
@@ -63,7 +63,7 @@ class ClassWise(Scheme):
 
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         """One training step's loss, its parts "task" and "class-wise"."""
-        logits = logits_of(call(self.student, self.prepared(batch.inputs)))
+        logits = self.answer(call(self.student, self.prepared(batch.inputs)))
         # A sample without a partner is its own, where the divergence is 0.
         partner = logits.detach()[partners(batch.targets)]
         task = task_value(self.task_loss, logits, batch.targets)

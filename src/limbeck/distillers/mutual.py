@@ -13,7 +13,7 @@ from limbeck.distillers.scheme import Scheme, check_labels, check_options, refus
 from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
-from limbeck.taps import call, evaluating, logits_of
+from limbeck.taps import call, evaluating
 from limbeck.taps.wrappers import unwrapped
 from limbeck.types import Batch, Inputs, Signal, Step
 
@@ -109,4 +109,4 @@ class MutualDistiller(Scheme):
 
     def _logits(self, inputs: Inputs) -> list[Tensor]:
         inputs = self.prepared(inputs)
-        return [logits_of(call(peer, inputs)) for peer in self.peers]
+        return [self.answer(call(peer, inputs)) for peer in self.peers]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from limbeck.distillers.vocabulary import class_count, common_vocabulary, descri
 from limbeck.errors import RequestError, unknown
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
-from limbeck.taps import LOGITS, Taps, evaluating
+from limbeck.taps import LOGITS, Taps, evaluating, heads_of
 from limbeck.types import Batch, Signal, Step
 
 TASK = "task"
@@ -28,6 +29,9 @@ class Distiller(Scheme):
 
     Without terms it trains the student alone. Terms with adapters are sized by `prepare`, which `fit` calls;
     a hand-written loop calls it once, before it makes its optimizer.
+
+    Of a student with two heads (`two_heads`), such as DeiT's, the first learns the labels, and terms read the second as
+    its "logits"; both learn by their mean where there are no labels, or no such term.
 
     Args:
         student: The model to ship; it stays as it is, no hooks remain in it.
@@ -91,7 +95,12 @@ class Distiller(Scheme):
 
     @property
     def leaves_out(self) -> bool:
-        return not self.task_weight and not any(LOGITS in _flat(one.term.student) for one in self._bound.values())
+        return not self.task_weight and not self._reads_logits
+
+    @property
+    def _reads_logits(self) -> bool:
+        """Whether a term reads the student's logits."""
+        return any(LOGITS in _flat(one.term.student) for one in self._bound.values())
 
     @property
     def teacher_logits(self) -> bool:
@@ -107,13 +116,15 @@ class Distiller(Scheme):
         Raises:
             RequestError: A term's adapter was not sized by `prepare`, or the signal lacks what a term reads.
         """
-        _, student = self._student_taps.run(self.prepared(batch.inputs))
-        logits = student[LOGITS]
+        output, student = self._student_taps.run(self.prepared(batch.inputs))
+        labelled = logits = student[LOGITS] = self.answer(output)
+        if self.two_heads:
+            labelled, student[LOGITS], logits = self._by_head(output)
         teacher = self._tensors(signal)
         parts: dict[str, Tensor] = {}
         weights: list[float] = []
         if self.task_weight:
-            parts[TASK] = task_value(self.task_loss, logits, batch.targets)
+            parts[TASK] = task_value(self.task_loss, labelled, batch.targets)
             weights.append(self.task_weight)
         for name, term in self._bound.items():
             if not term.ready:
@@ -148,6 +159,13 @@ class Distiller(Scheme):
                     raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {reason}") from error
                 if value.dim():
                     raise RequestError(f"term {name}: its loss gives {tuple(value.shape)} instead of one value")
+
+    def _by_head(self, output: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a student with two heads: what learns the labels, what terms read as its logits, and its answer."""
+        answer, heads = self.answer(output), heads_of(output)
+        if heads is None or not self.task_weight or not self._reads_logits:
+            return answer, answer, answer
+        return *heads, answer
 
     def _tensors(self, signal: Signal | None) -> Mapping[str, Tensor]:
         if not self._teacher_taps:

@@ -103,6 +103,7 @@ class BoundTerm(nn.Module):
         self.ready = term.adapter is None and not isinstance(term.loss, type)
         self.classes: int | None = None  # so many of the first are compared where both tensors are logits
         self.adapters = nn.ModuleList()
+        self._casts = False
         # A module is copied: two distillers made from one term must not share what they train.
         self.loss: Callable[..., Any] = copy.deepcopy(term.loss) if isinstance(term.loss, nn.Module) else term.loss
 
@@ -122,7 +123,9 @@ class BoundTerm(nn.Module):
         try:
             if self.term.adapter is not None:
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
-                    self.adapters.append(adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape)))
+                    adapter = adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape))
+                    self.adapters.append(adapter.double() if a.dtype == torch.float64 else adapter)
+                    self._casts |= any(weight.dtype != a.dtype for weight in adapter.parameters())
             self.adapters.to(device)
             made = _made(self.term.loss)
             if made is not None:
@@ -163,8 +166,14 @@ class BoundTerm(nn.Module):
     def _adapt(self, student: Tapped) -> Tapped:
         if not len(self.adapters):
             return student
-        adapted = tuple(adapt(x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
+        adapted = tuple(self._adapted(adapt, x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
         return adapted if isinstance(student, tuple) else adapted[0]
+
+    def _adapted(self, adapter: nn.Module, x: Tensor) -> Tensor:
+        if self._casts:  # a student in bf16, whose adapters are in fp32 as its losses are
+            x = x.to(next(adapter.parameters(), x).dtype)
+        adapted: Tensor = adapter(x)
+        return adapted
 
 
 def ramp(epochs: int, weight: float = 1.0) -> Callable[[int], float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,15 @@ from typing import Any, TypeGuard
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
+from limbeck.engine.first_answers import check_answers
+from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer
 from limbeck.engine.progress import Progress, tell
@@ -27,13 +28,12 @@ from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, take
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.shares import training_part
 from limbeck.engine.source import Source
-from limbeck.errors import RequestError, as_request, unknown
-from limbeck.models import Layout, device_of, lay_out
+from limbeck.errors import RequestError, unknown
+from limbeck.models import Layout, device_of
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
-from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ def fit(
     check(epochs, accumulate, keep, clip, checkpoint_steps, validates=val is not None)
     check_compile(compile, distiller, accumulate)
     example = Source(train, torch.device("cpu")).first()
+    with reading("student", example):
+        notes = settle(distiller, example, seed)
     if fabric is None:
         if precision == AUTO:
             precision = _precision(distiller, example, accelerator)
@@ -147,11 +149,17 @@ def fit(
     guide = _guide(teacher, distiller)
     shown = progress and fabric.is_global_zero
     with seeded(derive(seed, "adapters")):
-        laid = _prepare(distiller, guide, example, fabric, layout)
+        laid, example, signal = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
     change = laid.inputs if laid.unsafe else None
     source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
+    if guide and signal:
+        notes += check_answers(guide, example, signal, labelled=bool(getattr(distiller, "task_weight", 1)))
+    with laid.kept():
+        notes += check_step(distiller, example, signal, source, fabric)
+    for note in notes if fabric.is_global_zero else ():
+        tell(f"{phase}: {note}")
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = made_optimizer(optimizer, trained)
@@ -180,7 +188,7 @@ def fit(
     state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
     display = Progress(phase, epochs, len(source), shown)
     size = example.size
-    del example
+    del example, signal
     memory = enough_memory(phase, size, fabric.device)
     with memory, laid.kept(), compiled(trained.student, choice.mode, size), display:
         loop = Loop(
@@ -236,61 +244,36 @@ def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
     try:
         one = distiller.prepared(example.first(1).to(device_of(distiller.student)).inputs)
         return choose_precision(distiller.student, one, example.size, accelerator)
-    except Exception:  # it cannot read the data: `_check_reads` says so
+    except Exception:  # it cannot be counted
         return "32-true"
 
 
-def _prepare(distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str) -> Layout:
-    """Bring the scheme to its device and its layout, check it on the first batch, and size what depends on that."""
+def _prepare(
+    distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str
+) -> tuple[Layout, Batch, Signal | None]:
+    """Bring the scheme to its device and its layout, and size what depends on the first batch and its answers.
+
+    Gives these too, as the training reads them: the layout, the batch, the teacher's answers to it.
+    """
     example = example.to(fabric.device)
     distiller.to(fabric.device)
-    _check_reads(distiller, example)
-    with _reading("teacher", example):
+    with reading("teacher", example):
         signal = guide(example) if guide else None
-
-    def run(change: Callable[[Tensor], Tensor]) -> None:
-        batch = example.changed(change)
-        with torch.no_grad(), evaluating(distiller):
-            distiller.predict(batch.inputs)
-        distiller.prepare(batch, signal)
 
     if is_sharding(fabric) and layout == AUTO:
         layout = CONTIGUOUS  # as shards are in any case
-    return lay_out(distiller, None if layout == AUTO else layout, run)
-
-
-def _check_reads(distiller: Scheme, example: Batch) -> None:
-    """Raise RequestError for samples that the student cannot read, or answers with something else than logits."""
-    few = example.first(2)
-    with _reading("student", example), torch.no_grad(), evaluating(distiller):
-        logits = distiller.predict(few.inputs)
-    if logits.dim() != 2:
-        raise RequestError(
-            f"fit trains classifiers, with logits (B, C), and the student gives {tuple(logits.shape)}; the losses take "
-            "such logits in a loop of your own"
-        )
-    if len(logits) != few.size or any(len(x) != example.size for x in _tensors(example)):
-        raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
-
-
-def _reading(who: str, example: Batch) -> AbstractContextManager[None]:
-    return as_request(lambda reason: f"the {who} cannot read inputs of shape {_described(example)}: {reason}")
-
-
-def _described(example: Batch) -> str:
-    return ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in _tensors(example))
-
-
-def _tensors(example: Batch) -> list[torch.Tensor]:
-    return list(example.inputs.values()) if isinstance(example.inputs, Mapping) else [example.inputs]
+    laid = sized(distiller, example, signal, None if layout == AUTO else layout)
+    return laid, example.changed(laid.inputs) if laid.unsafe else example, signal
 
 
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:
     if isinstance(teacher, nn.Module):
         if not distiller.teacher_logits and not distiller.teacher_taps:
             raise RequestError("a teacher was given, and no term of the distiller listens to it; add a Term")
-        return ModuleTeacher(teacher, distiller.teacher_taps, logits=distiller.teacher_logits)
-    return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher)
+        return ModuleTeacher(
+            teacher, distiller.teacher_taps, logits=distiller.teacher_logits, classes=distiller.classes
+        )
+    return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher, classes=distiller.classes)
 
 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:

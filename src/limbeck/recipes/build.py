@@ -27,10 +27,11 @@ from limbeck.engine import optim
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, unknown
 from limbeck.imports import load_object
-from limbeck.models import NamedInputs, load_weights, preprocess
+from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
 from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
+from limbeck.taps import call, evaluating
 from limbeck.types import Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
@@ -60,6 +61,10 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     """A network for the data: its start a function of the seed alone, or the weights that it names."""
     with seeded(derive(seed, "start")):
         network = build(spec.model, input_shape=shape(spec, data), classes=data.classes, **spec.options)
+    if isinstance(spec, schema.Teacher) and not (spec.epochs or spec.weights):
+        refuse_lazy(network)
+    with evaluating(network):
+        materialise(network, lambda: call(network, example(spec, data)), seed)
     if spec.weights:
         load_weights(network, spec.weights)
     return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
 from limbeck.engine.compiling import check_compile
+from limbeck.engine.first_answers import refuse_probabilities
+from limbeck.engine.first_batch import Trial, settle, sized
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.recipes import build, schema, teachers
@@ -50,16 +52,22 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     for one in found:
         build.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
-            teachers.signal([one])(example)
+            logits = teachers.signal([one])(example).logits
+        if logits is not None:
+            refuse_probabilities(logits)
         if one.kept:
-            _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
+            _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
     for resolved, scheme, live in schemes(recipe, student, found, data):
         _check_top_k(resolved)
         check_compile(recipe.compile, scheme, recipe.accumulate)
         with _reading("student", recipe.student.model, example):
-            scheme.prepare(example, live(example) if live else None)
+            settle(scheme, example, recipe.seed)
+            signal = live(example) if live else None
+            laid = sized(scheme, example, signal)
             _check_labels(scheme, example, data)
-    _check_last_batch(student, recipe.student, recipe.data.batch_size, recipe, data)
+        with laid.kept():
+            Trial(scheme, example.changed(laid.inputs), signal, nullcontext).check()
+    _check_batches(student, recipe.student, recipe.data.batch_size, data)
 
 
 @torch.no_grad()
@@ -106,14 +114,10 @@ def _check_trainable(trained: Sequence[nn.Module]) -> None:
             )
 
 
-def _check_last_batch(
-    model: nn.Module, spec: schema.Model, batch_size: int, recipe: schema.Recipe, data: DataSet
-) -> None:
-    """Raise RequestError for a network that cannot train on one sample, where a batch has no more."""
-    samples = len(data.train)
-    last = samples % batch_size or batch_size
+def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: DataSet) -> None:
+    """Raise RequestError for a network that cannot train on one sample, where no batch has more."""
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    if last != 1 or not normed or (recipe.data.drop_last and batch_size > 1):
+    if batch_size > 1 or not normed:
         return
     inputs, prepare = next(iter(make_loader(data.train, 1))).inputs, build.inputs(spec)
     try:
@@ -121,8 +125,7 @@ def _check_last_batch(
             call(copy.deepcopy(model).train(), inputs if prepare is None else prepare(inputs))
     except ValueError as error:
         raise RequestError(
-            f"{samples} samples in batches of {batch_size} leave a batch of one, on which batch norm cannot train; set "
-            "data.drop_last: true or another batch_size"
+            "batches hold one sample each, on which batch norm cannot train; set another batch_size"
         ) from error
 
 
