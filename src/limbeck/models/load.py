@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.errors import RequestError
-from limbeck.models.build import build
+from limbeck.models.build import build_from
 from limbeck.models.preprocess import preprocess
 from limbeck.models.staged import named
 from limbeck.models.weights import load_weights
@@ -40,8 +40,8 @@ def load_network(path: str | Path) -> nn.Module:
     """The plain network of `load_model`, in eval mode; its input must be normalised as the JSON file says."""
     about = read_description(path)
     with seeded(0):  # the start is overwritten: it shall not move the caller's random numbers
-        network = build(about["model"], input_shape=tuple(about["input"]["shape"]), classes=about["classes"],
-                        **about["options"])  # fmt: skip
+        shape = tuple(about["input"]["shape"])
+        network = build_from(about["model"], about["options"], input_shape=shape, classes=about["classes"])
     load_weights(network, Path(path).with_suffix(".safetensors"))
     return network.eval()
 

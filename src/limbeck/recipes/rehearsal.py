@@ -14,6 +14,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine.compiling import check_compile
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
+from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble, two_stages
 from limbeck.seeds import seeded
@@ -44,12 +45,14 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
     views = build.views(recipe.data, data)
-    next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
+    with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
+        next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
     # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
     itself = schema.Teacher.model_validate(recipe.student.model_dump())
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
+    _check_sizes(recipe, student, found)
     for one in found:
         build.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
@@ -57,13 +60,36 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
         if one.kept:
             _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
     for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
-        resolved, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
-        _check_top_k(resolved)
-        check_compile(recipe.compile, scheme, recipe.accumulate)
-        with _reading("student", recipe.student.model, example):
-            scheme.prepare(example, live(example) if live else None)
-            _check_labels(scheme, example, data)
+        _check_training(part, copy.deepcopy(student), stand_in, data)
+    for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
+        assistant = build.model(spec, data, recipe.seed)
+        check_trainable_size("an assistant", assistant)
+        _check_training(recipe.model_copy(update={"student": spec}), assistant, stand_in, data)
+        _check_last_batch(assistant, spec, recipe.data.batch_size, recipe, data)
     _check_last_batch(student, recipe.student, recipe.data.batch_size, recipe, data)
+
+
+def _check_training(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> None:
+    """Put a training together, and compute its loss once; the student may be changed."""
+    example = next(iter(make_loader(data.train, 2)))
+    with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
+        resolved, scheme, live = assemble(recipe, student, found, data)
+    _check_top_k(resolved)
+    check_compile(recipe.compile, scheme, recipe.accumulate)
+    with _reading("student", recipe.student.model, example):
+        signal = live(example) if live else None
+        scheme.prepare(example, signal)
+        _check_labels(scheme, example, data)
+    with torch.no_grad(), evaluating(scheme):
+        step = scheme(example, signal)
+    odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
+    if odd or not torch.isfinite(step.loss).all():
+        raise RequestError(
+            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the options "
+            "and weights of the loss, and the samples"
+        )
 
 
 @torch.no_grad()
@@ -110,6 +136,15 @@ def _check_trainable(trained: Sequence[nn.Module]) -> None:
             )
 
 
+def _check_sizes(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> None:
+    """Raise RequestError for networks that the machine has no memory to train."""
+    generations = recipe.distill.options.get("generations", 3) if recipe.distill.scheme == "born-again" else 1
+    check_trainable_size("the student", student, generations)
+    for one in found:
+        if one.kept:
+            check_trainable_size(f"the {one.name}", one.module)
+
+
 def _check_last_batch(
     model: nn.Module, spec: schema.Model, batch_size: int, recipe: schema.Recipe, data: DataSet
 ) -> None:
@@ -147,6 +182,4 @@ def _check_options(recipe: schema.Recipe) -> None:
     for option in options:
         if option not in _TAKES.get(scheme, options):
             raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
-    generations = options.get("generations", 3)
-    if not isinstance(generations, int) or generations < 2:
-        raise RequestError(f"born-again takes 2 generations or more, not {generations!r}")
+    build.whole_number("generations", options.get("generations", 3), least=2)
