@@ -5,11 +5,18 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from limbeck.errors import RequestError, shown, unknown
+
+Width = Annotated[int, Field(ge=1)]
+"""Channels, units or layers of a network, or a stride."""
+Factor = Annotated[float, Field(gt=0)]
+"""What widths are multiplied by."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A probability."""
 
 _DECLARE = ("limbeck.", "torch.optim.")
 """Whose annotations are true; other people's say at times less than their functions take."""
@@ -74,7 +81,7 @@ def _declared(maker: Callable[..., Any]) -> dict[str, Any]:
     if not f"{getattr(maker, '__module__', '')}.".startswith(_DECLARE):
         return {}
     try:
-        return typing.get_type_hints(maker.__init__ if isinstance(maker, type) else maker)  # type: ignore[misc]
+        return typing.get_type_hints(maker.__init__ if isinstance(maker, type) else maker, include_extras=True)  # type: ignore[misc]
     except Exception:  # a type that is there for the checker alone
         return {}
 

@@ -68,7 +68,8 @@ KEYS = [
     "differentiable", "dampening", "decoupled_weight_decay", "params", "lr", "floor", "factor", "milestones", "epochs",
     "weight", "temperature", "standardize", "scale", "chunk", "rest", "ignore_index", "teacher_temperature", "samples",
     "reduction", "targets", "adapter", "name", "mean", "std", "size", "inputs", "weights", "store", "shard", "dtype",
-    "precision", "compile", "augment", "workers", "views", "view_seed", "variants", "self", "args", "kwargs", "__class__",
+    "precision", "compile", "augment", "workers", "views", "view_seed", "variants", "self", "args", "kwargs",
+    "__class__",
     "decay", "peers", "generations", "hint", "hint_epochs", "probability", "task_weight", "options", "method", "scheme",
 ]  # fmt: skip
 STEPS: list[Any] = [
@@ -107,10 +108,10 @@ def _inside(draw: random.Random, base: dict[str, Any]) -> Wrong:
     """One or two places of the recipe changed."""
     what = [draw.choice([_replace, _replace, _add, _add, _drop, _rename, _wrap, _choose])(draw, base)
             for _ in range(draw.choice([1, 1, 2]))]  # fmt: skip
-    return Wrong(_dumped(base), "; ".join(what))
+    return Wrong(dumped(base), "; ".join(what))
 
 
-def _dumped(content: Any) -> bytes:
+def dumped(content: Any) -> bytes:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
@@ -199,16 +200,20 @@ _LAUGHS = "\n".join(
     + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
 )
 TEXTS = [
-    "", "\n", "#", "---", "...", "--- a\n--- b\n", "null", "1", "- 1", "x", "a: [1", "a: {", "a: 'x", "%YAML 9.9\n---\na: 1",
+    "", "\n", "#", "---", "...", "--- a\n--- b\n", "null", "1", "- 1", "x", "a: [1", "a: {", "a: 'x",
+    "%YAML 9.9\n---\na: 1",
     "a: 1\na: 2", "epochs: 1\nepochs: 2", "\ta: 1", "a:\n\t- 1", "a: !!python/object/apply:os.getcwd []",
     "a: !!python/name:os.system", "!!python/object/new:os.system [x]", "a: !!set {x, y}", "a: !!binary aGk=", "a: !x 1",
-    "name: 2020-01-01", "seed: 2020-01-01", "distill: {options: {x: 2020-01-01 10:00:00}}", "epochs: 1:30", "a: *nobody",
+    "name: 2020-01-01", "seed: 2020-01-01", "distill: {options: {x: 2020-01-01 10:00:00}}", "epochs: 1:30",
+    "a: *nobody",
     "a: &a [*a]", "a: &a {b: *a}", "student: &s {model: mlp, hidden: *s}", _LAUGHS, f"{_LAUGHS}\nname: *a11",
     "a: " + "[" * 3000 + "]" * 3000, "a: " + "{a: " * 3000 + "}" * 3000, "- " * 3000, "[" * 3000,
-    "<<: 1", "<<: [1]", "<<: {epochs: 1}", "? [1, 2]\n: 3", "? {a: b}\n: 3", "{}", "[]", "a: |\n  x\n y", "@", "`", "&", "*", "!",
+    "<<: 1", "<<: [1]", "<<: {epochs: 1}", "? [1, 2]\n: 3", "? {a: b}\n: 3", "{}", "[]", "a: |\n  x\n y", "@", "`",
+    "&", "*", "!",
     "seed: " + "9" * 5000, "seed: 0x" + "f" * 5000, "epochs: 1e400", "a: " + "x" * 300_000, "x" * 5000 + ": 1",
     "variants: 3", "variants: [1]", "variants: {a: 1}", "variants: null", "seed: .nan", "epochs: .inf", "epochs: ~",
-    "name: \"\\0\"", "name: \"\\x1b[2J\"", "name: \"a\\nb\"", "name: ../up", "name: /tmp", "name: ''", "name: .", "name: " + "n" * 300,
+    "name: \"\\0\"", "name: \"\\x1b[2J\"", "name: \"a\\nb\"", "name: ../up", "name: /tmp", "name: ''", "name: .",
+    "name: " + "n" * 300,
 ]  # fmt: skip
 
 
@@ -218,14 +223,15 @@ def _text(draw: random.Random, base: dict[str, Any]) -> Wrong:
     if draw.random() < 0.5:
         top = text.split(":")[0]
         base.pop(top, None)
-        return Wrong(_dumped(base) + text.encode() + b"\n", f"behind it {text[:50]!r}")
+        return Wrong(dumped(base) + text.encode() + b"\n", f"behind it {text[:50]!r}")
     return Wrong(text.encode(), f"only {text[:50]!r}")
 
 
 def _bytes(draw: random.Random, base: dict[str, Any]) -> Wrong:
     """Bytes that do not belong there."""
-    whole = _dumped(base)
-    junk = draw.choice([b"\x00", b"\xff", b"\xe9", b"\t", b"\r", b"\x1b", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80",
+    whole = dumped(base)
+    junk = draw.choice([b"\x00", b"\xff", b"\xe9", b"\t", b"\r", b"\x1b", b"\xef\xbb\xbf", b"\xed\xa0\x80",
+                        b"\xf0\x9f\x98\x80",
                         b":", b"-", b"'", b'"', b"[", b"}", b"&a", b"*a", b"!", b"|", b">", b"%", b"@", b"#", b"?",
                         "\u2028".encode(), "\x85".encode()])  # fmt: skip
     choice = draw.randrange(6)
@@ -251,7 +257,7 @@ def _override(draw: random.Random, base: dict[str, Any]) -> Wrong:
          "distill.terms.-1", "distill.terms.9", LONG, "variants", "variants.a", "distill.terms.0.loss.x"]
     )  # fmt: skip
     value = draw.choice([str(draw.choice(ODD)), *draw.sample(TEXTS, 3), "[1", "{a: 1}", "1e3", "~", ""])
-    return Wrong(_dumped(base), f"--set {path[:40]}={value[:40]!r}", ["--set", f"{path}={value}"])
+    return Wrong(dumped(base), f"--set {path[:40]}={value[:40]!r}", ["--set", f"{path}={value}"])
 
 
 _OPTIONS = {
@@ -275,4 +281,4 @@ def _option(draw: random.Random, base: dict[str, Any]) -> Wrong:
     """An option of the command line with something odd."""
     name = draw.choice(list(_OPTIONS))
     value = draw.choice(_OPTIONS[name])
-    return Wrong(_dumped(base), f"{name} {value[:40]!r}", [name, value])
+    return Wrong(dumped(base), f"{name} {value[:40]!r}", [name, value])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, as_request, unknown
 from limbeck.imports import load_object
 from limbeck.seeds import derive, seeded
 
@@ -187,7 +187,7 @@ def _image_folder(root: Path, size: int | None) -> DataSet:
             ) from error
     if folders[0].classes != folders[1].classes:
         raise RequestError(f"{root}/train and {root}/test have different class folders")
-    try:
+    with as_request(lambda reason: f"cannot read an image in {root}: {reason}"):
         shape = tuple(folders[0][0][0].shape)
         fits = sum(map(len, folders)) * int(np.prod(shape)) <= MEMORY_LIMIT
         for folder in folders:
@@ -195,8 +195,6 @@ def _image_folder(root: Path, size: int | None) -> DataSet:
             splits.append(
                 InMemory(_decoded(folder, shape), targets) if fits else FromDisk(folder, targets, _listing(folder))
             )
-    except OSError as error:
-        raise RequestError(f"cannot read an image in {root}: {_line(error)}") from error
     return DataSet("image-folder", splits[0], splits[1], len(folders[0].classes), shape)
 
 

@@ -18,8 +18,9 @@ import limbeck
 from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
 from limbeck.engine.sharding import load_module, load_optimizer, whole
-from limbeck.errors import RequestError, RunError, as_request, reason_of
+from limbeck.errors import RequestError, RunError, as_request
 from limbeck.models import load_weights, parameter_count
+from limbeck.models.torch_file import load_torch
 
 FORMAT = 1
 
@@ -127,13 +128,11 @@ class Checkpoint:
                 raise RequestError(
                     f"{path} was made with {name} {content['settings'].get(name)}, and this run has {value}"
                 )
-        try:
+        with as_request(lambda reason: f"{path} does not fit this run: {reason}"):
             load_module(self.scheme, content["scheme"])
             load_optimizer(self.optimizer, content["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RequestError(f"{path} does not fit this run: {reason_of(error)}") from error
-        self.fabric.strategy.precision.load_state_dict(content["precision"])
-        state = Progressed(**content["state"])
+            self.fabric.strategy.precision.load_state_dict(content["precision"])
+            state = Progressed(**content["state"])
         if state.step:
             if len(content["processes"]) != self.fabric.world_size:
                 raise RequestError(
@@ -176,9 +175,15 @@ class Checkpoint:
         """Bring the best one back."""
         if self._best is None and self.out is not None:
             path = self.out / "checkpoints" / f"best-{self.phase}.pt"
-            self._best = from_first(self.fabric, lambda: torch.load(path, map_location="cpu", weights_only=True))
+            self._best = from_first(self.fabric, lambda: _read_best(path))
         if self._best is not None:
-            scheme.load_state_dict(self._best)
+            with as_request(lambda reason: f"the best student of phase {self.phase} does not fit this run: {reason}"):
+                scheme.load_state_dict(self._best)
+
+
+def _read_best(path: Path) -> dict[str, Any]:
+    with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); start the run anew in another folder"):
+        return dict(load_torch(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -188,7 +193,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         RequestError: It is damaged, or no checkpoint of limbeck's.
     """
     with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); delete it to begin again"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
         missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
         if content["format"] == FORMAT and missing:
             raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, as_request, shown
+from limbeck.models.torch_file import load_torch
 
 WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "model.", "student.")
 """Prefixes that data parallelism, torch.compile, Fabric and other tools put before every name."""
@@ -54,13 +52,15 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         RequestError: The file is missing, unreadable, or holds something else.
     """
     path = Path(path)
-    if not path.is_file():
+    with as_request(lambda reason: f"cannot read the weights file {shown(str(path), 120)}: {reason}"):
+        present = path.is_file()
+    if not present:
         raise RequestError(f"there is no weights file {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        content: Any = load_torch(path)
+    except Exception as error:  # whatever a hostile file makes a reader raise
         raise RequestError(
             f"cannot read the weights file {path}: it is damaged, or holds more than tensors ({type(error).__name__}); "
             "limbeck reads safetensors, and state dicts with weights_only=True"

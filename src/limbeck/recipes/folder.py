@@ -146,7 +146,7 @@ def read_result(run: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads((run / RESULT).read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"{run} holds no finished run: cannot read {run / RESULT}") from error
 
 

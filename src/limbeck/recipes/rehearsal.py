@@ -87,8 +87,8 @@ def _check_training(
     odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
     if odd or not torch.isfinite(step.loss).all():
         raise RequestError(
-            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the options "
-            "and weights of the loss, and the samples"
+            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the loss's "
+            "options and weights, and the samples"
         )
 
 

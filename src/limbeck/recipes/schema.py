@@ -227,7 +227,7 @@ def check_name(name: str) -> str:
     """
     if not name.isprintable() or not 0 < len(name) <= 100 or {"/", "\\"} & set(name) or not name.strip(". "):
         raise RequestError(
-            f"a folder is named after {shown(name)}: give 1 to 100 printable characters without / and \\, not dots alone"
+            f"a folder is named after {shown(name)}: give 1 to 100 printable characters, no / or \\, not dots alone"
         )
     return name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -212,4 +213,5 @@ def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
     batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last, *steps]
     own_code = source_of(spec.model) if ":" in spec.model else ""
     text = json.dumps([3, training, batches, data.train.fingerprint, own_code], sort_keys=True)
-    return f"{spec.model.replace(':', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.model)[-60:].lstrip(".")  # a file's path has no place in it
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
