@@ -18,6 +18,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from limbeck import load_model
 from limbeck.data import load
 from limbeck.distillers import Distiller
 from limbeck.engine.checkpoint import Checkpoint, read_checkpoint
@@ -69,7 +70,7 @@ WAYS: dict[str, Callable[[Any], bytes]] = {
 }
 
 
-def refused(look: Callable[[], Any], bomb: Bomb, message: str = "") -> None:
+def refused(look: Callable[[], Any], bomb: Bomb, message: str = ".") -> None:
     with pytest.raises(RequestError, match=message) as error:
         look()
     assert not Path(bomb.place).exists()
@@ -268,11 +269,28 @@ def test_keras_files_that_call_functions(bomb: Bomb, tmp_path: Path) -> None:
     build(f"keras:{tmp_path / 'whole.keras'}", input_shape=(4,), classes=2)
     refused(lambda: build(f"keras:{tmp_path / 'a.keras'}", input_shape=(4,), classes=2), bomb, "it names 'os'")
     inputs = keras.Input((4,))
-    with_code = keras.Model(inputs, keras.layers.Lambda(lambda x: os.mkdir(bomb.place) or x, output_shape=(4,))(inputs))
+    lambda_ = keras.layers.Lambda(lambda x, place=bomb.place: os.mkdir(place) or x, output_shape=(4,))
+    with_code = keras.Model(inputs, lambda_(inputs))
     for name in ("b.keras", "b.h5"):
         with warnings.catch_warnings(action="ignore"):
             with_code.save(tmp_path / name)
         refused(lambda name=name: build(f"keras:{tmp_path / name}", input_shape=(4,), classes=2), bomb)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"model": 3}, {"options": [1]}, {"options": {"classes": 3}}, {"options": {"name": 3}},
+     {"options": {"hidden": [10**9]}},
+     {"classes": "x"}, {"input": 3}, {"input": {"shape": 8}}, {"input": {"shape": ["x"]}}, {"input": {"shape": [-1]}},
+     {"input": {"shape": [4], "mean": "x"}}, {"input": {"shape": [4], "std": [0, 0]}}, {"model": "mlp\x00"}],
+)  # fmt: skip
+def test_descriptions_of_students(wrong: dict[str, Any], bomb: Bomb, tmp_path: Path) -> None:
+    about = {"model": "mlp", "options": {"hidden": [3]}, "classes": 2, "input": {"shape": [4]}} | wrong
+    (tmp_path / "student.json").write_text(json.dumps(about))
+    refused(lambda: load_model(tmp_path / "student.json"), bomb)
+    for text in ("[" * 100_000, "[1]", "\xff"):
+        (tmp_path / "student.json").write_text(text, encoding="latin-1")
+        refused(lambda: load_model(tmp_path / "student.json"), bomb)
 
 
 def test_errors_fit_a_line() -> None:

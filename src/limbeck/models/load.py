@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, FiniteFloat, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 from limbeck.models.build import build_from
 from limbeck.models.preprocess import preprocess
 from limbeck.models.staged import named
@@ -55,7 +56,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     path = Path(path).with_suffix(".json")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     missing = {"model", "options", "classes", "input"} - set(about if isinstance(about, dict) else ())
     if missing:
@@ -63,4 +64,23 @@ def read_description(path: str | Path) -> dict[str, Any]:
             f"{path} does not say how its model is built (it lacks {', '.join(sorted(missing))}); build the network "
             "yourself, and load the weights beside it with limbeck.models.load_weights"
         )
+    try:
+        _Description.model_validate(about)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise RequestError(f"{path} is damaged: {where} is {shown(fault['input'])}: {fault['msg']}") from error
     return dict(about)
+
+
+class _Input(BaseModel):
+    shape: list[PositiveInt]
+    mean: list[FiniteFloat] | None = None
+    std: list[PositiveFloat] | None = None
+
+
+class _Description(BaseModel):
+    model: str
+    options: dict[str, Any]
+    classes: PositiveInt | None
+    input: _Input

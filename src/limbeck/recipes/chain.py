@@ -5,7 +5,8 @@ Each is one more training by the same engine; what follows takes its result as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +82,19 @@ def assemble(
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
     return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
+
+
+def schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> Iterator[tuple[schema.Recipe, Scheme, Teacher | None]]:
+    """What `assemble` makes for each stage of a student's training, for copies of it.
+
+    Without a teacher, the student's form stands in for an earlier generation of it.
+    """
+    itself = schema.Teacher.model_validate(recipe.student.model_dump())
+    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
+        yield assemble(part, copy.deepcopy(student), stand_in, data)
 
 
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:

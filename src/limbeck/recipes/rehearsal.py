@@ -16,10 +16,10 @@ from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble, two_stages
+from limbeck.recipes.chain import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 _ALL_LOGITS = ("dist", "logit_mse", "mlkd")
 """Losses that cannot do with the likeliest classes alone."""
@@ -47,9 +47,6 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     views = build.views(recipe.data, data)
     with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
         next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
-    # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
-    itself = schema.Teacher.model_validate(recipe.student.model_dump())
-    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
     _check_sizes(recipe, student, found)
@@ -59,30 +56,43 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             teachers.signal([one])(example)
         if one.kept:
             _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
-    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
-        _check_training(part, copy.deepcopy(student), stand_in, data)
+    _check_schemes(recipe, student, found, data)
     for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
         assistant = build.model(spec, data, recipe.seed)
         check_trainable_size("an assistant", assistant)
-        _check_training(recipe.model_copy(update={"student": spec}), assistant, stand_in, data)
+        _check_schemes(recipe.model_copy(update={"student": spec}), assistant, found, data)
         _check_last_batch(assistant, spec, recipe.data.batch_size, recipe, data)
     _check_last_batch(student, recipe.student, recipe.data.batch_size, recipe, data)
 
 
-def _check_training(
+def check_shares(recipe: schema.Recipe, found: Sequence[teachers.Candidate], processes: int) -> None:
+    """Raise RequestError for batches that so many processes cannot share."""
+    for size in (recipe.data.batch_size, *(one.spec.batch_size for one in found if one.kept)):
+        if size is not None and size % processes:
+            raise RequestError(f"batch_size {size} does not divide by {processes} processes")
+
+
+def _check_schemes(
     recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
 ) -> None:
-    """Put a training together, and compute its loss once; the student may be changed."""
+    """Put each stage of a student's training together, and compute its loss once."""
     example = next(iter(make_loader(data.train, 2)))
     with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
-        resolved, scheme, live = assemble(recipe, student, found, data)
-    _check_top_k(resolved)
-    check_compile(recipe.compile, scheme, recipe.accumulate)
-    with _reading("student", recipe.student.model, example):
-        signal = live(example) if live else None
-        scheme.prepare(example, signal)
-        _check_labels(scheme, example, data)
-    with torch.no_grad(), evaluating(scheme):
+        stages = list(schemes(recipe, student, found, data))
+    for resolved, scheme, live in stages:
+        _check_top_k(resolved)
+        check_compile(recipe.compile, scheme, recipe.accumulate)
+        with _reading("student", recipe.student.model, example):
+            signal = live(example) if live else None
+            scheme.prepare(example, signal)
+            _check_labels(scheme, example, data)
+        _check_loss(scheme, example, signal)
+
+
+@torch.no_grad()
+def _check_loss(scheme: Scheme, example: Batch, signal: Signal | None) -> None:
+    """Raise RequestError for a loss that is not finite before any training."""
+    with evaluating(scheme):
         step = scheme(example, signal)
     odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
     if odd or not torch.isfinite(step.loss).all():
