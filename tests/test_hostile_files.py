@@ -280,7 +280,7 @@ def test_keras_files_that_call_functions(bomb: Bomb, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"model": 3}, {"options": [1]}, {"options": {"classes": 3}}, {"options": {"name": 3}},
-     {"options": {"hidden": [10**9]}},
+     {"options": {"hidden": [10**12]}},
      {"classes": "x"}, {"input": 3}, {"input": {"shape": 8}}, {"input": {"shape": ["x"]}}, {"input": {"shape": [-1]}},
      {"input": {"shape": [4], "mean": "x"}}, {"input": {"shape": [4], "std": [0, 0]}}, {"model": "mlp\x00"}],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS, KerasModel, OnnxModel
 from limbeck.models.keras import is_keras, load_keras
-from limbeck.models.memory import WithinMemory
+from limbeck.models.memory import WithinMemory, weigh
 from limbeck.models.multi_exit import MultiExit, exit_network
 from limbeck.options import fitting
 
@@ -40,12 +40,15 @@ def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **
 
 
 def build_from(
-    name: str, options: Mapping[str, Any], *, input_shape: tuple[int, ...], classes: int | None
+    name: str, options: Mapping[str, Any], *, input_shape: tuple[int, ...], classes: int | None, copies: int = 1
 ) -> nn.Module:
-    """`build` with options under any names, as a file may hold them."""
+    """`build` with options under any names, as a file may hold them, where the memory holds so many copies."""
     own = dict(options)
     exit = own.pop("exit", None)
-    with WithinMemory(f"model {shown(name)}"):
+    what = f"model {shown(name)}"
+    if name in NETWORKS:
+        weigh(what, lambda: _whole(name, input_shape, classes, own), copies)
+    with WithinMemory(what):
         model = _whole(name, input_shape, classes, own)
     if exit is None:
         return model

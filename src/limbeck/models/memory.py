@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from limbeck.errors import RequestError
 
-TENSORS = 50_000
+TENSORS = 10_000
 """Tensors that a network makes of its weights at most: a ResNet of 1,000 layers has about 6,000."""
 TRAINING = 4
 """What a network in training takes, in sizes of its weights: they, their gradients and an optimizer's two moments."""
@@ -29,11 +29,12 @@ class WithinMemory(TorchFunctionMode):
 
     Args:
         what: Whose weights, for the error.
+        copies: How often the memory must hold them.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, copies: int = 1) -> None:
         super().__init__()
-        self.what = what
+        self.what, self.copies = what, copies
         self.bytes, self.tensors, self.memory = 0, 0, memory_bytes()
 
     def __torch_function__(
@@ -46,9 +47,21 @@ class WithinMemory(TorchFunctionMode):
 
     def _count(self, size: int) -> None:
         self.bytes, self.tensors = self.bytes + size, self.tensors + 1
-        refuse_beyond(self.what, self.bytes, self.memory)
+        refuse_beyond(self.what, self.copies * self.bytes, self.memory)
         if self.tensors > TENSORS:
-            raise RequestError(f"{self.what} has more than {TENSORS:,} tensors of weights; make it less deep")
+            raise RequestError(f"{self.what} has more than {TENSORS:,} tensors of weights; take a smaller one")
+
+
+def weigh(what: str, make: Callable[[], nn.Module], copies: int = 1) -> None:
+    """Raise RequestError for a network that the memory cannot hold so many copies of, built without its weights.
+
+    Args:
+        what: Whose weights, for the error.
+        make: Builds it, by nothing but torch's layers.
+        copies: `TRAINING` for one that is to be trained.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), WithinMemory(what, copies):
+        make()
 
 
 def check_trainable_size(what: str, network: nn.Module, copies: int = 1) -> None:
@@ -67,8 +80,8 @@ def refuse_beyond(what: str, need: int, memory: int | None) -> None:
     """Raise RequestError where more bytes are needed than the machine has."""
     if memory is not None and need > memory:
         raise RequestError(
-            f"{what} takes {need / 1e9:,.1f} GB for weights, and this machine has {memory / 1e9:,.1f} GB of memory; "
-            "make it narrower or less deep"
+            f"{what} needs {need / 1e9:,.1f} GB for weights, and this machine has {memory / 1e9:,.1f} GB of memory; "
+            "take a smaller one"
         )
 
 

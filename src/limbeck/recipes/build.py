@@ -27,7 +27,7 @@ from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NamedInputs, load_weights, preprocess
 from limbeck.models.build import build_from
-from limbeck.models.memory import check_trainable_size
+from limbeck.models.memory import TRAINING, check_trainable_size
 from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
@@ -57,7 +57,13 @@ def teacher_views(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) ->
 def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     """A network for the data: its start a function of the seed alone, or the weights that it names."""
     with seeded(derive(seed, "start")):
-        network = build_from(spec.model, spec.options, input_shape=shape(spec, data), classes=data.classes)
+        network = build_from(
+            spec.model,
+            spec.options,
+            input_shape=shape(spec, data),
+            classes=data.classes,
+            copies=1 if spec.weights else TRAINING,
+        )
     if spec.weights:
         load_weights(network, spec.weights)
     return network
