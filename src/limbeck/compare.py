@@ -34,7 +34,7 @@ from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import METHODS, SCHEMES, by_name
 from limbeck.recipes.outputs import Ledger
-from limbeck.recipes.rehearsal import rehearse
+from limbeck.recipes.rehearsal import check_shares, rehearse
 from limbeck.recipes.run import teacher_entry
 
 SCRATCH = "scratch"
@@ -90,6 +90,7 @@ def compare(
     recipe = settled(recipe, student, data, machine)
     recipes = {name: one.model_copy(update={"precision": recipe.precision}) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found, fabric.world_size)
 
     with opened(out, f"compare-{recipe.name}", recipe, resume, fabric) as folder:
         began(folder)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -33,10 +33,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 def count(devices: str) -> int | str:
     """--devices: how many, which ones, or auto."""
-    if devices.isdigit() or devices == "-1":
+    if devices.isdecimal() or devices == "-1":
         return int(devices)
-    if devices != "auto" and not all(part.strip().isdigit() for part in devices.split(",")):
-        raise RequestError(f"--devices is a number, numbers with commas between, or auto, not {devices!r}")
+    if devices != "auto" and not all(part.strip().isdecimal() for part in devices.split(",")):
+        raise RequestError(f"--devices is a number, numbers with commas between, or auto, not {shown(devices)}")
     return devices
 
 
@@ -57,14 +57,16 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise RequestError(f"--thresholds are numbers with commas between, such as 0.8,0.9, not {text!r}") from None
+        raise RequestError(
+            f"--thresholds are numbers with commas between, such as 0.8,0.9, not {shown(text)}"
+        ) from None
 
 
 def shape_of(text: str) -> tuple[int, ...]:
     """--input."""
     parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) for part in parts):
-        raise RequestError(f"--input is a shape such as 3x32x32, not {text!r}")
+    if not all(part.isdecimal() and len(part) < 10 and int(part) for part in parts):
+        raise RequestError(f"--input is a shape such as 3x32x32, not {shown(text)}")
     return tuple(int(part) for part in parts)
 
 

@@ -21,8 +21,9 @@ from limbeck.engine.generators import Drawing
 from limbeck.engine.optim import Schedule
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import load_module, load_optimizer, whole
-from limbeck.errors import RequestError, RunError, as_request, reason_of
+from limbeck.errors import RequestError, RunError, as_request
 from limbeck.models import load_weights, parameter_count
+from limbeck.models.torch_file import load_torch
 from limbeck.taps.wrappers import plain_names, unwrapped
 
 FORMAT = 2
@@ -137,11 +138,9 @@ class Checkpoint:
                 raise RequestError(
                     f"{path} was made with {name} {content['settings'].get(name)}, and this run has {value}"
                 )
-        try:
+        with as_request(lambda reason: f"{path} does not fit this run: {reason}"):
             load_module(self.scheme, content["scheme"])
             load_optimizer(self.optimizer, content["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RequestError(f"{path} does not fit this run: {reason_of(error)}") from error
         if (content.get("scheduler") is None) != (self.scheduler is None):
             raise RequestError(f"{path} was made {'with' if self.scheduler is None else 'without'} a torch scheduler")
         if self.scheduler is not None:
@@ -182,9 +181,15 @@ class Checkpoint:
         """Bring the best one back."""
         if self._best is None and self.out is not None:
             path = self.out / "checkpoints" / f"best-{self.phase}.pt"
-            self._best = from_first(self.fabric, lambda: torch.load(path, map_location="cpu", weights_only=True))
+            self._best = from_first(self.fabric, lambda: _read_best(path))
         if self._best is not None:
-            scheme.load_state_dict(self._best)
+            with as_request(lambda reason: f"the best student of phase {self.phase} does not fit this run: {reason}"):
+                scheme.load_state_dict(self._best)
+
+
+def _read_best(path: Path) -> dict[str, Any]:
+    with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); start the run anew in another folder"):
+        return dict(load_torch(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -194,7 +199,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         RequestError: It is damaged, or no checkpoint of limbeck's.
     """
     with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); delete it to begin again"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
         missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
         if content["format"] == 1 and not missing:
             content = _of_format_1(path, content)

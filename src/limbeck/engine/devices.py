@@ -31,6 +31,9 @@ if not torch.cuda.is_available():
 P = ParamSpec("P")
 T = TypeVar("T")
 
+PROCESSES = 64
+"""Processes that a CPU may be asked for, where it has not more cores: more would stop the machine."""
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """fp32, or autocast with fp32 weights; losses compute in fp32 in any case."""
 AUTO = "auto"
@@ -217,4 +220,8 @@ def _count(devices: int | str | list[int], kind: str) -> int:
     if isinstance(devices, str) and "," in devices:
         return len([one for one in devices.split(",") if one.strip()])
     every = max(1, torch.cuda.device_count()) if kind == "cuda" else 1
-    return every if devices in ("auto", "-1", -1) else int(devices)
+    wanted = every if devices in ("auto", "-1", -1) else int(devices)
+    most = max(PROCESSES, os.cpu_count() or 1)
+    if kind == "cpu" and wanted > most:
+        raise RequestError(f"each is a process of its own on a CPU, and this machine bears {most}")
+    return wanted

@@ -15,7 +15,8 @@ from torch import nn
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.engine.devices import AUTO
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
+from limbeck.options import fitting
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
 from limbeck.recipes.methods import with_terms
@@ -77,7 +78,8 @@ def assemble(
     recipe = with_terms(recipe, lambda: places(recipe, student, found, data))
     scheme = build.scheme(student, recipe, data)
     if recipe.distill.scheme == "teacher-free":
-        return recipe, scheme, VirtualTeacher(data.classes, **recipe.distill.options)
+        options = fitting("scheme teacher-free", VirtualTeacher, recipe.distill.options, given={"self", "classes"})
+        return recipe, scheme, VirtualTeacher(data.classes, **options)
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
     return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
@@ -143,10 +145,15 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
 def two_stages(recipe: schema.Recipe) -> tuple[schema.Recipe, schema.Recipe]:
     """The recipe of the hint stage, by default half of the epochs, and that of the rest."""
     options = recipe.distill.options
-    epochs = options.get("hint_epochs", max(1, recipe.epochs // 2))
-    if not isinstance(epochs, int) or not 0 < epochs < recipe.epochs:
-        raise RequestError(f"hint_epochs {epochs} leaves nothing of {recipe.epochs} epochs to one of the two stages")
-    hint = schema.Distill(method=options.get("hint", "fitnet"), task_weight=0.0)
+    epochs = build.whole_number("hint_epochs", options.get("hint_epochs", max(1, recipe.epochs // 2)), least=1)
+    if not epochs < recipe.epochs:
+        raise RequestError(
+            f"hint_epochs {shown(epochs)} leaves nothing of {recipe.epochs} epochs to one of the two stages"
+        )
+    method = options.get("hint", "fitnet")
+    if not isinstance(method, str):
+        raise RequestError(f"hint is the name of a method, such as fitnet, not {shown(method)}")
+    hint = schema.Distill(method=method, task_weight=0.0)
     first = recipe.model_copy(update={"distill": hint, "epochs": epochs})
     return first, recipe.model_copy(update={"epochs": recipe.epochs - epochs})
 

@@ -18,7 +18,7 @@ import limbeck
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
 from limbeck.recipes.read import dump, read
 from limbeck.recipes.schema import Recipe
@@ -39,7 +39,8 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
     """
     name = name.replace(":", "-")
     if out is not None:
-        _check_given(out, resume)
+        with as_request(lambda reason: f"--out {shown(str(out))}: {reason}; choose another folder"):
+            _check_given(out, resume)
         return out
     taken = [Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000)]
     free = next(i for i, path in enumerate(taken) if not path.exists())
@@ -165,7 +166,7 @@ def read_result(run: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads((run / RESULT).read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"{run} holds no finished run: cannot read {run / RESULT}") from error
 
 

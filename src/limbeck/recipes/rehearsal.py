@@ -16,11 +16,12 @@ from limbeck.engine.first_answers import refuse_probabilities
 from limbeck.engine.first_batch import Trial, settle, sized
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
+from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 _ALL_LOGITS = ("dist", "logit_mse", "mlkd")
 """Losses that cannot do with the likeliest classes alone."""
@@ -46,9 +47,11 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
     views = build.views(recipe.data, data)
-    next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
+    with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
+        next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
+    _check_sizes(recipe, student, found)
     for one in found:
         build.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
@@ -57,7 +60,30 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             refuse_probabilities(logits)
         if one.kept:
             _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
-    for resolved, scheme, live in schemes(recipe, student, found, data):
+    _check_schemes(recipe, student, found, data)
+    for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
+        assistant = build.model(spec, data, recipe.seed)
+        check_trainable_size("an assistant", assistant)
+        _check_schemes(recipe.model_copy(update={"student": spec}), assistant, found, data)
+        _check_batches(assistant, spec, recipe.data.batch_size, data)
+    _check_batches(student, recipe.student, recipe.data.batch_size, data)
+
+
+def check_shares(recipe: schema.Recipe, found: Sequence[teachers.Candidate], processes: int) -> None:
+    """Raise RequestError for batches that so many processes cannot share."""
+    for size in (recipe.data.batch_size, *(one.spec.batch_size for one in found if one.kept)):
+        if size is not None and size % processes:
+            raise RequestError(f"batch_size {size} does not divide by {processes} processes")
+
+
+def _check_schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> None:
+    """Put each stage of a student's training together, and compute its loss once."""
+    example = next(iter(make_loader(data.train, 2)))
+    with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
+        stages = list(schemes(recipe, student, found, data))
+    for resolved, scheme, live in stages:
         _check_top_k(resolved)
         check_compile(recipe.compile, scheme, recipe.accumulate)
         with _reading("student", recipe.student.model, example):
@@ -65,9 +91,22 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             signal = live(example) if live else None
             laid = sized(scheme, example, signal)
             _check_labels(scheme, example, data)
+        _check_loss(scheme, example, signal)
         with laid.kept():
             Trial(scheme, example.changed(laid.inputs), signal, nullcontext).check()
-    _check_batches(student, recipe.student, recipe.data.batch_size, data)
+
+
+@torch.no_grad()
+def _check_loss(scheme: Scheme, example: Batch, signal: Signal | None) -> None:
+    """Raise RequestError for a loss that is not finite before any training."""
+    with evaluating(scheme):
+        step = scheme(example, signal)
+    odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
+    if odd or not torch.isfinite(step.loss).all():
+        raise RequestError(
+            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the loss's "
+            "options and weights, and the samples"
+        )
 
 
 @torch.no_grad()
@@ -114,6 +153,15 @@ def _check_trainable(trained: Sequence[nn.Module]) -> None:
             )
 
 
+def _check_sizes(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> None:
+    """Raise RequestError for networks that the machine has no memory to train."""
+    generations = recipe.distill.options.get("generations", 3) if recipe.distill.scheme == "born-again" else 1
+    check_trainable_size("the student", student, generations)
+    for one in found:
+        if one.kept:
+            check_trainable_size(f"the {one.name}", one.module)
+
+
 def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: DataSet) -> None:
     """Raise RequestError for a network that cannot train on one sample, where no batch has more."""
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -146,6 +194,4 @@ def _check_options(recipe: schema.Recipe) -> None:
     for option in options:
         if option not in _TAKES.get(scheme, options):
             raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
-    generations = options.get("generations", 3)
-    if not isinstance(generations, int) or generations < 2:
-        raise RequestError(f"born-again takes 2 generations or more, not {generations!r}")
+    build.whole_number("generations", options.get("generations", 3), least=2)

@@ -20,7 +20,7 @@ from limbeck.recipes.folder import RESULT, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.outputs import Ledger
-from limbeck.recipes.rehearsal import rehearse
+from limbeck.recipes.rehearsal import check_shares, rehearse
 
 
 def run(
@@ -61,6 +61,7 @@ def run(
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found, fabric.world_size)
 
     with opened(out, recipe.name, recipe, resume, fabric) as folder:
         began(folder)
