@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
     DataRoot,
@@ -81,7 +81,7 @@ def run(
     )
     from limbeck.recipes.run import run as carry_out
 
-    try:
+    with resumable(folder):
         result = carry_out(
             made,
             root=root,
@@ -91,9 +91,6 @@ def run(
             retrain_teacher=retrain_teacher,
             machine=machine,
         )
-    except KeyboardInterrupt:
-        _say_how_to_resume(folder)
-        raise
     if is_first():
         show.result(result)
 
@@ -138,7 +135,7 @@ def compare(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
     )
     numbers = range(made.seed, made.seed + seeds)
-    try:
+    with resumable(folder):
         comparison = carry_out(
             made,
             names,
@@ -149,9 +146,6 @@ def compare(
             variants=choices,
             machine=machine,
         )
-    except KeyboardInterrupt:
-        _say_how_to_resume(folder)
-        raise
     if is_first():
         show.comparison(comparison, write_page(folder))
 
@@ -176,7 +170,8 @@ def diagnose(
     from limbeck.recipes.machine import Machine
 
     machine = Machine(accelerator, progress=not quiet)
-    found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
+    with resumable():
+        found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
     show.diagnosis(found, as_json=json)
     if found["diagnosis"]["warning"]:
         print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
@@ -266,7 +261,8 @@ def cache(
     machine = Machine(accelerator, count(devices), "auto", not quiet)
     root = data_root or default_root()
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
-    result = carry_out(made, root=root, machine=machine, check=verify, **told)
+    with resumable():
+        result = carry_out(made, root=root, machine=machine, check=verify, **told)
     if is_first():
         show.stored(result)
 
@@ -320,14 +316,3 @@ def list_(
     from limbeck.cli.names import names
 
     show.names(names(kind))
-
-
-def _say_how_to_resume(folder: Path) -> None:
-    from limbeck.engine.devices import is_first
-
-    if not is_first() or not (folder / "recipe.yaml").exists():
-        return
-    given = [word for word in sys.argv[1:] if word != "--resume"]
-    where = [] if any(word.split("=")[0] == "--out" for word in given) else ["--out", str(folder)]
-    again = shlex.join(["limbeck", *given, *where, "--resume"])
-    print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201

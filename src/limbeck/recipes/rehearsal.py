@@ -18,6 +18,7 @@ from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble, two_stages
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
+from limbeck.teachers.shards import Shards
 from limbeck.types import Batch
 
 _ALL_LOGITS = ("dist", "logit_mse", "mlkd")
@@ -51,6 +52,8 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
     for one in found:
+        if one.spec.store.where not in schema.PLACES:
+            Shards(one.spec.store.where).check_writable()
         build.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
             teachers.signal([one])(example)

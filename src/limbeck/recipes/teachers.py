@@ -24,6 +24,7 @@ from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
 from limbeck.imports import source_of
+from limbeck.parts import sweep
 from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
 from limbeck.recipes.machine import Machine
@@ -144,6 +145,8 @@ def train(
         folder, training = trained
         one.epochs, one.seconds = training["epochs"], training["seconds"]
         one.source = "trained" if folder == out else "reused"
+        if one.source == "trained" and (retrain or not (kept / "teacher.json").exists()):  # killed before it was kept
+            _keep(one, data, fabric)
         return
     spec = one.spec
     epochs = spec.epochs or 0
@@ -175,9 +178,15 @@ def train(
         loggers=machine.loggers,
     )
     one.epochs, one.seconds, one.source = epochs, run.seconds, "trained"
-    if fabric.is_global_zero:
-        training = {"training": {"epochs": epochs, "seconds": run.seconds}}
-        save_student(one.kept, "teacher", run.student, build.about(spec, data) | training)
+    _keep(one, data, fabric)
+
+
+def _keep(one: Candidate, data: DataSet, fabric: Fabric) -> None:
+    """Keep a trained teacher for later runs."""
+    if one.kept and fabric.is_global_zero:
+        sweep(one.kept)
+        training = {"training": {"epochs": one.epochs, "seconds": one.seconds}}
+        save_student(one.kept, "teacher", one.module, build.about(one.spec, data) | training)
     fabric.barrier()
 
 

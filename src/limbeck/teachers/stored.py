@@ -166,6 +166,7 @@ def store(
         RunError: A shard cannot be written.
     """
     shards = Shards(place)
+    shards.sweep()
     signal = teacher(next(iter(batches(0, 0, min(samples, 2)))))
     described = describe(signal, samples, views, batch_size, made_of, coding)
     found = shards.description()

@@ -1,0 +1,126 @@
+"""Memory over many epochs: a line through the resident set and the living objects, with its standard error.
+
+A fresh process for each way in which a teacher answers. After the epochs that warm up, what a training holds must not
+grow: the line's slope is 0 within its noise, or less than half a page (2 KiB) an epoch, which is what the epochs' own
+records may take. Tensors must not grow at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.faults.rows import Row
+from limbeck import Distiller, ModuleTeacher, Term, fit, losses
+from limbeck.data import InMemory, make_loader, make_views
+from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher
+from limbeck.teachers.stored import Coding, store
+from limbeck.types import Batch
+
+WARM = 40
+PAGE = 4096
+BOUND = PAGE / 2
+KINDS = ("live", "memory", "stored")
+SAMPLES, BATCH, VIEWS = 512, 64, 2
+
+
+class Watched(Distiller):
+    """Notes the resident set, and the numbers of living objects and tensors, at the start of each epoch."""
+
+    def at(self, epoch: int) -> None:
+        super().at(epoch)
+        gc.collect()
+        living = gc.get_objects()
+        tensors = sum(issubclass(type(one), torch.Tensor) for one in living)
+        size = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+        self.seen = [*getattr(self, "seen", []), (size, len(living), tensors)]
+
+
+def flat(kind: str, epochs: int, seed: int) -> Row:
+    """Train for so many epochs in a fresh process, and look whether anything grows."""
+    row = Row(
+        f"memory over {epochs} epochs, teacher {kind}", "slope of the resident set 0 within noise, no object more"
+    )
+    if not Path("/proc/self/statm").exists():
+        row.note = "skipped: no /proc/self/statm"
+        return row
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.faults.memory",
+        json.dumps({"kind": kind, "epochs": epochs, "seed": seed}),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout.splitlines()[-1])
+    warm = min(WARM, epochs // 2)
+    (slope, error), (more, _), (tensors, _) = (line(values[warm:]) for values in zip(*seen, strict=True))
+    faults = [] if slope <= max(2 * error, BOUND) else [f"the resident set grows by {slope:.0f} bytes an epoch"]
+    faults += [f"{more:.2f} objects more an epoch"] if more > 1.5 else []
+    faults += [f"{tensors:.2f} tensors more an epoch"] if tensors > 0.01 else []
+    row.add(kind, faults)
+    row.note = f"{slope:+.0f} ± {error:.0f} bytes, {more:+.2f} objects, {tensors:+.2f} tensors an epoch"
+    return row
+
+
+def line(values: Sequence[float]) -> tuple[float, float]:
+    """Slope of the least-squares line through values at 0, 1, 2, …, and its standard error."""
+    places = range(len(values))
+    slope, offset = statistics.linear_regression(places, values)
+    rest = sum((value - offset - slope * place) ** 2 for place, value in enumerate(values)) / (len(values) - 2)
+    spread = sum((place - statistics.mean(places)) ** 2 for place in places)
+    return slope, (rest / spread) ** 0.5
+
+
+def watch(kind: str, epochs: int, seed: int, out: Path) -> list[tuple[int, int, int]]:
+    """One training in this process: at each epoch the resident set, the living objects and the tensors."""
+    torch.manual_seed(seed)
+    split = InMemory(torch.randint(0, 256, (SAMPLES, 3, 16, 16), dtype=torch.uint8), torch.arange(SAMPLES) % 10)
+    views = make_views(["crop", "flip"], count=VIEWS)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
+    student = nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Linear(32, 10))
+    scheme = Watched(student, [Term(losses.kd, weight=0.9)])
+    fit(
+        scheme,
+        make_loader(split, BATCH, shuffle=True, views=views),
+        teacher=_teacher(kind, ModuleTeacher(network), split, views, out),
+        val=make_loader(split, BATCH),
+        keep="best",
+        epochs=epochs,
+        optimizer=partial(torch.optim.Adam, lr=1e-3),
+        out=out / "run",
+        progress=False,
+        accelerator="cpu",
+    )
+    return scheme.seen
+
+
+def _teacher(kind: str, live: Teacher, split: InMemory, views: Any, out: Path) -> Teacher:
+    def batches(view: int, start: int = 0, stop: int = SAMPLES) -> list[Batch]:
+        loader = make_loader(split, BATCH, views=views)
+        loader.set_epoch(view)
+        return [batch for batch in loader if start <= int(batch.index[0]) < stop]
+
+    if kind == "memory":
+        return RememberedTeacher(live, (batches(view) for view in range(VIEWS)), SAMPLES, VIEWS)
+    if kind == "stored":
+        made_of = {"teacher": "made"}
+        store(live, batches, out / "store", samples=SAMPLES, views=VIEWS, batch_size=BATCH, made_of=made_of,
+              coding=Coding("float32"))  # fmt: skip
+        return StoredTeacher(out / "store", made_of)
+    return live
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(watch(**json.loads(sys.argv[1]), out=Path(folder))))

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM at random moments: the status, the line, and that the command it names goes on."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import signal
+import time
+
+from benchmarks.faults.forked import Ended, go, start
+from benchmarks.faults.rows import Row
+from benchmarks.faults.trials import Trial
+
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def stops(trial: Trial, number: signal.Signals, tries: int, seed: int) -> Row:
+    """Stop a command at random moments, and do what its one line says."""
+    status = 128 + number
+    name = {signal.SIGINT: "Ctrl-C (SIGINT)", signal.SIGTERM: "SIGTERM"}[number]
+    row = Row(f"{name}, {trial.name}", f"exit {status} and one line; the command that it names leaves the same bytes")
+    draw = random.Random(f"{trial.name} {number} {seed}")
+    told = 0
+    while row.tried < tries:
+        trial.begin()
+        moment = draw.uniform(0, trial.seconds)
+        process = start(trial.place, trial.words)
+        time.sleep(moment)
+        ended = process.end(number)
+        if ended.status == 0 or ended.status == -number:
+            continue  # it was done before, or had not begun to listen
+        right = ended.status == status and ended.is_one_line and WORDS[number] in ended.lines[0]
+        faults = [] if right else [f"it ended with {ended.told}"]
+        words = _named(ended)
+        told += bool(words)
+        resumed = go(trial.place, words or list(trial.words))
+        row.add(f"after {moment:.3f} s", faults + trial.wrong(resumed))
+    row.note = f"{told} named the command that goes on; the others had not begun"
+    return row
+
+
+def _named(ended: Ended) -> list[str]:
+    """The words after `limbeck` of the command that a line names, less what `start` adds itself."""
+    words = shlex.split(ended.lines[-1].partition("go on with: limbeck ")[2]) if ended.lines else []
+    return [word for word in words if word != "--quiet"]
