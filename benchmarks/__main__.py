@@ -12,9 +12,11 @@ from typing import Any
 from limbeck.folders import data_root
 from limbeck.recipes.folder import environment
 
-NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision")
-MADE = ("losses", "resnet-pair", "growth")
+NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision", "faults")
+MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
+QUICK = ("faults",)
+"""Those that can try little."""
 
 
 def main() -> None:
@@ -22,12 +24,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--data-root", type=Path, default=data_root())
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/NAME.json")
+    parser.add_argument("--quick", action="store_true", help=f"of {', '.join(QUICK)}: try little, to see that it works")
     given = parser.parse_args()
+    if given.quick and (given.save or not set(given.names) <= set(QUICK)):
+        parser.error(f"--quick is for {', '.join(QUICK)}, and saves nothing")
     for name in given.names:
         if name not in NAMES:
             parser.error(f"unknown benchmark {name!r}; there are {', '.join(NAMES)}")
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-        figures: dict[str, Any] = module.main() if name in MADE else module.main(given.data_root)
+        options: dict[str, Any] = {"quick": True} if given.quick else {}
+        figures: dict[str, Any] = module.main(**options) if name in MADE else module.main(given.data_root)
         if given.save:
             path = Path(__file__).parent / "results" / f"{name}.json"
             path.parent.mkdir(exist_ok=True)

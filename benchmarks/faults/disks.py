@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from benchmarks.faults.contents import contents, differences
 from benchmarks.faults.forked import Ended, go, start
 from benchmarks.faults.rows import Row
-from benchmarks.faults.trials import RECIPE, Trial
+from benchmarks.faults.trials import Trial
 
 MEGABYTES = 16
 FILLER = "filler"
@@ -24,7 +22,10 @@ FILLER = "filler"
 
 def full_disk(trial: Trial, tries: int, seed: int) -> Row:
     """Let the disk be full at a random point of a command, half of the time of one that was killed before."""
-    row = Row(f"full disk, {trial.name}", "exit 1 and one line; what was there stays; with space, the same bytes")
+    row = Row(
+        f"full disk, {trial.name}",
+        "exit 1 (2 before storing) and one line; what was there stays; with space, the same bytes",
+    )
     if skipped := _cannot_mount(trial.place.root):
         row.note = skipped
         return row
@@ -45,7 +46,7 @@ def full_disk(trial: Trial, tries: int, seed: int) -> Row:
             ended = go(trial.place, trial.resumed if begun else trial.words)
             if ended.status == 0:  # it was enough
                 continue
-            faults = _refused(ended, (1,), "No space left on device")
+            faults = _refused(ended, (1, 2), "No space left on device", "are free")
             gone = {name for name in before - set(contents(trial.place)) if not name.endswith((".part", "/"))}
             faults += [f"{name} is gone" for name in sorted(gone)]
             (trial.place.root / FILLER).unlink()
@@ -60,8 +61,7 @@ def read_only(trial: Trial, seed: int) -> Row:
         row.note = skipped
         return row
     draw = random.Random(f"{trial.name} {seed}")
-    store = {**RECIPE["teacher"], "store": {"where": "../locked/store"}}  # type: ignore[dict-item]  # it is a mapping
-    cases: dict[str, tuple[str, ...]] = {"the cache": trial.words, "the store of teacher outputs": trial.words}
+    cases = {"the cache": trial.words}
     if "--out" in trial.words:
         free = trial.words[: trial.words.index("--out")]
         cases |= {
@@ -69,7 +69,10 @@ def read_only(trial: Trial, seed: int) -> Row:
             "a new folder in --out": (*free, "--out", "../locked/new/run"),
             "the folder with runs/": free,
             "a killed run": trial.resumed,
+            "the store of teacher outputs": (*trial.words, "--set", "teacher.store.where=../locked/store"),
         }
+    else:
+        cases["the store of teacher outputs"] = (*trial.words, "--where", "../locked/store")
     for name, words in cases.items():
         trial.begin()
         locked = trial.place.root / "locked"
@@ -77,9 +80,6 @@ def read_only(trial: Trial, seed: int) -> Row:
             process = start(trial.place, trial.words)
             time.sleep(draw.uniform(0.5, 0.9) * trial.seconds)
             process.end(signal.SIGKILL)
-        if name == "the store of teacher outputs":
-            recipe = {**RECIPE, "teacher": store}
-            (trial.place.work / "tiny.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         closed = {
             "the cache": trial.place.cache,
             "a killed run": trial.place.work,
@@ -88,7 +88,7 @@ def read_only(trial: Trial, seed: int) -> Row:
         before = contents(trial.place)
         with closed_to_writing(closed.get(name, locked)):
             ended = go(trial.place, words)
-        faults = _refused(ended, (1, 2), "")
+        faults = _refused(ended, (1, 2), "cannot be written", "cannot write")
         faults += differences(contents(trial.place), before)
         row.add(name, faults)
     return row
@@ -154,8 +154,8 @@ def _fill(folder: Path, room: int) -> None:
         os.posix_fallocate(file.fileno(), 0, max(1, state.f_bavail * state.f_frsize - room))
 
 
-def _refused(ended: Ended, statuses: tuple[int, ...], word: str) -> list[str]:
-    right = ended.status in statuses and ended.is_one_line and word in ended.lines[0]
+def _refused(ended: Ended, statuses: tuple[int, ...], *words: str) -> list[str]:
+    right = ended.status in statuses and ended.line and any(word in ended.line for word in words)
     return [] if right else [f"it ended with {ended.told}"]
 
 

@@ -8,6 +8,7 @@ command at once. `fresh` starts `python -m limbeck` instead.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -17,8 +18,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import torch
+
+BEGINS_ANEW = "limbeck: nothing to resume in "
 TIMEOUT = 300.0
 """Seconds after which a process counts as hung."""
 IMPORTED = ("limbeck.cli.main", "limbeck.cli.show", "limbeck.compare", "limbeck.recipes.cache", "limbeck.recipes.run",
@@ -46,8 +50,10 @@ class Ended:
         return f"exit {self.status}: {' / '.join(self.lines[-3:])[:300]}"
 
     @property
-    def is_one_line(self) -> bool:
-        return len(self.lines) == 1 and self.lines[0].startswith("limbeck: ")
+    def line(self) -> str:
+        """What it ended with, if that is one line of limbeck's; what it decided on its way does not count."""
+        lines = [line for line in self.lines if not line.startswith(BEGINS_ANEW)]
+        return lines[0] if len(lines) == 1 and lines[0].startswith("limbeck: ") else ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ def ready() -> None:
     """Import what commands need, so that children begin at once."""
     for name in IMPORTED:
         importlib.import_module(name)
+    torch.set_num_threads(1)
 
 
 def start(
@@ -126,7 +133,7 @@ def start(
         before: What a forked child does first.
         name: Of the file, outside of the place's folders, that gets what it says.
     """
-    said = place.root / f"{name}.txt"
+    said = place.root.parent / f"{name}.txt"
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -137,6 +144,30 @@ def start(
 def go(place: Place, words: Sequence[str], *, fresh: bool = False, before: Callable[[], None] = nothing) -> Ended:
     """Carry out a command to its end."""
     return start(place, words, fresh=fresh, before=before).wait()
+
+
+def result_of(place: Place, work: Callable[[Path], Any]) -> Any:
+    """What a function of an empty folder returns in a forked process, as JSON holds it.
+
+    Raises:
+        RuntimeError: It fails.
+    """
+    place.clear()
+    answer, said = place.root.parent / "answer.json", place.root.parent / "said.txt"
+    said.touch()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer.write_text(json.dumps(work(place.work)), encoding="utf-8")
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+    ended = Started(pid, said).wait()
+    if ended.status != 0:
+        raise RuntimeError(f"it failed: {ended.told}")
+    return json.loads(answer.read_text(encoding="utf-8"))
 
 
 def _child(place: Place, words: list[str], said: Path, fresh: bool, before: Callable[[], None]) -> NoReturn:

@@ -52,7 +52,7 @@ def kills_at_changes(trial: Trial, most: int, seed: int) -> Row:
     """Kill a command right before one change of a file, for each change (or as many, drawn at random) that it makes."""
     row = Row(f"kill -9 before a change of a file, {trial.name}", "resumed, the same bytes, nothing left over")
     trial.begin()
-    counted = trial.place.root / "changes"
+    counted = trial.place.root.parent / "changes"
     process = start(trial.place, trial.words, before=lambda: watch(trial.place, lambda n: counted.write_text(str(n))))
     process.wait()
     number = int(counted.read_text())

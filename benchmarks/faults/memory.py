@@ -1,6 +1,6 @@
 """Memory over many epochs: a line through the resident set and the living objects, with its standard error.
 
-A fresh process for each way in which a teacher answers. After the epochs that warm up, what a training holds must not
+A process for each way in which a teacher answers. After the epochs that warm up, what a training holds must not
 grow: the line's slope is 0 within its noise, or less than half a page (2 KiB) an epoch, which is what the epochs' own
 records may take. Tensors must not grow at all.
 """
@@ -8,11 +8,7 @@ records may take. Tensors must not grow at all.
 from __future__ import annotations
 
 import gc
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.faults.forked import Place, result_of
 from benchmarks.faults.rows import Row
 from limbeck import Distiller, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
@@ -32,7 +29,7 @@ WARM = 40
 PAGE = 4096
 BOUND = PAGE / 2
 KINDS = ("live", "memory", "stored")
-SAMPLES, BATCH, VIEWS = 512, 64, 2
+SAMPLES, BATCH, VIEWS = 256, 64, 2
 
 
 class Watched(Distiller):
@@ -47,22 +44,15 @@ class Watched(Distiller):
         self.seen = [*getattr(self, "seen", []), (size, len(living), tensors)]
 
 
-def flat(kind: str, epochs: int, seed: int) -> Row:
-    """Train for so many epochs in a fresh process, and look whether anything grows."""
+def flat(place: Place, kind: str, epochs: int, seed: int) -> Row:
+    """Train for so many epochs in a process of its own, and look whether anything grows."""
     row = Row(
         f"memory over {epochs} epochs, teacher {kind}", "slope of the resident set 0 within noise, no object more"
     )
     if not Path("/proc/self/statm").exists():
         row.note = "skipped: no /proc/self/statm"
         return row
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.faults.memory",
-        json.dumps({"kind": kind, "epochs": epochs, "seed": seed}),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout.splitlines()[-1])
+    seen = result_of(place, partial(watch, kind, epochs, seed))
     warm = min(WARM, epochs // 2)
     (slope, error), (more, _), (tensors, _) = (line(values[warm:]) for values in zip(*seen, strict=True))
     faults = [] if slope <= max(2 * error, BOUND) else [f"the resident set grows by {slope:.0f} bytes an epoch"]
@@ -85,6 +75,7 @@ def line(values: Sequence[float]) -> tuple[float, float]:
 def watch(kind: str, epochs: int, seed: int, out: Path) -> list[tuple[int, int, int]]:
     """One training in this process: at each epoch the resident set, the living objects and the tensors."""
     torch.manual_seed(seed)
+    gc.freeze()  # what is there already is not counted
     split = InMemory(torch.randint(0, 256, (SAMPLES, 3, 16, 16), dtype=torch.uint8), torch.arange(SAMPLES) % 10)
     views = make_views(["crop", "flip"], count=VIEWS)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
@@ -119,8 +110,3 @@ def _teacher(kind: str, live: Teacher, split: InMemory, views: Any, out: Path) -
               coding=Coding("float32"))  # fmt: skip
         return StoredTeacher(out / "store", made_of)
     return live
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(watch(**json.loads(sys.argv[1]), out=Path(folder))))

@@ -33,9 +33,12 @@ class Row:
     def show(self) -> None:
         """Print the line."""
         right = self.tried - len(self.faults)
-        print(f"{self.situation:48} {self.tried:4} tried {right:4} right {len(self.faults):3} wrong  {self.note}")
+        print(
+            f"{self.situation:48} {self.tried:4} tried {right:4} right {len(self.faults):3} wrong  {self.note}",
+            flush=True,
+        )
         for fault in self.faults:
-            print(f"    {fault}")
+            print(f"    {fault}", flush=True)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "right": self.tried - len(self.faults), "wrong": len(self.faults)}

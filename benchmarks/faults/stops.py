@@ -29,7 +29,7 @@ def stops(trial: Trial, number: signal.Signals, tries: int, seed: int) -> Row:
         ended = process.end(number)
         if ended.status == 0 or ended.status == -number:
             continue  # it was done before, or had not begun to listen
-        right = ended.status == status and ended.is_one_line and WORDS[number] in ended.lines[0]
+        right = ended.status == status and WORDS[number] in ended.line
         faults = [] if right else [f"it ended with {ended.told}"]
         words = _named(ended)
         told += bool(words)
@@ -41,5 +41,5 @@ def stops(trial: Trial, number: signal.Signals, tries: int, seed: int) -> Row:
 
 def _named(ended: Ended) -> list[str]:
     """The words after `limbeck` of the command that a line names, less what `start` adds itself."""
-    words = shlex.split(ended.lines[-1].partition("go on with: limbeck ")[2]) if ended.lines else []
+    words = shlex.split(ended.line.partition("go on with: limbeck ")[2])
     return [word for word in words if word != "--quiet"]

@@ -28,7 +28,7 @@ def one_folder(trial: Trial, tries: int, seed: int) -> Row:
             words = trial.resumed
         apart = draw.choice((0.0, draw.uniform(0, 0.3) * trial.seconds))
         pair = _pair(trial, words, words, apart)
-        refused = [ended for ended in pair if ended.status == 2 and ended.is_one_line]
+        refused = [ended for ended in pair if ended.status == 2 and ended.line]
         done = [ended for ended in pair if ended.status == 0]
         faults = [] if len(done) == len(refused) == 1 else [f"they ended with {pair[0].told} and {pair[1].told}"]
         faults += differences(contents(trial.place), trial.left)

@@ -13,18 +13,18 @@ from benchmarks.faults.forked import Ended, Place, go
 
 RECIPE = {
     "name": "tiny",
-    "data": {"name": "digits", "batch_size": 32, "validation": 0.2, "augment": ["crop"], "views": 3},
+    "data": {"name": "digits", "batch_size": 64, "validation": 0.2, "augment": ["crop"], "views": 3},
     "teacher": {
         "model": "cnn",
         "channels": [8, 16],
-        "epochs": 4,
+        "epochs": 3,
         "optimizer": {"name": "adam", "lr": 0.01},
         "store": {"where": "disk"},
     },
     "student": {"model": "mlp", "hidden": [16]},
     "distill": {"terms": [{"loss": "kd", "weight": 0.9}]},
     "optimizer": {"name": "adam", "lr": 0.01},
-    "epochs": 6,
+    "epochs": 4,
     "keep": "best",
 }
 """Digits with a teacher that is trained and stored in three views, and students that keep their best epoch."""
@@ -86,9 +86,9 @@ def measured(trial: Trial) -> Trial:
     return Trial(trial.place, trial.words, trial.again, seconds, contents(trial.place))
 
 
-def trials(place: Place) -> Sequence[Trial]:
-    """run, compare and cache, each carried out once."""
+def commands(place: Place) -> Sequence[Trial]:
+    """run, compare and cache."""
     run = Trial(place, ("run", "tiny.yaml", "--out", "out"), ("--resume",))
     methods = ("--methods", "recipe", "--seeds", "2")
     compare = Trial(place, ("compare", "tiny.yaml", *methods, "--out", "out"), ("--resume",))
-    return [measured(one) for one in (run, compare, Trial(place, ("cache", "tiny.yaml"), ()))]
+    return [run, compare, Trial(place, ("cache", "tiny.yaml"), ())]

@@ -263,7 +263,7 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
     free = shards.free_bytes()
     if free is not None and need > free:
         raise RequestError(
-            f"storing the signals takes {need / 1e9:.1f} GB in {shards.place}, and {free / 1e9:.1f} GB are free; "
+            f"storing the signals takes {need / 1e6:,.1f} MB in {shards.place}, and {free / 1e6:,.1f} MB are free; "
             "store fewer views, fewer taps, top_k classes, or elsewhere"
         )
 
