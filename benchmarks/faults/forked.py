@@ -146,28 +146,32 @@ def go(place: Place, words: Sequence[str], *, fresh: bool = False, before: Calla
     return start(place, words, fresh=fresh, before=before).wait()
 
 
-def result_of(place: Place, work: Callable[[Path], Any]) -> Any:
-    """What a function of an empty folder returns in a forked process, as JSON holds it.
+def fork(place: Place, work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin something in a process of its own; what is returned waits, and gives what it returns, as JSON holds it.
 
     Raises:
-        RuntimeError: It fails.
+        RuntimeError: It fails, when it is waited for.
     """
     place.clear()
-    answer, said = place.root.parent / "answer.json", place.root.parent / "said.txt"
-    said.touch()
+    answer = place.root.parent / "answer.json"
+    sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         try:
-            answer.write_text(json.dumps(work(place.work)), encoding="utf-8")
+            answer.write_text(json.dumps(work()), encoding="utf-8")
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)
-    ended = Started(pid, said).wait()
-    if ended.status != 0:
-        raise RuntimeError(f"it failed: {ended.told}")
-    return json.loads(answer.read_text(encoding="utf-8"))
+
+    def wait() -> Any:
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status != 0:
+            raise RuntimeError(f"a process for {place.root} ended with {status}")
+        return json.loads(answer.read_text(encoding="utf-8"))
+
+    return wait
 
 
 def _child(place: Place, words: list[str], said: Path, fresh: bool, before: Callable[[], None]) -> NoReturn:

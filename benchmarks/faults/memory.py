@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.faults.forked import Place, result_of
+from benchmarks.faults.forked import Place, fork
 from benchmarks.faults.rows import Row
 from limbeck import Distiller, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
@@ -60,7 +60,7 @@ def flat(place: Place, kind: str, epochs: int, seed: int) -> Row:
     if not Path("/proc/self/statm").exists():
         row.note = "skipped: no /proc/self/statm"
         return row
-    seen = result_of(place, partial(watch, kind, epochs, seed))
+    seen = fork(place, partial(watch, kind, epochs, seed, place.work))()
     warm = min(WARM, epochs // 2)
     (slope, error), (more, _), (tensors, _) = (line(values[warm:]) for values in seen)
     faults = [] if slope <= max(2 * error, BOUND) else [f"the resident set grows by {slope:.0f} bytes an epoch"]
