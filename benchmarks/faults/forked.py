@@ -95,6 +95,16 @@ class Started:
         os.kill(self.pid, number)  # it is not waited for yet, so the number is still its own
         return self.wait()
 
+    def stop(self, number: int, after: float) -> tuple[Ended, float]:
+        """Send it a signal after so many seconds, if it has not ended before; how it ended, and how long it took."""
+        began = time.monotonic()
+        while time.monotonic() < began + after:
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+            time.sleep(min(0.002, after))
+        ended = self.end(number)
+        return ended, time.monotonic() - began
+
     def wait(self) -> Ended:
         """How it ends by itself."""
         limit = time.monotonic() + TIMEOUT

@@ -28,17 +28,19 @@ def random_kills(trial: Trial, kills: int, seed: int, fresh: int = 0) -> Row:
     row = Row(f"kill -9 at random moments, {trial.name}", "resumed, the same bytes, nothing left over")
     draw = random.Random(f"{trial.name} {seed}")
     made, met = 0, Counter[str]()
+    lives = {False: trial.seconds, True: _life(trial) if fresh else 0.0}
     while made < kills:
         trial.begin()
         anew = row.tried < fresh
-        life = trial.seconds if not anew else _life(trial)
+        life = lives[anew]
         moments = []
         for attempt in range(min(draw.randint(1, MOST), kills - made)):
             moments.append(round(draw.uniform(0, life), 4))
             process = start(trial.place, trial.resumed if attempt else trial.words, fresh=anew)
-            time.sleep(moments[-1])
-            if process.end(signal.SIGKILL).status != -signal.SIGKILL:
-                moments.pop()  # it was done before
+            ended, seconds = process.stop(signal.SIGKILL, moments[-1])
+            if ended.status != -signal.SIGKILL:  # it was done before: moments are drawn from a shorter life from now on
+                moments.pop()
+                lives[anew] = seconds
                 break
             made += 1
             met[stage(trial.place)] += 1
@@ -122,14 +124,8 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def _life(trial: Trial) -> float:
-    """How long a fresh process takes, measured once for each command."""
-    if trial.words not in _LIVES:
-        trial.begin()
-        began = time.perf_counter()
-        start(trial.place, trial.words, fresh=True).wait()
-        _LIVES[trial.words] = time.perf_counter() - began
-        trial.begin()
-    return _LIVES[trial.words]
-
-
-_LIVES: dict[tuple[str, ...], float] = {}
+    """How long a process takes that starts Python anew."""
+    trial.begin()
+    began = time.perf_counter()
+    start(trial.place, trial.words, fresh=True).wait()
+    return time.perf_counter() - began

@@ -55,7 +55,8 @@ class Watched(Distiller):
 def flat(place: Place, kind: str, epochs: int, seed: int) -> Row:
     """Train for so many epochs in a process of its own, and look whether anything grows."""
     row = Row(
-        f"memory over {epochs} epochs, teacher {kind}", "slope of the resident set 0 within noise, no object more"
+        f"memory over {epochs} epochs, teacher {kind}",
+        "resident set: slope 0 within noise or under 4 KiB an epoch; no object or tensor more",
     )
     if not Path("/proc/self/statm").exists():
         row.note = "skipped: no /proc/self/statm"

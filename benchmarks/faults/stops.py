@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shlex
 import signal
-import time
 
 from benchmarks.faults.forked import Ended, go, start
 from benchmarks.faults.rows import Row
@@ -20,15 +19,16 @@ def stops(trial: Trial, number: signal.Signals, tries: int, seed: int) -> Row:
     name = {signal.SIGINT: "Ctrl-C (SIGINT)", signal.SIGTERM: "SIGTERM"}[number]
     row = Row(f"{name}, {trial.name}", f"exit {status} and one line; the command that it names leaves the same bytes")
     draw = random.Random(f"{trial.name} {number} {seed}")
-    told = 0
+    told, life = 0, trial.seconds
     while row.tried < tries:
         trial.begin()
-        moment = draw.uniform(0, trial.seconds)
-        process = start(trial.place, trial.words)
-        time.sleep(moment)
-        ended = process.end(number)
-        if ended.status == 0 or ended.status == -number:
-            continue  # it was done before, or had not begun to listen
+        moment = draw.uniform(0, life)
+        ended, seconds = start(trial.place, trial.words).stop(number, moment)
+        if ended.status == 0:  # it was done before: moments are drawn from a shorter life from now on
+            life = seconds
+            continue
+        if ended.status == -number:  # it had not begun to listen
+            continue
         right = ended.status == status and WORDS[number] in ended.line
         faults = [] if right else [f"it ended with {ended.told}"]
         words = _named(ended)
