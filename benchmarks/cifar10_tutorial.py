@@ -24,6 +24,7 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from benchmarks.turns import compared, in_turns, show, timed, untuned
 from limbeck import Distiller, fit
 from limbeck.data import DataSet, make_loader
+from limbeck.models import device_of
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble
 from limbeck.recipes.job import settled
@@ -48,25 +49,32 @@ def main(data_root: Path) -> dict[str, Any]:
     )
     plain = DataLoader(Subset(whole, range(SAMPLES)), batch_size=128, shuffle=True)
 
-    students = in_turns({"plain loops": lambda: _plain_students(recipe, data, plain),
-                         "limbeck": lambda: _our_students(recipe, data)}, ROUNDS)  # fmt: skip
-    show(students, f"for four students of {EPOCHS} epochs on {SAMPLES:,} images")
-    training = in_turns({"plain loop, teacher": lambda: _plain_teacher(recipe, data, plain),
-                         "limbeck, teacher": lambda: _our_teacher(recipe, data)}, ROUNDS)  # fmt: skip
-    show(training, f"for an epoch of the teacher on {SAMPLES:,} images")
+    figures = measured(recipe, data, plain, Machine(accelerator="cpu", progress=False), ROUNDS)
+    show(figures, f"on {SAMPLES:,} images")
+    return figures
+
+
+def measured(
+    recipe: schema.Recipe, data: DataSet, plain: DataLoader[Any], machine: Machine, rounds: int
+) -> dict[str, Any]:
+    """The seconds of ten epochs of all students, of the teacher's epoch, and their ratios to the plain loop's."""
+    students = in_turns({"plain loops": lambda: _plain_students(recipe, data, plain, machine),
+                         "limbeck": lambda: _our_students(recipe, data, machine)}, rounds)  # fmt: skip
+    training = in_turns({"plain loop, teacher": lambda: _plain_teacher(recipe, data, plain, machine),
+                         "limbeck, teacher": lambda: _our_teacher(recipe, data, machine)}, rounds)  # fmt: skip
     return compared(students["seconds"] | training["seconds"]) | {
         "times_as_fast": students["times_as_fast"] | training["times_as_fast"],
-        "samples": SAMPLES,
+        "samples": len(data.train),
     }
 
 
-def _networks(recipe: schema.Recipe, data: DataSet) -> tuple[nn.Module, nn.Module]:
-    return build.model(recipe.teachers[0], data, 0), build.model(recipe.student, data, 0)
+def _networks(recipe: schema.Recipe, data: DataSet, device: torch.device | str) -> list[nn.Module]:
+    return [build.model(spec, data, 0).to(device) for spec in (recipe.teachers[0], recipe.student)]
 
 
 @untuned()
-def _plain_students(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any]) -> float:
-    teacher, student = _networks(recipe, data)
+def _plain_students(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any], machine: Machine) -> float:
+    teacher, student = _networks(recipe, data, machine.accelerator)
     seconds = timed(lambda: _plain_epoch(copy.deepcopy(student), loader, None))
     for name in METHODS:
         seconds += timed(lambda: _plain_epoch(copy.deepcopy(student), loader, teacher, name))  # noqa: B023
@@ -75,7 +83,8 @@ def _plain_students(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any
 
 def _plain_epoch(student: nn.Module, loader: DataLoader[Any], teacher: nn.Module | None, method: str = "") -> None:
     """The tutorial's loop; hidden tensors by hooks."""
-    regressor = nn.Conv2d(16, 32, 3, padding=1)
+    device = device_of(student)
+    regressor = nn.Conv2d(16, 32, 3, padding=1, device=device)
     optimizer = torch.optim.Adam([*student.parameters(), *regressor.parameters()], lr=1e-3)
     student.train()
     hidden: dict[str, Tensor] = {}
@@ -84,6 +93,7 @@ def _plain_epoch(student: nn.Module, loader: DataLoader[Any], teacher: nn.Module
         if place and network is not None:
             network.get_submodule(place).register_forward_hook(_keeper(hidden, role))
     for x, y in loader:
+        x, y = x.to(device), y.to(device)
         optimizer.zero_grad()
         logits = student(x)
         loss = F.cross_entropy(logits, y)
@@ -105,15 +115,15 @@ def _keeper(hidden: dict[str, Tensor], role: str) -> Callable[..., None]:
 def _plain_term(method: str, logits: Tensor, said: Tensor, hidden: dict[str, Tensor], regressor: nn.Module) -> Tensor:
     if method == "cosine":
         pooled = F.avg_pool1d(hidden["teacher"], 2)
-        return F.cosine_embedding_loss(hidden["student"], pooled, torch.ones(len(logits)))
+        return F.cosine_embedding_loss(hidden["student"], pooled, logits.new_ones(len(logits)))
     if method == "regressor":
         return F.mse_loss(regressor(hidden["student"]), hidden["teacher"])
     soft = F.softmax(said / 2, dim=-1)
     return -4 * (soft * F.log_softmax(logits / 2, dim=-1)).sum() / len(logits)
 
 
-def _our_students(recipe: schema.Recipe, data: DataSet) -> float:
-    machine, student = Machine(progress=False), _networks(recipe, data)[1]
+def _our_students(recipe: schema.Recipe, data: DataSet, machine: Machine) -> float:
+    student = _networks(recipe, data, "cpu")[1]
     found = teachers.candidates(recipe, data, machine)
     recipe = settled(recipe, student, data, machine)
     seconds = 0.0
@@ -129,7 +139,7 @@ def _our_students(recipe: schema.Recipe, data: DataSet) -> float:
         elif live is not None:
             kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
             guide, seconds = kept.teacher, seconds + kept.seconds
-        loader = make_loader(data.train, 128, shuffle=True)
+        loader = make_loader(data.train, recipe.data.batch_size, shuffle=True, device=fabric.device)
         make = build.optimizer(recipe.optimizer)
         seconds += EPOCHS * timed(
             lambda: fit(scheme, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)  # noqa: B023
@@ -138,15 +148,16 @@ def _our_students(recipe: schema.Recipe, data: DataSet) -> float:
 
 
 @untuned()
-def _plain_teacher(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any]) -> float:
-    teacher = _networks(recipe, data)[0]
+def _plain_teacher(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any], machine: Machine) -> float:
+    teacher = _networks(recipe, data, machine.accelerator)[0]
     return timed(lambda: _plain_epoch(teacher, loader, None))
 
 
-def _our_teacher(recipe: schema.Recipe, data: DataSet) -> float:
-    spec, machine = recipe.teachers[0], Machine(progress=False)
-    teacher = _networks(recipe, data)[0]
-    fabric = machine.fabric(machine.precision("auto", teacher, build.example(spec, data), 128))
-    scheme, loader = Distiller(teacher, inputs=build.inputs(spec)), make_loader(data.train, 128, shuffle=True)
+def _our_teacher(recipe: schema.Recipe, data: DataSet, machine: Machine) -> float:
+    spec, size = recipe.teachers[0], recipe.data.batch_size
+    teacher = _networks(recipe, data, "cpu")[0]
+    fabric = machine.fabric(machine.precision("auto", teacher, build.example(spec, data), size))
+    scheme = Distiller(teacher, inputs=build.inputs(spec))
+    loader = make_loader(data.train, size, shuffle=True, device=fabric.device)
     make = build.optimizer(spec.optimizer)
     return timed(lambda: fit(scheme, loader, epochs=1, optimizer=make, fabric=fabric, progress=False))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
@@ -26,6 +26,7 @@ from benchmarks import torchdistill_box
 from benchmarks.turns import in_turns, show, timed, untuned
 from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
+from limbeck.models import device_of
 from limbeck.recipes import build, teachers
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
@@ -37,14 +38,20 @@ EPOCHS = 20
 
 def main(data_root: Path) -> dict[str, Any]:
     """Measure, print and return the seconds of an epoch and their ratios."""
+    data = build.data(read("mnist-mlp").data, data_root)
+    figures = measured(data, MNIST(data_root, train=True, transform=transforms.ToTensor()), "cpu", ROUNDS)
+    show(figures, "an epoch")
+    return figures
+
+
+def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> dict[str, Any]:
+    """The seconds of an epoch on the device, and their ratios; the plain loop reads `images`, the same samples."""
     recipe = read("mnist-mlp")
-    data = build.data(recipe.data, data_root)
-    teacher, student = build.model(recipe.teachers[0], data, 0), build.model(recipe.student, data, 0)
-    images = MNIST(data_root, train=True, transform=transforms.ToTensor())
+    teacher, student = (build.model(spec, data, 0).to(device) for spec in (recipe.teachers[0], recipe.student))
     plain_loader = DataLoader(images, batch_size=recipe.data.batch_size, shuffle=True)
-    loader = make_loader(data.train, recipe.data.batch_size, shuffle=True)
-    machine = Machine(accelerator="cpu")
+    machine = Machine(accelerator=device)
     fabric, spec = machine.fabric("32-true"), recipe.teachers[0]
+    loader = make_loader(data.train, recipe.data.batch_size, shuffle=True, device=fabric.device)
     asked = teachers.Candidate(teachers.settled(spec, teacher, data, recipe, machine), "teacher", teacher)
 
     def ours(guide: Teacher) -> None:
@@ -62,15 +69,13 @@ def main(data_root: Path) -> dict[str, Any]:
         "limbeck run": as_run,
         "hand-tuned loop": lambda: tuned_epoch(teacher, copy.deepcopy(student), data),
     }
-    if torchdistill_box.installed():
+    if device == "cpu" and torchdistill_box.installed():
         batch_size = recipe.data.batch_size
         peer = torchdistill_box.epoch
         contenders["torchdistill"] = lambda: timed(lambda: peer(teacher, copy.deepcopy(student), images, batch_size))
-    else:
+    elif device == "cpu":
         print("torchdistill is not installed, and left out")
-    figures = in_turns(contenders, ROUNDS)
-    show(figures, "an epoch")
-    return figures
+    return in_turns(contenders, rounds)
 
 
 @untuned()
@@ -79,7 +84,9 @@ def plain_epoch(teacher: nn.Module, student: nn.Module, loader: DataLoader[Any])
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-4)
     teacher.eval()
     student.train()
+    device = device_of(student)
     for x, y in loader:
+        x, y = x.to(device), y.to(device)
         with torch.no_grad():
             soft = F.softmax(teacher(x) / 7, dim=1)
         logits = student(x)
@@ -93,8 +100,9 @@ def plain_epoch(teacher: nn.Module, student: nn.Module, loader: DataLoader[Any])
 def tuned_epoch(teacher: nn.Module, student: nn.Module, data: DataSet) -> float:
     """The same, as fast as it can be written by hand; the seconds, with its share of the teacher's pass."""
     assert isinstance(data.train, InMemory)
-    x, y = data.train.inputs.float() / 255, data.train.targets
-    soft = torch.empty(len(y), 10)
+    device = device_of(student)
+    x, y = data.train.inputs.to(device).float() / 255, data.train.targets.to(device)
+    soft = torch.empty(len(y), 10, device=device)
 
     @torch.no_grad()
     def ask() -> None:
@@ -105,7 +113,7 @@ def tuned_epoch(teacher: nn.Module, student: nn.Module, data: DataSet) -> float:
     def train() -> None:
         optimizer = torch.optim.Adam(student.parameters(), lr=1e-4, fused=True)
         student.train()
-        for index in torch.randperm(len(y)).split(32):  # type: ignore[no-untyped-call]
+        for index in torch.randperm(len(y), device=device).split(32):  # type: ignore[no-untyped-call]
             logits = student(x[index])
             distilled = F.kl_div(F.log_softmax(logits / 7, dim=1), soft[index], reduction="batchmean")
             loss = 0.3 * F.cross_entropy(logits, y[index]) + 0.7 * distilled

@@ -39,6 +39,8 @@ PUBLISHED = {
     f"system gives no accuracy. {BUSY}",
     "digits-byot": "`scratch` learns the labels at each exit; `backbone` is the plain network of the deepest exit.",
 }
+AIM = 0.95
+"""Of the hand-tuned loop's speed, on a GPU."""
 UNTUNED = "Plain loops have memory as glibc gives it by itself; limbeck keeps what is freed."
 SPEEDS = {
     "mnist-mlp": (
@@ -104,7 +106,7 @@ def document() -> str:
         path = RESULTS / f"{name}.json"
         if path.exists():
             parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_gpus()])
 
 
 def reliability() -> str:
@@ -250,6 +252,60 @@ def _losses(content: dict[str, Any]) -> str:
             sizes = [f"{row[key] / 1e6:.1f}" if key in row else "" for key in ("extra_bytes", "published_extra_bytes")]
             lines.append(f"| {name} | {times} | {' | '.join(sizes)} |")
     return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+
+
+def _gpus() -> list[str]:
+    """A section for each GPU whose file is there."""
+    found = sorted(RESULTS.glob("gpu-*.json"))
+    if not found:
+        return ["## GPUs\n", "    python -m benchmarks gpu\n", "Not measured yet.\n"]
+    return [_gpu(json.loads(path.read_text(encoding="utf-8"))) for path in found]
+
+
+def _gpu(content: dict[str, Any]) -> str:
+    lines = [f"## GPU: {content['gpu']['name']}\n", f"    {content['command']}\n", *gpu_table(content)]
+    note = (
+        f"The aim: {AIM} of the hand-tuned loop in every line. Peak is the most that tensors took; the GPU waits where "
+        "no kernel and no copy runs on it: 1 − busy / wall, busy from torch.profiler in a training of its own."
+    )
+    return "\n".join(lines) + f"\n\n{note} {_machine(content['environment'])}\n"
+
+
+def gpu_table(content: dict[str, Any]) -> list[str]:
+    """The table of a GPU's result file: a line for each row, and one for each part that failed."""
+    lines = ["| part | what | limbeck | beside | ratio | peak, MB | GPU waits | data |", f"|{'---|' * 8}"]
+    for part in content["parts"]:
+        name, data, rows = part["name"], part["data"], part["rows"]
+        if name == "tests":
+            passed = sum(row["outcome"] == "passed" for row in rows)
+            rest = [f"{row['what']}: {row.get('reason', row['outcome'])}" for row in rows if row["outcome"] != "passed"]
+            lines += [f"| {name} | {passed} passed |  |  |  |  |  |  |"]
+            lines += [f"| {name} | {_cell(one)} |  |  |  |  |  |  |" for one in rest]
+        lines += [f"| {name} | {_gpu_row(row)} | {data} |" for row in rows if "outcome" not in row]
+        if part["failed"]:
+            lines.append(f"| {name} | **failed**: {_cell(part['failed'])} |  |  |  |  |  | {data} |")
+    return lines
+
+
+def _gpu_row(row: dict[str, Any]) -> str:
+    if "verdict" in row:
+        span = "{:+.4f} to {:+.4f}".format(*row["interval"])
+        figures = f"{row['accuracy']:.4f} | scratch {row['scratch']:.4f}, teacher {row['teacher']:.4f}"
+        return f"{row['what']}: {row['difference']:+.4f} ({span}), {row['verdict']} | {figures} |  |  | "
+    form = "{:,.0f}" if row["unit"] == "images/s" else "{:.2f}"
+    own, other = (f"{form.format(row[key])} {row['unit']}" for key in ("limbeck", "other"))
+    peaks = " / ".join(f"{value / 1e6:,.0f}" for value in _both(row.get("peak_bytes")))
+    waits = " / ".join(f"{value:.0%}" for value in _both(row.get("waits")))
+    return f"{row['what']} | {own} | {row['beside']} {other} | {row['ratio']:.2f} | {peaks} | {waits}"
+
+
+def _both(values: dict[str, float | None] | None) -> list[float]:
+    """limbeck's value and the loop's, those that were measured."""
+    return [value for name in ("limbeck", "tuned") if (value := (values or {}).get(name)) is not None]
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")
 
 
 def _machine(environment: dict[str, Any]) -> str:

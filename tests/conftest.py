@@ -56,6 +56,12 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """A GPU, where `pytest -m gpu` is run on one, or the CPU in its place."""
+    return torch.device("cuda", 0) if request.param == "cuda" else torch.device("cpu")
+
+
 @pytest.fixture
 def blobs() -> InMemory:
     """Three clouds of points that a linear model can tell apart: (96, 4) and labels."""

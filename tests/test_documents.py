@@ -189,6 +189,22 @@ def test_foreign_models_run(
     assert (tmp_path / "student.keras").exists()
 
 
+def test_cache_examples_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path))
+    (tmp_path / "teachers" / "half").mkdir(parents=True)
+    (tmp_path / "teachers" / "half" / "teacher.safetensors").write_bytes(b"cut")
+    shown = next(code for _, code in blocks("docs/scaling.md") if "--list" in code)
+    said = []
+    for line in shown.splitlines():
+        command = line.split("#")[0].split()
+        typer.main.get_command(app).main(command[1:], standalone_mode=False)
+        said.append(capsys.readouterr().out)
+    assert ["1 entries" in said[0], "0 B would be freed" in said[1], "3 B left" in said[2]] == [True] * 3
+    assert "deleted teacher" in said[3]
+
+
 def test_taps_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     scope: dict[str, Any] = {}
     for language, code in blocks("docs/taps.md"):

@@ -25,7 +25,8 @@ from benchmarks.faults.rows import Row
 from limbeck import Distiller, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
 from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher
-from limbeck.teachers.stored import Coding, store
+from limbeck.teachers.coding import Coding
+from limbeck.teachers.stored import store
 from limbeck.types import Batch
 
 WARM = 100

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ from limbeck.errors import RequestError, unknown
 from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil
+from limbeck.recipes.compiling import decided
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import COMPARISON, RESULT, environment, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import METHODS, SCHEMES, by_name
-from limbeck.recipes.rehearsal import rehearse
+from limbeck.recipes.outputs import Ledger
+from limbeck.recipes.rehearsal import check_shares, rehearse
 from limbeck.recipes.run import teacher_entry
 
 SCRATCH = "scratch"
@@ -52,6 +54,7 @@ def compare(
     resume: bool = False,
     variants: Mapping[str, schema.Recipe] | None = None,
     machine: Machine | None = None,
+    began: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Train the recipe's student by every method with every seed, and say what the differences show.
 
@@ -65,6 +68,7 @@ def compare(
         resume: Go on with an interrupted comparison in `out`.
         variants: The recipe's variants that may be named; they differ from it in how they distil alone.
         machine: Devices and display.
+        began: Told the folder, before anything is trained.
 
     Returns:
         What compare.json holds, and "out", the folder.
@@ -86,12 +90,17 @@ def compare(
     recipe = settled(recipe, student, data, machine)
     recipes = {name: one.model_copy(update={"precision": recipe.precision}) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found, fabric.world_size)
 
     with opened(out, f"compare-{recipe.name}", recipe, resume, fabric) as folder:
+        began(folder)
         for candidate in found:
             teachers.train(candidate, recipe, data, machine, folder, resume=resume, retrain=False)
         teachers.share_out(found, fabric)
-        job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds))
+        taught = [one for name, one in recipes.items() if name not in (SCRATCH, BACKBONE)]
+        outputs = Ledger(folder, fabric, resume)
+        job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds), outputs=outputs)
+        job = decided(job, taught, student, found)
         comparison = _compared(job, recipes, seeds, found, student)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)
@@ -129,6 +138,7 @@ def _compared(
         "seeds": list(seeds),
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
+        "teacher_outputs": job.outputs.entries(),
         "methods": summarise(results, 1 / len(job.data.test)),
         "environment": environment(),
     }

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+LINE = 300
+"""Characters of an error that the command line prints, at most."""
+VALUE = 60
+"""Characters of a value that an error repeats, at most."""
 
 
 class RequestError(ValueError):
@@ -18,22 +24,22 @@ class RunError(RuntimeError):
     """A run that began well has failed: a loss that is not finite, a full disk. The command line exits with 1."""
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> RequestError:
+def unknown(kind: str, name: object, choices: Iterable[str]) -> RequestError:
     """The error for a name that is not among `choices`, with the nearest ones (or all, if they are few)."""
     known = sorted(set(choices))
-    close = nearest(name, known)
+    close = nearest(str(name), known)
     if close:
         hint = f"did you mean {' or '.join(close)}?"
     elif len(known) <= 12:
         hint = f"valid: {', '.join(known)}" if known else "there is none to choose from"
     else:
         hint = f"valid are {len(known)} names, such as {', '.join(known[:8])}"
-    return RequestError(f"unknown {kind} {name!r}; {hint}")
+    return RequestError(f"unknown {kind} {shown(name)}; {hint}")
 
 
 def nearest(name: str, choices: Iterable[str], most: int = 3) -> list[str]:
     """The choices that look most like `name`, best first; also those that contain it, or are contained in it."""
-    known = list(choices)
+    known, name = list(choices), name[:VALUE]
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     inside = [c for c in known if len(name) > 2 and len(c) > 2 and (name in c or c in name) and c not in close]
     return (close + inside)[:most]
@@ -54,3 +60,36 @@ def reason_of(error: Exception) -> str:
     """The first line of what an error says, or its type where it says nothing."""
     said = str(error).strip()
     return said.splitlines()[0] if said else type(error).__name__
+
+
+def shown(value: object, most: int = VALUE) -> str:
+    """A value as an error repeats it: a long one is cut in the middle, and its length told.
+
+    >>> shown("x" * 5000, most=10)
+    "'xxxx…xxxx' (5,002 characters)"
+    """
+    text = repr(value)
+    return text if len(text) <= most else f"{_cut(text, most)} ({len(text):,} characters)"
+
+
+def one_line(message: str, most: int = LINE) -> str:
+    """A message on one line of at most so many characters, with nothing in it that a terminal would obey.
+
+    Words without an end are cut first, in the middle, and then the whole.
+
+    >>> one_line("two\\nlines and \\x1b[31m")
+    'two lines and \\\\x1b[31m'
+    """
+    words = " ".join(message.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    if len(line) > most:
+        line = re.sub(rf"\S{{{VALUE + 1},}}", lambda word: _cut(word[0], VALUE), line)
+    return _cut(line, most)
+
+
+def _cut(text: str, most: int) -> str:
+    """The text's two ends, where it is longer than `most`."""
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, shown, unknown
 
 
 def load_object(name: str, kind: str) -> Any:
@@ -27,17 +26,8 @@ def load_object(name: str, kind: str) -> Any:
         sys.path.append(here)
     try:
         module = importlib.import_module(module_path)
-    except Exception as error:
-        raise RequestError(f"{kind} {name!r}: cannot import {module_path!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # a script that was not meant to be imported may end
+        raise RequestError(f"{kind} {shown(name)}: cannot import {shown(module_path)}: {error}") from error
     if not hasattr(module, attribute):
         raise unknown(f"name in {module_path}", attribute, [n for n in vars(module) if not n.startswith("_")])
     return getattr(module, attribute)
-
-
-def source_of(name: str) -> str:
-    """The source text of the module of "package.module:name"; empty for one of a zoo, such as "timm:resnet18"."""
-    spec = importlib.util.find_spec(name.partition(":")[0])
-    here = Path.cwd()
-    if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(here):
-        return ""
-    return Path(spec.origin).read_text(encoding="utf-8")

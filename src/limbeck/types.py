@@ -11,6 +11,8 @@ from torch import Tensor
 
 Inputs = Tensor | Mapping[str, Tensor]
 """What a model reads: one tensor with the batch in dimension 0, or several by name."""
+IGNORED = -100
+"""The class index of a sample (or position) without a label, as torch's cross-entropy has it."""
 
 
 class Batch(NamedTuple):
@@ -18,7 +20,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (B, ...) tensor, or a mapping of such tensors for models with several named inputs.
-        targets: (B,) class indices, or (B, C) class probabilities.
+        targets: (B,) class indices, `IGNORED` where a sample has no label; or (B, C) class probabilities.
         index: (B,) int64 position of each sample in its data set, on the CPU, so that what is kept about a sample is
             found without waiting for the device; -1 where the loader does not say.
         view: Which augmented version of the samples this is; 0 where there is no augmentation.
@@ -57,11 +59,29 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
+def labelled(targets: Tensor) -> Tensor:
+    """Which class indices are labels, as booleans of their shape; for (B, C) class probabilities (B,), all true.
+
+    >>> labelled(torch.tensor([2, -100, 0]))
+    tensor([ True, False,  True])
+    """
+    if targets.is_floating_point():
+        return torch.ones(len(targets), dtype=torch.bool, device=targets.device)
+    if not targets.dtype.is_signed:  # in uint8, -100 would be taken for 156
+        return torch.ones_like(targets, dtype=torch.bool)
+    return targets != IGNORED
+
+
 def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """The inputs, each one changed."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     return {name: change(value) for name, value in inputs.items()}
+
+
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """The inputs as a list."""
+    return [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
 
 
 class Signal(NamedTuple):
@@ -82,7 +102,8 @@ class Step(NamedTuple):
     Attributes:
         loss: Scalar to minimise: task_weight · task loss + Σ weight · term.
         logits: (B, C) student logits.
-        parts: Each loss by name, detached and without its weight.
+        parts: Each loss by name, detached and without its weight. One called "task", or "task" and a number, is a mean
+            over the samples that have a label; any other is a mean over all samples.
     """
 
     loss: Tensor

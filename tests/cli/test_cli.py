@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,23 @@ def test_tensorboard_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     arguments = ("run", "digits", "--epochs", "1", "--out", "run", "--tensorboard", "--quiet", "--no-baseline")
     assert command(*arguments, monkeypatch=monkeypatch) == 0
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_a_run_that_loses_its_folder_to_another_takes_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    from limbeck.recipes import run
+
+    def late(*given: Any) -> None:
+        (tmp_path / "runs" / "digits").mkdir(parents=True)  # another run begins meanwhile
+
+    monkeypatch.setattr(run, "rehearse", late)
+    arguments = ("run", "digits", "--epochs", "1", "--tensorboard", "--quiet", "--no-baseline")
+    assert command(*arguments, monkeypatch=monkeypatch) == 0
+    assert "student: runs/digits-2/student.safetensors" in capsys.readouterr().out
+    assert list((tmp_path / "runs" / "digits-2" / "tensorboard").rglob("events.out.tfevents.*"))
+    assert not list((tmp_path / "runs" / "digits").iterdir())
 
 
 def test_inspect_lists_taps_and_proposes_pairs(

@@ -126,3 +126,24 @@ def test_the_index_stays_on_the_cpu_where_a_kept_signal_is_looked_up() -> None:
     batch = next(iter(make_loader(pixels(), 6, device="meta")))
     assert (batch.inputs.device.type, batch.index.device.type) == ("meta", "cpu")
     assert batch.to(torch.device("meta")).index.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("samples", "processes", "batch"), [(45, 2, 16), (45, 4, 16), (1, 3, 1), (5, 4, 1), (64, 4, 16)]
+)
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"drop_last": True}])
+def test_shares_count_every_sample_once(samples: int, processes: int, batch: int, options: dict[str, Any]) -> None:
+    loader = make_loader(
+        InMemory(torch.arange(samples).float()[:, None], torch.zeros(samples).long()), batch, **options
+    )
+    expected = sorted(number for one in loader for number in one.index.tolist())
+    found, lengths = [], set()
+    for rank in range(processes):
+        share, counted = loader.share(rank, processes)
+        index = [number for one in share for number in one.index.tolist()]
+        assert index[counted:] == [] or len(index) - counted == 1
+        found += index[:counted]
+        lengths.add((len(share), sum(1 for _ in share)))
+    assert sorted(found) == expected
+    assert len(lengths) == 1
+    assert len(set(lengths.pop())) == 1

@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from limbeck import Batch, ModuleTeacher, evaluate
+from limbeck.engine import tally
 from limbeck.errors import RequestError
 
 
@@ -50,3 +53,42 @@ def test_five_classes_or_fewer_have_no_top5() -> None:
 def test_nothing_to_evaluate_is_said() -> None:
     with pytest.raises(RequestError, match="no batch at all"):
         evaluate(lambda x: x, [])
+
+
+def test_sums_over_many_counts_are_those_over_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = 3 * torch.randn(100, 6), torch.randint(0, 6, (100,))
+    logits[:10] = 200 * F.one_hot(targets[:10], 6)  # confidences of exactly 1
+    batches = list(zip(logits.split(7), targets.split(7), strict=True))
+    whole = evaluate(lambda x: x, batches)
+    monkeypatch.setattr(tally, "HELD", 20)
+    few = evaluate(lambda x: x, batches)
+    error = multiclass_calibration_error(logits.softmax(-1), targets, 6, n_bins=15).item()
+    for found in (whole, few):
+        assert found.loss == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-5)
+        assert found.calibration_error == pytest.approx(error, abs=1e-6)
+        assert (found.samples, found.top1) == (100, (logits.argmax(1) == targets).sum().item() / 100)
+
+
+def test_a_loader_may_write_its_batches_into_the_same_tensors() -> None:
+    inputs, targets = torch.empty(2, 3), torch.empty(2, dtype=torch.int64)
+
+    def batches():
+        for label in (0, 1, 2):
+            targets.fill_(label)
+            inputs.copy_(F.one_hot(targets, 3))
+            yield inputs, targets
+
+    assert evaluate(lambda x: x, batches()).top1 == 1
+
+
+def test_samples_without_a_label_do_not_count() -> None:
+    logits, targets = torch.randn(8, 3), torch.tensor([0, 1, 2, -100, 0, -100, 1, 2])
+    known = targets >= 0
+    found, expected = (
+        evaluate(lambda x: x, [(logits, targets)]),
+        evaluate(lambda x: x, [(logits[known], targets[known])]),
+    )
+    assert found.as_dict() == pytest.approx(expected.as_dict())
+    assert found.samples == 6
+    with pytest.raises(RequestError, match="no sample has a label"):
+        evaluate(lambda x: x, [(logits, torch.full((8,), -100))])

@@ -1,4 +1,7 @@
-"""On an NVIDIA GPU: what was found without one to be fragile there. `pytest -m gpu` runs it."""
+"""On an NVIDIA GPU, and with the CPU in its place: what was found without one to be fragile there.
+
+`pytest -m gpu` runs it on the GPU; the ordinary suite runs the same code on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,18 @@ from limbeck.engine.optim import optimizer
 from limbeck.models import NETWORKS
 from limbeck.teachers import RememberedTeacher
 
-pytestmark = pytest.mark.gpu
-CUDA = torch.device("cuda", 0)
+COMPILE = torch.compile
+ON_GPU_ALONE = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
+"""What test_compiling.py tests without a compiler."""
+
+
+@pytest.fixture
+def compiles(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling is tried, however short a training is; in place of a GPU, graphs are captured and not compiled."""
+    torch.compiler.reset()
+    monkeypatch.setattr(compiling, "LONG", 0.0)
+    if device.type == "cpu":
+        monkeypatch.setattr(torch, "compile", lambda it, *, mode, **options: COMPILE(it, backend="eager", **options))
 
 
 @pytest.fixture
@@ -35,12 +48,12 @@ def network(name: str = "cnn", **options: Any) -> nn.Module:
     return NETWORKS[name](input_shape=(3, 16, 16), classes=4, **options)
 
 
-def train(images: InMemory, **options: Any) -> Run:
-    loader = make_loader(images, 32, shuffle=True, device=CUDA)
+def train(images: InMemory, device: torch.device, **options: Any) -> Run:
+    loader = make_loader(images, 32, shuffle=True, device=device)
     student, teacher = network(channels=[4, 8]), network(channels=[8, 8])
     options = {"teacher": teacher, "epochs": 3, "precision": "32-true", "progress": False} | options
     scheme = Distiller(student, [Term(losses.kd, weight=0.5)])
-    return fit(scheme, loader, optimizer=optimizer("sgd", lr=0.05, momentum=0.9), accelerator="cuda", **options)
+    return fit(scheme, loader, optimizer=optimizer("sgd", lr=0.05, momentum=0.9), accelerator=device.type, **options)
 
 
 def assert_alike(one: nn.Module, other: nn.Module) -> None:
@@ -48,33 +61,35 @@ def assert_alike(one: nn.Module, other: nn.Module) -> None:
         torch.testing.assert_close(value, expected, rtol=1e-2, atol=1e-3, msg=name)
 
 
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_a_compiled_student_learns_what_a_plain_one_learns(images: InMemory, mode: str) -> None:
-    assert_alike(train(images, compile=mode).student, train(images, compile=None).student)
+@pytest.mark.usefixtures("compiles")
+@pytest.mark.parametrize("mode", ["default", pytest.param("reduce-overhead", marks=pytest.mark.gpu)])
+def test_a_compiled_student_learns_what_a_plain_one_learns(images: InMemory, device: torch.device, mode: str) -> None:
+    assert_alike(train(images, device, compile=mode).student, train(images, device, compile=None).student)
 
 
-def test_compiling_is_tried(
-    images: InMemory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(compiling, "LONG", 0.0)
-    run = train(images, progress=True)
+@ON_GPU_ALONE
+@pytest.mark.usefixtures("compiles")
+def test_compiling_is_tried(images: InMemory, device: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(images, device, progress=True)
     assert "compiled: a pass takes" in capsys.readouterr().err
-    assert_alike(run.student, train(images, compile=None).student)
+    assert_alike(run.student, train(images, device, compile=None).student)
 
 
-def test_networks_with_several_exits_are_tried_too(images: InMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "LONG", 0.0)
-    loader = make_loader(images, 32, device=CUDA)
+@ON_GPU_ALONE
+@pytest.mark.usefixtures("compiles")
+def test_networks_with_several_exits_are_tried_too(images: InMemory, device: torch.device) -> None:
+    loader = make_loader(images, 32, device=device)
     scheme = SelfDistiller(network("byot_small", widths=(4, 6, 8)))
-    run = fit(scheme, loader, epochs=1, optimizer=partial(torch.optim.SGD, lr=0.1), accelerator="cuda", progress=False)
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    run = fit(scheme, loader, epochs=1, optimizer=sgd, accelerator=device.type, progress=False)
     assert math.isfinite(run.metrics[-1]["loss"])
 
 
-def test_pixels_are_those_of_a_cpu(images: InMemory) -> None:
+def test_pixels_are_those_of_a_cpu(images: InMemory, device: torch.device) -> None:
     views = make_views(["crop", "flip", "cutout", "randaugment"], classes=4)
     for here, there in zip(
         make_loader(images, 32, shuffle=True, views=views),
-        make_loader(images, 32, shuffle=True, views=views, device=CUDA),
+        make_loader(images, 32, shuffle=True, views=views, device=device),
         strict=True,
     ):
         assert torch.equal(here.index, there.index)
@@ -82,22 +97,24 @@ def test_pixels_are_those_of_a_cpu(images: InMemory) -> None:
         assert off.float().mean() < 0.01  # where an image is turned, a pixel may come from its neighbour
 
 
-def test_a_signal_remembered_on_the_cpu_teaches_on_the_gpu(images: InMemory) -> None:
+def test_a_signal_remembered_on_the_cpu_teaches_on_the_gpu(images: InMemory, device: torch.device) -> None:
     teacher = network(channels=[8, 8])
     remembered = RememberedTeacher(ModuleTeacher(copy.deepcopy(teacher)), [make_loader(images, 32)], len(images))
-    taught = train(images, teacher=remembered).student
-    assert_alike(taught, train(images, teacher=teacher).student)
+    taught = train(images, device, teacher=remembered).student
+    assert_alike(taught, train(images, device, teacher=teacher).student)
 
 
-def test_what_was_trained_there_is_evaluated_there(images: InMemory) -> None:
-    student = train(images).student
+def test_what_was_trained_there_is_evaluated_there(images: InMemory, device: torch.device) -> None:
+    student = train(images, device).student
     assert evaluate(student, make_loader(images, 40)).samples == 80
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_half_precision_is_clipped_and_resumed(images: InMemory, tmp_path: Path, precision: str) -> None:
+def test_half_precision_is_clipped_and_resumed(
+    images: InMemory, device: torch.device, tmp_path: Path, precision: str
+) -> None:
     options = {"precision": precision, "clip": 1.0, "out": tmp_path}
-    train(images, epochs=1, **options)
-    run = train(images, resume=True, **options)
+    train(images, device, epochs=1, **options)
+    run = train(images, device, resume=True, **options)
     assert len(run.metrics) == 3
     assert math.isfinite(run.metrics[-1]["loss"])

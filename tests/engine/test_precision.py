@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from torch import nn
 
 from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Signal, Step, Term, fit, losses
 from limbeck.engine import devices
+from limbeck.engine.loop import Loop
 from limbeck.engine.optim import optimizer
+from limbeck.errors import RunError
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -116,3 +119,38 @@ def test_deterministic_runs_repeat_their_bits() -> None:
         assert not torch.backends.cudnn.benchmark
     finally:
         torch.use_deterministic_algorithms(was)
+
+
+def test_bf16_without_the_wrappers_is_bf16_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])) for _ in range(3)]
+    weights = []
+    for plain in (True, False):
+        torch.manual_seed(0)
+        student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+        if not plain:
+            monkeypatch.setattr(Loop, "plain", False)
+        options: dict[str, Any] = {"optimizer": optimizer("adam", lr=0.01), "precision": "bf16-mixed", "clip": 1.0}
+        fit(Distiller(student), images, epochs=2, accelerator="cpu", progress=False, **options)
+        weights.append(student.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+@pytest.mark.parametrize(("precision", "plain"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", False)])
+def test_fabrics_wrappers_are_left_out_where_nothing_is_scaled(precision: str, plain: bool) -> None:
+    assert Loop.plain.func(SimpleNamespace(fabric=devices.make_fabric(precision, "cpu"))) == plain  # type: ignore[attr-defined]
+    own = devices.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")  # which rounds what goes in
+    assert not Loop.plain.func(SimpleNamespace(fabric=own))  # type: ignore[attr-defined]
+
+
+def test_too_little_memory_is_said_with_the_remedy() -> None:
+    class Large(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return super().forward(x)
+
+    images = [(torch.rand(4, 12), torch.tensor([0, 1, 2, 0]))]
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    with pytest.raises(RunError, match=r"student: cpu has not enough memory for steps of 4 samples; halve batch_size"):
+        fit(Distiller(Large(12, 3)), images, epochs=1, optimizer=sgd, accelerator="cpu", progress=False)

@@ -38,7 +38,7 @@ def test_pretrained_keeps_torchvisions_own_classes(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_builder_that_fails_or_gives_no_module_is_named() -> None:
-    with pytest.raises(RequestError, match="model mlp cannot be built"):
+    with pytest.raises(RequestError, match="option hidden of model mlp is 'many'"):
         build("mlp", input_shape=(1, 8, 8), classes=10, hidden="many")
     with pytest.raises(RequestError, match=r"gave Fraction instead of a torch\.nn\.Module"):
         build("fractions:Fraction", input_shape=(1, 8, 8), classes=10, numerator=3)

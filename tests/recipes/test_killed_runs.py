@@ -11,6 +11,7 @@ from limbeck.errors import RequestError
 from limbeck.parts import is_part
 from limbeck.recipes import teachers
 from limbeck.recipes.folder import choose
+from limbeck.recipes.in_use import using
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
 from limbeck.recipes.run import run
@@ -66,6 +67,15 @@ def test_what_was_written_halfway_is_swept(recipe: Recipe, tmp_path: Path) -> No
     run(recipe, root=tmp_path, out=out, resume=True, retrain_teacher=True, machine=QUIET)
     assert len(folders) == 3
     assert [path for path in tmp_path.rglob("*") if is_part(path)] == []
+
+
+def test_claims_of_killed_processes_are_cleared_away(recipe: Recipe, tmp_path: Path) -> None:
+    entry, claims = tmp_path / "cache" / "teachers" / "one", tmp_path / "cache" / "claims"
+    claims.mkdir(parents=True)
+    (claims / "teachers+one+0123456789abcdef.lock").touch()  # which no process holds
+    with using(entry), using(entry):
+        assert len(list(claims.glob("*.lock"))) == 2
+    assert list(claims.glob("*.lock")) == []
 
 
 def test_a_folder_with_nothing_whole_in_it_is_free(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_sizes_and_counts_are_exact(tmp_path: Path) -> None:
     assert found["student"]["multiply_adds"] == 64 * 8 + 80
     assert found["teachers"][0]["multiply_adds"] == 64 * 32 + 320
     assert found["signal"]["views"] == 3
-    assert found["signal"]["bytes"] == 1437 * 3 * 10 * 2  # ten logits in fp16
+    assert found["signal"]["bytes"] == 1437 * 3 * 10 * 4  # ten logits in fp32, as auto stores them
     steps = 45  # of 32
     student, teacher = found["student"], found["teachers"][0]
     assert student["training_seconds"] == pytest.approx(student["step_seconds"] * steps * 4)
@@ -38,7 +38,7 @@ def test_sizes_and_counts_are_exact(tmp_path: Path) -> None:
 
 def test_larger_data_is_reckoned_from_the_same_probe(tmp_path: Path) -> None:
     found = plan(check(SMALL), root=tmp_path, samples=1_000_000)
-    assert found["signal"]["bytes"] == 1_000_000 * 20
+    assert found["signal"]["bytes"] == 1_000_000 * 40
     student = found["student"]
     assert student["training_seconds"] == pytest.approx(student["step_seconds"] * 31_250 * 4)
     assert found["signal"]["seconds"] > 100 * plan(check(SMALL), root=tmp_path)["signal"]["seconds"]

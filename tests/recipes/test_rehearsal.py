@@ -32,15 +32,12 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
             {"distill": {"terms": [{"loss": "kd", "standardize": True}]}, "teacher": RECIPE["teacher"] | TOP_K},
             "kd compares all logits",
         ),
-        ({"student": {"model": "vgg8"}, "data": {"name": "digits", "batch_size": 1}}, "batches of 1 leave a batch of"),
-        (
-            {"teacher": {"model": "vgg8", "epochs": 1, "batch_size": 1436}},
-            "1437 samples in batches of 1436 leave a batch of one",
-        ),
+        ({"student": {"model": "vgg8"}, "data": {"name": "digits", "batch_size": 1}}, "batches hold one sample each"),
+        ({"teacher": {"model": "vgg8", "epochs": 1, "batch_size": 1}}, "batches hold one sample each"),
         ({"compile": "default", "distill": {"method": "rkd"}}, "compile: default takes terms on logits"),
         ({"compile": "reduce-overhead", "accumulate": 2}, "compile: reduce-overhead records CUDA graphs"),
     ],
-    ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's last batch", "hidden tensors", "graphs"],
+    ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's batches of one", "hidden tensors", "graphs"],
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, more: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from limbeck.errors import RequestError
 from limbeck.models import mlp
 from limbeck.recipes import build
 from limbeck.recipes.again import evaluate_run
-from limbeck.recipes.folder import choose, claimed
+from limbeck.recipes.folder import choose, claimed, opened
 from limbeck.recipes.job import Job
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check, read
@@ -173,7 +175,6 @@ def test_evaluate_repeats_the_figures_of_the_run(tmp_path: Path) -> None:
         ({"data": {"batch_size": 9999, "drop_last": True}}, "1437 samples do not fill one batch of 9999"),
         ({"student": {"model": "mlp", "weights": "no.pt"}}, "there is no weights file no.pt"),
         ({"student": {"model": "torchvision:resnet18"}}, r"student torchvision:resnet18 cannot read samples of shape"),
-        ({"student": {"model": "vgg8"}, "data": {"batch_size": 4}}, "leave a batch of one"),
         ({"schedule": {"name": "step", "milestones": 3}}, "schedule step"),
         ({"teacher": [SMALL["teacher"], SMALL["teacher"]],
           "distill": {"terms": [{"loss": "mse", "teacher": "1"}]}}, "there are 2 teachers"),
@@ -245,6 +246,36 @@ def test_default_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.Monkey
     assert choose(None, "other", resume=True) == Path("runs/other")
     (tmp_path / "runs/small-2/compare.json").unlink()
     assert choose(None, "small", resume=True) == Path("runs/small-2")
+
+
+def test_runs_that_begin_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fabric, count = make_fabric(accelerator="cpu"), 6
+    at_once, done = threading.Barrier(count), threading.Barrier(count)
+
+    def begin(number: int) -> Path:
+        at_once.wait()
+        with opened(None, "small", check(SMALL), False, fabric) as folder:
+            done.wait()
+        return folder
+
+    with ThreadPoolExecutor(count) as pool:
+        folders = list(pool.map(begin, range(count)))
+    assert {str(folder) for folder in folders} == {"runs/small", *(f"runs/small-{n}" for n in range(2, count + 1))}
+    assert all((folder / "recipe.yaml").exists() for folder in folders)
+    with (
+        claimed(tmp_path / "given", fabric),
+        pytest.raises(RequestError, match="another run is at work in"),
+        opened(tmp_path / "given", "small", check(SMALL), False, fabric),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(RequestError, match="runs is a file; choose another --out"):
+        run(check(SMALL), root=tmp_path, machine=QUIET, baseline=False)
 
 
 def test_the_data_set_can_be_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

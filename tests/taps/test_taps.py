@@ -110,8 +110,12 @@ def test_logits_are_found_in_a_models_output() -> None:
     assert logits_of(x) is x
     assert logits_of({"logits": x}) is x
     assert logits_of(SimpleNamespace(logits=x)) is x
+    hidden = torch.randn(2, 5)
+    assert logits_of((x, hidden)) is x
+    assert logits_of((hidden, x)) is hidden
+    assert logits_of((None, hidden, x), classes=3) is x
     with pytest.raises(RequestError, match="no logits but a tuple of 2"):
-        logits_of((x, x))
+        logits_of((None, torch.tensor(0.5)))
 
 
 def test_named_inputs_are_keyword_arguments() -> None:

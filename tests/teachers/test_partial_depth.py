@@ -128,8 +128,8 @@ def test_a_model_without_logits_can_teach_by_its_taps() -> None:
             super().__init__()
             self.body = nn.Linear(4, 5)
 
-        def forward(self, x: Tensor) -> list[Tensor]:
-            return [self.body(x)]
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"vector": self.body(x)}
 
     with pytest.raises(RequestError, match="returns no logits"):
         ModuleTeacher(Backbone(), ["body"])(batch())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from limbeck import Batch, Distiller, ModuleTeacher, RequestError, RunError, Signal, Term, fit, losses
 from limbeck.data import InMemory, Views, make_loader, make_views
 from limbeck.teachers import RememberedTeacher, StoredTeacher, shards, stored
-from limbeck.teachers.stored import Coding, store, verify
+from limbeck.teachers.coding import DTYPES, Coding
+from limbeck.teachers.description import Description
+from limbeck.teachers.stored import store, verify
 
 SAMPLES, CLASSES = 50, 7
 MADE_OF = {"teacher": "t", "data": "d", "views": "v"}
@@ -163,7 +166,7 @@ def test_soft_labels_of_the_likeliest_classes_keep_their_tail(tmp_path: Path) ->
     # Three likely classes hold nearly all mass: what is left for the other 80 is smaller than a rounding of theirs.
     logits = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
     logits[:, :3] += 9
-    for dtype in stored.DTYPES:
+    for dtype in DTYPES:
         coding = Coding(dtype, top_k=20)
         kept = coding.decode(coding.encode(Signal(logits)), 100).logits
         p, q = (logits / 4).log_softmax(-1), (kept / 4).log_softmax(-1)
@@ -245,20 +248,96 @@ def ask_again(split: InMemory, teacher: ModuleTeacher) -> Any:
     return ask
 
 
+def damaged_copies(content: bytes, places: Any) -> Any:
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        yield bytes(damaged)
+
+
 def test_a_flipped_byte_is_found_and_named(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
     write(tmp_path, teacher, split)
     assert verify(tmp_path, ask_again(split, teacher))["error"] < 0.001
     victim = sorted(tmp_path.rglob("*.safetensors"))[1]
-    content = bytearray(victim.read_bytes())
-    for place in (len(content) - 5, 40, 3):  # values, description, length of the description
-        damaged = bytearray(content)
-        damaged[place] ^= 0x10
+    content = victim.read_bytes()
+    for damaged in damaged_copies(content, (len(content) - 5, 40, 3)):  # values, description, length of that
         victim.write_bytes(damaged)
         with pytest.raises(RequestError, match=f"{victim.parent.name}/{victim.name} is damaged"):
             verify(tmp_path, ask_again(split, teacher))
     victim.unlink()
     with pytest.raises(RequestError, match=r"1 of .* shards are missing"):
         verify(tmp_path, ask_again(split, teacher))
+
+
+def test_a_flipped_byte_is_found_at_the_first_read(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path, teacher, split)
+    victim = sorted(tmp_path.rglob("*.safetensors"))[1]
+    content = victim.read_bytes()
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    assert header["__metadata__"].keys() == {"checksum"}
+    for damaged in damaged_copies(content, range(0, len(content), 97)):
+        victim.write_bytes(damaged)
+        known = StoredTeacher(tmp_path)
+        known(first_of(split, 0))  # of a shard that is whole
+        with pytest.raises(RequestError, match=f"{victim.name} is damaged .*delete it, and store the signals again"):
+            known(first_of(split, known.description.rows))
+    victim.write_bytes(content[:-2])
+    with pytest.raises(RequestError, match="is damaged"):
+        StoredTeacher(tmp_path)(first_of(split, known.description.rows))
+    victim.unlink()
+    write(tmp_path, teacher, split)  # as the error says
+    assert victim.read_bytes() == content
+
+
+def first_of(split: InMemory, start: int) -> Batch:
+    index = torch.arange(start, start + 4)
+    return Batch(split.inputs[index].float() / 255, split.targets[index], index)
+
+
+def test_a_shard_of_another_place_or_store_is_damage(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path / "one", teacher, split)
+    write(tmp_path / "other", teacher, split, made_of=MADE_OF | {"teacher": "u"})
+    first, second = sorted((tmp_path / "one").rglob("*.safetensors"))[:2]
+    known = StoredTeacher(tmp_path / "one")
+    for foreign in (second, sorted((tmp_path / "other").rglob("*.safetensors"))[0]):
+        first.write_bytes(foreign.read_bytes())
+        with pytest.raises(RequestError, match=r"shard-000000\.safetensors is damaged"):
+            known(first_of(split, 0))
+    # Without a description nobody knows whose the shards are, so that they are written anew.
+    (tmp_path / "other" / "signals.json").unlink()
+    asked = Asked(teacher)
+    write(tmp_path / "other", asked, split)
+    assert asked.count >= SAMPLES
+    StoredTeacher(tmp_path / "other")(first_of(split, 0))
+
+
+def test_a_changed_description_is_found(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
+    write(tmp_path, teacher, split)
+    path = tmp_path / "signals.json"
+    whole = path.read_text()
+    content = json.loads(whole)
+    for changed in (content | {"samples": SAMPLES - 1}, content | {"views": 2}, content | {"digest": "0" * 32}, [], {}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(RequestError, match=r"signals.json is damaged.*delete it|of format None"):
+            StoredTeacher(tmp_path)
+    for text in (whole.replace("t", "s", 1), whole[:-5], "[" * 100_000, " " * (2**24 + 1)):
+        path.write_text(text)
+        with pytest.raises(RequestError, match=r"signals.json is damaged.*delete it|of format"):
+            StoredTeacher(tmp_path)
+    path.write_text(json.dumps(content | {"format": 1}))
+    with pytest.raises(RequestError, match="format 1, which this limbeck does not read; delete it, or choose another"):
+        StoredTeacher(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rows": 0}, {"samples": 10**30}, {"views": 10**9}, {"rows": -1}, {"rows": True}, {"about": {}}]
+)
+def test_a_description_that_can_be_none_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    about = {"classes": 2, "dtype": "float16", "top_k": None, "sample_bytes": 4}
+    given = {"made_of": {}, "samples": 4, "views": 1, "rows": 4, "tensors": {}, "about": about, "words": {}}
+    (tmp_path / "signals.json").write_text(Description(**given | changes).as_json())  # with a digest that fits
+    with pytest.raises(RequestError, match=r"signals.json is damaged"):
+        StoredTeacher(tmp_path)
 
 
 @pytest.mark.parametrize("coding", [Coding(), Coding(top_k=1), Coding("bfloat16")], ids=str)
@@ -273,31 +352,34 @@ def test_a_teacher_that_says_something_else_is_found(
         verify(tmp_path, ask_again(split, teacher))
 
 
-def test_a_store_larger_than_the_memory_is_read_without_loading_it(tmp_path: Path) -> None:
-    rows, width, count = 2**19, 1000, 40  # 40 shards of 1 GiB that take no space on disk
-    described = shards.Description(
-        MADE_OF, rows * count, 1, rows, {"logits": ("float16", [width])}, {"classes": width, "dtype": "float16",
-        "top_k": None, "sample_bytes": 2 * width},
-    )  # fmt: skip
-    place = shards.Shards(tmp_path)
-    place.describe(described)
-    tensor = {"dtype": "F16", "shape": [rows, width], "data_offsets": [0, 2 * rows * width]}
-    header = json.dumps({"logits": tensor}).encode()
+def test_a_store_is_checked_and_read_without_loading_it(tmp_path: Path) -> None:
+    rows, width, count = 2**15, 1024, 16  # 16 shards of 64 MiB that take no space on disk
+    about = {"classes": width, "dtype": "float16", "top_k": None, "sample_bytes": 2 * width}
+    described = Description(MADE_OF, rows * count, 1, rows, {"logits": ("float16", [width])}, about, {})
+    shards.Shards(tmp_path).describe(described)
+    tensors = {"logits": {"dtype": "F16", "shape": [rows, width], "data_offsets": [0, 2 * rows * width]}}
+    data = zlib.crc32(bytes(2 * rows * width))
     (tmp_path / "view-0000").mkdir()
     for number in range(count):
+        place = f"{described.identity} 0 {number}".encode()
+        checksum = f"{zlib.crc32(place, zlib.crc32(json.dumps(tensors, sort_keys=True).encode(), data)):08x}"
+        header = json.dumps({"__metadata__": {"checksum": checksum}} | tensors).encode()
         with (tmp_path / "view-0000" / f"shard-{number:06d}.safetensors").open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             file.truncate(8 + len(header) + 2 * rows * width)
-    before = resident()
+    before = held_memory()
     known = StoredTeacher(tmp_path)
     for seed in range(5):
         index = torch.randint(0, rows * count, (64,), generator=torch.Generator().manual_seed(seed))
         assert known(Batch(index, index, index)).logits.shape == (64, width)
-    assert resident() - before < 500 * 2**20
+    assert len(known._shards._open) == count
+    assert held_memory() - before < 100 * 2**20  # of 1 GiB
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def held_memory() -> int:
+    """Bytes that are in no file, which the system could not take back."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def test_signals_lie_where_fsspec_can_put_them(split: InMemory, teacher: ModuleTeacher) -> None:

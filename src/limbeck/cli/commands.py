@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from limbeck.cli.cache import cache
 from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
@@ -74,22 +75,28 @@ def run(
     given = {"seed": seed, "epochs": epochs, "precision": precision}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     made = read(recipe, overrides)
-    folder = choose(out, made.name, resume)
+    proposed = choose(out, made.name, resume)
     root = data_root or default_root()
-    machine = Machine(
-        accelerator, count(devices), strategy, not quiet, loggers(tensorboard, folder), num_nodes, deterministic
-    )
+    logs = loggers(tensorboard, proposed)
+    machine = Machine(accelerator, count(devices), strategy, not quiet, logs, num_nodes, deterministic)
     from limbeck.recipes.run import run as carry_out
 
-    with resumable(folder):
+    folders: list[Path] = []
+
+    def began(folder: Path) -> None:
+        folders.append(folder)
+        logs[:] = loggers(tensorboard, folder)
+
+    with resumable(folders):
         result = carry_out(
             made,
             root=root,
-            out=folder,
+            out=out,
             resume=resume,
             baseline=baseline,
             retrain_teacher=retrain_teacher,
             machine=machine,
+            began=began,
         )
     if is_first():
         show.result(result)
@@ -125,7 +132,7 @@ def compare(
     made = read(recipe, overrides)
     base = recipe.partition(":")[0]
     choices = {} if ":" in recipe else {name: read(f"{base}:{name}", overrides) for name in variants(base)}
-    folder = choose(out, f"compare-{made.name}", resume)
+    choose(out, f"compare-{made.name}", resume)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
     from limbeck.recipes.machine import Machine
@@ -135,19 +142,21 @@ def compare(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
     )
     numbers = range(made.seed, made.seed + seeds)
-    with resumable(folder):
+    folders: list[Path] = []
+    with resumable(folders):
         comparison = carry_out(
             made,
             names,
             numbers,
             root=data_root or default_root(),
-            out=folder,
+            out=out,
             resume=resume,
             variants=choices,
             machine=machine,
+            began=folders.append,
         )
     if is_first():
-        show.comparison(comparison, write_page(folder))
+        show.comparison(comparison, write_page(Path(comparison["out"])))
 
 
 @app.command()
@@ -233,38 +242,7 @@ def exits(
     show.exits(found, write_exits_page(run))
 
 
-@app.command()
-def cache(
-    recipe: RecipeArgument,
-    where: Annotated[str | None, typer.Option(help="Folder or fsspec address. Default: limbeck's cache.")] = None,
-    views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
-    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
-    data_root: DataRoot = None,
-    set_: Overrides = None,
-    accelerator: Accelerator = "auto",
-    devices: Devices = "1",
-    quiet: Quiet = False,
-) -> None:
-    """Ask the teacher once about every sample, and store what it says for all runs to come."""
-    from limbeck.cli import show
-    from limbeck.engine.devices import is_first
-    from limbeck.folders import data_root as default_root
-    from limbeck.recipes.cache import cache as carry_out
-    from limbeck.recipes.cache import stored_at
-    from limbeck.recipes.machine import Machine
-    from limbeck.recipes.read import read
-
-    made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
-    made = stored_at(made, where=where or "disk", dtype=dtype, top_k=top_k)
-    machine = Machine(accelerator, count(devices), "auto", not quiet)
-    root = data_root or default_root()
-    told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
-    with resumable():
-        result = carry_out(made, root=root, machine=machine, check=verify, **told)
-    if is_first():
-        show.stored(result)
+app.command()(cache)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -40,24 +40,25 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def resumable(folder: Path | None = None) -> Iterator[None]:
+def resumable(folders: Sequence[Path] = ()) -> Iterator[None]:
     """End a command that is interrupted inside by one line, with the command that goes on.
 
     Args:
-        folder: Where a run or comparison is at work; None for a command that goes on by itself when it is given again.
+        folders: Where a run or comparison is at work, in the last of them; empty before it has begun, and for a command
+            that goes on by itself when it is given again.
     """
     try:
         yield
     except (KeyboardInterrupt, Terminated) as error:
-        end(error, shlex.join(["limbeck", *_again(folder)]))
+        end(error, shlex.join(["limbeck", *_again(folders)]))
 
 
-def _again(folder: Path | None) -> list[str]:
+def _again(folders: Sequence[Path]) -> list[str]:
     given = [word for word in sys.argv[1:] if word != "--resume"]
-    if folder is None or not (folder / "recipe.yaml").exists():  # nothing to resume: it can begin as before
+    if not folders:
         return given
     named = any(word.split("=")[0] == "--out" for word in given)
-    return [*given, *([] if named else ["--out", str(folder)]), "--resume"]
+    return [*given, *([] if named else ["--out", str(folders[-1])]), "--resume"]
 
 
 def end(error: BaseException, again: str | None = None) -> NoReturn:

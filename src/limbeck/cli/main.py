@@ -9,7 +9,9 @@ import typer
 
 from limbeck.cli.commands import app
 from limbeck.cli.interrupts import Terminated, end, terminable
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import LINE, RequestError, RunError, one_line
+
+NAME = "limbeck: "
 
 
 def main() -> None:
@@ -41,7 +43,9 @@ def _report(error: Exception) -> int:
         message, status = str(error), 2
     elif isinstance(error, RunError):
         message, status = str(error), 1
+    elif isinstance(error, MemoryError):
+        message, status = "there is not enough memory; take a smaller model, batch or image", 1
     else:
         message, status = f"{type(error).__name__}: {error} (--debug shows where)", 1
-    print(f"limbeck: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print(NAME + one_line(message, LINE - len(NAME)), file=sys.stderr)  # noqa: T201
     return status

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -31,10 +33,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 def count(devices: str) -> int | str:
     """--devices: how many, which ones, or auto."""
-    if devices.isdigit() or devices == "-1":
+    if devices.isdecimal() or devices == "-1":
         return int(devices)
-    if devices != "auto" and not all(part.strip().isdigit() for part in devices.split(",")):
-        raise RequestError(f"--devices is a number, numbers with commas between, or auto, not {devices!r}")
+    if devices != "auto" and not all(part.strip().isdecimal() for part in devices.split(",")):
+        raise RequestError(f"--devices is a number, numbers with commas between, or auto, not {shown(devices)}")
     return devices
 
 
@@ -55,12 +57,42 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise RequestError(f"--thresholds are numbers with commas between, such as 0.8,0.9, not {text!r}") from None
+        raise RequestError(
+            f"--thresholds are numbers with commas between, such as 0.8,0.9, not {shown(text)}"
+        ) from None
 
 
 def shape_of(text: str) -> tuple[int, ...]:
     """--input."""
     parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) for part in parts):
-        raise RequestError(f"--input is a shape such as 3x32x32, not {text!r}")
+    if not all(part.isdecimal() and len(part) < 10 and int(part) for part in parts):
+        raise RequestError(f"--input is a shape such as 3x32x32, not {shown(text)}")
     return tuple(int(part) for part in parts)
+
+
+_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def seconds_of(text: str) -> float:
+    """--older-than."""
+    number, unit = _measure(text, _SECONDS)
+    if number is None:
+        raise RequestError(f"--older-than is a time such as 12h, 30d or 8w, not {text[:50]!r}")
+    return number * unit
+
+
+def bytes_of(text: str) -> int:
+    """--keep-bytes."""
+    number, unit = _measure(text, _BYTES)
+    if number is None:
+        raise RequestError(f"--keep-bytes is a size such as 500MB or 10GB, not {text[:50]!r}")
+    return int(number * unit)
+
+
+def _measure(text: str, units: Mapping[str, float]) -> tuple[float | None, float]:
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]+)", text.strip())
+    known = {unit.lower(): value for unit, value in units.items()}
+    if found is None or found[2].lower() not in known:
+        return None, 1.0
+    return float(found[1]), known[found[2].lower()]

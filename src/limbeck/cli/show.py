@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from limbeck.models.inspect import Inspected
-from limbeck.recipes.cache import Estimate
+from limbeck.recipes.outputs import table_line
 from limbeck.taps import match
 
 
@@ -42,6 +41,7 @@ def result(result: Mapping[str, Any]) -> None:
         gain = 100 * (result["distilled"]["test_accuracy"] - result["baseline"]["test_accuracy"])
         verdict = "no difference" if gain == 0 else f"{gain:+.2f} points"
         console.print(f"distilled − alone: {verdict} at equal epochs, start and data order (one seed; others differ)")
+    _outputs(console, result)
     console.print(
         f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True
     )
@@ -65,6 +65,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     console = _console()
     console.print(table)
     _predictions(console, comparison["methods"])
+    _outputs(console, comparison)
     compared, trained = len(comparison["methods"]) - 1, len(comparison["seeds"])
     console.print(f"mean ± standard deviation; verdicts corrected for {compared} method(s) compared with scratch")
     if compared > trained > 1:
@@ -72,6 +73,12 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
         console.print(f"so corrected, {trained} seeds show large differences only; {again}", soft_wrap=True)
     where = f"{comparison['out']}/compare.json"
     console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+
+
+def _outputs(console: Console, found: Mapping[str, Any]) -> None:
+    """Which teacher outputs came from a store, and what that changes."""
+    for line in filter(None, map(table_line, found.get("teacher_outputs", ()))):
+        console.print(line, soft_wrap=True)
 
 
 def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
@@ -150,32 +157,6 @@ def _duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
-def estimate(estimate: Estimate) -> None:
-    """What storing a signal will take, on stderr."""
-    seen = "" if estimate.views == 1 else f" in {estimate.views} views"
-    told = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
-    _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {told}")
-
-
-def shard(done: int, of: int) -> None:
-    """How far the storing is, on stderr."""
-    _tell(f"shard {done} of {of}")
-
-
-def stored(result: Mapping[str, Any]) -> None:
-    """What is stored, or what the check of it found."""
-    if "error" in result:
-        checked = f"{result['shards']} shard(s) whole, {result['samples']:,} answers asked again"
-        _console().print(f"{result['place']}: {checked}, largest error {result['error']:.2%}", soft_wrap=True)
-        return
-    size = f"{result['bytes'] / 1e6:,.1f} MB in {result['seconds']:.1f} s"
-    _console().print(f"{result['place']}: {result['samples']:,} samples × {result['views']}, {size}", soft_wrap=True)
-
-
-def _tell(line: str) -> None:
-    print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
 
 
 def evaluation(figures: Mapping[str, Any]) -> None:

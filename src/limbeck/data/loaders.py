@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -42,6 +43,15 @@ class Loader(ABC):
     @abstractmethod
     def starting_at(self, step: int) -> Iterator[Batch]:
         """The epoch's batches from number `step` on."""
+
+    def share(self, rank: int, world_size: int) -> tuple[Loader, int]:
+        """What one of several processes tests of all samples: a loader, and how many of its first samples count.
+
+        Every sample counts in one share. All shares have as many batches, for which some repeat a sample at their end.
+        """
+        own, order = copy.copy(self), Share(self.order, rank, world_size)
+        own.order = order
+        return own, order.counted
 
 
 def make_loader(
@@ -102,6 +112,7 @@ class Order:
         if batch_size % world_size:
             raise RequestError(f"batch_size {batch_size} does not divide by {world_size} processes")
         used = samples // batch_size * batch_size if drop_last else samples
+        self.whole = used
         self.used = used - used % world_size
         if not self.used:
             raise RequestError(f"{samples} samples do not fill one batch of {batch_size}; choose a smaller batch_size")
@@ -118,17 +129,36 @@ class Order:
 
     def index(self) -> Tensor:
         """This process's samples in the order of this epoch; every `local_batch_size` of them are a batch."""
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
-            index = torch.randperm(self.samples, generator=generator)[: self.used]
-        else:
-            index = torch.arange(self.used)
         # Batch b of process r is every world_size-th sample of the joined batch b.
-        return index[self.rank :: self.world_size]
+        return self.of_all()[self.rank : self.used : self.world_size]
+
+    def of_all(self) -> Tensor:
+        """All processes' samples in the order of this epoch, those that do not divide by their number among them."""
+        if not self.shuffle:
+            return torch.arange(self.whole)
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+        return torch.randperm(self.samples, generator=generator)[: self.whole]
+
+
+class Share(Order):
+    """A process's share of an order, nothing left out, in batches as large as the order's own of one process."""
+
+    def __init__(self, order: Order, rank: int, world_size: int) -> None:
+        size = order.local_batch_size
+        super().__init__(order.whole, size, order.shuffle, False, order.seed, 0, 1)
+        self.order, self.share = order, (rank, world_size)
+        self.used = math.ceil(order.whole / world_size)
+        self.counted = len(range(rank, order.whole, world_size))
+
+    def index(self) -> Tensor:
+        index, (rank, world_size) = self.order.of_all(), self.share
+        return index[torch.arange(rank, self.used * world_size, world_size) % len(index)]
 
 
 class MemoryLoader(Loader):
     """Batches of a split that lies in memory, on the training device; uint8 pixels become fp32 in 0–1.
+
+    The samples move to the device as a whole, but for those that would fill a GPU: of them each batch moves by itself.
 
     Several batches are gathered, augmented and converted at once and handed out as slices, so that the cost of
     starting an operation is shared.
@@ -136,7 +166,8 @@ class MemoryLoader(Loader):
 
     def __init__(self, split: InMemory, order: Order, device: torch.device, views: Views) -> None:
         super().__init__(order, device, views)
-        self.inputs, self.targets = split.inputs.to(device), split.targets.to(device)
+        self.inputs = split.inputs.to(device) if fits(split.inputs, device) else split.inputs
+        self.targets = split.targets.to(device)
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         size = self.order.local_batch_size
@@ -159,8 +190,17 @@ class MemoryLoader(Loader):
         return self.views.mix(inputs, others, (targets, labels), some, view)
 
     def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
-        placed = send(some, self.device)
-        return _pixels(self.views.images(self.inputs.index_select(0, placed), some, view)), self.targets[placed]
+        chosen = self.inputs.index_select(0, send(some, self.inputs.device))
+        images = self.views.images(send(chosen, self.device), some, view)
+        return _pixels(images), self.targets[send(some, self.device)]
+
+
+def fits(inputs: Tensor, device: torch.device) -> bool:
+    """Whether samples may move to a device: on a GPU they take no more than half of the memory that is free."""
+    if device.type != "cuda" or inputs.device.type == "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return inputs.numel() * inputs.element_size() <= free / 2
 
 
 class WorkerLoader(Loader):

@@ -39,7 +39,7 @@ class InMemory:
         """Hexadecimal digest of every sample and label."""
         digest = hashlib.blake2b(repr((self.inputs.shape, self.inputs.dtype)).encode(), digest_size=8)
         for tensor in (self.inputs, self.targets):
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
+from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
-from limbeck.taps import call, evaluating, logits_of
-from limbeck.types import Batch, Signal, Step
+from limbeck.taps import call, evaluating
+from limbeck.types import Batch, Signal, Step, labelled
 
 
 class ClassWise(Scheme):
@@ -21,10 +22,10 @@ class ClassWise(Scheme):
         loss = task_weight · CE(z, y) + weight · 1/B · Σ_i T² · KL(p_{π(i)} ‖ p_i),   y_{π(i)} = y_i
 
     p = softmax(z / T); p_{π(i)} carries no gradient. π goes round each class within the batch (`partners`); a
-    sample alone in its class adds 0 to the sum. The paper instead draws a partner for every sample from the whole
-    data set and runs those partners through the student besides: there all B samples count, at the price of a
-    second forward pass. Here, with C classes of one size, about 1 − (1 − 1/C)^(B−1) of them do: nearly all of
-    128 for 10 classes, 72 % for 100. Any loader serves.
+    sample alone in its class, or without a label, adds 0 to the sum. The paper instead draws a partner for every
+    sample from the whole data set and runs those partners through the student besides: there all B samples count, at
+    the price of a second forward pass. Here, with C classes of one size, about 1 − (1 − 1/C)^(B−1) of them do: nearly
+    all of 128 for 10 classes, 72 % for 100. Any loader serves.
 
     Args:
         student: The model to ship, giving (B, C) logits.
@@ -62,10 +63,10 @@ class ClassWise(Scheme):
 
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         """One training step's loss, its parts "task" and "class-wise"."""
-        logits = logits_of(call(self.student, self.prepared(batch.inputs)))
+        logits = self.answer(call(self.student, self.prepared(batch.inputs)))
         # A sample without a partner is its own, where the divergence is 0.
         partner = logits.detach()[partners(batch.targets)]
-        task = self.task_loss(logits, batch.targets)
+        task = task_value(self.task_loss, logits, batch.targets)
         alike = kd(logits, partner, temperature=self.temperature).mean()
         parts = {"task": task.detach(), "class-wise": alike.detach()}
         return Step(self.task_weight * task + self.weight * alike, logits, parts)
@@ -94,7 +95,7 @@ def partners(targets: Tensor) -> Tensor:
         targets: (B,) class indices.
 
     Returns:
-        (B,) int64 positions in the batch; a sample alone in its class has its own.
+        (B,) int64 positions in the batch; a sample alone in its class, or without a label, has its own.
 
     >>> partners(torch.tensor([7, 2, 7, 7, 5, 2])).tolist()
     [2, 5, 3, 0, 4, 1]
@@ -106,4 +107,5 @@ def partners(targets: Tensor) -> Tensor:
     begins[1:] = grouped[1:] != grouped[:-1]
     first = torch.where(begins, place, 0).cummax(0).values
     following = torch.where(begins.roll(-1), first, place + 1)
+    following = torch.where(labelled(grouped), following, place)
     return torch.empty_like(order).scatter_(0, order, order[following])

@@ -15,6 +15,7 @@ from limbeck.distillers.offline import Distiller
 from limbeck.distillers.scheme import refuse_teacher
 from limbeck.distillers.term import Term
 from limbeck.errors import RequestError
+from limbeck.models import lazy_layers
 from limbeck.taps import LOGITS, Taps, call, evaluating, logits_of
 from limbeck.types import Batch, Inputs, Signal, Step
 
@@ -41,7 +42,7 @@ class MeanTeacher(Distiller):
         inputs: What prepares the inputs of both; None leaves them as they are.
 
     Raises:
-        RequestError: No term, a decay outside its range, or a tap that the student does not have.
+        RequestError: No term, a decay outside its range, a tap that the student does not have, or a lazy layer.
 
     Transfers: what the running average of the student says.
     Use: without a teacher; the paper's case is few labels and many samples without.
@@ -65,6 +66,11 @@ class MeanTeacher(Distiller):
         if not 0 <= decay < 1:
             raise RequestError(f"decay must be at least 0 and below 1, not {decay}")
         self.decay = decay
+        if lazy := lazy_layers(self.student):
+            raise RequestError(
+                f"the average starts as a copy of the student, whose lazy layer {lazy[0]} has never run; run the "
+                "student once on an example first"
+            )
         self.ema = copy.deepcopy(self.student).requires_grad_(False)
         self._ema_taps = Taps(self.ema, super().teacher_taps)
         self._averaged = 0

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
+from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
-from limbeck.taps import call, evaluating, logits_of
+from limbeck.taps import call, evaluating
 from limbeck.taps.wrappers import unwrapped
 from limbeck.types import Batch, Inputs, Signal, Step
 
@@ -78,7 +79,7 @@ class MutualDistiller(Scheme):
         parts: dict[str, Tensor] = {}
         for number, own in enumerate(logits, start=1):
             others = [z.detach() for z in logits if z is not own]
-            task = self.task_loss(own, batch.targets)
+            task = task_value(self.task_loss, own, batch.targets)
             said = torch.stack([kd(own, z, temperature=self.temperature).mean() for z in others]).mean()
             parts |= {f"task {number}": task, f"mutual {number}": said}
             loss = loss + self.task_weight * task + self.weight * said
@@ -108,4 +109,4 @@ class MutualDistiller(Scheme):
 
     def _logits(self, inputs: Inputs) -> list[Tensor]:
         inputs = self.prepared(inputs)
-        return [logits_of(call(peer, inputs)) for peer in self.peers]
+        return [self.answer(call(peer, inputs)) for peer in self.peers]

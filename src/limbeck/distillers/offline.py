@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.distillers.scheme import Scheme, check_labels, weighted_sum
+from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
+from limbeck.distillers.vocabulary import class_count, common_vocabulary, described
 from limbeck.errors import RequestError, unknown
-from limbeck.taps import LOGITS, Taps, evaluating
+from limbeck.losses.processes import is_first
+from limbeck.notices import tell
+from limbeck.taps import LOGITS, Taps, evaluating, heads_of
 from limbeck.types import Batch, Signal, Step
 
 TASK = "task"
@@ -25,12 +30,18 @@ class Distiller(Scheme):
     Without terms it trains the student alone. Terms with adapters are sized by `prepare`, which `fit` calls;
     a hand-written loop calls it once, before it makes its optimizer.
 
+    Of a student with two heads (`two_heads`), such as DeiT's, the first learns the labels, and terms read the second as
+    its "logits"; both learn by their mean where there are no labels, or no such term.
+
     Args:
         student: The model to ship; it stays as it is, no hooks remain in it.
         terms: The distillation losses.
         task_weight: Weight of the task loss; 0 leaves it out, and then labels are only counted: any will do.
         task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
         inputs: What prepares the student's inputs; None leaves them as they are.
+        common_classes: So many classes, the first ones, are the same for teacher and student, and terms on logits
+            compare these alone. None takes all, for which both must have as many; only language models, with logits
+            (B, L, C), may differ by up to 5 %, which `prepare` takes for padding behind one vocabulary, and says so.
 
     Raises:
         RequestError: A student tap that the student does not have.
@@ -56,6 +67,7 @@ class Distiller(Scheme):
         task_weight: float = 1.0,
         task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
         inputs: nn.Module | None = None,
+        common_classes: int | None = None,
     ) -> None:
         super().__init__(student, inputs)
         if isinstance(terms, Term):
@@ -66,7 +78,9 @@ class Distiller(Scheme):
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight
         self.task_loss = task_loss
+        self.common_classes = common_classes
         self._bound = _named(terms)
+        self._compare(common_classes)
         self.terms = nn.ModuleDict(self._bound)
         self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)])
         self._teacher_taps = tuple(dict.fromkeys(name for term in terms for name in _flat(term.teacher)))
@@ -81,7 +95,12 @@ class Distiller(Scheme):
 
     @property
     def leaves_out(self) -> bool:
-        return not self.task_weight and not any(LOGITS in _flat(one.term.student) for one in self._bound.values())
+        return not self.task_weight and not self._reads_logits
+
+    @property
+    def _reads_logits(self) -> bool:
+        """Whether a term reads the student's logits."""
+        return any(LOGITS in _flat(one.term.student) for one in self._bound.values())
 
     @property
     def teacher_logits(self) -> bool:
@@ -97,13 +116,15 @@ class Distiller(Scheme):
         Raises:
             RequestError: A term's adapter was not sized by `prepare`, or the signal lacks what a term reads.
         """
-        _, student = self._student_taps.run(self.prepared(batch.inputs))
-        logits = student[LOGITS]
+        output, student = self._student_taps.run(self.prepared(batch.inputs))
+        labelled = logits = student[LOGITS] = self.answer(output)
+        if self.two_heads:
+            labelled, student[LOGITS], logits = self._by_head(output)
         teacher = self._tensors(signal)
         parts: dict[str, Tensor] = {}
         weights: list[float] = []
         if self.task_weight:
-            parts[TASK] = self.task_loss(logits, batch.targets)
+            parts[TASK] = task_value(self.task_loss, labelled, batch.targets)
             weights.append(self.task_weight)
         for name, term in self._bound.items():
             if not term.ready:
@@ -139,6 +160,13 @@ class Distiller(Scheme):
                 if value.dim():
                     raise RequestError(f"term {name}: its loss gives {tuple(value.shape)} instead of one value")
 
+    def _by_head(self, output: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a student with two heads: what learns the labels, what terms read as its logits, and its answer."""
+        answer, heads = self.answer(output), heads_of(output)
+        if heads is None or not self.task_weight or not self._reads_logits:
+            return answer, answer, answer
+        return *heads, answer
+
     def _tensors(self, signal: Signal | None) -> Mapping[str, Tensor]:
         if not self._teacher_taps:
             return {}
@@ -153,16 +181,25 @@ class Distiller(Scheme):
         return tensors
 
     def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
-        if teacher is not None and teacher.shape[-1] != logits.shape[-1] and self._compares_logits():
-            raise RequestError(
-                f"the teacher knows {teacher.shape[-1]} classes and the student {logits.shape[-1]}; "
-                "build both with the data set's number of classes"
-            )
+        if teacher is not None and any(term.compares_logits for term in self._bound.values()):
+            self._check_common(logits, targets, teacher)
         if self.task_weight and self.task_loss is F.cross_entropy:
             check_labels(logits, targets)
 
-    def _compares_logits(self) -> bool:
-        return any(LOGITS in _flat(t.term.student) and LOGITS in _flat(t.term.teacher) for t in self._bound.values())
+    def _check_common(self, logits: Tensor, targets: Tensor, teacher: Tensor) -> None:
+        least = min(class_count(logits), class_count(teacher))
+        if self.common_classes is not None and not 1 <= self.common_classes <= least:
+            raise RequestError(f"common_classes must lie between 1 and {least}, not {self.common_classes}")
+        common = self.common_classes
+        if common is None and class_count(teacher) != class_count(logits):
+            common = common_vocabulary(logits, teacher, targets)
+            if is_first():
+                tell(described(logits, teacher, common))
+        self._compare(common)
+
+    def _compare(self, classes: int | None) -> None:
+        for term in self._bound.values():
+            term.classes = classes
 
 
 def _named(terms: Sequence[Term]) -> dict[str, BoundTerm]:

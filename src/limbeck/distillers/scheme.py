@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models.keras import refuse_keras
-from limbeck.taps import call, logits_of
+from limbeck.taps import Conversion, call, heads_of, logits_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
-from limbeck.types import Batch, Inputs, Signal, Step
-
-IGNORED = -100
-"""The label that torch's cross-entropy leaves out."""
+from limbeck.types import Batch, Inputs, Signal, Step, labelled
 
 
 class Scheme(nn.Module):
@@ -32,6 +29,10 @@ class Scheme(nn.Module):
         chosen: The name, among `predictions`, of what `predict` gives.
         is_compiled: Whether the student came compiled.
         is_shared: Whether it came in a wrapper that shares gradients among processes, such as DistributedDataParallel.
+        reads: How inputs are brought to a dtype that the student can read; None leaves them. `fit` finds it out.
+        two_heads: Whether the student returns the logits of two heads in training, and their mean in evaluation, as
+            DeiT does; that mean is then its answer in training too. `fit` finds it out.
+        classes: How many its logits are, None until `fit` finds it out; tells them from what it returns beside them.
     """
 
     chosen = "student"
@@ -44,6 +45,9 @@ class Scheme(nn.Module):
         self.is_shared = is_shared(student)
         self.inputs = inputs
         self.epoch = 0
+        self.reads: Conversion | None = None
+        self.two_heads = False
+        self.classes: int | None = None
         self._frozen: dict[nn.Module, list[nn.Module]] = {}
 
     def train(self, mode: bool = True) -> Self:
@@ -89,7 +93,12 @@ class Scheme(nn.Module):
 
     def predict(self, inputs: Inputs) -> Tensor:
         """The logits (B, C) by which checkpoints are chosen: the student's."""
-        return logits_of(call(self.student, self.prepared(inputs)))
+        return self.answer(call(self.student, self.prepared(inputs)))
+
+    def answer(self, output: Any) -> Tensor:
+        """The logits in what the student returned."""
+        heads = heads_of(output) if self.two_heads else None
+        return logits_of(output, self.classes) if heads is None else (heads[0] + heads[1]) / 2
 
     def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
         """Logits (B, C) that deserve an accuracy each, by name, with `predict`'s under `chosen`; {} for that alone."""
@@ -97,10 +106,11 @@ class Scheme(nn.Module):
 
     def prepared(self, inputs: Inputs) -> Inputs:
         """The inputs as the student reads them."""
-        if self.inputs is None:
-            return inputs
-        made: Inputs = self.inputs(inputs)
-        return made
+        if self.reads is not None:
+            inputs = self.reads.before(inputs)
+        if self.inputs is not None:
+            inputs = self.inputs(inputs)
+        return inputs if self.reads is None else self.reads.after(inputs)
 
     def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
         raise NotImplementedError
@@ -150,7 +160,7 @@ def check_labels(logits: Tensor, targets: Tensor) -> None:
     classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
     if targets.shape != wanted:
         raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
-    wrong = targets[((targets < 0) | (targets >= classes)) & (targets != IGNORED)]
+    wrong = targets[((targets < 0) | (targets >= classes)) & labelled(targets)]
     if wrong.numel():
         raise RequestError(f"label {int(wrong[0])} is out of range: the student has {classes} classes")
 

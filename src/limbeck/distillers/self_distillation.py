@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
+from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import soft_cross_entropy
+from limbeck.losses.precision import full_precision
 from limbeck.models.multi_exit import Exits
 from limbeck.taps import call, evaluating
 from limbeck.types import Batch, Inputs, Signal, Step
@@ -75,11 +77,11 @@ class SelfDistiller(Scheme):
         exits = self._exits(batch.inputs)
         count = len(exits.logits)
         deepest = exits.logits[0]
-        parts = {f"task {count}/{count}": self.task_loss(deepest, batch.targets)}
+        parts = {f"task {count}/{count}": task_value(self.task_loss, deepest, batch.targets)}
         loss = parts[f"task {count}/{count}"]
         for exit in range(count - 1, 0, -1):
             name, logits = f"{exit}/{count}", exits.logits[count - exit]
-            task = self.task_loss(logits, batch.targets)
+            task = task_value(self.task_loss, logits, batch.targets)
             soft = soft_cross_entropy(logits, deepest.detach(), temperature=self.temperature, scale=False).mean()
             parts |= {f"task {name}": task, f"soft {name}": soft}
             loss = loss + (1 - self.soft_weight) * task + self.soft_weight * soft
@@ -140,8 +142,13 @@ class SelfDistiller(Scheme):
         if _key(exit) not in self.adapters:
             raise RequestError("the hints are not sized yet; call prepare(batch, None) before making the optimizer")
         adapted: Tensor = self.adapters[_key(exit)](exits.features[len(exits.features) - exit])
-        hint: Tensor = torch.linalg.vector_norm(adapted.float() - exits.features[0].detach().float())
-        return hint
+        return _distance(adapted, exits.features[0].detach())
+
+
+@full_precision
+def _distance(student: Tensor, teacher: Tensor) -> Tensor:
+    distance: Tensor = torch.linalg.vector_norm(student - teacher)
+    return distance
 
 
 def _key(exit: int) -> str:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import adapters
+from limbeck.distillers.vocabulary import first_classes
 from limbeck.errors import RequestError, unknown
+from limbeck.losses.precision import call_loss
 from limbeck.taps import LOGITS
 from limbeck.types import Batch, send
 
@@ -38,7 +40,9 @@ class Term:
     Args:
         loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own, given `targets`
             and `index` of the batch where it has parameters of these names; a module with the same call; or a class
-            with `for_shapes(student, teacher, **options)`, built when shapes are known.
+            with `for_shapes(student, teacher, **options)`, built when shapes are known. It computes in fp32, without
+            autocast, unless `limbeck.losses.own_precision` marks it; adapters are layers, and run in autocast. What it
+            gives is averaged over all samples, those without a label (-100) too.
         weight: Factor of the loss in the sum; a number, or a function of the epoch (from 0).
         student: The student's tap, whose tensor the loss gets, or a tuple of taps for a tuple of tensors, also an
             empty one; "logits" is its output.
@@ -97,7 +101,9 @@ class BoundTerm(nn.Module):
         super().__init__()
         self.term = term
         self.ready = term.adapter is None and not isinstance(term.loss, type)
+        self.classes: int | None = None  # so many of the first are compared where both tensors are logits
         self.adapters = nn.ModuleList()
+        self._casts = False
         # A module is copied: two distillers made from one term must not share what they train.
         self.loss: Callable[..., Any] = copy.deepcopy(term.loss) if isinstance(term.loss, nn.Module) else term.loss
 
@@ -112,12 +118,14 @@ class BoundTerm(nn.Module):
 
     def build(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
         """Size the adapters and a loss with state by one example of its tensors."""
-        s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
+        s, t = self._tensors(student, teacher)
         device = _tuple(s)[0].device
         try:
             if self.term.adapter is not None:
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
-                    self.adapters.append(adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape)))
+                    adapter = adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape))
+                    self.adapters.append(adapter.double() if a.dtype == torch.float64 else adapter)
+                    self._casts |= any(weight.dtype != a.dtype for weight in adapter.parameters())
             self.adapters.to(device)
             made = _made(self.term.loss)
             if made is not None:
@@ -128,12 +136,12 @@ class BoundTerm(nn.Module):
 
     def forward(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The term's loss, averaged over the batch, without its weight."""
-        s, t = _pick(student, self.term.student), _pick(teacher, self.term.teacher)
+        s, t = self._tensors(student, teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
         known = _keywords(self.loss)
         device = batch.targets.device
         from_batch = {f: send(getattr(batch, f), device) for f in _FROM_BATCH if f in known}
-        loss = self.loss(self._adapt(s), t, **options, **from_batch)
+        loss = call_loss(self.loss, self._adapt(s), t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")
         return loss.mean()
@@ -143,11 +151,29 @@ class BoundTerm(nn.Module):
         weight = self.term.weight
         return weight(epoch) if callable(weight) else weight
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether it reads the logits of both sides."""
+        return LOGITS in _tuple(self.term.student) and LOGITS in _tuple(self.term.teacher)
+
+    def _tensors(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> tuple[Tapped, Tapped]:
+        if self.classes is not None and self.compares_logits:
+            student, teacher = (
+                {**some, LOGITS: first_classes(some[LOGITS], self.classes)} for some in (student, teacher)
+            )
+        return _pick(student, self.term.student), _pick(teacher, self.term.teacher)
+
     def _adapt(self, student: Tapped) -> Tapped:
         if not len(self.adapters):
             return student
-        adapted = tuple(adapt(x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
+        adapted = tuple(self._adapted(adapt, x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
         return adapted if isinstance(student, tuple) else adapted[0]
+
+    def _adapted(self, adapter: nn.Module, x: Tensor) -> Tensor:
+        if self._casts:  # a student in bf16, whose adapters are in fp32 as its losses are
+            x = x.to(next(adapter.parameters(), x).dtype)
+        adapted: Tensor = adapter(x)
+        return adapted
 
 
 def ramp(epochs: int, weight: float = 1.0) -> Callable[[int], float]:

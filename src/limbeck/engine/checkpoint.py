@@ -15,16 +15,18 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 import limbeck
-from limbeck.engine.devices import AUTO, from_first
+from limbeck.engine.devices import AUTO, from_all, from_first
 from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
+from limbeck.engine.generators import Drawing
 from limbeck.engine.optim import Schedule
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import load_module, load_optimizer, whole
-from limbeck.errors import RequestError, RunError, as_request, reason_of
+from limbeck.errors import RequestError, RunError, as_request
 from limbeck.models import load_weights, parameter_count
+from limbeck.models.torch_file import load_torch
 from limbeck.taps.wrappers import plain_names, unwrapped
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -34,26 +36,28 @@ class Progressed:
     Attributes:
         epoch: Finished epochs.
         step: Finished batches of the epoch after them.
-        rows: The numbers of those batches.
+        sums: The numbers of those batches (`limbeck.engine.totals`).
         seconds: Time spent training.
         rng: State of the global generators after those batches (`limbeck.seeds.random_state`); empty between epochs.
         compile: torch.compile's mode, which a resumed run keeps; "auto" until it is chosen.
         best: The best validation accuracy so far; None without validation.
+        drawing: How far the user's loaders had drawn when the epoch began (`limbeck.engine.generators`).
         records: What was written for each finished epoch.
     """
 
     epoch: int = 0
     step: int = 0
-    rows: list[list[float]] = field(default_factory=list)
+    sums: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     rng: list[torch.Tensor] = field(default_factory=list)
     compile: str | None = AUTO
     best: float | None = None
+    drawing: Drawing | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
         """Go on to the next epoch."""
-        self.epoch, self.step, self.rows, self.rng = self.epoch + 1, 0, [], []
+        self.epoch, self.step, self.sums, self.rng = self.epoch + 1, 0, {}, []
         self.records.append(record)
 
 
@@ -101,14 +105,14 @@ class Checkpoint:
                 raise RunError(
                     f"{self.phase}: {name} is not finite before epoch {state.epoch + 1}; try a lower learning rate"
                 )
-        processes = self._of_all([state.rows, state.rng]) if state.step else []
+        processes = from_all(self.fabric, [state.sums, state.rng]) if state.step else []
         if not self.writes or self.out is None:
             return
         content = {
             "format": FORMAT,
             "phase": self.phase,
             "settings": self.settings,
-            "state": asdict(replace(state, rows=[], rng=[])),
+            "state": asdict(replace(state, sums={}, rng=[])),
             "processes": processes,
             "scheme": scheme,
             "optimizer": optimizer,
@@ -134,11 +138,9 @@ class Checkpoint:
                 raise RequestError(
                     f"{path} was made with {name} {content['settings'].get(name)}, and this run has {value}"
                 )
-        try:
+        with as_request(lambda reason: f"{path} does not fit this run: {reason}"):
             load_module(self.scheme, content["scheme"])
             load_optimizer(self.optimizer, content["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise RequestError(f"{path} does not fit this run: {reason_of(error)}") from error
         if (content.get("scheduler") is None) != (self.scheduler is None):
             raise RequestError(f"{path} was made {'with' if self.scheduler is None else 'without'} a torch scheduler")
         if self.scheduler is not None:
@@ -151,16 +153,8 @@ class Checkpoint:
                     f"{path} was made in the middle of an epoch by {len(content['processes'])} process(es), and there "
                     f"are {self.fabric.world_size}; resume with as many"
                 )
-            state.rows, state.rng = content["processes"][self.fabric.global_rank]
+            state.sums, state.rng = content["processes"][self.fabric.global_rank]
         return state
-
-    def _of_all(self, own: Any) -> list[Any]:
-        """Each process's own part; all must call it."""
-        if self.fabric.world_size == 1:
-            return [own]
-        gathered = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(gathered, own)
-        return gathered
 
     def restart_metrics(self, state: Progressed) -> None:
         """Make metrics.jsonl end with this phase's finished epochs: a killed run may have written one more."""
@@ -187,9 +181,15 @@ class Checkpoint:
         """Bring the best one back."""
         if self._best is None and self.out is not None:
             path = self.out / "checkpoints" / f"best-{self.phase}.pt"
-            self._best = from_first(self.fabric, lambda: torch.load(path, map_location="cpu", weights_only=True))
+            self._best = from_first(self.fabric, lambda: _read_best(path))
         if self._best is not None:
-            scheme.load_state_dict(self._best)
+            with as_request(lambda reason: f"the best student of phase {self.phase} does not fit this run: {reason}"):
+                scheme.load_state_dict(self._best)
+
+
+def _read_best(path: Path) -> dict[str, Any]:
+    with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); start the run anew in another folder"):
+        return dict(load_torch(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -199,13 +199,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         RequestError: It is damaged, or no checkpoint of limbeck's.
     """
     with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); delete it to begin again"):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch(path)
         missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
+        if content["format"] == 1 and not missing:
+            content = _of_format_1(path, content)
         if content["format"] == FORMAT and missing:
             raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")
         if content["format"] != FORMAT:
             raise RequestError(f"checkpoint {path} has format {content['format']}; this limbeck reads {FORMAT}")
     return dict(content)
+
+
+def _of_format_1(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint of the format before, which kept the numbers of an unfinished epoch step by step.
+
+    Raises:
+        RequestError: It was made in the middle of an epoch.
+    """
+    state = {name: value for name, value in content["state"].items() if name != "rows"}
+    if state["step"]:
+        raise RequestError(
+            f"checkpoint {path} was made in the middle of an epoch by an earlier limbeck, which kept that epoch's "
+            "numbers in another form; finish the epoch with that version, or delete it to begin again"
+        )
+    return {**content, "format": FORMAT, "state": state}
 
 
 def checkpoint_phase(folder: Path) -> str | None:

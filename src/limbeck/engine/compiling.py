@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_leaves
-from torch.utils.benchmark import Timer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.devices import AUTO
@@ -97,7 +96,7 @@ def choose_compile(scheme: Scheme, example: Batch, fabric: Fabric, passes: int) 
         fabric: Device and precision.
         passes: Batches that are left.
     """
-    if not _may_gain(scheme, fabric):
+    if not may_gain(scheme, fabric):
         return Choice(None)
     began = time.perf_counter()
     choice = _tried(scheme.student, scheme.prepared(example.inputs), example.size, fabric, passes)
@@ -107,7 +106,8 @@ def choose_compile(scheme: Scheme, example: Batch, fabric: Fabric, passes: int) 
     return replace(choice, reason=f"{choice.reason} (tried in {seconds:,.0f} s)", seconds=seconds)
 
 
-def _may_gain(scheme: Scheme, fabric: Fabric) -> bool:
+def may_gain(scheme: Scheme, fabric: Fabric) -> bool:
+    """Whether compiling a scheme's student is tried unasked, if its training is long."""
     if fabric.device.type not in DEVICES or torch.are_deterministic_algorithms_enabled() or is_sharding(fabric):
         return False
     student = scheme.student
@@ -178,6 +178,8 @@ def _call(network: nn.Module, *inputs: Any, **named: Any) -> Any:
 
 def _pass_seconds(student: nn.Module, inputs: Inputs, fabric: Fabric) -> float:
     """The median time of a pass; torch's timer waits for the device."""
+    from torch.utils.benchmark import Timer  # which warns, where it is imported, of a CUDA toolkit without a GPU
+
     work = functools.partial(_pass, student, inputs, fabric)
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
     return float(timer.blocked_autorange(min_run_time=PROBE).median)

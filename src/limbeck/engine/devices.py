@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from limbeck.engine.allocator import keep_freed
 from limbeck.engine.sharding import sharding
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, RunError, unknown
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.nodes import Node
 from limbeck.types import Inputs
@@ -27,7 +28,11 @@ if not torch.cuda.is_available():
     # every step; without a GPU that is 15 % of a small step for nothing.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+PROCESSES = 64
+"""Processes that a CPU may be asked for, where it has not more cores: more would stop the machine."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """fp32, or autocast with fp32 weights; losses compute in fp32 in any case."""
@@ -45,6 +50,19 @@ class Autocast(MixedPrecision):
 
     def convert_output(self, data: Any) -> Any:
         return data
+
+
+def autocast(forward: Callable[P, T], fabric: Fabric) -> Callable[P, T]:
+    """A forward pass in the fabric's precision, without what else its wrapper of a module does; fp32 as it is."""
+    precision = fabric.strategy.precision
+    if precision.precision == "32-true":
+        return forward
+
+    def in_precision(*args: P.args, **kwargs: P.kwargs) -> T:
+        with precision.forward_context():
+            return forward(*args, **kwargs)
+
+    return in_precision
 
 
 class Replicated(DDPStrategy):
@@ -169,6 +187,27 @@ def from_first(fabric: Fabric, look: Callable[[], T]) -> T:
     return found
 
 
+def from_all(fabric: Fabric, own: T) -> list[T]:
+    """What each process has, by their numbers; all must call it."""
+    if fabric.world_size == 1:
+        return [own]
+    gathered: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(gathered, own)
+    return gathered
+
+
+@contextmanager
+def enough_memory(phase: str, samples: int, device: torch.device) -> Iterator[None]:
+    """Raise RunError, with the remedy, where a device has not the memory for what is computed inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{phase}: {device} has not enough memory for steps of {samples} samples; halve batch_size, and double "
+            "accumulate to keep the step as it is"
+        ) from error
+
+
 def is_first() -> bool:
     """Whether this is the first of the processes that were launched together."""
     return getattr(rank_zero_only, "rank", None) in (None, 0)
@@ -181,4 +220,8 @@ def _count(devices: int | str | list[int], kind: str) -> int:
     if isinstance(devices, str) and "," in devices:
         return len([one for one in devices.split(",") if one.strip()])
     every = max(1, torch.cuda.device_count()) if kind == "cuda" else 1
-    return every if devices in ("auto", "-1", -1) else int(devices)
+    wanted = every if devices in ("auto", "-1", -1) else int(devices)
+    most = max(PROCESSES, os.cpu_count() or 1)
+    if kind == "cpu" and wanted > most:
+        raise RequestError(f"each is a process of its own on a CPU, and this machine bears {most}")
+    return wanted

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from limbeck.engine.labels import hard_labels, with_labels
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.teachers import Teacher
@@ -29,7 +30,7 @@ class Diagnosis:
 
     Attributes:
         samples: How many training samples it was asked about, as the student sees them.
-        train_accuracy: Share of them whose label is its first choice.
+        train_accuracy: Share of them whose label is its first choice; only samples with a label count, here and below.
         contradiction: Share of them whose label is not: there soft and hard labels pull apart.
         held_out: Where the held-out figures come from: "validation", or "test" without a validation split.
         held_out_accuracy: Share of held-out samples whose label is its first choice.
@@ -117,21 +118,24 @@ def diagnose(
         device: Where the batches go.
 
     Raises:
-        RequestError: An empty loader, a teacher without logits, a temperature that is not above 0.
+        RequestError: A loader without a sample or without a label, a teacher without logits, a temperature that is not
+            above 0.
     """
     if not temperature > 0:
         raise RequestError(f"temperature must be above 0, not {temperature}")
     logits, labels = _answers(remembered or teacher, train, most, torch.device(device))
     new_logits, new_labels = _answers(teacher, held_out, most, torch.device(device))
-    right = int((logits.argmax(-1) == labels).sum())
+    known, own = with_labels(logits, labels)
+    new_known, new_own = with_labels(new_logits, new_labels)
+    accuracy = int((known.argmax(-1) == own).sum()) / len(own)
     classes = logits.shape[1]
     return Diagnosis(
         samples=len(labels),
-        train_accuracy=right / len(labels),
-        contradiction=(len(labels) - right) / len(labels),
+        train_accuracy=accuracy,
+        contradiction=int((known.argmax(-1) != own).sum()) / len(own),
         held_out=name,
-        held_out_accuracy=int((new_logits.argmax(-1) == new_labels).sum()) / len(new_labels),
-        calibration_error=multiclass_calibration_error(new_logits.softmax(-1), new_labels, classes, n_bins=15).item(),
+        held_out_accuracy=int((new_known.argmax(-1) == new_own).sum()) / len(new_own),
+        calibration_error=multiclass_calibration_error(new_known.softmax(-1), new_own, classes, n_bins=15).item(),
         temperature=float(temperature),
         entropy=_entropy(logits / temperature),
         held_out_entropy=_entropy(new_logits / temperature),
@@ -147,8 +151,8 @@ def _answers(teacher: Teacher, loader: Iterable[Any], most: int, device: torch.d
         logits = teacher(batch).logits
         if logits is None:
             raise RequestError("this teacher gives no logits, so it has no soft labels to diagnose")
-        answers.append(logits.float())
-        labels.append(batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(-1))
+        answers.append(logits.to(torch.float32, copy=True))  # a function may give the same memory each time
+        labels.append(hard_labels(batch.targets))
         asked += batch.size
         if asked >= most:
             break

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from limbeck.distillers import Scheme
-from limbeck.engine.source import Source
+from limbeck.engine.held_out import HeldOut
+from limbeck.engine.tally import Sums, Tally
 from limbeck.errors import RequestError
 from limbeck.models import device_of
 from limbeck.teachers import Teacher
@@ -24,7 +24,7 @@ class Evaluation:
     """Figures of one model on one data set.
 
     Attributes:
-        samples: How many there were.
+        samples: How many there were; one with the label that cross-entropy leaves out (-100) is none.
         loss: Mean cross-entropy with the labels, in nats.
         top1: Share of samples whose label is the most likely class.
         top5: Share whose label is among the five most likely; None with five classes or fewer.
@@ -60,7 +60,7 @@ def evaluate(
         teacher: To measure agreement with.
 
     Raises:
-        RequestError: The loader is empty.
+        RequestError: The loader is empty, or none of its samples has a label.
     """
     if device is None:
         owner = getattr(predict, "__self__", predict)
@@ -73,8 +73,11 @@ def evaluate_each(
 ) -> dict[str, Evaluation]:
     """Run a scheme once over a loader: an evaluation for each of its predictions, `scheme.chosen` among them.
 
+    `HeldOut` in place of the loader shares its samples out over processes: each runs its part, and all get the figures
+    of the whole.
+
     Raises:
-        RequestError: The loader is empty.
+        RequestError: The loader is empty, or none of its samples has a label.
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:
@@ -87,7 +90,7 @@ def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.d
     """Ask a teacher once about a loader's samples.
 
     Raises:
-        RequestError: The loader is empty, or the teacher gives no logits.
+        RequestError: The loader is empty, none of its samples has a label, or the teacher gives no logits.
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:
@@ -106,34 +109,29 @@ def _evaluate(
     device: torch.device | str,
     teacher: Teacher | None,
 ) -> dict[str, Evaluation]:
-    outputs: dict[str, list[Tensor]] = {}
-    labels, choices = [], []
-    for batch in Source(loader, torch.device(device)).starting_at():
-        for name, logits in predict(batch).items():
-            outputs.setdefault(name, []).append(logits.float())
-        labels.append(batch.targets if batch.targets.dim() == 1 else batch.targets.argmax(-1))
+    held_out = loader if isinstance(loader, HeldOut) else HeldOut(loader, torch.device(device))
+    tallies: dict[str, Tally] = {}
+    for batch, counted in held_out:
         said = teacher(batch).logits if teacher is not None else None
-        if said is not None:
-            choices.append(said.argmax(-1))
-    if not outputs:
+        for name, logits in predict(batch).items():
+            tally = tallies.setdefault(name, Tally())
+            tally.add(logits[:counted], batch.targets[:counted], None if said is None else said[:counted])
+    sums = held_out.joined({name: tally.sums() for name, tally in tallies.items()})
+    if not sums:
         raise RequestError("nothing to evaluate: the loader gives no batch at all")
-    targets = torch.cat(labels)
-    choice = torch.cat(choices) if choices else None
-    return {name: _figures(torch.cat(logits), targets, choice) for name, logits in outputs.items()}
+    return {name: _figures(one) for name, one in sums.items()}
 
 
-def _figures(logits: Tensor, targets: Tensor, teacher_choice: Tensor | None) -> Evaluation:
-    first = logits.argmax(-1)
-    classes = logits.shape[1]
+def _figures(sums: Sums) -> Evaluation:
+    samples, loss, top1, top5, agreed, asked, *bins = sums.values
+    if not samples:
+        raise RequestError("nothing to evaluate: no sample has a label")
+    sure, right = bins[: len(bins) // 2], bins[len(bins) // 2 :]
     return Evaluation(
-        samples=len(targets),
-        loss=F.cross_entropy(logits, targets).item(),
-        top1=_share(first == targets),
-        top5=_share((logits.topk(5).indices == targets[:, None]).any(-1)) if classes > 5 else None,
-        calibration_error=multiclass_calibration_error(logits.softmax(-1), targets, classes, n_bins=15).item(),
-        agreement=None if teacher_choice is None else _share(first == teacher_choice),
+        samples=round(samples),
+        loss=loss / samples,
+        top1=top1 / samples,
+        top5=top5 / samples if sums.classes > 5 else None,
+        calibration_error=math.fsum(abs(a - b) for a, b in zip(sure, right, strict=True)) / samples,
+        agreement=agreed / samples if asked else None,
     )
-
-
-def _share(hits: Tensor) -> float:
-    return int(hits.sum()) / len(hits)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.distillers import SelfDistiller
+from limbeck.engine.labels import hard_labels, with_labels
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.models import device_of
@@ -18,7 +19,7 @@ from limbeck.taps import evaluating
 
 @dataclass(frozen=True)
 class ExitRecord:
-    """What each exit said of every sample, shallowest exit first.
+    """What each exit said of every sample that has a label, shallowest exit first.
 
     Attributes:
         confidence: (N, exits) largest softmax probability.
@@ -57,19 +58,21 @@ def ask_exits(scheme: SelfDistiller, loader: Iterable[Any], device: torch.device
     """Run every sample through all exits, once.
 
     Raises:
-        RequestError: The loader is empty, or the network has a single exit.
+        RequestError: The loader is empty, none of its samples has a label, or the network has a single exit.
     """
-    confidence, hits, ensemble = [], [], []
+    confidence, hits, ensemble, labels = [], [], [], []
     with evaluating(scheme):
         for batch in Source(loader, torch.device(device or device_of(scheme))).starting_at():
             *exits, joint = scheme.predictions(batch.inputs).values()
             logits = torch.stack([one.float() for one in exits], dim=1)
             confidence.append(logits.softmax(-1).amax(-1).cpu())
-            hits.append((logits.argmax(-1) == batch.targets[:, None]).cpu())
-            ensemble.append((joint.argmax(-1) == batch.targets).cpu())
+            labels.append(hard_labels(batch.targets).cpu())
+            hits.append(logits.argmax(-1).cpu() == labels[-1][:, None])
+            ensemble.append(joint.argmax(-1).cpu() == labels[-1])
     if not hits:
         raise RequestError("nothing to evaluate: the loader gives no batch at all")
-    return ExitRecord(torch.cat(confidence), torch.cat(hits), torch.cat(ensemble))
+    whole = torch.cat(labels)
+    return ExitRecord(*(with_labels(torch.cat(parts), whole)[0] for parts in (confidence, hits, ensemble)))
 
 
 def early_point(record: ExitRecord, costs: Sequence[int], threshold: float) -> EarlyPoint:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,27 +12,28 @@ from typing import Any, TypeGuard
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
-from limbeck.engine.devices import AUTO, choose_precision, from_first, make_fabric
+from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
+from limbeck.engine.first_answers import check_answers
+from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
+from limbeck.engine.shares import training_part
 from limbeck.engine.source import Source
-from limbeck.errors import RequestError, as_request, unknown
-from limbeck.models import Layout, device_of, lay_out
+from limbeck.errors import RequestError, unknown
+from limbeck.models import Layout, device_of
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
-from limbeck.taps import evaluating
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Run:
 
     Attributes:
         student: The plain trained model.
-        metrics: A record an epoch: epoch (from 1), loss, accuracy, each part, learning rate, seconds since the start
-            of training, validation.
+        metrics: A record an epoch: epoch (from 1), loss, accuracy (of the samples with a label; left out without
+            any), each part, over the samples of those steps that had it, learning rate, seconds since the start of
+            training, validation.
         seconds: Time spent training, over all resumed parts, trials of torch.compile among it.
         out: The run folder, or None.
         compile: torch.compile's mode in which the student was trained, or None.
@@ -90,20 +91,23 @@ def fit(
 
     Args:
         distiller: The student with its losses, such as `Distiller(student, terms)`; a wrapped student is unwrapped.
-        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets).
+        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets), of which each of several processes
+            reads its part.
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
             already holds every parameter of the distiller, adapters included.
         teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
             schemes without one.
-        val: Held-out batches, evaluated after each epoch.
+        val: Held-out batches, evaluated after each epoch; several processes share them.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
             function of the optimizer that makes one (`limbeck.engine.schedulers`).
-        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples.
+        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples; where
+            labels are missing (-100), the task loss is still the mean over each batch's own labels.
         clip: Largest norm of the gradient.
         keep: "last", or "best" for the student with the highest validation accuracy.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
-            (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case.
+            (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
+            for what `limbeck.losses.own_precision` marks.
         accelerator, devices, strategy: As Lightning Fabric takes them.
         fabric: A launched Fabric to use instead of those four.
         compile: torch.compile's mode for the student's training passes, such as "default" or "reduce-overhead" (CUDA
@@ -112,7 +116,8 @@ def fit(
         layout: Order of a network's maps in memory while it is trained: "channels_last", "contiguous", or "auto" for
             channels-last on CPUs and NVIDIA GPUs where gradients are right in it (`limbeck.models.layout.lay_out`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
-        resume: Go on from the folder's last checkpoint, if it has one of this phase.
+        resume: Go on from the folder's last checkpoint, if it has one of this phase; also with what the loaders' own
+            generators had drawn.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
         phase: Name of this training in metrics, and of the model's files in `out`.
         about: What to add to the student's JSON file.
@@ -132,6 +137,8 @@ def fit(
     check(epochs, accumulate, keep, clip, checkpoint_steps, validates=val is not None)
     check_compile(compile, distiller, accumulate)
     example = Source(train, torch.device("cpu")).first()
+    with reading("student", example):
+        notes = settle(distiller, example, seed)
     if fabric is None:
         if precision == AUTO:
             precision = _precision(distiller, example, accelerator)
@@ -142,10 +149,17 @@ def fit(
     guide = _guide(teacher, distiller)
     shown = progress and fabric.is_global_zero
     with seeded(derive(seed, "adapters")):
-        laid = _prepare(distiller, guide, example, fabric, layout)
+        laid, example, signal = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
-    source = Source(_shared_out(train, fabric), fabric.device, laid.inputs if laid.unsafe else None)
+    change = laid.inputs if laid.unsafe else None
+    source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
+    if guide and signal:
+        notes += check_answers(guide, example, signal, labelled=bool(getattr(distiller, "task_weight", 1)))
+    with laid.kept():
+        notes += check_step(distiller, example, signal, source, fabric)
+    for note in notes if fabric.is_global_zero else ():
+        tell(f"{phase}: {note}")
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = made_optimizer(optimizer, trained)
@@ -174,8 +188,9 @@ def fit(
     state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
     display = Progress(phase, epochs, len(source), shown)
     size = example.size
-    del example
-    with laid.kept(), compiled(trained.student, choice.mode, size), display:
+    del example, signal
+    memory = enough_memory(phase, size, fabric.device)
+    with memory, laid.kept(), compiled(trained.student, choice.mode, size), display:
         loop = Loop(
             fabric=fabric,
             scheme=trained,
@@ -229,69 +244,36 @@ def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
     try:
         one = distiller.prepared(example.first(1).to(device_of(distiller.student)).inputs)
         return choose_precision(distiller.student, one, example.size, accelerator)
-    except Exception:  # it cannot read the data: `_check_reads` says so
+    except Exception:  # it cannot be counted
         return "32-true"
 
 
-def _prepare(distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str) -> Layout:
-    """Bring the scheme to its device and its layout, check it on the first batch, and size what depends on that."""
+def _prepare(
+    distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str
+) -> tuple[Layout, Batch, Signal | None]:
+    """Bring the scheme to its device and its layout, and size what depends on the first batch and its answers.
+
+    Gives these too, as the training reads them: the layout, the batch, the teacher's answers to it.
+    """
     example = example.to(fabric.device)
     distiller.to(fabric.device)
-    _check_reads(distiller, example)
-    with _reading("teacher", example):
+    with reading("teacher", example):
         signal = guide(example) if guide else None
-
-    def run(change: Callable[[Tensor], Tensor]) -> None:
-        batch = example.changed(change)
-        with torch.no_grad(), evaluating(distiller):
-            distiller.predict(batch.inputs)
-        distiller.prepare(batch, signal)
 
     if is_sharding(fabric) and layout == AUTO:
         layout = CONTIGUOUS  # as shards are in any case
-    return lay_out(distiller, None if layout == AUTO else layout, run)
-
-
-def _check_reads(distiller: Scheme, example: Batch) -> None:
-    """Raise RequestError for samples that the student cannot read, or answers with something else than logits."""
-    few = example.first(2)
-    with _reading("student", example), torch.no_grad(), evaluating(distiller):
-        logits = distiller.predict(few.inputs)
-    if logits.dim() != 2:
-        raise RequestError(
-            f"fit trains classifiers, with logits (B, C), and the student gives {tuple(logits.shape)}; the losses take "
-            "such logits in a loop of your own"
-        )
-    if len(logits) != few.size or any(len(x) != example.size for x in _tensors(example)):
-        raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
-
-
-def _reading(who: str, example: Batch) -> AbstractContextManager[None]:
-    return as_request(lambda reason: f"the {who} cannot read inputs of shape {_described(example)}: {reason}")
-
-
-def _described(example: Batch) -> str:
-    return ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in _tensors(example))
-
-
-def _tensors(example: Batch) -> list[torch.Tensor]:
-    return list(example.inputs.values()) if isinstance(example.inputs, Mapping) else [example.inputs]
-
-
-def _shared_out(train: Iterable[Any], fabric: Fabric) -> Iterable[Any]:
-    """The loader, each process reading its own part; limbeck's loaders are made for their process already."""
-    if fabric.world_size > 1 and isinstance(train, DataLoader):
-        shared: Iterable[Any] = fabric.setup_dataloaders(train, move_to_device=False)
-        return shared
-    return train
+    laid = sized(distiller, example, signal, None if layout == AUTO else layout)
+    return laid, example.changed(laid.inputs) if laid.unsafe else example, signal
 
 
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:
     if isinstance(teacher, nn.Module):
         if not distiller.teacher_logits and not distiller.teacher_taps:
             raise RequestError("a teacher was given, and no term of the distiller listens to it; add a Term")
-        return ModuleTeacher(teacher, distiller.teacher_taps, logits=distiller.teacher_logits)
-    return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher)
+        return ModuleTeacher(
+            teacher, distiller.teacher_taps, logits=distiller.teacher_logits, classes=distiller.classes
+        )
+    return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher, classes=distiller.classes)
 
 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:

@@ -17,14 +17,18 @@ from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed
+from limbeck.engine.devices import Autocast, autocast, from_all
 from limbeck.engine.evaluate import evaluate_each
+from limbeck.engine.generators import Generators
+from limbeck.engine.held_out import HeldOut
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
-from limbeck.engine.progress import Progress
+from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import share_buffers
-from limbeck.engine.source import Source, windows
+from limbeck.engine.source import Source
 from limbeck.engine.stepper import Stepper
+from limbeck.engine.totals import Totals
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
@@ -60,17 +64,23 @@ class Loop:
         """Train from where `state` stands to the end of the last epoch."""
         self.scheme.train()
         self.forget_gradients()  # those that an earlier backward pass left
+        generators = Generators([self.source.loader, self.val], self.fabric)
+        state.drawing, reason = generators.resume(state.drawing, state.epoch)
+        if reason and self.fabric.is_global_zero and state.epoch < epochs:
+            tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
+        held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric)
         while state.epoch < epochs:
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
-            if self.val is not None:
-                record |= _validate(self.scheme, self.val, self.fabric)
+            if held_out is not None:
+                record |= _validate(self.scheme, held_out)
                 if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
                     state.best = record["val_accuracy"]
                     self.checkpoint.save_best()
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_epoch(record)
             state.finish_epoch(record)
+            state.drawing = generators.drawing()
             self.checkpoint.save(state)
             self.checkpoint.record(record)
             self.display.epoch(record)
@@ -79,12 +89,14 @@ class Loop:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether there is one process, in fp32.
+        """Whether there is one process, in fp32 or under bf16 autocast.
 
-        Fabric's wrappers let processes talk and scale half precision. Where there is nothing of both to do, they
+        Fabric's wrappers let processes talk and scale fp16's gradients. Where there is nothing of both to do, they
         would still walk through every record, at a tenth of a small step's time.
         """
-        return self.fabric.world_size == 1 and self.fabric.strategy.precision.precision == "32-true"
+        precision = self.fabric.strategy.precision
+        unscaled = precision.precision == "32-true" or (isinstance(precision, Autocast) and precision.scaler is None)
+        return self.fabric.world_size == 1 and unscaled
 
     @cached_property
     def rates(self) -> list[float]:
@@ -98,7 +110,7 @@ class Loop:
     @cached_property
     def forward(self) -> Callable[[Batch, Signal | None], Step]:
         """The scheme's forward pass."""
-        return self.scheme if self.plain else self.model
+        return autocast(self.scheme, self.fabric) if self.plain else self.model
 
     @cached_property
     def backward(self) -> Callable[[Tensor], None]:
@@ -113,9 +125,9 @@ class Loop:
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
-        meter = Meter(self.checkpoint.phase, state.epoch, state.rows)
+        meter = Meter(self.checkpoint.phase, state.epoch, state.step, state.sums)
         self.scheme.at(state.epoch)
-        for window in windows(self._batches(state), self.accumulate):
+        for window in self.source.windows(self._batches(state)):
             self._set_rates(state)
             self._update(window, meter)
             rate = self.optimizer.param_groups[0]["lr"]
@@ -123,21 +135,18 @@ class Loop:
                 self.schedule.after_step()
             state.step += len(window)
             if self.display.due():
-                self.display.step(state.epoch * len(self.source) + state.step, meter.means(meter.sums()))
+                self.display.step(state.epoch * len(self.source) + state.step, meter.look().means())
             if self._saves_at(state.step, len(window)):
-                meter.look()
-                state.seconds, state.rows, state.rng = time.perf_counter() - began, meter.rows, random_state()
+                state.sums = meter.look().sums
+                state.seconds, state.rng = time.perf_counter() - began, random_state()
                 self.checkpoint.save(state)
-        sums = meter.sums()  # which waits for the device
+        totals = meter.look()  # which waits for the device
         state.seconds = time.perf_counter() - began
-        means = meter.means(self._over_processes(sums))
+        everybodys = Totals()
+        everybodys.merge(from_all(self.fabric, totals.sums))
+        means = everybodys.means()
         numbers = {"epoch": state.epoch + 1, **means, "lr": float(rate), "seconds": round(state.seconds, 3)}
         return {"phase": self.checkpoint.phase, **numbers}
-
-    def _over_processes(self, sums: list[float]) -> list[float]:
-        wide = torch.float32 if self.fabric.device.type == "mps" else torch.float64
-        total = self.fabric.all_reduce(torch.tensor(sums, dtype=wide, device=self.fabric.device), reduce_op="sum")
-        return torch.as_tensor(total).tolist()
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window."""
@@ -185,9 +194,10 @@ class Loop:
         return every is not None and step // every > (step - taken) // every and step < len(self.source)
 
 
-def _validate(scheme: Scheme, val: Iterable[Any], fabric: Fabric) -> dict[str, float]:
+def _validate(scheme: Scheme, held_out: HeldOut) -> dict[str, float]:
+    """The figures of the whole, the same in all processes: what is kept by them is one decision."""
     with evaluating(scheme):
-        figures = evaluate_each(scheme, val, device=fabric.device)
+        figures = evaluate_each(scheme, held_out)
     chosen = figures[scheme.chosen]
     others = {f"val_accuracy/{name}": one.top1 for name, one in figures.items() if len(figures) > 1}
     return {"val_loss": chosen.loss, "val_accuracy": chosen.top1, **others}

@@ -5,7 +5,6 @@ A schedule is a pure function from time, in epochs, to a factor of the learning 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,7 +15,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, as_request, shown, unknown
+from limbeck.options import fitting
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
@@ -42,10 +42,7 @@ def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     kind: Callable[..., Optimizer] = OPTIMIZERS[name]
-    valid = inspect.signature(kind).parameters.keys() - {"params", "lr"}
-    for option in options:
-        if option not in valid:
-            raise unknown(f"option of optimizer {name}", option, {*valid, "lr"})
+    options = fitting(f"optimizer {name}", kind, options, given={"params", "lr"}, more={"lr"})
 
     def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
         parameters = list(parameters)
@@ -54,10 +51,8 @@ def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
         chosen = {"lr": lr, **({"fused": fused} if "foreach" not in options else {}), **options}
         return kind(parameters, **chosen)
 
-    try:
-        make([nn.Parameter(torch.zeros(1))])
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"optimizer {name}: {error}") from error
+    with as_request(lambda reason: f"optimizer {name}: {reason}"):
+        _try(make)
     return make
 
 
@@ -93,6 +88,17 @@ def made_optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optim
             "such as partial(torch.optim.Adam, lr=1e-3)"
         )
     return given
+
+
+def _try(make: MakeOptimizer) -> None:
+    """Two steps on one number: options that the optimizer takes, and cannot step with, fail here."""
+    number = nn.Parameter(torch.zeros(1))
+    made = make([number])
+    for _ in range(2):
+        number.grad = torch.ones(1)
+        made.step()
+    if not torch.isfinite(number).all():
+        raise RequestError("two steps with these options lead to no finite number; take smaller values")
 
 
 def constant() -> Schedule:
@@ -133,7 +139,7 @@ def warmup(epochs: float, then: Schedule) -> Schedule:
 SCHEDULES = ("constant", "cosine", "step")
 
 
-def schedule(name: str, epochs: float, *, warmup_epochs: float = 0.0, **options: Any) -> Schedule:
+def schedule(name: str, epochs: float, /, *, warmup_epochs: float = 0.0, **options: Any) -> Schedule:
     """A schedule by name, over a run of `epochs`.
 
     Args:
@@ -148,13 +154,15 @@ def schedule(name: str, epochs: float, *, warmup_epochs: float = 0.0, **options:
     makers: dict[str, Callable[..., Schedule]] = {"constant": constant, "cosine": cosine, "step": step}
     if name not in makers:
         raise unknown("schedule", name, makers)
-    valid = inspect.signature(makers[name]).parameters.keys() - {"epochs"}
-    for option in options:
-        if option not in valid:
-            raise unknown(f"option of schedule {name}", option, [*valid, "warmup_epochs"])
-    try:
+    options = fitting(f"schedule {name}", makers[name], options, given={"epochs"}, more={"warmup_epochs"})
+    with as_request(lambda reason: f"schedule {name}: {reason}"):
         chosen = makers[name](epochs, **options) if name == "cosine" else makers[name](**options)
-        chosen(0.0)
-    except (TypeError, ZeroDivisionError) as error:
-        raise RequestError(f"schedule {name}: {error}") from error
-    return warmup(warmup_epochs, chosen)
+        made = warmup(warmup_epochs, chosen)
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            _check_factor(made(share * epochs))
+    return made
+
+
+def _check_factor(factor: float) -> None:
+    if not (isinstance(factor, int | float) and 0 <= factor < math.inf):
+        raise RequestError(f"its factor of the learning rate is {shown(factor)} at a time; it must be 0 or more")

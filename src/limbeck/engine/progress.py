@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from limbeck.notices import tell
+
+__all__ = ["LOOK_EVERY", "Progress", "tell"]
+
 LOOK_EVERY = {"bar": 0.5, "line": 5.0}
 """Seconds between two looks at the numbers on the device, where somebody watches them and where not."""
-
-
-def tell(line: str) -> None:
-    """Say what limbeck decided, while it runs."""
-    print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - this is the display
 
 
 class Progress:
@@ -65,7 +64,7 @@ class Progress:
         """Show where training stands after `done` steps in all."""
         if self._bar:
             epoch = min(done // self.steps + 1, self.epochs)
-            state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  accuracy {means['accuracy']:.4f}"
+            state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  {_accuracy(means)}"
             self._bar.update(self._task, completed=done, state=state)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
@@ -76,6 +75,10 @@ class Progress:
             held_out = f"  val {record['val_accuracy']:.4f}" if "val_accuracy" in record else ""
             line = (
                 f"{self.phase}  epoch {record['epoch']}/{self.epochs}  loss {record['loss']:.4f}  "
-                f"accuracy {record['accuracy']:.4f}{held_out}  {record['seconds']:.1f} s"
+                f"{_accuracy(record)}{held_out}  {record['seconds']:.1f} s"
             )
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the display
+
+
+def _accuracy(means: Mapping[str, float]) -> str:
+    return f"accuracy {means['accuracy']:.4f}" if "accuracy" in means else "no labels"

@@ -27,6 +27,7 @@ from limbeck.losses.feature import (
     smooth_l1,
     srrl,
 )
+from limbeck.losses.precision import own_precision
 from limbeck.losses.relation import channel_correlation, correlation, pkt, rkd, similarity
 from limbeck.losses.response import (
     TopK,
@@ -72,6 +73,7 @@ __all__ = [
     "negative_mean",
     "nkd",
     "nst",
+    "own_precision",
     "pearson",
     "pkt",
     "reverse_kl",
@@ -85,5 +87,6 @@ __all__ = [
     "wsld",
 ]
 
-LOSSES = tuple(name for name in __all__ if name not in ("TopK", "negative_mean", "standardize"))
-"""The names that a term can use; the rest of `__all__` is what some of them take."""
+_BESIDE = ("TopK", "negative_mean", "own_precision", "standardize")
+LOSSES = tuple(name for name in __all__ if name not in _BESIDE)
+"""The names that a term can use; the rest of `__all__` is what some of them take, and what marks one of your own."""

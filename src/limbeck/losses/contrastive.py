@@ -15,6 +15,7 @@ from limbeck.losses.precision import full_precision, run_layer
 from limbeck.losses.processes import of_all_processes
 from limbeck.losses.shapes import channels, class_indices, several_samples
 from limbeck.losses.vectors import unit
+from limbeck.types import labelled
 
 
 class CRD(nn.Module):
@@ -109,7 +110,7 @@ class CRD(nn.Module):
         Args:
             student: Features of the student.
             teacher: Features of the teacher.
-            targets: (B,) class indices.
+            targets: (B,) class indices; a sample whose index is -100 has no label and the value 0, but is remembered.
             index: (B,) positions of the samples in the training set, each in [0, N).
 
         Raises:
@@ -128,6 +129,7 @@ class CRD(nn.Module):
         hit_t, missed_t = self._side(1, t, self.memory_s, index, drawn, left_out)
         counted = len(drawn) - same.sum(1)
         loss = hit_s + hit_t + (missed_s + missed_t) * (self.negatives / counted.clamp(min=1))
+        loss = loss.where(labelled(targets), 0.0)
         if self.training:
             self._fixed = True
             index, targets = of_all_processes(index), of_all_processes(targets)

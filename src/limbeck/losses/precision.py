@@ -1,10 +1,10 @@
-"""Every loss computes in fp32 or better, whatever comes in and whatever autocast is on."""
+"""Every loss computes in fp32 or better, whatever comes in and whatever autocast is on, unless it says otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = frozenset((torch.float16, torch.bfloat16))
 
 
 def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
@@ -24,14 +24,53 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(loss)
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = _device(args) or "cpu"
-        wide = map(_widen, args)
-        if not torch.is_autocast_enabled(device):
-            return loss(*wide, **kwargs)
-        with torch.autocast(device, enabled=False):
-            return loss(*wide, **kwargs)
+        return _widely(loss, args, kwargs)
 
-    return in_full_precision
+    return sees_to_it(in_full_precision)
+
+
+def own_precision(loss: Callable[P, R]) -> Callable[P, R]:
+    """Mark a loss that sees to its precision itself: it gets tensors as they come, and autocast as it is.
+
+    Every other loss of a term, and every other task loss, is called in fp32 (`call_loss`). It marks a function, the
+    `forward` of a module, a module, or a class of losses.
+
+    >>> from limbeck import Term
+    >>> @own_precision
+    ... def in_half(student, teacher):
+    ...     return (student - teacher).square().mean()
+    >>> Term(in_half)
+    Term(in_half, weight=1.0, logits → logits)
+    """
+    if isinstance(loss, nn.Module | type):
+        return sees_to_it(loss)
+
+    @wraps(loss)  # the function itself may be torch's, and anybody's
+    def as_it_comes(*args: P.args, **kwargs: P.kwargs) -> R:
+        return loss(*args, **kwargs)
+
+    return sees_to_it(as_it_comes)
+
+
+def sees_to_it(loss: Callable[P, R]) -> Callable[P, R]:
+    """Mark as `own_precision` does, in place: for limbeck's own functions, which nobody needs unmarked."""
+    loss.own_precision = True  # type: ignore[attr-defined]
+    return loss
+
+
+def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
+    """`loss(*tensors, **options)` in fp32 or better, whoever wrote it.
+
+    Autocast is off inside, and half-precision tensors are cast to fp32; float64 stays float64. Not so for a loss that
+    is marked by `own_precision`, as those of limbeck are by `full_precision`, nor for a module whose own parameters
+    are in half precision.
+    """
+    wide = _is_wide(tensors) and not (options and not _is_wide(options.values()))
+    if wide and not _autocasts(_device(tensors) or "cpu"):
+        return loss(*tensors, **options)
+    if _sees_to_it(loss):
+        return loss(*tensors, **options)
+    return _widely(loss, tensors, {name: _widen(value) for name, value in options.items()})
 
 
 def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
@@ -42,6 +81,43 @@ def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
     dtype = next(layer.parameters()).dtype
     out: Tensor = layer(x.to(dtype))
     return out.to(x.dtype)
+
+
+def _is_wide(values: Iterable[Any]) -> bool:
+    """Whether no tensor in half precision is among arguments, not among nested ones either."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.dtype in _HALF:
+                return False
+        elif isinstance(value, tuple | list) and not _is_wide(value):
+            return False
+    return True
+
+
+def _autocasts(kind: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(kind)
+    except RuntimeError:  # a device that knows no autocast, such as meta
+        return False
+
+
+def _sees_to_it(loss: Any) -> bool:
+    if isinstance(loss, partial):
+        return _sees_to_it(loss.func)
+    if not isinstance(loss, nn.Module):
+        return getattr(loss, "own_precision", False) is True
+    marked = getattr(loss, "own_precision", False) or getattr(type(loss).forward, "own_precision", False)
+    return marked is True or any(parameter.dtype in _HALF for parameter in loss.parameters())
+
+
+def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, Any]) -> R:
+    """The loss of its arguments cast up, without autocast."""
+    device = _device(args) or "cpu"
+    wide = map(_widen, args)
+    if not _autocasts(device):
+        return loss(*wide, **options)
+    with torch.autocast(device, enabled=False):
+        return loss(*wide, **options)
 
 
 def _device(args: Iterable[Any]) -> str | None:
@@ -59,5 +135,6 @@ def _widen(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float() if value.dtype in _HALF else value
     if isinstance(value, tuple | list):
-        return tuple(_widen(v) for v in value)
+        wide = [_widen(v) for v in value]
+        return cast(Any, type(value))(*wide) if hasattr(value, "_fields") else tuple(wide)
     return value

@@ -1,4 +1,4 @@
-"""What losses with a memory need where several processes share a batch."""
+"""What losses need to know where several processes share a batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor, distributed
 def several() -> bool:
     """Whether several processes train together."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first one."""
+    return not several() or distributed.get_rank() == 0
 
 
 def of_all_processes(part: Tensor) -> Tensor:

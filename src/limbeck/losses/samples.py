@@ -1,4 +1,4 @@
-"""One value a sample: means over all but the batch."""
+"""One value a sample: means over all but the batch, and nothing for samples without a label."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from limbeck.losses.looks import can_look
+from limbeck.types import labelled
 
 
 def by_sample(values: Tensor) -> Tensor:
@@ -17,3 +20,16 @@ def by_sample(values: Tensor) -> Tensor:
 def mean_square(student: Tensor, teacher: Tensor) -> Tensor:
     """(B,) mean of (student − teacher)² over all but the batch."""
     return by_sample(F.mse_loss(student, teacher, reduction="none"))
+
+
+def known_labels(targets: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Class indices that can be looked up, 0 where there is no label; and which samples have one, None if all have."""
+    if can_look(targets) and int(targets.min()) >= 0:
+        return targets.long(), None
+    known = labelled(targets)
+    return targets.where(known, 0).long(), known
+
+
+def where_known(values: Tensor, known: Tensor | None) -> Tensor:
+    """(B,) values, 0 without a gradient where a sample has no label."""
+    return values if known is None else values.where(known, 0.0)

@@ -7,6 +7,7 @@ from limbeck.models.cnn import cnn
 from limbeck.models.keras import KerasModel
 from limbeck.models.keras_cnn import keras_cnn
 from limbeck.models.layout import Layout, device_of, lay_out, move
+from limbeck.models.lazy import lazy_layers, materialise, refuse_lazy
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.models.mlp import mlp
 from limbeck.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -59,11 +60,14 @@ __all__ = [
     "Preprocess",
     "device_of",
     "lay_out",
+    "lazy_layers",
     "load_weights",
+    "materialise",
     "move",
     "multiply_adds",
     "parameter_count",
     "preprocess",
     "read_weights",
+    "refuse_lazy",
     *NETWORKS,
 ]

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS, KerasModel, OnnxModel
 from limbeck.models.keras import is_keras, load_keras
+from limbeck.models.memory import WithinMemory, weigh
 from limbeck.models.multi_exit import MultiExit, exit_network
+from limbeck.options import fitting
 
 _FILES: dict[str, Callable[..., nn.Module]] = {"onnx": OnnxModel, "keras": load_keras}
 
 
-def build(
-    name: str, *, input_shape: tuple[int, ...], classes: int | None, exit: int | None = None, **options: Any
-) -> nn.Module:
+def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
     """Build a model by name.
 
     Args:
@@ -29,16 +29,31 @@ def build(
             and `classes` (or `num_classes`) where it takes them, and may give a Keras model.
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
-        exit: Of a network with several exits, the one to take as a plain network, 1 for the shallowest.
-        **options: The builder's own options.
+        **options: The builder's own options; "exit" of a network with several exits: the one to take as a plain
+            network, 1 for the shallowest.
 
     Raises:
-        RequestError: An unknown name or option, a package that is not installed, a builder that fails, or an exit
-            that the model does not have.
+        RequestError: An unknown name or option, a package that is not installed, a builder that fails, weights beyond
+            the machine's memory, or an exit that the model does not have.
     """
-    model = _whole(name, input_shape, classes, options)
+    return build_from(name, options, input_shape=input_shape, classes=classes)
+
+
+def build_from(
+    name: str, options: Mapping[str, Any], *, input_shape: tuple[int, ...], classes: int | None, copies: int = 1
+) -> nn.Module:
+    """`build` with options under any names, as a file may hold them, where the memory holds so many copies."""
+    own = dict(options)
+    exit = own.pop("exit", None)
+    what = f"model {shown(name)}"
+    if name in NETWORKS:
+        weigh(what, lambda: _whole(name, input_shape, classes, own), copies)
+    with WithinMemory(what):
+        model = _whole(name, input_shape, classes, own)
     if exit is None:
         return model
+    if not isinstance(exit, int):
+        raise RequestError(f"exit is a number, 1 for the shallowest, not {shown(exit)}")
     if not isinstance(model, MultiExit):
         raise RequestError(f"model {name} has a single exit; leave exit out")
     return exit_network(model, exit)
@@ -92,17 +107,9 @@ def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options:
 
 
 def _call(name: str, builder: Callable[..., Any], given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    parameters = inspect.signature(builder).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                raise unknown(f"option of model {name}", option, parameters.keys() - {"input_shape", "classes", "path"})
-    try:
-        model = builder(**given, **options)
+    with as_request(lambda reason: f"model {name} cannot be built: {reason}"):
+        model = builder(**given, **fitting(f"model {name}", builder, options, given=given.keys()))
         model = KerasModel(model) if is_keras(model) else model
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(f"model {name} cannot be built: {reason}") from error
     if not isinstance(model, nn.Module):
         raise RequestError(f"model {name} gave {type(model).__name__} instead of a torch.nn.Module")
     return model

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from limbeck.models.staged import Staged
+from limbeck.options import Share, Width
 
 
 def cnn(
-    *, input_shape: tuple[int, ...], classes: int, channels: Sequence[int] = (16, 32), dropout: float = 0.0
+    *, input_shape: tuple[int, ...], classes: int, channels: Sequence[Width] = (16, 32), dropout: Share = 0.0
 ) -> Staged:
     """Stages of 3×3 convolution, batch norm and ReLU, halved by max-pooling in between; then mean and linear.
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from limbeck.errors import RequestError, reason_of
+from limbeck.errors import RequestError, as_request, reason_of, shown
+from limbeck.models.torch_file import load_torch
 
 State = dict[str, Any]
 """A state dict: tensors by name, and modules' extra state."""
@@ -67,11 +67,15 @@ def read_content(path: str | Path) -> Any:
         RequestError: The file is missing or damaged, or names functions that could do harm.
     """
     path = Path(path)
-    if not path.is_file():
+    with as_request(lambda reason: f"cannot read the weights file {shown(str(path), 120)}: {reason}"):
+        present = path.is_file()
+    if not present:
         raise RequestError(f"there is no weights file {path}")
     try:
         return load_file(path) if path.suffix == ".safetensors" else _loaded(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
+    except RequestError:
+        raise
+    except Exception as error:  # whatever a hostile file makes a reader raise
         raise RequestError(
             f"cannot read the weights file {path}: it is damaged, or holds more than tensors ({_reason(error)}); "
             "limbeck reads safetensors, and state dicts with weights_only=True"
@@ -100,7 +104,7 @@ def _loaded(path: Path) -> Any:
         try:
             with torch.serialization.safe_globals(names), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of old pickle protocols, read all the same or refused
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return load_torch(path)
         except pickle.UnpicklingError as error:
             unknown = re.search(r"Unsupported global: GLOBAL (\S+) was not", str(error))
             if unknown is None or not _is_foreign(unknown[1]):

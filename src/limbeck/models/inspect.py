@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from limbeck.errors import RequestError, reason_of
-from limbeck.models.build import build
+from limbeck.errors import as_request
+from limbeck.models.build import build_from
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.taps import TapInfo, trace
 
@@ -23,16 +23,14 @@ class Inspected:
     multiply_adds: int
 
 
-def inspect(name: str, input_shape: tuple[int, ...], classes: int, **options: Any) -> Inspected:
+def inspect(name: str, /, input_shape: tuple[int, ...], classes: int, **options: Any) -> Inspected:
     """Build a model by name, with its own options, and run it once.
 
     Raises:
         RequestError: An unknown name or option, or a model that cannot read this shape.
     """
-    model = build(name, input_shape=input_shape, classes=classes, **options)
-    example = torch.zeros(1, *input_shape)
-    try:
+    model = build_from(name, options, input_shape=input_shape, classes=classes)
+    with as_request(lambda reason: f"model {name} cannot read an input of shape {input_shape}: {reason}"):
+        example = torch.zeros(1, *input_shape)
         taps = trace(model, example, operations=True)
-    except (RuntimeError, ValueError) as error:
-        raise RequestError(f"model {name} cannot read an input of shape {input_shape}: {reason_of(error)}") from error
     return Inspected(name, taps, parameter_count(model), multiply_adds(model, example))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import os
 import re
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError, reason_of
+from limbeck.errors import RequestError, reason_of, shown
 from limbeck.models.nodes import Node, add_node
 from limbeck.models.probabilities import Ending
+
+_PARTS = (
+    r"builtins|keras(\.src)?(\.(activations|applications|constraints|dtype_policies|initializers|layers|losses|metrics|"
+    r"models|ops|optimizers|quantizers|random|regularizers)(\.\w+)*)?"
+)
+"""The modules of Keras that hold parts of models: a file that names others could have any function called."""
 
 
 class KerasModel(nn.Module):
@@ -134,11 +142,31 @@ def load_keras(path: str | Path, *, channels_last: bool | None = None, probabili
     keras, path = _keras(), Path(path)
     if not path.is_file():
         raise RequestError(f"there is no Keras file {path}")
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):  # of others, Keras's safe mode is not always kept
+        raise RequestError(
+            f"cannot read the Keras file {path}: it is no archive NAME.keras; load it in Keras, and save it as one"
+        )
     try:
+        _check_modules(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise RequestError(f"cannot read the Keras file {path}: {reason_of(error)}") from error
     return KerasModel(model, channels_last=channels_last, probabilities=probabilities)
+
+
+def _check_modules(path: Path) -> None:
+    """Raise RequestError for a file that names what is no part of a model: Keras imports what it names."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    todo = [config]
+    while todo:
+        value = todo.pop()
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        module = value.get("module") if isinstance(value, dict) else None
+        if module is not None and not re.fullmatch(_PARTS, str(module)):
+            raise RequestError(
+                f"it names {shown(module)}, which is no part of a model; load it in Python, and give that"
+            )
 
 
 def is_keras(model: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models.staged import Staged, image, named
+from limbeck.options import Width
 
 
 class SamePad2d(nn.Module):
@@ -44,7 +45,7 @@ class SamePad2d(nn.Module):
         return f"kernel={self.kernel}, stride={self.stride}, value={self.value}"
 
 
-def keras_cnn(*, input_shape: tuple[int, ...], classes: int, channels: Sequence[int] = (256, 512)) -> nn.Module:
+def keras_cnn(*, input_shape: tuple[int, ...], classes: int, channels: Sequence[Width] = (256, 512)) -> nn.Module:
     """The example's teacher, or with channels (16, 32) its student: two convolutions and a linear layer.
 
     Weights start Glorot-uniform and biases at zero, as Keras's do.

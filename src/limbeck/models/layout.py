@@ -72,6 +72,7 @@ class Layout:
             if self.unsafe:
                 from torch._inductor import config
 
+                torch.compiler.reset()  # what was compiled before may hold another layout
                 stack.enter_context(config.patch(layout_optimization=False))
             if not self.onednn:
                 enabled = torch.backends.mkldnn.set_flags(_enabled=False)[0]  # type: ignore[no-untyped-call]

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, FiniteFloat, PositiveFloat, PositiveInt, ValidationError
 from torch import nn
 
-from limbeck.errors import RequestError
-from limbeck.models.build import build
+from limbeck.errors import RequestError, shown
+from limbeck.models.build import build_from
 from limbeck.models.preprocess import preprocess
 from limbeck.models.staged import named
 from limbeck.models.weights import load_weights
@@ -40,8 +41,8 @@ def load_network(path: str | Path) -> nn.Module:
     """The plain network of `load_model`, in eval mode; its input must be normalised as the JSON file says."""
     about = read_description(path)
     with seeded(0):  # the start is overwritten: it shall not move the caller's random numbers
-        network = build(about["model"], input_shape=tuple(about["input"]["shape"]), classes=about["classes"],
-                        **about["options"])  # fmt: skip
+        shape = tuple(about["input"]["shape"])
+        network = build_from(about["model"], about["options"], input_shape=shape, classes=about["classes"])
     load_weights(network, Path(path).with_suffix(".safetensors"))
     return network.eval()
 
@@ -55,7 +56,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
     path = Path(path).with_suffix(".json")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     missing = {"model", "options", "classes", "input"} - set(about if isinstance(about, dict) else ())
     if missing:
@@ -63,4 +64,23 @@ def read_description(path: str | Path) -> dict[str, Any]:
             f"{path} does not say how its model is built (it lacks {', '.join(sorted(missing))}); build the network "
             "yourself, and load the weights beside it with limbeck.models.load_weights"
         )
+    try:
+        _Description.model_validate(about)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise RequestError(f"{path} is damaged: {where} is {shown(fault['input'])}: {fault['msg']}") from error
     return dict(about)
+
+
+class _Input(BaseModel):
+    shape: list[PositiveInt]
+    mean: list[FiniteFloat] | None = None
+    std: list[PositiveFloat] | None = None
+
+
+class _Description(BaseModel):
+    model: str
+    options: dict[str, Any]
+    classes: PositiveInt | None
+    input: _Input

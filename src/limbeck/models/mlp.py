@@ -8,9 +8,11 @@ from itertools import pairwise
 
 from torch import nn
 
+from limbeck.options import Share, Width
+
 
 def mlp(
-    *, input_shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (128,), dropout: float = 0.0
+    *, input_shape: tuple[int, ...], classes: int, hidden: Sequence[Width] = (128,), dropout: Share = 0.0
 ) -> nn.Sequential:
     """A perceptron over the flattened input: for each hidden layer linear, dropout, ReLU; then linear.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from limbeck.models.staged import activated, chain, convolution, image, kaiming, named
+from limbeck.options import Factor, Width
 
 V1_STAGES = (
     ((64, 1),),
@@ -24,7 +25,9 @@ V2_STAGES = (
 """(expansion, channels, blocks, first stride) of each group of blocks of MobileNetV2 for small images."""
 
 
-def mobilenet_v1(*, input_shape: tuple[int, ...], classes: int, width: float = 1.0, stem_stride: int = 2) -> nn.Module:
+def mobilenet_v1(
+    *, input_shape: tuple[int, ...], classes: int, width: Factor = 1.0, stem_stride: Width = 2
+) -> nn.Module:
     """MobileNetV1: 4,231,976 parameters with 3 input channels, 1,000 classes and width 1.
 
     With the paper's strides, which PaddleSlim uses for 32×32 images too, the last maps of those have one
@@ -63,7 +66,7 @@ def mobilenet_v1(*, input_shape: tuple[int, ...], classes: int, width: float = 1
     return network
 
 
-def mobilenet_v2(*, input_shape: tuple[int, ...], classes: int, width: float = 0.5) -> nn.Module:
+def mobilenet_v2(*, input_shape: tuple[int, ...], classes: int, width: Factor = 0.5) -> nn.Module:
     """MobileNetV2 as distillation methods are compared on: 812,836 parameters with 100 classes.
 
     It differs from the paper's in the stride of its second group of blocks, 1, and in having ReLU for ReLU6.

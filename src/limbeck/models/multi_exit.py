@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.models.residual import Branch, basic, bottleneck, residual_stage
 from limbeck.models.staged import Staged, activated, convolution, image, kaiming, named
+from limbeck.options import Width
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -211,7 +212,7 @@ def byot_resnet152(*, input_shape: tuple[int, ...], classes: int) -> MultiExit:
 
 
 def byot_small(
-    *, input_shape: tuple[int, ...], classes: int, widths: Sequence[int] = (16, 32, 64), depth: int = 1
+    *, input_shape: tuple[int, ...], classes: int, widths: Sequence[Width] = (16, 32, 64), depth: Width = 1
 ) -> MultiExit:
     """A self-distilling ResNet narrow enough for a CPU: an exit a width, `depth` basic blocks a stage.
 

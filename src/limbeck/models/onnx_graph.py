@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, shown, unknown
 
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
@@ -139,15 +139,28 @@ def _weights(onnx: Any, graph: Any) -> int:
 
 def _digest(path: Path, content: bytes, model: Any) -> bytes:
     digest = hashlib.sha256(content)
-    beside = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    for name in sorted(beside):
-        if not (path.parent / name).is_file():
-            raise RequestError(f"{path} keeps weights in the file {name} beside it, and that is missing")
-        with (path.parent / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    folder = path.parent.resolve()
+    for name in sorted(_beside(model)):
+        file = path.parent / name
+        if not file.resolve().is_relative_to(folder):
+            raise RequestError(f"{path} keeps weights in {shown(name)}, outside of its folder; that is not followed")
+        if not file.is_file():
+            raise RequestError(f"{path} keeps weights in the file {shown(name)} beside it, and that is missing")
+        with file.open("rb") as content_beside:
+            digest.update(hashlib.file_digest(content_beside, "sha256").digest())
     return digest.digest()
+
+
+def _beside(message: Any) -> set[str]:
+    """The files beside it in which a model keeps tensors, wherever in its graphs, functions and attributes they are."""
+    if message.DESCRIPTOR.name == "TensorProto":  # its values need not be looked at
+        return {entry.value for entry in message.external_data if entry.key == "location"}
+    found: set[str] = set()
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in value if hasattr(value, "__len__") else (value,):
+                found |= _beside(one)
+    return found
 
 
 def _imported(name: str) -> Any:

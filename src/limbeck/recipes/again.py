@@ -10,6 +10,7 @@ from limbeck.engine import evaluate
 from limbeck.models import load_weights
 from limbeck.recipes import build, teachers
 from limbeck.recipes.folder import RECIPE, read_result
+from limbeck.recipes.in_use import using
 from limbeck.recipes.read import read
 from limbeck.taps import evaluating
 
@@ -32,7 +33,8 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
     found = teachers.candidates(recipe, data)
     for one in found:
         if one.kept and (one.kept / "teacher.safetensors").exists():
-            load_weights(one.module, one.kept / "teacher.safetensors")
+            with using(one.kept):
+                load_weights(one.module, one.kept / "teacher.safetensors")
             one.source = "reused"
     known = bool(found) and all(one.kept is None or one.source == "reused" for one in found)
     scheme = build.alone(student, recipe)

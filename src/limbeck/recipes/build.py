@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,12 +24,15 @@ from limbeck.distillers import (
 )
 from limbeck.engine import optim
 from limbeck.engine.progress import tell
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
-from limbeck.models import NamedInputs, load_weights, preprocess
-from limbeck.models.build import build
+from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
+from limbeck.models.build import build_from
+from limbeck.models.memory import TRAINING, check_trainable_size
+from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
+from limbeck.taps import call, evaluating
 from limbeck.types import Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
@@ -59,7 +61,17 @@ def teacher_views(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) ->
 def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     """A network for the data: its start a function of the seed alone, or the weights that it names."""
     with seeded(derive(seed, "start")):
-        network = build(spec.model, input_shape=shape(spec, data), classes=data.classes, **spec.options)
+        network = build_from(
+            spec.model,
+            spec.options,
+            input_shape=shape(spec, data),
+            classes=data.classes,
+            copies=1 if spec.weights else TRAINING,
+        )
+    if isinstance(spec, schema.Teacher) and not (spec.epochs or spec.weights):
+        refuse_lazy(network)
+    with evaluating(network):
+        materialise(network, lambda: call(network, example(spec, data)), seed)
     if spec.weights:
         load_weights(network, spec.weights)
     return network
@@ -102,7 +114,9 @@ def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
             return _make(SelfDistiller, student, distill.options, **common)
         case "mutual":
             options = dict(distill.options)
-            seeds = [derive(recipe.seed, "peer", number) for number in range(1, options.pop("peers", 2))]
+            count = whole_number("peers", options.pop("peers", 2), least=2)
+            check_trainable_size(f"{count:,} peers", student, count)
+            seeds = [derive(recipe.seed, "peer", number) for number in range(1, count)]
             peers = [student, *(model(recipe.student, data, seed) for seed in seeds)]
             return _make(MutualDistiller, peers, options, **common, **weight)
         case "class-wise":
@@ -121,25 +135,38 @@ def alone(student: nn.Module, recipe: schema.Recipe) -> Scheme:
 
 
 def _make(kind: Callable[..., Scheme], student: Any, options: Mapping[str, Any], **given: Any) -> Scheme:
-    valid = inspect.signature(kind).parameters.keys() - {"student", "peers", "terms", "inputs", "task_loss"}
-    for option in options:
-        if option not in valid:
-            raise unknown(f"option of scheme {getattr(kind, '__name__', kind)}", option, valid)
-    return kind(student, **options, **given)
+    what = f"scheme {getattr(kind, '__name__', kind)}"
+    ours = {"self", "student", "peers", "terms", "inputs", "task_loss", *given}
+    with as_request(lambda reason: f"{what}: {reason}"):
+        return kind(student, **fitting(what, kind, options, given=ours), **given)
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An option that counts something.
+
+    Raises:
+        RequestError: It is no whole number, or below the least.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise RequestError(f"{name} is a whole number of {least} or more, not {shown(value)}")
+    return value
 
 
 def term(spec: schema.Term) -> Term:
     """A term with its loss."""
     weight = ramp(spec.ramp, spec.weight) if spec.ramp else spec.weight
-    return Term(
-        loss(spec.loss),
-        weight=weight,
-        student=_taps(spec.student),
-        teacher=_taps(spec.teacher),
-        adapter=spec.adapter,
-        name=spec.name,
-        **spec.options,
-    )
+    what = f"loss {spec.loss}"
+    with as_request(lambda reason: f"{what}: {reason}"):
+        found = loss(spec.loss)
+        return Term(
+            found,
+            weight=weight,
+            student=_taps(spec.student),
+            teacher=_taps(spec.teacher),
+            adapter=spec.adapter,
+            name=spec.name,
+            **values(what, getattr(found, "for_shapes", found), spec.options),
+        )
 
 
 def loss(name: str) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble
+from limbeck.recipes.in_use import using
 from limbeck.recipes.job import settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check as check_recipe
@@ -86,8 +87,9 @@ def cache(
     asking = Asking(recipe, data, fabric, recipe.teachers[0].store)
     if check:
         place = asking.place(live)
-        StoredTeacher(place, asking.made_of(live))
-        return {"place": place, **verify(place, _asker(asking, live))}
+        with using(place):
+            StoredTeacher(place, asking.made_of(live))
+            return {"place": place, **verify(place, _asker(asking, live))}
     estimate = estimated(asking, live)
     if fabric.is_global_zero:
         tell(estimate)
@@ -108,6 +110,33 @@ def stored_at(recipe: schema.Recipe, **store: Any) -> schema.Recipe:
     first = content["teacher"][0] if isinstance(recipe.teacher, list) else content["teacher"]
     first["store"] |= {key: value for key, value in store.items() if value is not None}
     return check_recipe(content, recipe.name)
+
+
+def as_cached(
+    recipe: schema.Recipe, where: str | None = None, dtype: str | None = None, top_k: int | None = None
+) -> schema.Recipe:
+    """The recipe with its signal on disk: by itself where its runs look for it, and in the form that they take.
+
+    Under `store: auto` runs take unasked only what changes no figure, so that another form is for `store: disk`.
+
+    Raises:
+        RequestError: It has no teacher.
+    """
+    store = recipe.teachers[0].store if recipe.teachers else schema.Store()
+    exact = {dtype, store.dtype} <= {None, "float32"} and top_k is None and store.top_k is None
+    if recipe.teachers and store.where == "auto" and where is None and exact:
+        return recipe
+    own = store.where if store.where not in schema.PLACES else "disk"
+    return stored_at(recipe, where=where or own, dtype=dtype, top_k=top_k)
+
+
+def taken_by(recipe: schema.Recipe, stored: schema.Recipe) -> str:
+    """Which runs take what is stored, in one line."""
+    ours, form = recipe.teachers[0].store, stored.teachers[0].store
+    if ours == form:
+        return "runs of this recipe take it"
+    keys = {key: value for key, value in form.model_dump().items() if value is not None}
+    return f"runs take it with teacher.store={{{', '.join(f'{key}: {value}' for key, value in keys.items())}}}"
 
 
 def estimated(asking: Asking, teacher: Teacher) -> Estimate:

@@ -5,7 +5,8 @@ Each is one more training by the same engine; what follows takes its result as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import nn
 
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
-from limbeck.errors import RequestError
+from limbeck.engine.devices import AUTO
+from limbeck.errors import RequestError, shown
+from limbeck.options import fitting
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
 from limbeck.recipes.methods import with_terms
@@ -75,10 +78,24 @@ def assemble(
     recipe = with_terms(recipe, lambda: places(recipe, student, found, data))
     scheme = build.scheme(student, recipe, data)
     if recipe.distill.scheme == "teacher-free":
-        return recipe, scheme, VirtualTeacher(data.classes, **recipe.distill.options)
+        options = fitting("scheme teacher-free", VirtualTeacher, recipe.distill.options, given={"self", "classes"})
+        return recipe, scheme, VirtualTeacher(data.classes, **options)
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
     return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
+
+
+def schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> Iterator[tuple[schema.Recipe, Scheme, Teacher | None]]:
+    """What `assemble` makes for each stage of a student's training, for copies of it.
+
+    Without a teacher, the student's form stands in for an earlier generation of it.
+    """
+    itself = schema.Teacher.model_validate(recipe.student.model_dump())
+    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
+        yield assemble(part, copy.deepcopy(student), stand_in, data)
 
 
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
@@ -92,7 +109,8 @@ def _assistants(job: Job, lead: Lead) -> Lead:
     for number, spec in enumerate(job.recipe.assistants, start=1):
         module = build.model(spec, job.data, derive(job.recipe.seed, "assistant", number))
         recipe = job.recipe.model_copy(update={"student": spec})
-        lead = _next_teacher(replace(job, recipe=recipe), f"assistant-{number}", module, lead)
+        # It is another network, and a teacher to the students that are compared: how it is compiled is its own matter.
+        lead = _next_teacher(replace(job, recipe=recipe, compile=AUTO), f"assistant-{number}", module, lead)
     return lead
 
 
@@ -127,10 +145,15 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
 def two_stages(recipe: schema.Recipe) -> tuple[schema.Recipe, schema.Recipe]:
     """The recipe of the hint stage, by default half of the epochs, and that of the rest."""
     options = recipe.distill.options
-    epochs = options.get("hint_epochs", max(1, recipe.epochs // 2))
-    if not isinstance(epochs, int) or not 0 < epochs < recipe.epochs:
-        raise RequestError(f"hint_epochs {epochs} leaves nothing of {recipe.epochs} epochs to one of the two stages")
-    hint = schema.Distill(method=options.get("hint", "fitnet"), task_weight=0.0)
+    epochs = build.whole_number("hint_epochs", options.get("hint_epochs", max(1, recipe.epochs // 2)), least=1)
+    if not epochs < recipe.epochs:
+        raise RequestError(
+            f"hint_epochs {shown(epochs)} leaves nothing of {recipe.epochs} epochs to one of the two stages"
+        )
+    method = options.get("hint", "fitnet")
+    if not isinstance(method, str):
+        raise RequestError(f"hint is the name of a method, such as fitnet, not {shown(method)}")
+    hint = schema.Distill(method=method, task_weight=0.0)
     first = recipe.model_copy(update={"distill": hint, "epochs": epochs})
     return first, recipe.model_copy(update={"epochs": recipe.epochs - epochs})
 

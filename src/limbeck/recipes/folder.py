@@ -18,7 +18,7 @@ import limbeck
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
 from limbeck.parts import is_part, sweep
 from limbeck.recipes.read import dump, read
@@ -40,7 +40,8 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
     """
     name = name.replace(":", "-")
     if out is not None:
-        _check_given(out, resume)
+        with as_request(lambda reason: f"--out {shown(str(out))}: {reason}; choose another folder"):
+            _check_given(out, resume)
         return out
     taken = [Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000)]
     free = next(i for i, path in enumerate(taken) if not path.exists())
@@ -71,16 +72,36 @@ def _check_given(out: Path, resume: bool) -> None:
 def opened(out: Path | None, name: str, recipe: Recipe, resume: bool, fabric: Fabric) -> Iterator[Path]:
     """The folder, `choose`n by one process for all, described, and closed to other runs meanwhile.
 
+    Where none is given, a run that begins at the same moment gets another one.
+
     Raises:
         RequestError: The folder holds a run of another recipe, or another run is at work in it.
         RunError: It cannot be written.
     """
-    folder = from_first(fabric, lambda: choose(out, name, resume))
+    folder = from_first(fabric, lambda: _reserved(out, name, resume))
     with claimed(folder, fabric):
         if fabric.is_global_zero:
             _describe(folder, recipe, resume)
         fabric.barrier()
         yield folder
+
+
+def _reserved(out: Path | None, name: str, resume: bool) -> Path:
+    """The folder, made here if nobody gave it: of several processes that choose the same, one can make it."""
+    while True:
+        folder = choose(out, name, resume)
+        if out is not None or (resume and folder.exists()):
+            return folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.parent.is_dir():
+                raise RequestError(f"{folder.parent} is a file; choose another --out") from None
+        except OSError as error:
+            raise RunError(f"cannot write {folder}: {error.strerror}") from error
+        else:
+            return folder
 
 
 @contextmanager
@@ -147,7 +168,7 @@ def read_result(run: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads((run / RESULT).read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"{run} holds no finished run: cannot read {run / RESULT}") from error
 
 

@@ -16,12 +16,14 @@ from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
+from limbeck.engine.devices import AUTO
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.engine.progress import tell
 from limbeck.models import move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import Places
+from limbeck.recipes.outputs import Ledger
 from limbeck.recipes.signals import Asking, Kept, keep
 from limbeck.recipes.teachers import Candidate
 from limbeck.taps import evaluating
@@ -41,6 +43,8 @@ class Job:
     fabric: Fabric
     out: Path
     resume: bool = False
+    compile: str | None = AUTO
+    """What `compile: auto` comes to for all students; "auto" leaves that to each training."""
     trainings: int = 1
     """How many students will listen to the same teacher."""
     memory: dict[str, Kept] = field(default_factory=dict)
@@ -49,6 +53,8 @@ class Job:
     """What teachers say about the test set, by their fingerprints; likewise shared."""
     told: list[str] = field(default_factory=list)
     """How each signal was kept."""
+    outputs: Ledger = field(default_factory=Ledger)
+    """The same, as it is written down and kept by a resumed run; a comparison's jobs share it."""
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
@@ -57,19 +63,9 @@ class Job:
             move(scheme, self.fabric.device)
             return finished[1]
         recipe, data = self.recipe, self.data
-        train = make_loader(
-            data.train,
-            recipe.data.batch_size,
-            shuffle=True,
-            drop_last=recipe.data.drop_last,
-            seed=recipe.seed,
-            workers=recipe.data.workers,
-            views=build.views(recipe.data, data),
-            **self.machine.place(self.fabric),
-        )
         run = fit(
             scheme,
-            train,
+            self.training_loader(),
             teacher=teacher,
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
@@ -79,7 +75,7 @@ class Job:
             clip=recipe.clip,
             keep=recipe.keep,
             fabric=self.fabric,
-            compile=recipe.compile,
+            compile=self.compile if recipe.compile == AUTO else recipe.compile,
             layout=recipe.layout,
             out=self.out,
             resume=self.resume,
@@ -91,6 +87,20 @@ class Job:
         )
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
 
+    def training_loader(self) -> Loader:
+        """The training samples, in the order of the recipe's seed."""
+        recipe, data = self.recipe, self.data
+        return make_loader(
+            data.train,
+            recipe.data.batch_size,
+            shuffle=True,
+            drop_last=recipe.data.drop_last,
+            seed=recipe.seed,
+            workers=recipe.data.workers,
+            views=build.views(recipe.data, data),
+            **self.machine.place(self.fabric),
+        )
+
     def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
         """The teacher that these candidates are, its signal kept if that pays; and the seconds that asking took."""
         asking = Asking(self.recipe, self.data, self.fabric, found[0].spec.store if found else schema.Store())
@@ -99,7 +109,10 @@ class Job:
         while len(self.memory) >= SIGNALS:
             self.memory.pop(next(iter(self.memory)))
         if kept is None:
-            kept = keep(asking, teacher, self.trainings)
+            before = self.outputs.get(key)
+            kept = keep(asking, teacher, self.trainings, before)
+            if kept.outputs != before:
+                self.outputs.note(key, kept.outputs)
             self.told.append(kept.reason)
             if self.machine.progress and self.fabric.is_global_zero:
                 tell(kept.reason)

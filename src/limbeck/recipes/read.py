@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from limbeck.errors import RequestError, nearest, unknown
-from limbeck.recipes.schema import Model, Recipe
+from limbeck.errors import VALUE, RequestError, nearest, shown, unknown
+from limbeck.recipes.document import CHARACTERS, parse
+from limbeck.recipes.schema import Model, Recipe, check_name
 
 
 def names() -> list[str]:
@@ -33,7 +33,7 @@ def read(source: str, overrides: Iterable[str] = ()) -> Recipe:
     source, _, variant = source.partition(":")
     content, name = _content(source)
     content.setdefault("name", name)
-    choices = content.pop("variants", {})
+    choices = _choices(content)
     if variant:
         content = _varied(content, choices, variant)
     for override in overrides:
@@ -60,10 +60,10 @@ def model(text: str) -> Model:
         RequestError: It is neither.
     """
     try:
-        return Model.model_validate(yaml.safe_load(text) if text.startswith("{") else {"model": text})
-    except (yaml.YAMLError, ValidationError) as error:
+        return Model.model_validate(parse(text, "the model") if text.startswith("{") else {"model": text})
+    except (RequestError, ValidationError) as error:
         raise RequestError(
-            f"a model is a name or a mapping such as '{{model: mlp, hidden: [64]}}', not {text!r}"
+            f"a model is a name or a mapping such as '{{model: mlp, hidden: [64]}}', not {shown(text)}"
         ) from error
 
 
@@ -74,24 +74,35 @@ def dump(recipe: Recipe) -> str:
 
 def _content(source: str) -> tuple[dict[str, Any], str]:
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(
-                f"cannot read the recipe {source}: {getattr(error, 'strerror', None) or error}"
-            ) from error
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
+        text = _text(path)
     elif source in names():
         text = (files("limbeck.recipes") / f"{source}.yaml").read_text(encoding="utf-8")
     else:
         raise RequestError(f"{unknown('recipe', source, names())}; or give the path of a YAML file")
-    try:
-        content = _numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise RequestError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse(text, source)
     if not isinstance(content, dict):
         raise RequestError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}")
     return content, path.stem
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(CHARACTERS + 1)
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"cannot read the recipe {path}: it is not UTF-8 at byte {error.start}; save it so"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def variants(source: str) -> list[str]:
@@ -100,48 +111,44 @@ def variants(source: str) -> list[str]:
     Raises:
         RequestError: There is no such recipe.
     """
-    return list(_content(source.partition(":")[0])[0].get("variants", {}))
+    return list(_choices(_content(source.partition(":")[0])[0]))
 
 
-def _varied(content: dict[str, Any], choices: Any, variant: str) -> dict[str, Any]:
+def _choices(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The variants, taken out of a recipe's content."""
+    choices = content.pop("variants", None) or {}
+    if not isinstance(choices, dict) or not all(isinstance(one, dict) for one in choices.values()):
+        raise RequestError(f"variants is a mapping of names to mappings of keys, not {shown(choices)}")
+    for name in choices:
+        check_name(str(name))
+    return choices
+
+
+def _varied(content: dict[str, Any], choices: dict[str, dict[str, Any]], variant: str) -> dict[str, Any]:
     """The recipe with the keys of a variant in the place of its own."""
-    if not isinstance(choices, dict) or not isinstance(choices.get(variant), dict):
-        raise unknown(f"variant of {content['name']}", variant, choices if isinstance(choices, dict) else ())
+    if variant not in choices:
+        raise unknown(f"variant of {content['name']}", variant, choices)
     return {**content, **choices[variant], "name": f"{content['name']}:{variant}"}
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise RequestError(f"--set takes key.path=value, not {override!r}")
-    try:
-        value = _numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise RequestError(f"--set {override!r}: the value is not valid YAML") from error
+        raise RequestError(f"--set takes key.path=value, not {shown(override)}")
+    value = parse(text, f"--set {shown(override)}")
     *parents, last = path.split(".")
     place: Any = content
     for key in parents:
         place = place[_position(place, key, path)] if isinstance(place, list) else place.setdefault(key, {})
         if not isinstance(place, dict | list):
-            raise RequestError(f"--set {path}: {key!r} holds a value, and no keys")
+            raise RequestError(f"--set {shown(path)}: {shown(key)} holds a value, and no keys")
     place[_position(place, last, path) if isinstance(place, list) else last] = value
 
 
 def _position(place: list[Any], key: str, path: str) -> int:
-    if not key.isdigit() or int(key) >= len(place):
-        raise RequestError(f"--set {path}: {key!r} is no element of a list of {len(place)}; count from 0")
+    if not key.isdecimal() or len(key) > 9 or int(key) >= len(place):
+        raise RequestError(f"--set {shown(path)}: {shown(key)} is no element of a list of {len(place)}; count from 0")
     return int(key)
-
-
-def _numbers(value: Any) -> Any:
-    """The value with numbers such as 1e-3 as numbers: YAML 1.1 takes them for text."""
-    if isinstance(value, dict):
-        return {key: _numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numbers(inner) for inner in value]
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+e[+-]?[0-9]+", value):
-        return float(value)
-    return value
 
 
 def _explain(error: ValidationError) -> str:
@@ -152,11 +159,12 @@ def _explain(error: ValidationError) -> str:
         valid = _fields(Recipe, path[:-1])
         close = nearest(path[-1], valid)
         hint = f"did you mean {' or '.join(close)}?" if close else f"valid: {', '.join(valid)}"
-        return f"unknown key {where!r}; {hint}"
+        return f"unknown key {shown(where)}; {hint}"
     if fault["type"] == "missing":
-        return f"the key {where!r} is missing"
+        return f"the key {shown(where)} is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]}, and it is {fault['input']!r}"
+    place = where if len(where) <= VALUE else shown(where)
+    return f"{place}: {message[0].lower()}{message[1:]}, and it is {shown(fault['input'])}"
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Scheme
 from limbeck.engine.compiling import check_compile
+from limbeck.engine.first_answers import refuse_probabilities
+from limbeck.engine.first_batch import Trial, settle, sized
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
+from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble, two_stages
+from limbeck.recipes.chain import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
 from limbeck.teachers.shards import Shards
-from limbeck.types import Batch
+from limbeck.types import Batch, Signal
 
 _ALL_LOGITS = ("dist", "logit_mse", "mlkd")
 """Losses that cannot do with the likeliest classes alone."""
@@ -45,28 +48,68 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
     views = build.views(recipe.data, data)
-    next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
-    # An earlier generation, or an assistant, stands in the teacher's place later: the student has its form.
-    itself = schema.Teacher.model_validate(recipe.student.model_dump())
-    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
+        next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
     example = next(iter(make_loader(data.train, 2)))
     _check_trainable([student, *(one.module for one in found if one.kept)])
+    _check_sizes(recipe, student, found)
     for one in found:
         if one.spec.store.where not in schema.PLACES:
             Shards(one.spec.store.where).check_writable()
         build.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
-            teachers.signal([one])(example)
+            logits = teachers.signal([one])(example).logits
+        if logits is not None:
+            refuse_probabilities(logits)
         if one.kept:
-            _check_last_batch(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, recipe, data)
-    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
-        resolved, scheme, live = assemble(part, copy.deepcopy(student), stand_in, data)
+            _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
+    _check_schemes(recipe, student, found, data)
+    for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
+        assistant = build.model(spec, data, recipe.seed)
+        check_trainable_size("an assistant", assistant)
+        _check_schemes(recipe.model_copy(update={"student": spec}), assistant, found, data)
+        _check_batches(assistant, spec, recipe.data.batch_size, data)
+    _check_batches(student, recipe.student, recipe.data.batch_size, data)
+
+
+def check_shares(recipe: schema.Recipe, found: Sequence[teachers.Candidate], processes: int) -> None:
+    """Raise RequestError for batches that so many processes cannot share."""
+    for size in (recipe.data.batch_size, *(one.spec.batch_size for one in found if one.kept)):
+        if size is not None and size % processes:
+            raise RequestError(f"batch_size {size} does not divide by {processes} processes")
+
+
+def _check_schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> None:
+    """Put each stage of a student's training together, and compute its loss once."""
+    example = next(iter(make_loader(data.train, 2)))
+    with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
+        stages = list(schemes(recipe, student, found, data))
+    for resolved, scheme, live in stages:
         _check_top_k(resolved)
         check_compile(recipe.compile, scheme, recipe.accumulate)
         with _reading("student", recipe.student.model, example):
-            scheme.prepare(example, live(example) if live else None)
+            settle(scheme, example, recipe.seed)
+            signal = live(example) if live else None
+            laid = sized(scheme, example, signal)
             _check_labels(scheme, example, data)
-    _check_last_batch(student, recipe.student, recipe.data.batch_size, recipe, data)
+        _check_loss(scheme, example, signal)
+        with laid.kept():
+            Trial(scheme, example.changed(laid.inputs), signal, nullcontext).check()
+
+
+@torch.no_grad()
+def _check_loss(scheme: Scheme, example: Batch, signal: Signal | None) -> None:
+    """Raise RequestError for a loss that is not finite before any training."""
+    with evaluating(scheme):
+        step = scheme(example, signal)
+    odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
+    if odd or not torch.isfinite(step.loss).all():
+        raise RequestError(
+            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the loss's "
+            "options and weights, and the samples"
+        )
 
 
 @torch.no_grad()
@@ -113,14 +156,19 @@ def _check_trainable(trained: Sequence[nn.Module]) -> None:
             )
 
 
-def _check_last_batch(
-    model: nn.Module, spec: schema.Model, batch_size: int, recipe: schema.Recipe, data: DataSet
-) -> None:
-    """Raise RequestError for a network that cannot train on one sample, where a batch has no more."""
-    samples = len(data.train)
-    last = samples % batch_size or batch_size
+def _check_sizes(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> None:
+    """Raise RequestError for networks that the machine has no memory to train."""
+    generations = recipe.distill.options.get("generations", 3) if recipe.distill.scheme == "born-again" else 1
+    check_trainable_size("the student", student, generations)
+    for one in found:
+        if one.kept:
+            check_trainable_size(f"the {one.name}", one.module)
+
+
+def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: DataSet) -> None:
+    """Raise RequestError for a network that cannot train on one sample, where no batch has more."""
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    if last != 1 or not normed or (recipe.data.drop_last and batch_size > 1):
+    if batch_size > 1 or not normed:
         return
     inputs, prepare = next(iter(make_loader(data.train, 1))).inputs, build.inputs(spec)
     try:
@@ -128,8 +176,7 @@ def _check_last_batch(
             call(copy.deepcopy(model).train(), inputs if prepare is None else prepare(inputs))
     except ValueError as error:
         raise RequestError(
-            f"{samples} samples in batches of {batch_size} leave a batch of one, on which batch norm cannot train; set "
-            "data.drop_last: true or another batch_size"
+            "batches hold one sample each, on which batch norm cannot train; set another batch_size"
         ) from error
 
 
@@ -150,6 +197,4 @@ def _check_options(recipe: schema.Recipe) -> None:
     for option in options:
         if option not in _TAKES.get(scheme, options):
             raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
-    generations = options.get("generations", 3)
-    if not isinstance(generations, int) or generations < 2:
-        raise RequestError(f"born-again takes 2 generations or more, not {generations!r}")
+    build.whole_number("generations", options.get("generations", 3), least=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import distil
+from limbeck.recipes.compiling import decided
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, opened
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
-from limbeck.recipes.rehearsal import rehearse
+from limbeck.recipes.outputs import Ledger
+from limbeck.recipes.rehearsal import check_shares, rehearse
 
 
 def run(
@@ -30,6 +32,7 @@ def run(
     baseline: bool = True,
     retrain_teacher: bool = False,
     machine: Machine | None = None,
+    began: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Carry out a recipe.
 
@@ -41,6 +44,7 @@ def run(
         baseline: Train the same student without the teacher too: same start, epochs and data order.
         retrain_teacher: Train the teacher even if an earlier run has kept it.
         machine: Devices and display.
+        began: Told the folder, before anything is trained.
 
     Returns:
         What result.json holds, and "out", the run folder.
@@ -57,14 +61,16 @@ def run(
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found, fabric.world_size)
 
     with opened(out, recipe.name, recipe, resume, fabric) as folder:
+        began(folder)
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
         teachers.share_out(found, fabric)
-        result = _students(
-            Job(recipe, data, machine, fabric, folder, resume), found, student, alone if baseline else None
-        )
+        job = Job(recipe, data, machine, fabric, folder, resume, outputs=Ledger(folder, fabric, resume))
+        job = decided(job, [recipe], student, found)
+        result = _students(job, found, student, alone if baseline else None)
         if fabric.is_global_zero:
             write_json(folder / RESULT, result)
     return {**result, "out": str(folder)}
@@ -92,6 +98,7 @@ def _students(
     result["distilled"] = {"parameters": size, **tested, **distilled.training}
     if job.told:
         result["signal"] = job.told
+        result["teacher_outputs"] = job.outputs.entries()
     if distilled.ensemble:
         result["ensemble"] = job.test_teacher(distilled.ensemble)
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -10,11 +10,12 @@ from pydantic import (
     Field,
     FiniteFloat,
     PositiveFloat,
-    PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from limbeck.errors import RequestError, shown
 
 Taps = str | list[str]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -26,13 +27,39 @@ Layout = Literal["auto", "channels_last", "contiguous"]
 """auto: channels-last on CPUs and NVIDIA GPUs, where the student's gradients are right in it."""
 
 
-class Strict(BaseModel):
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Each epoch leaves a record in every later checkpoint: a million are some hundred megabytes."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+"""What torch's generators take."""
+
+
+class Checked(BaseModel):
+    """Numbers are finite, and true and false are none."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads yes, no, on and off as truth values, and Python takes those for 1 and 0."""
+        field = cls.model_fields.get(info.field_name or "")
+        if (
+            isinstance(value, bool)
+            and field is not None
+            and bool not in (field.annotation, *get_args(field.annotation))
+        ):
+            raise ValueError("true and false (yes and no, on and off, too) are no value of this key")
+        return value
+
+
+class Strict(Checked):
     """Keys that are not declared are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Open(BaseModel):
+class Open(Checked):
     """Keys that are not declared are options of the thing that is named, checked against its signature."""
 
     model_config = ConfigDict(extra="allow")
@@ -50,14 +77,14 @@ class Data(Strict):
     """
 
     name: str = "digits"
-    batch_size: PositiveInt = 32
+    batch_size: Count = 32
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_last: bool = False
-    size: PositiveInt | None = None
-    workers: Annotated[int, Field(ge=0)] = 0
+    size: Count | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     augment: list[str | dict[str, Any]] = []
-    views: PositiveInt | None = None
-    view_seed: int = 0
+    views: Count | None = None
+    view_seed: Seed = 0
 
 
 class Optimizer(Open):
@@ -84,7 +111,7 @@ class Model(Open):
     inputs: dict[str, str] | list[str] | None = None
     mean: list[float] | None = None
     std: list[PositiveFloat] | None = None
-    size: PositiveInt | None = None
+    size: Count | None = None
     weights: str | None = None
 
 
@@ -95,15 +122,16 @@ class Store(Strict):
     """Whether, where and how a teacher's signal is kept.
 
     `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
-    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype` (as they are found
-    there, else float16), and of logits only the `top_k` likeliest where that is given. `batch_size`: samples asked at
+    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits the
+    `top_k` likeliest alone where that is given. Without `dtype` they are float32 under auto, which changes no figure;
+    under disk float16; in a place of one's own as they are found there, else float16. `batch_size`: samples asked at
     once, a student's batch by default.
     """
 
     where: str = "auto"
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
-    top_k: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    top_k: Count | None = None
+    batch_size: Count | None = None
 
     @field_validator("where")
     @classmethod
@@ -121,14 +149,14 @@ class Teacher(Model):
     of its weights, in fp32, instead of all of them.
     """
 
-    epochs: PositiveInt | None = None
+    epochs: Epochs | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    batch_size: PositiveInt | None = None
+    batch_size: Count | None = None
     augment: list[str | dict[str, Any]] | None = None
     precision: Precision = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    seed: int = 0
+    seed: Seed = 0
     weight: Annotated[float, Field(ge=0)] = 1.0
     store: Store = Store()
     shard: bool = False
@@ -155,7 +183,7 @@ class Term(Open):
 
     loss: str
     weight: FiniteFloat = 1.0
-    ramp: Annotated[int, Field(ge=0)] = 0
+    ramp: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     student: Taps = "logits"
     teacher: Taps = "logits"
     adapter: str | None = None
@@ -192,6 +220,19 @@ class Distill(Strict):
         return self
 
 
+def check_name(name: str) -> str:
+    """The name itself, where a folder can have it.
+
+    Raises:
+        RequestError: It could lead elsewhere, or no file system takes it.
+    """
+    if not name.isprintable() or not 0 < len(name) <= 100 or {"/", "\\"} & set(name) or not name.strip(". "):
+        raise RequestError(
+            f"a folder is named after {shown(name)}: give 1 to 100 printable characters, no / or \\, not dots alone"
+        )
+    return name
+
+
 class Recipe(Strict):
     """A complete run: data, teacher (or several, an ensemble), student, losses and training."""
 
@@ -201,16 +242,22 @@ class Recipe(Strict):
     assistants: list[Model] = []
     student: Model
     distill: Distill
-    epochs: PositiveInt = 10
+    epochs: Epochs = 10
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
-    accumulate: PositiveInt = 1
+    accumulate: Count = 1
     clip: PositiveFloat | None = None
     keep: Literal["last", "best"] = "last"
     precision: Precision = "auto"
     compile: Compile | None = "auto"
     layout: Layout = "auto"
-    seed: int = 0
+    seed: Seed = 0
+
+    @field_validator("name")
+    @classmethod
+    def names_a_folder(cls, name: str) -> str:
+        """Runs lie in a folder of this name."""
+        return check_name(name)
 
     @property
     def teachers(self) -> list[Teacher]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,7 +16,8 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from limbeck.data import DataSet, make_loader
+import limbeck
+from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import restore_student, save_student
@@ -23,15 +25,18 @@ from limbeck.engine.devices import AUTO
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
-from limbeck.imports import source_of
 from limbeck.parts import sweep
 from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
+from limbeck.recipes.in_use import using
 from limbeck.recipes.machine import Machine
+from limbeck.sources import names_in, own_code
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 
 _NOT_TRAINING = {"dtype", "weight", "weights", "store", "shard"}
+KEYS = 4
+"""Counts what the names of kept teachers are made of; those of an earlier kind are never found again."""
 
 
 @dataclass
@@ -72,7 +77,7 @@ def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = N
         name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
         one = Candidate(settled(spec, module, data, recipe, machine or Machine()), name, module)
         if spec.epochs and not spec.weights:
-            one.kept = cache_root() / "teachers" / _key(spec, recipe, data)
+            one.kept = cache_root() / "teachers" / _key(one, recipe, data)
             _check_writable(cache_root())
         found.append(one)
     return found
@@ -131,9 +136,23 @@ def train(
     retrain: bool,
 ) -> None:
     """Bring a candidate to its trained weights: those kept by an earlier run, or trained now and then kept."""
-    if one.kept is None:
-        return
-    kept, fabric = one.kept, machine.fabric("32-true")
+    if one.kept is not None:
+        with using(one.kept):
+            _bring(one, one.kept, recipe, data, machine, out, resume=resume, retrain=retrain)
+
+
+def _bring(
+    one: Candidate,
+    kept: Path,
+    recipe: schema.Recipe,
+    data: DataSet,
+    machine: Machine,
+    out: Path,
+    *,
+    resume: bool,
+    retrain: bool,
+) -> None:
+    fabric = machine.fabric("32-true")
 
     def find() -> tuple[Path, str] | None:
         if resume and (out / f"{one.name}.json").exists():  # written last, when all is there
@@ -185,8 +204,9 @@ def _keep(one: Candidate, data: DataSet, fabric: Fabric) -> None:
     """Keep a trained teacher for later runs."""
     if one.kept and fabric.is_global_zero:
         sweep(one.kept)
-        training = {"training": {"epochs": one.epochs, "seconds": one.seconds}}
-        save_student(one.kept, "teacher", one.module, build.about(one.spec, data) | training)
+        training = {"epochs": one.epochs, "seconds": one.seconds, "data": data.name, "seed": one.spec.seed}
+        about = {**build.about(one.spec, data), "training": training, "keys": KEYS}
+        save_student(one.kept, "teacher", one.module, about)
     fabric.barrier()
 
 
@@ -214,11 +234,25 @@ def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTea
     return ModuleTeacher(one.module, taps, dtype=build.dtype(one.spec), inputs=build.inputs(one.spec), logits=logits)
 
 
-def _key(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) -> str:
-    """What a trained teacher depends on: everything that went into its training, the samples included."""
+def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
+    """What a trained teacher depends on: everything that went into its training, the samples and the code included."""
+    spec = one.spec
     training = spec.model_dump(mode="json", exclude=_NOT_TRAINING)
     steps = recipe.data.augment if spec.augment is None else spec.augment
     batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last, *steps]
-    own_code = source_of(spec.model) if ":" in spec.model else ""
-    text = json.dumps([3, training, batches, data.train.fingerprint, own_code], sort_keys=True)
-    return f"{spec.model.replace(':', '-')}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    # Samples in memory are known by their bytes, however they were made.
+    data_code = [] if isinstance(data.train, InMemory) else [recipe.data.name]
+    code = own_code([*names_in([training, steps]), *data_code], [one.module])
+    content = [KEYS, limbeck.__version__, training, batches, data.train.fingerprint, code, _file_of(spec.model)]
+    text = json.dumps(content, sort_keys=True)
+    name = re.sub(r"[^\w.-]", "-", spec.model)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _file_of(model: str) -> str:
+    """A digest of the file that a network begins as ("keras:FILE"); empty where it begins as none."""
+    path = Path(model.partition(":")[2])
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -33,6 +33,12 @@ Made by `python -m limbeck.report.methods > docs/methods.md` from the docstrings
 **B** the batch. Weights are those of the papers or of comparisons that followed them: starting points, to be chosen on
 a validation split. An option without a value must be given; `targets` come from the batch by themselves. The full
 equations, with every symbol, shape and error, stand in the docstrings.
+
+Every loss computes in fp32, whatever the student's precision, and so does a function of your own, as a term or as task
+loss; `limbeck.losses.own_precision` marks one that is to get tensors, and autocast, as they come. A sample with the
+label −100 has none: a loss that needs labels is 0 for it, any other counts it as it counts all samples. Language models
+whose vocabularies are padded to different sizes are compared on the classes that both have; `common_classes` says how
+many these are where that cannot be known.
 """
 METHODS_TEXT = """\
 Each name writes out the labels' weight and the terms below: `distill: {method: rkd}` in a recipe, or

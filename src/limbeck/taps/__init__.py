@@ -8,10 +8,27 @@
 "logits"              the model's own output
 """
 
-from limbeck.taps.forward import call, evaluating, logits_of
+from limbeck.taps.forward import call, evaluating, heads_of, logits_of, taken_from
 from limbeck.taps.listing import TapInfo, trace
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.pairs import match
 from limbeck.taps.read import Taps
+from limbeck.taps.reading import FLOATS, Conversion, dtype_of, readable
 
-__all__ = ["LOGITS", "Tap", "TapInfo", "Taps", "call", "evaluating", "logits_of", "match", "trace"]
+__all__ = [
+    "FLOATS",
+    "LOGITS",
+    "Conversion",
+    "Tap",
+    "TapInfo",
+    "Taps",
+    "call",
+    "dtype_of",
+    "evaluating",
+    "heads_of",
+    "logits_of",
+    "match",
+    "readable",
+    "taken_from",
+    "trace",
+]

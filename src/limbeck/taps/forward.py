@@ -18,8 +18,12 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
     return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits in a model's output: the tensor itself, or its `logits` attribute or key.
+def logits_of(output: Any, classes: int | None = None) -> Tensor:
+    """The logits in a model's output: the tensor itself, its `logits` attribute or key, or a tensor of a tuple.
+
+    Args:
+        output: What the model returned.
+        classes: Of a tuple the first tensor (B, classes) is taken; the first (B, ...) where there is none, or None.
 
     Raises:
         RequestError: There is none.
@@ -29,9 +33,32 @@ def logits_of(output: Any) -> Tensor:
     found = output.get(LOGITS) if isinstance(output, Mapping) else getattr(output, LOGITS, None)
     if isinstance(found, Tensor):
         return found
+    if found is None and isinstance(output, tuple | list):
+        tensors = [one for one in output if isinstance(one, Tensor) and one.dim() > 1]
+        fitting = [one for one in tensors if one.dim() == 2 and one.shape[1] == classes]
+        if tensors:
+            return (fitting or tensors)[0]
     raise RequestError(
         f"the model returns no logits but {describe(output)}; return a tensor, or give it a field 'logits'"
     )
+
+
+def taken_from(output: Any, logits: Tensor | None) -> str | None:
+    """What `logits_of` took the logits from, where that was a choice: "returns a tuple …", else None."""
+    if logits is None or not isinstance(output, tuple | list) or hasattr(output, LOGITS):
+        return None
+    place = next((place for place, one in enumerate(output) if one is logits), 0)
+    return f"returns {describe(output)}; element {place}, of shape {tuple(logits.shape)}, is taken as its logits"
+
+
+def heads_of(output: Any) -> tuple[Tensor, Tensor] | None:
+    """The logits of two heads, where a model returns a pair of one shape (B, C); else None."""
+    if not isinstance(output, tuple | list) or len(output) != 2:
+        return None
+    first, second = output
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        return None
+    return (first, second) if first.dim() == 2 and first.shape == second.shape else None
 
 
 @contextmanager

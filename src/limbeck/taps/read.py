@@ -26,6 +26,7 @@ class Taps:
     Args:
         model: The model to read; wrappers around it or its parts (torch.compile, DataParallel) are seen through.
         names: Tap names; "logits" may be among them and is always given.
+        classes: How wide its logits are, for a model that returns a tuple; None where that is unknown.
 
     Raises:
         RequestError: A name that is no module of the model, nor could be an operation in the forward of one; the
@@ -38,8 +39,9 @@ class Taps:
     {'0': (5, 3), '2:in': (5, 3), 'logits': (5, 2)}
     """
 
-    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+    def __init__(self, model: nn.Module, names: Iterable[str], classes: int | None = None) -> None:
         self.model = unwrapped(model)
+        self.classes = classes
         self.taps = [Tap.parse(name) for name in dict.fromkeys(names) if name != LOGITS]
         self._whole = self.model if self.taps else runnable(model)
         self._parts = tuple(self.model.modules())
@@ -68,11 +70,11 @@ class Taps:
         """
         if not self.taps:
             output = call(self._whole, inputs)
-            return output, {LOGITS: logits_of(output)}
+            return output, {LOGITS: logits_of(output, self.classes)}
         with self.capture() as tensors:
             output = call(self.model, inputs)
         self._check_modes()
-        tensors[LOGITS] = logits_of(output)
+        tensors[LOGITS] = logits_of(output, self.classes)
         return output, tensors
 
     def run_to_last(self, inputs: Inputs) -> dict[str, Tensor]:

@@ -6,15 +6,16 @@ import copy
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from limbeck.errors import RequestError
-from limbeck.models import move
+from limbeck.models import move, refuse_lazy
 from limbeck.models.keras import refuse_keras
-from limbeck.taps import LOGITS, Taps, evaluating
+from limbeck.taps import LOGITS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
 from limbeck.taps.wrappers import unwrapped
 from limbeck.types import Batch, Inputs, Signal
 
@@ -23,7 +24,7 @@ class ModuleTeacher:
     """A module that teaches: in eval mode and without gradients at every call, whatever mode it is put in.
 
     Its parameters, statistics and training flags are left as they are. It moves to the batch's device when first
-    called.
+    called. Inputs of a dtype that it cannot read are brought to its own (`limbeck.taps.Conversion`).
 
     Args:
         module: The trained model.
@@ -32,6 +33,11 @@ class ModuleTeacher:
         inputs: What prepares its inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them.
         logits: False gives the taps alone: from its second call on the module runs only as deep as they need
             (the hint stage of FitNets, arXiv 1412.6550), and it need not return logits at all.
+        classes: Where it returns a tuple, the first tensor (B, classes) in it is its logits; None takes the first
+            (B, ...).
+
+    Attributes:
+        notes: What should be known of how it is read, such as "returns a tuple …"; empty before its first call.
 
     Raises:
         RequestError: A tap that the module does not have; no logits wanted, and no other tap either.
@@ -45,6 +51,7 @@ class ModuleTeacher:
         dtype: torch.dtype | None = None,
         inputs: nn.Module | None = None,
         logits: bool = True,
+        classes: int | None = None,
     ) -> None:
         refuse_keras(module)
         taps = list(taps)
@@ -56,15 +63,19 @@ class ModuleTeacher:
         self.dtype = dtype
         self.inputs = inputs
         self.logits = logits
-        self._taps = Taps(module if dtype is None else self.module, taps)
+        self._taps = Taps(module if dtype is None else self.module, taps, classes)
         self._device: torch.device | None = None
+        self._reads: Conversion | None = None
+        self._settled = False
+        self.notes: list[str] = []
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signal:
+        if not self._settled:
+            refuse_lazy(self.module)
         self._move(batch.targets.device)
         with evaluating(self.module), torch.autocast(batch.targets.device.type, enabled=False):
-            inputs = self._prepared(batch.inputs)
-            tensors = self._taps.run(inputs)[1] if self.logits else self._taps.run_to_last(inputs)
+            _, tensors = self._run(batch.inputs) if self._settled else self._first_run(batch.inputs)
         if self.dtype is not None:
             tensors = {name: tensor.float() for name, tensor in tensors.items()}
         return Signal(tensors.pop(LOGITS, None), tensors)
@@ -77,9 +88,30 @@ class ModuleTeacher:
         digest.update(fingerprint(self.module).encode())
         return digest.hexdigest()[:16]
 
+    def _run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
+        prepared = self._prepared(inputs)
+        return self._taps.run(prepared) if self.logits else (None, self._taps.run_to_last(prepared))
+
+    def _first_run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
+        """The first run, which finds out how inputs are to be read."""
+
+        def run(conversion: Conversion | None) -> tuple[Any, dict[str, Tensor]]:
+            self._reads = conversion
+            return self._run(inputs)
+
+        (output, tensors), self._reads = readable(run, inputs, self.dtype or dtype_of(self.module))
+        read, taken = self._reads and self._reads.note(inputs), taken_from(output, tensors.get(LOGITS))
+        self.notes = [note for note in (read, taken) if note]
+        self._settled = True
+        return output, tensors
+
     def _prepared(self, inputs: Inputs) -> Inputs:
+        if self._reads is not None:
+            inputs = self._reads.before(inputs)
         if self.inputs is not None:
             inputs = self.inputs(inputs)
+        if self._reads is not None:
+            inputs = self._reads.after(inputs)
         if self.dtype is None:
             return inputs
         if isinstance(inputs, Tensor):

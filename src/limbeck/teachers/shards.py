@@ -1,27 +1,28 @@
 """A table of tensors by (view, sample), cut into files that are whole or not there.
 
 Each shard is a safetensors file with every tensor for a range of samples in one view. It is read through a memory map,
-so that a table larger than the memory costs what is read of it. The place is a folder, or any fsspec address such as
-"s3://bucket/signals"; shards from elsewhere are fetched once into a local folder.
+so that a table larger than the memory costs what is read of it. Before its first read it is compared with the checksum
+that it was written with, which holds its content, its place in the table, and what the table was made of; the checksum
+is a CRC-32, which finds every changed byte, and is the fastest that Python brings along. The place is a folder, or any
+fsspec address such as "s3://bucket/signals"; shards from elsewhere are fetched once into a local folder.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import shutil
+import struct
 import tempfile
 import weakref
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -29,39 +30,12 @@ from torch import Tensor
 from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
 from limbeck.parts import ENDING, put, sweep
+from limbeck.teachers.description import Description, OtherFormatError
 
-FORMAT = 1
 DESCRIPTION = "signals.json"
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a table holds.
-
-    Attributes:
-        made_of: What the values are a function of, by name: fingerprints of teacher, data, views.
-        samples: Number of samples.
-        views: Number of views.
-        rows: Samples of one shard; the last one may have fewer.
-        tensors: For each tensor its dtype, as safetensors names it, and the shape of one sample.
-        about: What one must know to read the values, such as the number of classes.
-    """
-
-    made_of: Mapping[str, str]
-    samples: int
-    views: int
-    rows: int
-    tensors: Mapping[str, tuple[str, list[int]]]
-    about: Mapping[str, Any]
-
-    @property
-    def shards(self) -> list[tuple[int, int]]:
-        """(view, number) of every shard."""
-        return [(view, n) for view in range(self.views) for n in range(-(-self.samples // self.rows))]
-
-    def span(self, number: int) -> range:
-        """The samples of the shards of this number."""
-        return range(number * self.rows, min(self.samples, (number + 1) * self.rows))
+MOST_DESCRIBED = 2**24
+"""Bytes of a description, or of what describes a shard's tensors; more is no limbeck's."""
+CHUNK = 2**20
 
 
 class Shards:
@@ -91,57 +65,66 @@ class Shards:
         if not self._files.exists(path):
             return None
         try:
-            content = json.loads(self._files.cat_file(path))
-            if content.pop("format") != FORMAT:
-                raise RequestError(f"{self.place} holds stored signals of another format; store them anew")
-            tensors = {name: (dtype, shape) for name, (dtype, shape) in content.pop("tensors").items()}
-            return Description(tensors=tensors, **content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RequestError(f"{self.place}/{DESCRIPTION} is damaged; delete it to store the signals anew") from error
+            if self._files.size(path) > MOST_DESCRIBED:
+                raise ValueError("it is too large")
+            return Description.from_json(self._files.cat_file(path))
+        except OtherFormatError as error:
+            raise RequestError(
+                f"{self.place} holds stored signals of format {error}, which this limbeck does not read; delete it, or "
+                "choose another place, and store them anew"
+            ) from error
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RequestError(
+                f"{self.place}/{DESCRIPTION} is damaged: its content is not what was written; delete it to store the "
+                "signals anew"
+            ) from error
 
     def describe(self, description: Description) -> None:
         """Write what the table will hold."""
-        self._write(DESCRIPTION, json.dumps({"format": FORMAT, **asdict(description)}, indent=2).encode())
+        self._write(DESCRIPTION, description.as_json().encode())
 
     def has(self, view: int, number: int) -> bool:
         """Whether a shard is there; then it is whole."""
         return bool(self._files.exists(f"{self._root}/{_name(view, number)}"))
 
-    def write(self, view: int, number: int, tensors: Mapping[str, Tensor]) -> None:
+    def write(self, table: Description, view: int, number: int, tensors: Mapping[str, Tensor]) -> None:
         """Write a shard, under a temporary name first.
 
         Raises:
             RunError: It cannot be written.
         """
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        self._write(_name(view, number), save(plain, metadata={"digest": _digest(plain)}))
+        self._write(_name(view, number), _sealed(save(plain), _place_in(table, view, number)))
 
-    def read(self, view: int, number: int) -> Mapping[str, Tensor]:
-        """The tensors of a shard, backed by its file: only what is touched is read.
+    def read(self, table: Description, view: int, number: int) -> Mapping[str, Tensor]:
+        """The tensors of a shard, backed by its file; checked as a whole when they are asked for first.
 
         Raises:
-            RequestError: It is missing or damaged.
+            RequestError: It is missing or damaged, or belongs to another table.
         """
         key = (view, number)
         if key not in self._open:
+            self.verify(table, view, number)
             with self._mapped(view, number) as shard:
-                self._open[key] = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - no mapping
+                tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - no mapping
+            if not _fits(tensors, table, number):
+                raise self._unreadable(view, number, ValueError("it holds other tensors than the table"))
+            self._open[key] = tensors
         return self._open[key]
 
-    def verify(self, view: int, number: int) -> None:
-        """Read a shard through, and compare it with the digest that it was written with.
+    def verify(self, table: Description, view: int, number: int) -> None:
+        """Read a shard through, and compare it with the checksum that it was written with.
 
         Raises:
-            RequestError: It is missing, or a byte of it has changed.
+            RequestError: It is missing, a byte of it has changed, or it belongs to another table.
         """
-        with self._mapped(view, number) as shard:
-            digest = (shard.metadata() or {}).get("digest")
-            tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 - no mapping
-        if _digest(tensors) != digest:
-            raise RequestError(
-                f"{self.place}/{_name(view, number)} is damaged: its content is not what was written; delete it, and "
-                "store the signals again: only what is missing is written"
-            )
+        try:
+            with open(self._fetched(view, number), "rb") as file:
+                whole = _is_whole(file, _place_in(table, view, number))
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._unreadable(view, number, error) from error
+        if not whole:
+            raise self._unreadable(view, number, ValueError("its content is not what was written"))
 
     def check_writable(self) -> None:
         """Find a place that cannot be written before a teacher is trained for it; one that holds signals can be read.
@@ -169,17 +152,17 @@ class Shards:
     def _mapped(self, view: int, number: int) -> Any:
         try:
             return safe_open(self._fetched(view, number), "pt")
-        except FileNotFoundError as error:
-            raise RequestError(
-                f"{self.place}/{_name(view, number)} is missing; store the signals again, which writes what is missing"
-            ) from error
-        except OSError as error:
-            raise RequestError(f"cannot read {self.place}/{_name(view, number)}: {error.strerror or error}") from error
-        except (SafetensorError, RuntimeError, ValueError) as error:
-            raise RequestError(
-                f"{self.place}/{_name(view, number)} is damaged ({str(error).splitlines()[0]}); delete it, and store "
-                "the signals again, which writes what is missing"
-            ) from error
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            raise self._unreadable(view, number, error) from error
+
+    def _unreadable(self, view: int, number: int, error: Exception) -> RequestError:
+        name, reason = f"{self.place}/{_name(view, number)}", str(error).splitlines()[0] if str(error) else "empty"
+        again = "store the signals again, which writes what is missing"
+        if isinstance(error, FileNotFoundError):
+            return RequestError(f"{name} is missing; {again}")
+        if isinstance(error, OSError):
+            return RequestError(f"cannot read {name}: {error.strerror or error}")
+        return RequestError(f"{name} is damaged ({reason}); delete it, and {again}")
 
     def _fetched(self, view: int, number: int) -> str:
         name = _name(view, number)
@@ -223,10 +206,40 @@ def _name(view: int, number: int) -> str:
     return f"view-{view:04d}/shard-{number:06d}.safetensors"
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _place_in(table: Description, view: int, number: int) -> bytes:
+    """What binds a shard to its place in one table: it is damage if it lies in another."""
+    return f"{table.identity} {view} {number}".encode()
+
+
+def _sealed(content: bytes, place: bytes) -> bytes:
+    """A safetensors file with its checksum among its metadata."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    tensors, data = json.loads(content[8:start]), memoryview(content)[start:]
+    header = json.dumps({"__metadata__": {"checksum": _checksum(zlib.crc32(data), tensors, place)}, **tensors}).encode()
+    header += b" " * (-len(header) % 8)
+    return b"".join([struct.pack("<Q", len(header)), header, data])
+
+
+def _is_whole(file: BinaryIO, place: bytes) -> bool:
+    """Whether a sealed file is as it was written, read in pieces that leave the memory free."""
+    size = int.from_bytes(file.read(8), "little")
+    if size > MOST_DESCRIBED:
+        raise ValueError("what describes its tensors is too large")
+    tensors = json.loads(file.read(size))
+    if not isinstance(tensors, dict):
+        return False
+    kept, checksum = tensors.pop("__metadata__", None), 0
+    while chunk := file.read(CHUNK):
+        checksum = zlib.crc32(chunk, checksum)
+    return bool(kept == {"checksum": _checksum(checksum, tensors, place)})
+
+
+def _fits(tensors: Mapping[str, Tensor], table: Description, number: int) -> bool:
+    rows = len(table.span(number))
+    shapes = {name: (str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in tensors.items()}
+    return shapes == {name: (dtype, [rows, *shape]) for name, (dtype, shape) in table.tensors.items()}
+
+
+def _checksum(data: int, tensors: Mapping[str, Any], place: bytes) -> str:
+    described = json.dumps(tensors, sort_keys=True).encode()
+    return f"{zlib.crc32(place, zlib.crc32(described, data)):08x}"

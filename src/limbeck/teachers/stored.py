@@ -6,78 +6,24 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from limbeck.errors import RequestError, unknown
-from limbeck.losses.response.sparse import TopK, spread
-from limbeck.taps import LOGITS
-from limbeck.teachers.shards import Description, Shards
+from limbeck.errors import RequestError
+from limbeck.teachers.coding import Coding
+from limbeck.teachers.description import Description
+from limbeck.teachers.shards import Shards
 from limbeck.teachers.teacher import Teacher
 from limbeck.types import Batch, Signal, send
 
 SHARD_BYTES = 64 * 2**20
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""What stored values can be."""
 TOLERANCE = 0.02
 """What batches of other sizes, and bf16 at most, change of a value, as a share of the largest."""
-_TOP, _WHICH = "logits/top", "logits/index"
-
-
-@dataclass(frozen=True)
-class Coding:
-    """How a signal is stored.
-
-    Attributes:
-        dtype: One of `DTYPES`.
-        top_k: Keep only the k likeliest classes, as log-probabilities; the rest of the mass is spread evenly over the
-            other classes when it is read. None keeps all logits.
-    """
-
-    dtype: str = "float16"
-    top_k: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown("dtype of stored signals", self.dtype, DTYPES)
-        if self.top_k is not None and self.top_k < 1:
-            raise RequestError(f"top_k must be 1 or more, not {self.top_k}")
-
-    def encode(self, signal: Signal) -> dict[str, Tensor]:
-        """The tensors that are stored of a signal.
-
-        Raises:
-            RequestError: A value is not finite or too large for the dtype, or there are fewer than k classes.
-        """
-        tensors = dict(signal.features)
-        if signal.logits is not None:
-            tensors[LOGITS] = signal.logits
-        coded = {}
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise RequestError(f"the teacher's {name} are not finite, so they are not stored; ask it at every step")
-            if name == LOGITS and self.top_k is not None:
-                top = TopK.of(tensor, self.top_k)
-                # fp32 in any case: rounded, they may sum to more than one, and the rest of the mass is lost.
-                coded[_TOP], coded[_WHICH] = top.log_probs, top.indices.to(torch.int32)
-            else:
-                coded[name] = tensor.to(DTYPES[self.dtype])
-                if not torch.isfinite(coded[name]).all():
-                    raise RequestError(f"the teacher's {name} are too large for {self.dtype}; store them as bfloat16")
-        return coded
-
-    @staticmethod
-    def decode(tensors: Mapping[str, Tensor], classes: int | None) -> Signal:
-        """The signal, in fp32, of the tensors that `encode` gave."""
-        found = {name: tensor if name == _WHICH else tensor.float() for name, tensor in tensors.items()}
-        logits = found.pop(LOGITS, None)
-        if _TOP in found and classes is not None:
-            logits = spread(found.pop(_TOP), found.pop(_WHICH).long(), classes, 1.0)
-        return Signal(logits, found)
 
 
 class StoredTeacher:
@@ -116,7 +62,7 @@ class StoredTeacher:
         numbers = sorted(set(number.tolist()))
         tensors: dict[str, Tensor] = {}
         for one in numbers:
-            table = self._shards.read(batch.view, one)
+            table = self._shards.read(held, batch.view, one)
             at = (number == one).nonzero().squeeze(1)
             for name, values in table.items():
                 rows = values[index[at] - one * held.rows]
@@ -140,6 +86,7 @@ def store(
     batch_size: int,
     made_of: Mapping[str, str],
     coding: Coding,
+    words: Mapping[str, str] = MappingProxyType({}),
     rank: int = 0,
     world_size: int = 1,
     after_shard: Callable[[int, int], None] = lambda done, of: None,
@@ -157,6 +104,7 @@ def store(
         batch_size: Samples asked at once.
         made_of: What the signal is a function of, by name.
         coding: How it is stored.
+        words: What the signal is made of in words, for who lists stores.
         rank: Which process this is.
         world_size: Of how many.
         after_shard: Told the number of shards that are done, and that of all.
@@ -168,13 +116,14 @@ def store(
     shards = Shards(place)
     shards.sweep()
     signal = teacher(next(iter(batches(0, 0, min(samples, 2)))))
-    described = describe(signal, samples, views, batch_size, made_of, coding)
+    described = describe(signal, samples, views, batch_size, made_of, coding, words)
     found = shards.description()
     if found is not None:
         refuse_stale(place, found, made_of)
         _refuse_form(place, found, described)
-        described = replace(described, rows=found.rows, views=max(found.views, views))
-    missing = [shard for shard in described.shards if not shards.has(*shard)]
+        described = replace(found, views=max(found.views, views))
+    # Shards without a description are another store's, whatever that was.
+    missing = [shard for shard in described.shards if found is None or not shards.has(*shard)]
     _check_space(shards, described, len(missing))
     if found != described and rank == 0:
         shards.describe(described)
@@ -183,7 +132,7 @@ def store(
     for done, (view, number) in enumerate(mine, start=1):
         span = described.span(number)
         coded = _coded(teacher, batches, view, span, batch_size, coding)
-        shards.write(view, number, coded)
+        shards.write(described, view, number, coded)
         after_shard(done, len(mine))
 
 
@@ -219,7 +168,13 @@ def _refuse_form(place: str | Path, found: Description, wanted: Description) -> 
 
 
 def describe(
-    signal: Signal, samples: int, views: int, batch_size: int, made_of: Mapping[str, str], coding: Coding
+    signal: Signal,
+    samples: int,
+    views: int,
+    batch_size: int,
+    made_of: Mapping[str, str],
+    coding: Coding,
+    words: Mapping[str, str] = MappingProxyType({}),
 ) -> Description:
     """What storing signals such as this one for all samples and views will hold."""
     coded = coding.encode(signal)
@@ -229,7 +184,7 @@ def describe(
     classes = None if signal.logits is None else signal.logits.shape[-1]
     about = {"classes": classes, "dtype": coding.dtype, "top_k": coding.top_k, "sample_bytes": sample_bytes}
     return Description(dict(made_of), samples, views, min(rows, math.ceil(samples / batch_size) * batch_size),
-                       tensors, about)  # fmt: skip
+                       tensors, about, dict(words))  # fmt: skip
 
 
 def refuse_stale(place: str | Path, found: Description, made_of: Mapping[str, str]) -> None:
@@ -268,9 +223,9 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
         )
 
 
-def place_key(made_of: Mapping[str, str], coding: Coding) -> str:
-    """A name for the place of such signals."""
-    text = json.dumps([dict(made_of), coding.dtype, coding.top_k], sort_keys=True)
+def place_key(made_of: Mapping[str, str], coding: Coding, asked: str = "") -> str:
+    """A name for the place of such signals, and of signals that were `asked` in one way alone."""
+    text = json.dumps([dict(made_of), coding.dtype, coding.top_k, asked], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -292,7 +247,7 @@ def verify(place: str | Path, ask: Callable[[int, Tensor], Signal], samples: int
     teacher = StoredTeacher(place)
     held, shards = teacher.description, Shards(place)
     for shard in held.shards:
-        shards.verify(*shard)
+        shards.verify(held, *shard)
     coding = Coding(held.about["dtype"], held.about["top_k"])
     worst = 0.0
     generator = torch.Generator().manual_seed(0)

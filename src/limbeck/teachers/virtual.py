@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.types import Batch, Signal
+from limbeck.losses.samples import known_labels
+from limbeck.types import Batch, Signal, labelled
 
 
 class VirtualTeacher:
@@ -17,7 +18,9 @@ class VirtualTeacher:
 
     Its logits are the logarithms of these probabilities, so that a loss softens them as it does any teacher's: at
     T = 20, `Term(losses.kd, temperature=20)`, a is left with little more than its share. (The authors' code divides
-    the probabilities themselves by T, not the logits.) Labels given as probabilities mix these distributions.
+    the probabilities themselves by T, not the logits.) Labels given as probabilities mix these distributions. Of a
+    sample without a label (-100) it knows nothing: 1/C for every class. `Term(losses.kd, ignore_index=-100)` leaves
+    such samples out.
 
     Args:
         classes: C, the number of classes.
@@ -54,7 +57,9 @@ class VirtualTeacher:
         if batch.targets.is_floating_point():
             return Signal(((self.probability - rest) * batch.targets.float() + rest).log())
         logits = torch.full((batch.size, self.classes), math.log(rest), device=batch.targets.device)
-        return Signal(logits.scatter_(1, batch.targets[:, None], math.log(self.probability)))
+        targets, known = known_labels(batch.targets)
+        logits.scatter_(1, targets[:, None], math.log(self.probability))
+        return Signal(logits if known is None else logits.where(known[:, None], -math.log(self.classes)))
 
     def _check(self, targets: Tensor) -> None:
         # On a GPU once: it would have to wait each time.
@@ -66,6 +71,8 @@ class VirtualTeacher:
                 f"a virtual teacher of {self.classes} classes needs targets (B,) of indices or (B, {self.classes}) of "
                 f"probabilities, not {tuple(targets.shape)} of {targets.dtype}"
             )
-        if not mixed and int(targets.max()) >= self.classes:
-            raise RequestError(f"label {int(targets.max())} is out of range: there are {self.classes} classes")
+        if not mixed and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.classes:
+            wrong = targets[((targets < 0) & labelled(targets)) | (targets >= self.classes)]
+            if len(wrong):
+                raise RequestError(f"label {int(wrong[0])} is out of range: there are {self.classes} classes")
         self._checked = True

@@ -11,6 +11,7 @@ from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
 from limbeck.losses.response.softened import expected, positive
 from limbeck.losses.response.standardization import standardize as standardized
+from limbeck.losses.samples import known_labels, where_known
 from limbeck.losses.shapes import agree, class_indices
 
 
@@ -33,7 +34,7 @@ def dkd(
     Args:
         student: (B, C) logits, C ≥ 2.
         teacher: (B, C) logits.
-        targets: (B,) class indices y.
+        targets: (B,) class indices y; a sample whose index is -100 has no label, and the value 0.
         temperature: T > 0 divides both logits.
         target_weight: α.
         nontarget_weight: β; 8 for most CIFAR pairs, 1 on ImageNet.
@@ -54,11 +55,12 @@ def dkd(
     _classified(student, teacher, targets, temperature)
     if standardize:
         student, teacher = standardized(student), standardized(teacher)
+    targets, known = known_labels(targets)
     target_s, others_s = _split(student / temperature, targets)
     target_t, others_t = _split(teacher / temperature, targets)
     tckd = _kl(_binary(target_s, others_s), _binary(target_t, others_t))
     nckd = _kl(F.log_softmax(others_s, dim=-1), F.log_softmax(others_t, dim=-1))
-    return (target_weight * tckd + nontarget_weight * nckd) * temperature**2
+    return where_known((target_weight * tckd + nontarget_weight * nckd) * temperature**2, known)
 
 
 @full_precision
@@ -78,7 +80,7 @@ def nkd(
     Args:
         student: (B, C) logits, C ≥ 2.
         teacher: (B, C) logits.
-        targets: (B,) class indices y.
+        targets: (B,) class indices y; a sample whose index is -100 has no label, and the value 0.
         temperature: T > 0 of the other classes; 3 on CIFAR, 1 on ImageNet.
         nontarget_weight: γ; 3.5 on CIFAR, 1.5 on ImageNet.
 
@@ -94,12 +96,13 @@ def nkd(
         arXiv:2303.13005; customary weight 1 beside the whole task loss.
     """
     _classified(student, teacher, targets, temperature)
+    targets, known = known_labels(targets)
     log_s = F.log_softmax(student, dim=-1).gather(1, targets[:, None]).squeeze(1)
     t = F.softmax(teacher, dim=-1).gather(1, targets[:, None]).squeeze(1)
     _, others_s = _split(student / temperature, targets)
     _, others_t = _split(teacher / temperature, targets)
     others = expected(F.softmax(others_t, dim=-1), F.log_softmax(others_s, dim=-1))
-    return -t * log_s - (nontarget_weight * temperature**2) * others
+    return where_known(-t * log_s - (nontarget_weight * temperature**2) * others, known)
 
 
 def _classified(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> None:

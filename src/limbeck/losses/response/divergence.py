@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses.precision import sees_to_it
 from limbeck.losses.response.softened import Divergence, Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
 
 
+@sees_to_it
 def kd(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -76,6 +78,7 @@ def kd(
     )
 
 
+@sees_to_it
 def soft_cross_entropy(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -131,6 +134,7 @@ def soft_cross_entropy(
     )
 
 
+@sees_to_it
 def reverse_kl(
     student: Tensor,
     teacher: Tensor | TopK,
@@ -180,6 +184,7 @@ def reverse_kl(
     )
 
 
+@sees_to_it
 def jsd(
     student: Tensor,
     teacher: Tensor | TopK,

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.losses.precision import full_precision
+from limbeck.losses.precision import full_precision, sees_to_it
 from limbeck.losses.response.divergence import kd
 from limbeck.losses.response.positions import CLASSES, over_positions
-from limbeck.losses.samples import by_sample
+from limbeck.losses.samples import by_sample, known_labels, where_known
 from limbeck.losses.shapes import agree, class_indices
 
 
@@ -24,7 +24,7 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
     Args:
         student: (B, C) logits.
         teacher: (B, C) logits.
-        targets: (B,) class indices.
+        targets: (B,) class indices; a sample whose index is -100 has no label, and the value 0.
         temperature: T > 0 divides both logits.
 
     Returns:
@@ -40,12 +40,14 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     class_indices(targets, student)
+    _, known = known_labels(targets)
     with torch.no_grad():
         ce_s, ce_t = (F.cross_entropy(x, targets, reduction="none") for x in (student, teacher))
         weight = -torch.expm1(-ce_s / ce_t.clamp(min=1e-7))
-    return weight * kd(student, teacher, temperature=temperature)
+    return where_known(weight * kd(student, teacher, temperature=temperature), known)
 
 
+@sees_to_it
 def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
     """Cross-entropy with the teacher's decision: −log p_s[argmax l_t].
 
@@ -68,6 +70,7 @@ def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
     return _decision(student, teacher)
 
 
+@sees_to_it
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of centred logits: mean over classes of (z_s − z_t)², z = l − mean(l).
 

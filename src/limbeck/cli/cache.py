@@ -1,0 +1,104 @@
+"""`limbeck cache`: storing teacher outputs, and what the cache holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.cli.interrupts import resumable
+from limbeck.cli.options import Accelerator, DataRoot, Devices, Overrides, Quiet, bytes_of, count, seconds_of
+from limbeck.errors import RequestError
+
+
+def cache(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="A packaged recipe's name, or a YAML file.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Folder or fsspec address. Default: the recipe's, else limbeck's cache.")
+    ] = None,
+    views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
+    data_root: DataRoot = None,
+    set_: Overrides = None,
+    accelerator: Accelerator = "auto",
+    devices: Devices = "1",
+    quiet: Quiet = False,
+    list_: Annotated[bool, typer.Option("--list", help="List limbeck's cache: teachers and their outputs.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete from limbeck's cache what is not in use.")] = False,
+    older_than: Annotated[str | None, typer.Option(help="With --prune: what was not used for 30d, 12h, 8w.")] = None,
+    keep_bytes: Annotated[
+        str | None, typer.Option(help="With --prune: what was not used for longest, until 10GB are left.")
+    ] = None,
+    unreachable: Annotated[
+        bool, typer.Option("--unreachable", help="With --prune: what is half written, or of another limbeck.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --prune: only say what would go.")] = False,
+) -> None:
+    """Ask the teacher once about every sample, and store what it says for all runs to come; or list, or prune."""
+    rules = {"older_than": older_than, "keep_bytes": keep_bytes, "unreachable": unreachable, "dry_run": dry_run}
+    if not prune and any(rules.values()):
+        raise RequestError("--older-than, --keep-bytes, --unreachable and --dry-run belong to --prune")
+    if not (list_ or prune):
+        if recipe is None:
+            raise RequestError("limbeck cache takes a RECIPE whose teacher outputs it stores, or --list, or --prune")
+        _store(recipe, where, views, dtype, top_k, verify, data_root, set_, accelerator, devices, quiet)
+        return
+    if recipe is not None or verify or any(value is not None for value in (where, views, dtype, top_k)):
+        raise RequestError("--list and --prune look at all of limbeck's cache, and take no RECIPE, nor options for one")
+    if list_ and prune:
+        raise RequestError("give either --list or --prune; --prune --dry-run lists what would go")
+    _look(None if list_ else rules)
+
+
+def _store(
+    recipe: str,
+    where: str | None,
+    views: int | None,
+    dtype: str | None,
+    top_k: int | None,
+    verify: bool,
+    data_root: Path | None,
+    set_: list[str] | None,
+    accelerator: str,
+    devices: str,
+    quiet: bool,
+) -> None:
+    from limbeck.cli import stored as show
+    from limbeck.engine.devices import is_first
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.cache import as_cached, taken_by
+    from limbeck.recipes.cache import cache as carry_out
+    from limbeck.recipes.machine import Machine
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
+    stored = as_cached(made, where=where, dtype=dtype, top_k=top_k)
+    machine = Machine(accelerator, count(devices), "auto", not quiet)
+    root = data_root or default_root()
+    told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
+    with resumable():
+        result = carry_out(stored, root=root, machine=machine, check=verify, **told)
+    if is_first():
+        show.stored(result, taken_by(made, stored))
+
+
+def _look(rules: dict[str, Any] | None) -> None:
+    from limbeck.cli import stored as show
+    from limbeck.recipes.cache_content import content, prune
+
+    if rules is None:
+        show.listing(content())
+        return
+    age, size = rules["older_than"], rules["keep_bytes"]
+    done = prune(
+        older_than=None if age is None else seconds_of(age),
+        keep_bytes=None if size is None else bytes_of(size),
+        unreachable=rules["unreachable"],
+        dry_run=rules["dry_run"],
+    )
+    show.pruned(done, rules["dry_run"])

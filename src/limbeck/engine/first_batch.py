@@ -1,0 +1,270 @@
+"""The first batch: what of a student does not fit is found on it, before the first step.
+
+The student is run on two samples in evaluation, and a copy of it makes a training step on a few, with gradients. What
+is found out on the way is set on the scheme: how it reads inputs, and whether it has two heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from limbeck.distillers import Scheme
+from limbeck.engine.devices import from_first
+from limbeck.engine.source import Source
+from limbeck.engine.stand_in import stand_in
+from limbeck.errors import RequestError, as_request
+from limbeck.models import Layout, device_of, lay_out, materialise
+from limbeck.models.probabilities import are_probabilities
+from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
+from limbeck.types import Batch, Signal, each, tensors_of
+
+FEW = 8
+"""Samples on which a training step is tried."""
+
+
+def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
+    """Let a student read its first samples: its lazy layers get their shapes, and inputs a dtype that it can read.
+
+    Args:
+        scheme: The student; its lazy layers, `reads` and `classes` are set.
+        example: A batch.
+        seed: What lazy layers draw their start from.
+
+    Returns:
+        What should be said of it, a line each.
+
+    Raises:
+        RequestError: It answers with something else than logits.
+        Exception: What it raises where it cannot read the samples.
+    """
+    few = example.first(2).to(device_of(scheme.student))
+    scheme.two_heads = False
+    outputs: list[Any] = []
+
+    def run(conversion: Conversion | None) -> Tensor:
+        scheme.reads = conversion
+        return scheme.predict(few.inputs)
+
+    def run_all(conversion: Conversion | None) -> None:
+        run(conversion)
+        scheme.predictions(few.inputs)
+
+    with torch.no_grad(), evaluating(scheme), ExitStack() as stack:
+        hook = scheme.student.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        stack.callback(hook.remove)
+        dtype = dtype_of(scheme.student)
+        materialise(scheme, lambda: readable(run_all, few.inputs, dtype), seed)
+        logits, scheme.reads = readable(run, few.inputs, dtype)
+        if dtype != torch.float32:  # held-out data may come as fp32 all the same
+            scheme.reads = scheme.reads or Conversion(FLOATS, dtype)
+    if logits.dim() != 2:
+        raise RequestError(
+            f"fit trains classifiers, with logits (B, C), and the student gives {tuple(logits.shape)}; the losses take "
+            "such logits in a loop of your own"
+        )
+    if len(logits) != few.size or any(len(x) != example.size for x in tensors_of(example.inputs)):
+        raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
+    scheme.classes = logits.shape[1]
+    read, taken = scheme.reads and scheme.reads.note(few.inputs), taken_from(outputs[-1], logits) if outputs else None
+    return [f"the student {note}" for note in (read, taken) if note]
+
+
+def sized(scheme: Scheme, example: Batch, signal: Signal | None, layout: str | None = None) -> Layout:
+    """Size what depends on the first batch and the teacher's answers to it, in a layout in which gradients are right.
+
+    Raises:
+        RequestError: Something does not fit, or the layout by name would give wrong gradients.
+    """
+
+    def run(change: Callable[[Tensor], Tensor]) -> None:
+        batch = example.changed(change)
+        with torch.no_grad(), evaluating(scheme):
+            scheme.predict(batch.inputs)
+        scheme.prepare(batch, signal)
+
+    return lay_out(scheme, layout, run)
+
+
+def check_step(scheme: Scheme, example: Batch, signal: Signal | None, source: Source, fabric: Fabric) -> list[str]:
+    """Try a training step, and leave batches of one sample out of the source where the student cannot train on one.
+
+    Args:
+        scheme: Prepared, on its device; `two_heads` may be set, all else is left as it is.
+        example: A batch.
+        signal: What the teacher says about it.
+        source: Where the batches come from; `least` may be set.
+        fabric: Device and precision.
+
+    Returns:
+        What should be said of it, a line each.
+
+    Raises:
+        RequestError: No step can be made, it has no gradient, or the student ends in a softmax.
+    """
+    trial = Trial(scheme, example, signal, fabric.autocast).first(FEW)
+    notes = trial.check()
+    if example.size > 1 and source.alone != 0:
+        needs_several = trial.needs_several()  # by all processes, which may share statistics
+        source.least = 2 if from_first(fabric, lambda: needs_several) else 1
+        if source.least > 1 and source.alone:
+            notes.append(
+                f"{source.alone} of {len(source) + source.alone} batches holds a single sample, on which the student "
+                "cannot train, as with batch norm; it is left out of each epoch"
+            )
+    return notes
+
+
+def reading(who: str, example: Batch) -> AbstractContextManager[None]:
+    """Say of whatever is raised inside that a model cannot read these inputs."""
+    return as_request(lambda reason: f"the {who} cannot read inputs of shape {_described(example)}: {reason}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training step, tried on a copy of a scheme.
+
+    Attributes:
+        scheme: Prepared, on its device; `two_heads` may be set, all else is left as it is.
+        batch: The samples.
+        signal: What the teacher says about them.
+        autocast: Makes the context of a training's forward passes.
+    """
+
+    scheme: Scheme
+    batch: Batch
+    signal: Signal | None
+    autocast: Callable[[], AbstractContextManager[Any]]
+
+    def first(self, samples: int) -> Trial:
+        """The same on the first samples."""
+        signal = _map(self.signal, lambda x: x[:samples])
+        return Trial(self.scheme, self.batch.first(samples), signal, self.autocast)
+
+    def check(self) -> list[str]:
+        """Make the step, with gradients; gives what should be said of it, a line each.
+
+        Raises:
+            RequestError: It cannot be made, it has no gradient, or the student ends in a softmax.
+        """
+        if self.batch.size == 1:
+            self._check_one()
+        notes = []
+        answer, output = self._with_gradients()
+        with torch.no_grad(), evaluating(self.scheme), self._told():
+            evaluated = call(self.scheme.student, self.scheme.prepared(self.batch.inputs))
+        if isinstance(output, tuple | list) and isinstance(evaluated, Tensor):
+            notes.append(self._find_heads(output, evaluated))
+        if self.scheme.two_heads:
+            answer, _ = self._with_gradients()
+        self._check_end(answer)
+        if isinstance(evaluated, Tensor) and are_probabilities(evaluated) and not are_probabilities(answer):
+            notes.append(
+                "the student gives probabilities in evaluation, of which losses and calibration take a softmax again; "
+                "return logits there too"
+            )
+        return notes
+
+    def needs_several(self) -> bool:
+        """Whether a batch of one sample makes no step: batch norm has nothing to compare it with."""
+        try:
+            with torch.no_grad(), stand_in(self.scheme) as scheme, self.autocast():
+                alone = self.first(1)
+                return not bool(torch.isfinite(scheme(alone.batch, alone.signal).loss))
+        except Exception:  # of many kinds: batch norm's, or a loss's that compares samples
+            return True
+
+    def _check_one(self) -> None:
+        batch, signal = self.batch, _map(self.signal, _twice)
+        twice = Batch(each(batch.inputs, _twice), _twice(batch.targets), _twice(batch.index), batch.view)
+        if self.needs_several():
+            Trial(self.scheme, twice, signal, self.autocast)._with_gradients()  # where that fails too, it says why
+            raise RequestError(
+                "each batch holds one sample, and the student cannot train on one alone, as with batch norm; take a "
+                "larger batch_size"
+            )
+
+    def _with_gradients(self) -> tuple[Tensor, Any]:
+        """The step's logits, and what the student returned."""
+        outputs: list[Any] = []
+        with stand_in(self.scheme) as scheme, self._told(), ExitStack() as stack:
+            hook = scheme.student.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+            stack.callback(hook.remove)
+            with self.autocast():
+                step = scheme(self.batch, self.signal)
+            if not step.loss.requires_grad:
+                raise RequestError(
+                    "the loss has no gradient: between the student's weights and it stands something that stops it, "
+                    "such as detach, no_grad or argmax"
+                )
+            step.loss.backward()
+            trained = [weight for weight in scheme.student.parameters() if weight.requires_grad]
+            if trained and all(weight.grad is None for weight in trained):
+                raise RequestError(
+                    "no weight of the student gets a gradient: what the losses read of it is detached, or does not "
+                    "depend on its weights"
+                )
+        return step.logits.detach(), outputs[-1] if outputs else None
+
+    def _find_heads(self, output: Any, evaluated: Tensor) -> str:
+        """Find out what of a tuple that the student returns in training its answer in evaluation is: the nearest.
+
+        It may be the mean of two heads.
+        """
+        with torch.no_grad(), stand_in(self.scheme) as scheme:
+            for module in scheme.student.modules():  # less noise, no statistics: layers without parts are in eval mode
+                module.training = module is scheme.student or any(True for _ in module.children())
+            returned = call(scheme.student, scheme.prepared(self.batch.inputs))
+        if heads := heads_of(returned):
+            candidates = [(heads[0] + heads[1]) / 2, *heads]
+            distances = [float((one - evaluated).abs().mean()) for one in candidates]
+            nearest = distances.index(min(distances))
+            self.scheme.two_heads = nearest == 0
+            if nearest == 0:
+                return _TWO_HEADS
+            if nearest == 2:
+                raise RequestError(
+                    "in training the student returns as its second tensor what it returns in evaluation; return that "
+                    "first"
+                )
+        taken = taken_from(output, logits_of(output, self.scheme.classes))
+        return f"in training the student {taken}; the rest is not trained"
+
+    def _check_end(self, answer: Tensor) -> None:
+        own_loss = getattr(self.scheme, "task_loss", F.cross_entropy) is not F.cross_entropy
+        if are_probabilities(answer) and not own_loss:
+            raise RequestError(
+                "the student ends in probabilities (rows ≥ 0 of sum 1), and the losses take logits: leave its softmax "
+                "out"
+            )
+
+    def _told(self) -> AbstractContextManager[None]:
+        return as_request(lambda reason: f"the student cannot be trained on the first batch: {reason}")
+
+
+_TWO_HEADS = (
+    "the student returns the logits of two heads in training, and their mean in evaluation: the first head learns the "
+    "labels, and the second from the teacher's logits; where only one of these is there, the mean learns it"
+)
+
+
+def _described(example: Batch) -> str:
+    return ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors_of(example.inputs))
+
+
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat([x, x])
+
+
+def _map(signal: Signal | None, change: Callable[[Tensor], Tensor]) -> Signal | None:
+    if signal is None:
+        return None
+    features = {name: change(x) for name, x in signal.features.items()}
+    return Signal(None if signal.logits is None else change(signal.logits), features)

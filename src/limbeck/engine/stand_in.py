@@ -1,0 +1,60 @@
+"""What a step is tried on: a copy of a scheme, so that nothing of it, its gradients or the generators changes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+
+from limbeck.distillers import Scheme
+from limbeck.seeds import random_state, restore_random_state
+
+
+@contextmanager
+def stand_in(scheme: Scheme) -> Iterator[Scheme]:
+    """A copy of a scheme, in training mode, with its compiled parts run as they are; afterwards all is as it was.
+
+    Where a scheme holds something that cannot be copied, it stands in for itself: its weights, buffers, gradients and
+    modes are put back, and only what a module keeps besides them may have changed.
+    """
+    state = random_state()
+    try:
+        copied: Scheme | None = copy.deepcopy(scheme)
+    except Exception:  # a handle, a lock, a tensor with a history
+        copied = None
+    compiled = any(isinstance(module, OptimizedModule) for module in scheme.modules())
+    try:
+        with torch.compiler.set_stance("force_eager" if compiled else "default"), _unchanged(scheme, copied):
+            yield (copied or scheme).train()
+    finally:
+        restore_random_state(state)
+
+
+@contextmanager
+def _unchanged(scheme: nn.Module, copied: nn.Module | None) -> Iterator[None]:
+    """Put back what runs of a scheme itself may change; of a copy nothing needs to be."""
+    if copied is not None:
+        for parameter in copied.parameters():
+            parameter.grad = None
+        yield
+        return
+    tensors: list[Tensor] = [*scheme.parameters(), *scheme.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+    gradients = [(parameter, parameter.grad) for parameter in scheme.parameters()]
+    modes = [(module, module.training) for module in scheme.modules()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
