@@ -47,7 +47,8 @@ def full_disk(trial: Trial, tries: int, seed: int) -> Row:
             if ended.status == 0:  # it was enough
                 continue
             faults = _refused(ended, (1, 2), "No space left on device", "are free")
-            gone = {name for name in before - set(contents(trial.place)) if not name.endswith((".part", "/"))}
+            passing = (".part", ".lock", "/")  # of killed processes; empty folders
+            gone = {name for name in before - set(contents(trial.place)) if not name.endswith(passing)}
             faults += [f"{name} is gone" for name in sorted(gone)]
             (trial.place.root / FILLER).unlink()
             row.add(f"{room:,} bytes free{', resumed' if begun else ''}", faults + trial.finish())

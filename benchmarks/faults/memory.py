@@ -86,9 +86,11 @@ def watch(kind: str, epochs: int, seed: int, out: Path) -> list[list[int]]:
     """One training in this process: at each epoch the resident set, the living objects and the tensors."""
     torch.manual_seed(seed)
     gc.freeze()  # what is there already is not counted
-    split = InMemory(torch.randint(0, 256, (SAMPLES, 3, 16, 16), dtype=torch.uint8), torch.arange(SAMPLES) % 10)
     views = make_views(["crop", "flip"], count=VIEWS)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 10))
+    pixels = torch.randint(0, 256, (SAMPLES, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        split = InMemory(pixels, network(pixels / 255).argmax(1))  # so that the teacher is right
     student = nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Linear(32, 10))
     scheme = Watched(student, [Term(losses.kd, weight=0.9)])
     scheme.seen = [array("q", bytes(8 * epochs)) for _ in range(3)]

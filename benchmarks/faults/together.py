@@ -82,8 +82,9 @@ def _both(trial: Trial, first: str, second: str) -> list[str]:
 
 
 def _shared(files: dict[str, str]) -> dict[str, str]:
-    """Without the digests of what says whether this or another process has trained the teacher."""
-    return {name: "" if name.endswith(("result.json", "compare.json")) else digest for name, digest in files.items()}
+    """The students and the cache, and what is left over: who of two has trained the teacher may differ."""
+    whole = ("student.safetensors", "student.json", "baseline.safetensors", "baseline.json", ".part")
+    return {name: digest for name, digest in files.items() if name.startswith("cache/") or name.endswith(whole)}
 
 
 def _pair(trial: Trial, first: tuple[str, ...], second: tuple[str, ...], apart: float) -> tuple[Ended, Ended]:

@@ -80,6 +80,20 @@ def test_what_has_nothing_to_resume_is_given_again(
     assert capsys.readouterr().err.strip() == f"limbeck: {word}{again}"
 
 
+@pytest.mark.parametrize("out", [["--out", "mine"], ["--out=mine"]])
+def test_a_folder_that_was_named_is_resumed_once_it_holds_the_recipe(
+    out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        stopped_at(patched, "limbeck.recipes.folder.environment", signal.SIGINT)  # it has just been written
+        assert command(patched, *RUN, *out) == 130
+    assert capsys.readouterr().err.endswith(f"limbeck {' '.join([*RUN, *out])} --resume\n")
+    with monkeypatch.context() as patched:
+        stopped_at(patched, "limbeck.recipes.folder.write_text", signal.SIGINT)
+        assert command(patched, *RUN, "--out", "other") == 130
+    assert capsys.readouterr().err.endswith(f"limbeck {' '.join(RUN)} --out other\n")
+
+
 def test_forked_processes_die_of_sigterm_as_ever(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from limbeck.errors import RequestError
 from limbeck.parts import is_part
 from limbeck.recipes import teachers
+from limbeck.recipes.cache import cache
 from limbeck.recipes.folder import choose
 from limbeck.recipes.in_use import using
 from limbeck.recipes.machine import Machine
@@ -67,6 +69,16 @@ def test_what_was_written_halfway_is_swept(recipe: Recipe, tmp_path: Path) -> No
     run(recipe, root=tmp_path, out=out, resume=True, retrain_teacher=True, machine=QUIET)
     assert len(folders) == 3
     assert [path for path in tmp_path.rglob("*") if is_part(path)] == []
+
+
+def test_what_is_left_of_a_kept_teachers_training_does_not_count(recipe: Recipe, tmp_path: Path) -> None:
+    cache(recipe, root=tmp_path, machine=QUIET)
+    (kept,) = (tmp_path / "cache" / "teachers").iterdir()
+    training = kept.with_name(f"{kept.name}.training")  # killed while it was deleted
+    training.mkdir()
+    shutil.copy(kept / "teacher.json", training)
+    cache(recipe, root=tmp_path, machine=QUIET)
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_claims_of_killed_processes_are_cleared_away(recipe: Recipe, tmp_path: Path) -> None:

@@ -55,10 +55,20 @@ def resumable(folders: Sequence[Path] = ()) -> Iterator[None]:
 
 def _again(folders: Sequence[Path]) -> list[str]:
     given = [word for word in sys.argv[1:] if word != "--resume"]
-    if not folders:
+    named = _out(given)
+    folder = folders[-1] if folders else named
+    if folder is None or not (folder / "recipe.yaml").exists():  # nothing to resume: it can begin as before
         return given
-    named = any(word.split("=")[0] == "--out" for word in given)
-    return [*given, *([] if named else ["--out", str(folders[-1])]), "--resume"]
+    return [*given, *([] if named else ["--out", str(folder)]), "--resume"]
+
+
+def _out(given: Sequence[str]) -> Path | None:
+    """What --out says."""
+    for word, following in zip(given, [*given[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name == "--out":
+            return Path(value or following)
+    return None
 
 
 def end(error: BaseException, again: str | None = None) -> NoReturn:

@@ -21,7 +21,7 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import restore_student, save_student
-from limbeck.engine.devices import AUTO
+from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
@@ -224,8 +224,9 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
         if one.kept is None:
             continue
         folder = one.kept.with_name(f"{one.kept.name}.training")
-        with nullcontext() if (one.kept / "teacher.json").exists() else claimed(folder, fabric):
-            train(one, recipe, data, machine, folder, resume=True, retrain=False)
+        there = from_first(fabric, (one.kept / "teacher.json").exists)  # then nothing in the folder counts any more
+        with nullcontext() if there else claimed(folder, fabric):
+            train(one, recipe, data, machine, folder, resume=not there, retrain=False)
             if fabric.is_global_zero:
                 shutil.rmtree(folder, ignore_errors=True)
 
