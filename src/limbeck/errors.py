@@ -50,7 +50,7 @@ def as_request(tell: Callable[[str], str]) -> Iterator[None]:
     """Raise RequestError for whatever somebody's model or file raises inside: what `tell` makes of its first line."""
     try:
         yield
-    except RequestError:
+    except (RequestError, RunError):
         raise
     except Exception as error:
         raise RequestError(tell(reason_of(error))) from error

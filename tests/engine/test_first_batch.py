@@ -251,7 +251,7 @@ class TestTheTriedStep:
             (lambda x: x.detach(), F.cross_entropy, "the loss has no gradient"),
             (lambda x: x, lambda z, y: (z.argmax(1) != y).float().mean(), "the loss has no gradient"),
             (lambda x: x.sigmoid().exp_().add_(1).exp().mul_(2).sqrt_(), F.cross_entropy, "modified by an inplace"),
-            (lambda x: x, partial(F.cross_entropy, reduction="none"), "only for scalar outputs"),
+            (lambda x: x, partial(F.cross_entropy, reduction="none"), "instead of one value"),
             (lambda x: {}["teacher"], F.cross_entropy, "cannot be trained on the first batch: 'teacher'"),
         ],
         ids=["detached", "argmax", "in place", "a loss a sample", "raises"],

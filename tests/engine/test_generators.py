@@ -176,7 +176,8 @@ def test_the_first_epoch_is_that_of_a_plain_loop(blobs: InMemory) -> None:
 
     optimizer = partial(torch.optim.SGD, lr=0.1)
     fit(Distiller(Noting(4, 3)), by_loader(blobs), epochs=1, optimizer=optimizer, progress=False, accelerator="cpu")
-    for batch, (inputs, _) in zip(seen, by_loader(blobs), strict=True):
+    expected = list(by_loader(blobs))
+    for batch, (inputs, _) in zip(seen[-len(expected) :], expected, strict=True):  # after the steps that are tried
         assert torch.equal(batch, inputs)
 
 

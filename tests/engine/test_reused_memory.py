@@ -113,5 +113,5 @@ def test_samples_without_a_label_are_evaluated_as_if_they_were_not_there(blobs: 
     assert diagnosed.samples == 96
     none = InMemory(blobs.inputs, torch.full((96,), -100))
     for ask in (lambda: evaluate(model, Fresh(none)), lambda: ask_exits(scheme, Fresh(none))):
-        with pytest.raises(ValueError, match="no sample of the loader has a label"):
+        with pytest.raises(ValueError, match="no sample has a label"):
             ask()

@@ -24,7 +24,7 @@ class Evaluation:
     """Figures of one model on one data set.
 
     Attributes:
-        samples: How many there were; one with the label that cross-entropy leaves out (-100) is none.
+        samples: How many there were with a label (not -100); only those count, but for the agreement.
         loss: Mean cross-entropy with the labels, in nats.
         top1: Share of samples whose label is the most likely class.
         top5: Share whose label is among the five most likely; None with five classes or fewer.
@@ -133,5 +133,5 @@ def _figures(sums: Sums) -> Evaluation:
         top1=top1 / samples,
         top5=top5 / samples if sums.classes > 5 else None,
         calibration_error=math.fsum(abs(a - b) for a, b in zip(sure, right, strict=True)) / samples,
-        agreement=agreed / samples if asked else None,
+        agreement=agreed / asked if asked else None,
     )

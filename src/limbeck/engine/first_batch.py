@@ -6,24 +6,25 @@ is found out on the way is set on the scheme: how it reads inputs, and whether i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.distillers import Scheme
-from limbeck.engine.devices import from_first
+from limbeck.engine.devices import enough_memory, from_first
 from limbeck.engine.source import Source
 from limbeck.engine.stand_in import stand_in
 from limbeck.errors import RequestError, as_request
 from limbeck.models import Layout, device_of, lay_out, materialise
 from limbeck.models.probabilities import are_probabilities
 from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
+from limbeck.taps.wrappers import hooks_run
 from limbeck.types import Batch, Signal, each, tensors_of
 
 FEW = 8
@@ -58,8 +59,7 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
         scheme.predictions(few.inputs)
 
     with torch.no_grad(), evaluating(scheme), ExitStack() as stack:
-        hook = scheme.student.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-        stack.callback(hook.remove)
+        stack.enter_context(returned_by(scheme.student, outputs))
         dtype = dtype_of(scheme.student)
         materialise(scheme, lambda: readable(run_all, few.inputs, dtype), seed)
         logits, scheme.reads = readable(run, few.inputs, dtype)
@@ -194,9 +194,9 @@ class Trial:
     def _with_gradients(self) -> tuple[Tensor, Any]:
         """The step's logits, and what the student returned."""
         outputs: list[Any] = []
-        with stand_in(self.scheme) as scheme, self._told(), ExitStack() as stack:
-            hook = scheme.student.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-            stack.callback(hook.remove)
+        size, device = self.batch.size, device_of(self.scheme)
+        told, enough = self._told(), enough_memory("student", size, device)
+        with stand_in(self.scheme) as scheme, told, enough, returned_by(scheme.student, outputs):
             with self.autocast():
                 step = scheme(self.batch, self.signal)
             if not step.loss.requires_grad:
@@ -253,6 +253,20 @@ _TWO_HEADS = (
     "the student returns the logits of two heads in training, and their mean in evaluation: the first head learns the "
     "labels, and the second from the teacher's logits; where only one of these is there, the mean learns it"
 )
+
+
+@contextmanager
+def returned_by(student: nn.Module, outputs: list[Any]) -> Iterator[None]:
+    """Inside, what a student returns is added to `outputs`; nothing of a script, which takes no hook."""
+    if isinstance(student, torch.jit.ScriptModule):
+        yield
+        return
+    hook = student.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        with hooks_run(student.modules()):
+            yield
+    finally:
+        hook.remove()
 
 
 def _described(example: Batch) -> str:

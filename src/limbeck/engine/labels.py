@@ -23,5 +23,5 @@ def with_labels(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if known.all():
         return answers, labels
     if not known.any():
-        raise RequestError("nothing to evaluate: no sample of the loader has a label")
+        raise RequestError("nothing to evaluate: no sample has a label")
     return answers[known], labels[known]

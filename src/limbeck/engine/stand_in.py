@@ -23,10 +23,12 @@ def stand_in(scheme: Scheme) -> Iterator[Scheme]:
     """
     state = random_state()
     try:
-        copied: Scheme | None = copy.deepcopy(scheme)
+        made = copy.deepcopy(scheme)
+        leaves = all(parameter.is_leaf for parameter in made.parameters())  # those of a script's copy are none
+        copied = made if leaves else None
     except Exception:  # a handle, a lock, a tensor with a history
         copied = None
-    compiled = any(isinstance(module, OptimizedModule) for module in scheme.modules())
+    compiled = scheme.is_compiled or any(isinstance(module, OptimizedModule) for module in scheme.modules())
     try:
         with torch.compiler.set_stance("force_eager" if compiled else "default"), _unchanged(scheme, copied):
             yield (copied or scheme).train()

@@ -24,7 +24,8 @@ class Sums(NamedTuple):
     Attributes:
         classes: How many the model knows.
         values: Samples; their cross-entropy; those whose label is the most likely class, or among the five most likely;
-            those on which the teacher has the same first choice; those about which a teacher was asked; then, by bin of
+            with or without a label, those on which the teacher has the same first choice, and those about which a
+            teacher was asked; then, by bin of
             confidence, the confidences, and the samples whose label is the most likely class.
     """
 
@@ -76,9 +77,10 @@ def _row(logits: Tensor, labels: Tensor, teacher_choice: Tensor | None) -> Tenso
     known = labelled(labels)
     first = logits.argmax(-1)
     right = first == labels
-    agreed = torch.zeros_like(known) if teacher_choice is None else (first == teacher_choice) & known
+    asked = torch.full_like(known, teacher_choice is not None)
+    agreed = asked if teacher_choice is None else first == teacher_choice
     top5 = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(-1)
-    counts = torch.stack([known, right, top5, agreed, known & (teacher_choice is not None)]).sum(1).to(wide)
+    counts = torch.stack([known, right, top5, agreed, asked]).sum(1).to(wide)
     loss = F.cross_entropy(logits, labels, reduction="sum").to(wide)
     sure = logits.softmax(-1).amax(-1)
     edges = torch.linspace(0, 1, BINS + 1, device=sure.device)
