@@ -15,11 +15,13 @@ from typing import Any
 
 from benchmarks.needs import missing
 
-NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision")
-MADE = ("losses", "resnet-pair", "growth")
+NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision", "faults")
+MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
 GPU = "gpu"
 RESULTS = Path(__file__).parent / "results"
+QUICK = ("faults",)
+"""Those that can try little."""
 
 
 def main() -> None:
@@ -29,7 +31,10 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/NAME.json")
     parser.add_argument("--dry", action="store_true", help=f"{GPU}: every part on the CPU, at the smallest size")
     parser.add_argument("--out", type=Path, help=f"{GPU}: folder of the result file, benchmarks/results by default")
+    parser.add_argument("--quick", action="store_true", help=f"of {', '.join(QUICK)}: try little, to see that it works")
     given = parser.parse_args()
+    if given.quick and (given.save or not set(given.names) <= set(QUICK)):
+        parser.error(f"--quick is for {', '.join(QUICK)}, and saves nothing")
     for name in given.names:
         if name not in (*NAMES, GPU):
             parser.error(f"unknown benchmark {name!r}; there are {', '.join((*NAMES, GPU))}")
@@ -41,15 +46,16 @@ def main() -> None:
             from benchmarks.gpu import measure
 
             sys.exit(measure(dry=given.dry, out=given.out, root=given.data_root))
-        _measure(name, given.data_root, save=given.save)
+        _measure(name, given.data_root, save=given.save, quick=given.quick)
 
 
-def _measure(name: str, root: Path | None, *, save: bool) -> None:
+def _measure(name: str, root: Path | None, *, save: bool, quick: bool) -> None:
     from limbeck.folders import data_root
     from limbeck.recipes.folder import environment
 
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-    figures: dict[str, Any] = module.main() if name in MADE else module.main(root or data_root())
+    options: dict[str, Any] = {"quick": True} if quick else {}
+    figures: dict[str, Any] = module.main(**options) if name in MADE else module.main(root or data_root())
     if save:
         path = RESULTS / f"{name}.json"
         path.parent.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
-"""Keep a comparison's figures, and make docs/results.md from all that are kept.
+"""Keep a comparison's figures, and make docs/results.md from all that are kept, and the table of docs/reliability.md.
 
 python -m benchmarks.record FOLDER "limbeck compare mnist-mlp --seeds 3"   # keeps FOLDER/compare.json
 python -m benchmarks.record FOLDER "limbeck compare …" "CIFAR-10 (JPEG)"   # says what the data really is
-python -m benchmarks.record                                                # only makes the document anew
+python -m benchmarks.record                                                # only makes the documents anew
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
+RELIABILITY = DOCUMENT.with_name("reliability.md")
+TRIED = "## What was tried\n"
+"""Where the made part of docs/reliability.md begins."""
 BUSY = "The seconds were taken beside other work and compare nothing."
 PUBLISHED = {
     "mnist-mlp": "Published: teacher 0.9795, student alone 0.8314 (3 epochs), distilled 0.9007 (20 epochs).",
@@ -64,10 +67,11 @@ def main() -> None:
         folder, command, *data = sys.argv[1:]
         keep(Path(folder), command, *data)
     DOCUMENT.write_text(document(), encoding="utf-8")
+    RELIABILITY.write_text(reliability(), encoding="utf-8")
     growth = RESULTS / "growth.json"
     if growth.exists():
         draw_growth(json.loads(growth.read_text(encoding="utf-8"))["figures"]["rows"], DOCUMENT.parent / "growth.svg")
-    print(f"written: {DOCUMENT}")
+    print(f"written: {DOCUMENT}, {RELIABILITY}")
 
 
 def keep(folder: Path, command: str, data: str | None = None) -> None:
@@ -103,6 +107,22 @@ def document() -> str:
         if path.exists():
             parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
     return "\n".join([*parts, *_gpus()])
+
+
+def reliability() -> str:
+    """The text of docs/reliability.md: what stands there, with the campaign's table made anew."""
+    written = RELIABILITY.read_text(encoding="utf-8").partition(TRIED)[0]
+    content = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
+    lines = [f"{TRIED}\n    {content['command']}\n"]
+    lines += ["| situation | what must hold | tried | right | wrong | note |", "|---|---|---|---|---|---|"]
+    for row in content["figures"]["rows"]:
+        counts = f"{row['tried']} | {row['right']} | {row['wrong']}"
+        lines.append(f"| {row['situation']} | {row['what']} | {counts} | {row['note']} |")
+    faults = [f"- {row['situation']}: {fault}" for row in content["figures"]["rows"] for fault in row["faults"]]
+    if faults:
+        lines += ["", "What was wrong:", "", *faults]
+    note = f"Seed {content['figures']['seed']}, {content['date']}."
+    return written + "\n".join(lines) + f"\n\n{note} {_machine(content['environment'])}\n"
 
 
 def _comparison(content: dict[str, Any]) -> str:

@@ -82,6 +82,10 @@ def test_results_are_what_was_measured() -> None:
     assert text("docs/results.md") == module("benchmarks/record.py").document(), "python -m benchmarks.record"
 
 
+def test_the_campaigns_table_is_what_was_tried() -> None:
+    assert text("docs/reliability.md") == module("benchmarks/record.py").reliability(), "python -m benchmarks.record"
+
+
 @pytest.mark.parametrize("thing", [*(getattr(losses, name) for name in losses.LOSSES), *methods.schemes()])
 def test_every_loss_and_scheme_says_what_it_is_for(thing: Any) -> None:
     for label in ("Transfers", "Use", "Source"):

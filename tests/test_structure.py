@@ -15,7 +15,7 @@ import limbeck
 SOURCE = Path(limbeck.__file__).parent
 # From top to bottom; a module may import from its own layer and those above it.
 LAYERS = [
-    {"errors", "folders", "seeds", "types", "imports", "notices", "options", "sources"},
+    {"errors", "folders", "seeds", "types", "imports", "notices", "options", "parts", "sources"},
     {"taps"},
     {"losses", "adapters", "models"},
     {"distillers", "teachers", "data"},

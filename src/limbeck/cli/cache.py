@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import Accelerator, DataRoot, Devices, Overrides, Quiet, bytes_of, count, seconds_of
 from limbeck.errors import RequestError
 
@@ -80,7 +81,8 @@ def _store(
     machine = Machine(accelerator, count(devices), "auto", not quiet)
     root = data_root or default_root()
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
-    result = carry_out(stored, root=root, machine=machine, check=verify, **told)
+    with resumable():
+        result = carry_out(stored, root=root, machine=machine, check=verify, **told)
     if is_first():
         show.stored(result, taken_by(made, stored))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from limbeck.cli.cache import cache
+from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
     DataRoot,
@@ -87,7 +87,7 @@ def run(
         folders.append(folder)
         logs[:] = loggers(tensorboard, folder)
 
-    try:
+    with resumable(folders):
         result = carry_out(
             made,
             root=root,
@@ -98,9 +98,6 @@ def run(
             machine=machine,
             began=began,
         )
-    except KeyboardInterrupt:
-        _say_how_to_resume(folders)
-        raise
     if is_first():
         show.result(result)
 
@@ -146,7 +143,7 @@ def compare(
     )
     numbers = range(made.seed, made.seed + seeds)
     folders: list[Path] = []
-    try:
+    with resumable(folders):
         comparison = carry_out(
             made,
             names,
@@ -158,9 +155,6 @@ def compare(
             machine=machine,
             began=folders.append,
         )
-    except KeyboardInterrupt:
-        _say_how_to_resume(folders)
-        raise
     if is_first():
         show.comparison(comparison, write_page(Path(comparison["out"])))
 
@@ -185,7 +179,8 @@ def diagnose(
     from limbeck.recipes.machine import Machine
 
     machine = Machine(accelerator, progress=not quiet)
-    found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
+    with resumable():
+        found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
     show.diagnosis(found, as_json=json)
     if found["diagnosis"]["warning"]:
         print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
@@ -299,15 +294,3 @@ def list_(
     from limbeck.cli.names import names
 
     show.names(names(kind))
-
-
-def _say_how_to_resume(folders: list[Path]) -> None:
-    """For the run that was interrupted; there is none if it had not begun."""
-    from limbeck.engine.devices import is_first
-
-    if not is_first() or not folders:
-        return
-    given = [word for word in sys.argv[1:] if word != "--resume"]
-    where = [] if any(word.split("=")[0] == "--out" for word in given) else ["--out", str(folders[-1])]
-    again = shlex.join(["limbeck", *given, *where, "--resume"])
-    print(f"limbeck: interrupted; go on with: {again}", file=sys.stderr)  # noqa: T201

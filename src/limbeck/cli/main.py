@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import sys
+from signal import SIGINT
 
 import typer
 
 from limbeck.cli.commands import app
+from limbeck.cli.interrupts import Terminated, end, terminable
 from limbeck.errors import LINE, RequestError, RunError, one_line
 
 NAME = "limbeck: "
 
 
 def main() -> None:
-    """The `limbeck` command: one line for an error; status 2 for a wrong request, 1 for a failed run, 130 on Ctrl-C."""
+    """The `limbeck` command: one line for an error.
+
+    The status is 2 for a wrong request, 1 for a failed run, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]
     try:
-        status = typer.main.get_command(app).main(arguments, prog_name="limbeck", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        status = 130
+        with terminable():
+            status = typer.main.get_command(app).main(arguments, prog_name="limbeck", standalone_mode=False)
+        if status == 128 + SIGINT:  # typer makes that of KeyboardInterrupt
+            end(KeyboardInterrupt())
+    except (KeyboardInterrupt, Terminated, typer.Abort) as error:
+        end(error)
     except Exception as error:
         if debug:
             raise

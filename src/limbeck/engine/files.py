@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from limbeck.errors import RunError
+from limbeck.parts import put
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -24,17 +22,9 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     Raises:
         RunError: It cannot be written, on a full disk for one; what was there before stays.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        put(path, content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}; what was there before is untouched") from error
 
 

@@ -20,6 +20,7 @@ from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
+from limbeck.parts import is_part, sweep
 from limbeck.recipes.read import dump, read
 from limbeck.recipes.schema import Recipe
 
@@ -60,7 +61,7 @@ def _check_given(out: Path, resume: bool) -> None:
         raise RequestError(f"{there} is a file; choose another --out")
     if not os.access(there, os.W_OK):
         raise RequestError(f"{there} cannot be written; choose another --out")
-    filled = out.exists() and any(path.name != CLAIM for path in out.iterdir())
+    filled = out.exists() and any(path.name != CLAIM and not is_part(path) for path in out.iterdir())
     if filled and not resume:
         raise RequestError(f"{out} is not empty; choose another --out, or --resume the run in it")
     if filled and not (out / RECIPE).exists():
@@ -105,7 +106,7 @@ def _reserved(out: Path | None, name: str, resume: bool) -> Path:
 
 @contextmanager
 def claimed(folder: Path, fabric: Fabric) -> Iterator[None]:
-    """Keep other runs out of a folder; a killed process leaves no claim behind.
+    """Keep other runs out of a folder, and sweep what a killed one left half-written; its claim died with it.
 
     Raises:
         RequestError: Another run is at work in it.
@@ -123,6 +124,7 @@ def claimed(folder: Path, fabric: Fabric) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
     with claim:
+        sweep(folder)
         yield
 
 

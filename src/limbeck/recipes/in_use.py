@@ -43,6 +43,7 @@ def use(entry: str | Path) -> Use:
         return Use()
     try:
         with gate(root):
+            is_used(Path(entry), root)  # which clears away the claims of killed processes
             lock = FileLock(root / _CLAIMS / f"{_name(Path(entry))}+{secrets.token_hex(8)}.lock", thread_local=False)
             lock.acquire(timeout=0)
     except OSError:

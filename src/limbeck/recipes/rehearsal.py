@@ -21,6 +21,7 @@ from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
+from limbeck.teachers.shards import Shards
 from limbeck.types import Batch, Signal
 
 _ALL_LOGITS = ("dist", "logit_mse", "mlkd")
@@ -53,6 +54,8 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     _check_trainable([student, *(one.module for one in found if one.kept)])
     _check_sizes(recipe, student, found)
     for one in found:
+        if one.spec.store.where not in schema.PLACES:
+            Shards(one.spec.store.where).check_writable()
         build.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
             logits = teachers.signal([one])(example).logits

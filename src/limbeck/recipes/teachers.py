@@ -21,10 +21,11 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import restore_student, save_student
-from limbeck.engine.devices import AUTO
+from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
+from limbeck.parts import sweep
 from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
 from limbeck.recipes.in_use import using
@@ -163,6 +164,8 @@ def _bring(
         folder, training = trained
         one.epochs, one.seconds = training["epochs"], training["seconds"]
         one.source = "trained" if folder == out else "reused"
+        if one.source == "trained" and (retrain or not (kept / "teacher.json").exists()):  # killed before it was kept
+            _keep(one, data, fabric)
         return
     spec = one.spec
     epochs = spec.epochs or 0
@@ -194,10 +197,16 @@ def _bring(
         loggers=machine.loggers,
     )
     one.epochs, one.seconds, one.source = epochs, run.seconds, "trained"
-    if fabric.is_global_zero:
-        training = {"epochs": epochs, "seconds": run.seconds, "data": data.name, "seed": spec.seed}
-        about = {**build.about(spec, data), "training": training, "keys": KEYS}
-        save_student(kept, "teacher", run.student, about)
+    _keep(one, data, fabric)
+
+
+def _keep(one: Candidate, data: DataSet, fabric: Fabric) -> None:
+    """Keep a trained teacher for later runs."""
+    if one.kept and fabric.is_global_zero:
+        sweep(one.kept)
+        training = {"epochs": one.epochs, "seconds": one.seconds, "data": data.name, "seed": one.spec.seed}
+        about = {**build.about(one.spec, data), "training": training, "keys": KEYS}
+        save_student(one.kept, "teacher", one.module, about)
     fabric.barrier()
 
 
@@ -215,8 +224,9 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
         if one.kept is None:
             continue
         folder = one.kept.with_name(f"{one.kept.name}.training")
-        with nullcontext() if (one.kept / "teacher.json").exists() else claimed(folder, fabric):
-            train(one, recipe, data, machine, folder, resume=True, retrain=False)
+        there = from_first(fabric, (one.kept / "teacher.json").exists)  # then nothing in the folder counts any more
+        with nullcontext() if there else claimed(folder, fabric):
+            train(one, recipe, data, machine, folder, resume=not there, retrain=False)
             if fabric.is_global_zero:
                 shutil.rmtree(folder, ignore_errors=True)
 

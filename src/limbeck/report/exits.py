@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.engine.files import write_text
 from limbeck.report.page import STYLE
 
 
@@ -23,7 +24,7 @@ def write_exits_page(folder: Path) -> Path | None:
         return None
     found = json.loads((folder / "exits.json").read_text(encoding="utf-8"))
     path = folder / "exits.html"
-    path.write_text(_page(found, charts.early_exits(found)), encoding="utf-8")
+    write_text(path, _page(found, charts.early_exits(found)))
     return path
 
 

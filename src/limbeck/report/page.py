@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.engine.files import write_text
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
@@ -37,7 +39,7 @@ def write_page(folder: Path) -> Path | None:
         (charts.accuracies(comparison), "Test accuracy: each seed's, and the mean with its 95 % interval."),
         (charts.curves(folder, comparison), "Accuracy while training, mean over the seeds."),
     ]
-    path.write_text(_page(comparison, figures), encoding="utf-8")
+    write_text(path, _page(comparison, figures))
     return path
 
 

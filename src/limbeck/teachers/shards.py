@@ -29,6 +29,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
+from limbeck.parts import ENDING, put, sweep
 from limbeck.teachers.description import Description, OtherFormatError
 
 DESCRIPTION = "signals.json"
@@ -125,6 +126,23 @@ class Shards:
         if not whole:
             raise self._unreadable(view, number, ValueError("its content is not what was written"))
 
+    def check_writable(self) -> None:
+        """Find a place that cannot be written before a teacher is trained for it; one that holds signals can be read.
+
+        Raises:
+            RequestError: It is a folder in which nobody can write, and it holds no signals yet.
+        """
+        there = nearest(Path(self._root)) if self._is_local else None
+        if there is None or (there.is_dir() and os.access(there, os.W_OK)):
+            return
+        if not any(Path(self._root).rglob(DESCRIPTION)):
+            raise RequestError(f"{there} cannot be written; choose another place for the teacher's outputs")
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written; elsewhere than on this machine nobody can tell."""
+        if self._is_local:
+            sweep(Path(self._root))
+
     def free_bytes(self) -> int | None:
         """The space that is left in the place; None where that is not known."""
         if not self._is_local:
@@ -161,21 +179,27 @@ class Shards:
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"
-        temporary = f"{path}.{secrets.token_hex(4)}.part"
+        try:
+            if self._is_local:
+                put(Path(path), content)
+            else:
+                self._upload(path, content)
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.place}/{name}: {error.strerror or error}; what is written already stays good"
+            ) from error
+
+    def _upload(self, path: str, content: bytes) -> None:
+        temporary = f"{path}.{secrets.token_hex(4)}{ENDING}"
         try:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             with self._files.open(temporary, "wb") as file:
                 file.write(content)
-                if self._is_local:
-                    file.flush()
-                    os.fsync(file.fileno())
             self._files.mv(temporary, path)
-        except OSError as error:
+        except OSError:
             with suppress(OSError):
                 self._files.rm_file(temporary)
-            raise RunError(
-                f"cannot write {self.place}/{name}: {error.strerror or error}; what is written already stays good"
-            ) from error
+            raise
 
 
 def _name(view: int, number: int) -> str:

@@ -114,6 +114,7 @@ def store(
         RunError: A shard cannot be written.
     """
     shards = Shards(place)
+    shards.sweep()
     signal = teacher(next(iter(batches(0, 0, min(samples, 2)))))
     described = describe(signal, samples, views, batch_size, made_of, coding, words)
     found = shards.description()
@@ -217,7 +218,7 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
     free = shards.free_bytes()
     if free is not None and need > free:
         raise RequestError(
-            f"storing the signals takes {need / 1e9:.1f} GB in {shards.place}, and {free / 1e9:.1f} GB are free; "
+            f"storing the signals takes {need / 1e6:,.1f} MB in {shards.place}, and {free / 1e6:,.1f} MB are free; "
             "store fewer views, fewer taps, top_k classes, or elsewhere"
         )
 

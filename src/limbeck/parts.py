@@ -1,0 +1,67 @@
+"""Files that are whole or not there: written under a temporary name, then renamed; what a killed process left is swept.
+
+A temporary file is locked while it is written, and the kernel takes the lock from a process that dies: so a sweep can
+tell what nobody is writing any more, also in a folder that several runs share.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # on Windows nothing is locked, and nothing swept
+    fcntl = None  # type: ignore[assignment]
+
+ENDING = ".part"
+
+
+def put(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically.
+
+    Raises:
+        OSError: It cannot be written, on a full disk for one; what was there before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ENDING}")
+    try:
+        with ExitStack() as held:
+            with temporary.open("wb") as file:
+                held.callback(_hold(file))
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one of `put`'s temporary ones."""
+    return path.name.startswith(".") and path.name.endswith(ENDING)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in a folder, and in those inside it, that no process is writing any more."""
+    if fcntl is None:
+        return
+    for path in filter(is_part, folder.rglob(f"*{ENDING}")):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _hold(file: BinaryIO) -> Callable[[], None]:
+    """Lock a file, beyond its closing: until what is returned is called."""
+    if fcntl is None:
+        return lambda: None
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    descriptor = os.dup(file.fileno())
+    return lambda: os.close(descriptor)

@@ -1,0 +1,61 @@
+"""The campaign of faults stays runnable: a few trials of it, and how it tells right from wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_a_few_trials_are_right() -> None:
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "benchmarks", "faults", "--quick"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "2 tried, 0 wrong", done.stdout
+    assert [line.partition(",")[0] for line in lines[:-1]] == ["kill -9 at random moments", "SIGTERM"]
+
+
+def test_what_is_missing_left_over_or_different_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.faults.contents import contents, differences, negative_times
+    from benchmarks.faults.forked import Place
+
+    place = Place(tmp_path)
+    place.clear()
+    for name, value in (("a", {"x": 1, "seconds": 2}), ("b", {"x": 1}), ("c", {"x": [{"seconds": 3}]})):
+        (place.work / f"{name}.json").write_text(json.dumps(value))
+    before = contents(place)
+    (place.work / "a.json").write_text(json.dumps({"x": 1, "seconds": 7}))  # only a time
+    (place.work / "b.json").write_text(json.dumps({"x": 2}))
+    (place.work / "c.json").rename(place.work / ".c.json.0123abcd.part")
+    (place.cache / "claimed").mkdir(parents=True)
+    assert differences(contents(place), before) == [
+        "work/c.json is missing",
+        "work/.c.json.0123abcd.part is left over",
+        "cache/claimed/ is left over",
+        "work/b.json differs",
+    ]
+    (place.work / "metrics.jsonl").write_text('{"seconds": 1}\n{"seconds": -1}\n')
+    assert negative_times(place) == ["work/metrics.jsonl holds a negative time"]
+
+
+def test_a_line_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.faults.memory import line
+
+    values = np.random.default_rng(0).normal(size=50) + 0.25 * np.arange(50)
+    (slope, _), covariance = np.polyfit(np.arange(50), values, 1, cov=True)
+    assert line(values.tolist()) == pytest.approx((slope, covariance[0, 0] ** 0.5))
