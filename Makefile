@@ -10,7 +10,7 @@ demo: $(READY)            ## distil a small CNN into a tiny one on real handwrit
 	$(BIN)/limbeck run digits
 
 test: $(READY)            ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)           ## form and types
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from limbeck.engine.allocator import KEPT, LARGEST, set_thresholds
+from limbeck.notices import muted
 
 ADJUSTED = 2**25
 """Bytes up to which glibc by itself comes to keep freed pieces, and twice as much of the heap's end."""
@@ -47,7 +48,8 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict
     for turn in range(rounds):
         first = turn % len(names)  # so that nobody always comes after the same one
         for name in names[first:] + names[:first]:
-            seconds[name].append(contenders[name]())
+            with muted():  # the teachers are not trained
+                seconds[name].append(contenders[name]())
     return compared(seconds)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from limbeck import load_model
 from limbeck.data import load
@@ -228,7 +229,8 @@ def test_a_teachers_file_elsewhere_is_kept_in_the_cache(tmp_path: Path) -> None:
         {"teacher": {"model": "keras:../../up/a.keras", "epochs": 1}, "student": {"model": "mlp"},
          "distill": {"method": "kd"}}
     )  # fmt: skip
-    key = teachers._key(recipe.teachers[0], recipe, load("digits", tmp_path))
+    one = teachers.Candidate(recipe.teachers[0], "teacher", nn.Linear(2, 2))
+    key = teachers._key(one, recipe, load("digits", tmp_path))
     assert key.startswith("keras-..-..-up-a.keras-")
     assert Path(key).name == key
 

@@ -123,7 +123,7 @@ class InHalf(Module):
         (MarkedClass(), True),
         (InHalf(), True),  # its layers take nothing else
     ],
-    ids=str,
+    ids=range(9),
 )
 def test_what_marks_a_loss(loss: Any, as_it_comes: bool) -> None:
     half = Signal(torch.rand(4, 3).bfloat16())

@@ -135,7 +135,11 @@ def unguarded(z: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ALONE)
-@pytest.mark.parametrize("task", [F.cross_entropy, nn.CrossEntropyLoss(label_smoothing=0.1), unguarded], ids=str)
+@pytest.mark.parametrize(
+    "task",
+    [F.cross_entropy, nn.CrossEntropyLoss(label_smoothing=0.1), unguarded],
+    ids=["cross-entropy", "a module", "unguarded"],
+)
 def test_a_batch_without_labels_is_worth_nothing(name: str, task: Any) -> None:
     scheme = ALONE[name](task_loss=task)
     step = scheme(NONE)

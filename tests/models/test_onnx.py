@@ -194,7 +194,9 @@ class TestTorchsExporter:
         (folder / "apart.bin").write_bytes(weights)
         assert ModuleTeacher(first).fingerprint != ModuleTeacher(OnnxModel(path)).fingerprint
         (folder / "apart.bin").unlink()
-        with pytest.raises(RequestError, match=r"keeps weights in the file apart\.bin beside it, and that is missing"):
+        with pytest.raises(
+            RequestError, match=r"keeps weights in the file 'apart\.bin' beside it, and that is missing"
+        ):
             OnnxModel(path)
 
     @pytest.mark.parametrize("fixed", [1, 2, 8])

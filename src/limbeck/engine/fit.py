@@ -22,7 +22,7 @@ from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_f
 from limbeck.engine.first_answers import check_answers
 from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.loop import Loop
-from limbeck.engine.optim import MakeOptimizer, made_optimizer
+from limbeck.engine.optim import MakeOptimizer, made_optimizer, trained_parameters
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
@@ -156,6 +156,7 @@ def fit(
     source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
     if guide and signal:
         notes += check_answers(guide, example, signal, labelled=bool(getattr(distiller, "task_weight", 1)))
+    trained_parameters(distiller)
     with laid.kept():
         notes += check_step(distiller, example, signal, source, fabric)
     for note in notes if fabric.is_global_zero else ():

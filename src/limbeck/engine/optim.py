@@ -66,15 +66,25 @@ def plain_optimizer(given: Optimizer) -> Optimizer:
     return inside if isinstance(inside, Optimizer) else given
 
 
+def trained_parameters(distiller: Scheme) -> list[nn.Parameter]:
+    """All that a scheme trains.
+
+    Raises:
+        RequestError: There is nothing.
+    """
+    trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+    if not trained:
+        raise RequestError("nothing to train: no parameter of the student requires a gradient")
+    return trained
+
+
 def made_optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer:
     """The optimizer of all that a scheme trains: the one that is given, or made by the function that is given.
 
     Raises:
         RequestError: There is nothing to train, or the given one does not hold all of it.
     """
-    trained = [p for p in distiller.parameters() if p.requires_grad]
-    if not trained:
-        raise RequestError("nothing to train: no parameter of the student requires a gradient")
+    trained = trained_parameters(distiller)
     if not isinstance(given, Optimizer):
         if not callable(given):
             raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")

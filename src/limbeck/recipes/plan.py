@@ -18,6 +18,7 @@ from limbeck.engine import fit
 from limbeck.engine.optim import MakeOptimizer
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
+from limbeck.notices import muted
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.cache import estimated
 from limbeck.recipes.chain import assemble
@@ -175,7 +176,8 @@ class _Probe:
         options: dict[str, Any] = {"optimizer": optimizer, "fabric": fabric, "compile": compile, "progress": False}
 
         def seconds(rounds: int) -> float:
-            run = fit(scheme, loader, teacher=teacher, epochs=1 + rounds, **options)
+            with muted():
+                run = fit(scheme, loader, teacher=teacher, epochs=1 + rounds, **options)
             return float(run.metrics[-1]["seconds"] - run.metrics[0]["seconds"])
 
         rounds = _rounds(len(loader))

@@ -246,7 +246,7 @@ def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
     code = own_code([*names_in([training, steps]), *data_code], [one.module])
     content = [KEYS, limbeck.__version__, training, batches, data.train.fingerprint, code, _file_of(spec.model)]
     text = json.dumps(content, sort_keys=True)
-    name = re.sub(r"[^\w.-]", "-", spec.model)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.model)[-60:].lstrip(".")  # a file's path has no place in it
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
