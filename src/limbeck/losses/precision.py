@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
@@ -65,8 +66,11 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
     is marked by `own_precision`, as those of limbeck are by `full_precision`, nor for a module whose own parameters
     are in half precision.
     """
-    wide = _is_wide(tensors) and not (options and not _is_wide(options.values()))
-    if wide and not _autocasts(_device(tensors) or "cpu"):
+    if type(loss) is FunctionType and getattr(loss, "own_precision", False):  # the most usual ones first
+        return loss(*tensors, **options)
+    first = tensors[0]
+    kind = first.device.type if isinstance(first, Tensor) else _device(tensors) or "cpu"
+    if _is_wide(tensors) and not (options and not _is_wide(options.values())) and not _autocasts(kind):
         return loss(*tensors, **options)
     if _sees_to_it(loss):
         return loss(*tensors, **options)
