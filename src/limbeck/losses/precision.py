@@ -66,7 +66,8 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
     is marked by `own_precision`, as those of limbeck are by `full_precision`, nor for a module whose own parameters
     are in half precision.
     """
-    if type(loss) is FunctionType and getattr(loss, "own_precision", False):  # the most usual ones first
+    is_function = type(loss) is FunctionType
+    if is_function and getattr(loss, "own_precision", False):  # the most usual ones first
         return loss(*tensors, **options)
     first = tensors[0]
     kind = first.device.type if isinstance(first, Tensor) else _device(tensors) or "cpu"
