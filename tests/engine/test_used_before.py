@@ -4,14 +4,18 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from limbeck import Batch, Distiller, Term, fit, losses
+from limbeck import Batch, Distiller, RequestError, Term, fit, losses
 from limbeck.distillers import MutualDistiller
+from limbeck.recipes.again import evaluate_run
+from limbeck.recipes.read import read
+from limbeck.recipes.run import run as run_recipe
 
 
 def images() -> list[Batch]:
@@ -162,3 +166,23 @@ def test_the_first_batch_is_let_go_when_training_begins(teacher) -> None:
     distiller = Distiller(nn.Linear(4, 3), [Term(losses.kd)])
     fit(distiller, Loader(), teacher=answer, epochs=1, optimizer=sgd, schedule=look, progress=False)
     assert seen[-3:] == [[True, True, True]] * 3  # at its steps; earlier, it is only checked
+
+
+def test_an_iterator_is_refused_for_it_can_be_read_only_once(teacher) -> None:
+    with pytest.raises(RequestError, match="an iterator can be read only once: give what makes it"):
+        fit(Distiller(nn.Linear(4, 3)), iter(images()), epochs=2, optimizer=sgd, progress=False)
+
+
+def test_a_finished_student_in_fp64_is_tested_as_the_run_that_trained_it_does(tmp_path: Path) -> None:
+    (tmp_path / "wide.py").write_text(
+        "from torch import nn\n\ndef net(classes=10):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).double()\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        recipe = read("digits", ["student={model: 'wide:net'}", "epochs=1", "teacher.epochs=1"])
+        first = run_recipe(recipe, out=tmp_path / "out", root=tmp_path)
+        again = run_recipe(recipe, out=tmp_path / "out", root=tmp_path, resume=True)
+        assert evaluate_run(tmp_path / "out", root=tmp_path)["top1"] == first["distilled"]["test_accuracy"]
+    for name in ("baseline", "distilled"):
+        assert again[name]["test_accuracy"] == first[name]["test_accuracy"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from layouts import Functional, Shortcut
 from torch import nn
 from torch._inductor import config
@@ -100,6 +101,28 @@ def test_a_network_that_permutes_its_maps_itself_is_trained_without_onednn() -> 
     with laid.kept():
         assert not torch.backends.mkldnn.enabled
     assert torch.backends.mkldnn.enabled
+
+
+def test_a_convolution_that_runs_twice_is_unsafe_if_it_is_once() -> None:
+    class Shared(Functional):
+        def forward(self, x):
+            first = super().forward(x)
+            return first + self.head(F.conv2d(torch.cat([x, x], 1), self.kernel, stride=2).mean((2, 3)))
+
+    assert not laid_out(Shared()).onednn
+
+
+def test_a_recipe_that_names_an_unsafe_layout_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "small_channels.py").write_text(
+        "from torch import nn\n\ndef net(classes=10):\n    return nn.Sequential(nn.Conv2d(1, 4, 1, stride=2), "
+        "nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        recipe = read("digits", ["student={model: 'small_channels:net'}", "layout=channels_last"])
+        with pytest.raises(RequestError, match="layout channels_last would give wrong gradients"):
+            run_recipe(recipe, out=tmp_path / "out", root=tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_compiler_keeps_the_layout() -> None:

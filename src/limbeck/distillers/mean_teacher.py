@@ -71,7 +71,9 @@ class MeanTeacher(Distiller):
                 f"the average starts as a copy of the student, whose lazy layer {lazy[0]} has never run; run the "
                 "student once on an example first"
             )
-        self.ema = copy.deepcopy(self.student).requires_grad_(False)
+        self.ema = copy.deepcopy(self.student)
+        for parameter in self.ema.parameters():  # a script has no `requires_grad_`
+            parameter.requires_grad_(False)
         self._ema_taps = Taps(self.ema, super().teacher_taps)
         self._averaged = 0
 

@@ -114,6 +114,11 @@ def check_step(scheme: Scheme, example: Batch, signal: Signal | None, source: So
     if example.size > 1 and source.alone != 0:
         needs_several = trial.needs_several()  # by all processes, which may share statistics
         source.least = 2 if from_first(fabric, lambda: needs_several) else 1
+        if source.least > 1 and source.alone is None:
+            notes.append(
+                "a batch of a single sample, on which the student cannot train, as with batch norm, is left out of "
+                "each epoch"
+            )
         if source.least > 1 and source.alone:
             notes.append(
                 f"{source.alone} of {len(source) + source.alone} batches holds a single sample, on which the student "

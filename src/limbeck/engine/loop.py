@@ -29,6 +29,7 @@ from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source
 from limbeck.engine.stepper import Stepper
 from limbeck.engine.totals import Totals
+from limbeck.errors import RunError
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
@@ -127,6 +128,7 @@ class Loop:
         began = time.perf_counter() - state.seconds
         meter = Meter(self.checkpoint.phase, state.epoch, state.step, state.sums)
         self.scheme.at(state.epoch)
+        rate = self.optimizer.param_groups[0]["lr"]
         for window in self.source.windows(self._batches(state)):
             self._set_rates(state)
             self._update(window, meter)
@@ -140,6 +142,8 @@ class Loop:
                 state.sums = meter.look().sums
                 state.seconds, state.rng = time.perf_counter() - began, random_state()
                 self.checkpoint.save(state)
+        if not state.step:
+            raise RunError(f"{self.checkpoint.phase}: the loader gives no batch in epoch {state.epoch + 1}")
         totals = meter.look()  # which waits for the device
         state.seconds = time.perf_counter() - began
         everybodys = Totals()

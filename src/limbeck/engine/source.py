@@ -119,6 +119,8 @@ class Source:
         Raises:
             RequestError: There is none.
         """
+        if isinstance(self.loader, Iterator):
+            raise RequestError("an iterator can be read only once: give what makes it, such as the DataLoader itself")
         with left_alone(self.loader):
             batch = next(self.starting_at(), None)
         if batch is None:

@@ -138,7 +138,8 @@ class _Unsafe(TorchDispatchMode):
             maps, weight, _, stride, _, _, transposed, _, groups = args
             if maps.dim() == 4 and not transposed and _is_unsafe(maps.device, weight.shape[1:], stride, groups):
                 name = self._owners.get(weight.data_ptr(), "a convolution")
-                self.found[_described(name, weight.shape[1])] = not maps.is_contiguous()
+                key = _described(name, weight.shape[1])  # which several may share, and one may run twice
+                self.found[key] = self.found.get(key, False) or not maps.is_contiguous()
         return function(*args, **(kwargs or {}))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from limbeck.data import make_loader
 from limbeck.engine import evaluate
+from limbeck.engine.first_batch import settle
 from limbeck.models import load_weights
 from limbeck.recipes import build, teachers
 from limbeck.recipes.folder import RECIPE, read_result
@@ -38,10 +39,12 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
             one.source = "reused"
     known = bool(found) and all(one.kept is None or one.source == "reused" for one in found)
     scheme = build.alone(student, recipe)
+    loader = make_loader(data.test, build.held_out_batch(recipe, data))
+    settle(scheme, next(iter(loader)), recipe.seed)
     with evaluating(scheme):
         figures = evaluate(
             scheme.predict,
-            make_loader(data.test, build.held_out_batch(recipe, data)),
+            loader,
             teacher=teachers.signal(found, ()) if known else None,
         )
     return figures.as_dict()

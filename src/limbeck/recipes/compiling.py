@@ -12,6 +12,7 @@ from torch import nn
 from limbeck.engine.compiling import Choice, choose_compile, may_gain
 from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.files import write_json
+from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.models import move
@@ -67,7 +68,9 @@ def _tried(
     else:
         move(alone, job.fabric.device)
         loader = job.training_loader()
-        choice = choose_compile(alone, next(iter(loader)), job.fabric, job.recipe.epochs * len(loader))
+        example = next(iter(loader))
+        settle(alone, example, job.recipe.seed)
+        choice = choose_compile(alone, example, job.fabric, job.recipe.epochs * len(loader))
     if choice.reason and job.machine.progress:
         tell(f"all students: {choice.reason}")
     write_json(job.out / DECISION, asdict(choice))

@@ -18,7 +18,9 @@ from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
 from limbeck.engine.devices import AUTO
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
+from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
+from limbeck.engine.source import Source
 from limbeck.models import move
 from limbeck.recipes import build, schema
 from limbeck.recipes.machine import Machine
@@ -124,6 +126,8 @@ class Job:
         move(scheme, self.fabric.device)
         loader = self.held_out(self.data.test)
         judge = self._judge(teacher) if teacher else None
+        if scheme.classes is None:  # this process did not train it, and does not know yet how it reads inputs
+            settle(scheme, Source(loader, self.fabric.device).first(), self.recipe.seed)
         with evaluating(scheme):
             found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge)
         each = {f"test_accuracy/{name}": one.top1 for name, one in found.items() if len(found) > 1}

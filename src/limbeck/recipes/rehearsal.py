@@ -16,6 +16,7 @@ from limbeck.engine.first_answers import refuse_probabilities
 from limbeck.engine.first_batch import Trial, settle, sized
 from limbeck.engine.fit import check
 from limbeck.errors import RequestError, as_request, unknown
+from limbeck.models.layout import CHANNELS_LAST
 from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import schemes
@@ -84,6 +85,8 @@ def _check_schemes(
 ) -> None:
     """Put each stage of a student's training together, and compute its loss once."""
     example = next(iter(make_loader(data.train, 2)))
+    # On a GPU every layout is right; the checks run on the CPU.
+    layout = CHANNELS_LAST if recipe.layout == CHANNELS_LAST and not torch.cuda.is_available() else None
     with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
         stages = list(schemes(recipe, student, found, data))
     for resolved, scheme, live in stages:
@@ -92,7 +95,7 @@ def _check_schemes(
         with _reading("student", recipe.student.model, example):
             settle(scheme, example, recipe.seed)
             signal = live(example) if live else None
-            laid = sized(scheme, example, signal)
+            laid = sized(scheme, example, signal, layout)
             _check_labels(scheme, example, data)
         _check_loss(scheme, example, signal)
         with laid.kept():
