@@ -203,6 +203,13 @@ def frozen_wsld(student, teacher, **options):
     return lambda moved: ref.wsld(moved, teacher, decided_by=student, **options)
 
 
+def same(reference):
+    """What is left at student = teacher."""
+    return lambda _, teacher, **options: reference(teacher, teacher, **options)
+
+
+OTHER = {"temperature": 2.0, "teacher_temperature": 5.0, "average": "positions"}
+DIST_OPTIONS = {"temperature": 4.0, "intra_weight": 0.5}
 logit = partial(Case, kind="logit")
 feature = partial(Case, kind="feature")
 relation = partial(Case, kind="relation")
@@ -212,7 +219,9 @@ CASES = [
     logit("kd", losses.kd, logits, ref.kd),
     logit("kd-unscaled", losses.kd, logits, ref.kd, options={"scale": False, "temperature": 1.5}),
     logit("kd-standardized", losses.kd, logits, ref.kd, options={"standardize": True, "temperature": 2.0}),
+    logit("kd-two-temperatures", losses.kd, logits, ref.kd, options={"teacher_temperature": 9.0}, floor=None),
     logit("kd-tokens", losses.kd, tokens, ref.kd),
+    logit("kd-positions", losses.kd, tokens, ref.kd, options={"average": "positions"}),
     logit("kd-tokens-chunks", losses.kd, tokens, ref.kd, options={"chunk": 3}),
     logit("kd-segments", losses.kd, segments, ref.kd),
     logit("kd-segments-chunks", losses.kd, segments, ref.kd, options={"chunk": 4}),
@@ -223,18 +232,21 @@ CASES = [
     logit("soft_cross_entropy-tokens", losses.soft_cross_entropy, tokens, ref.soft_cross_entropy, floor=soft_floor),
     logit("reverse_kl", losses.reverse_kl, logits, ref.reverse_kl),
     logit("reverse_kl-tokens-chunks", losses.reverse_kl, tokens, ref.reverse_kl, options={"chunk": 7}),
+    logit("reverse_kl-two-temperatures", losses.reverse_kl, logits, ref.reverse_kl, options=OTHER, floor=None),
     logit("reverse_kl-spread", losses.reverse_kl, top_k, ref.reverse_kl, options={"rest": "spread"}, floor=None),
     logit("jsd", losses.jsd, logits, ref.jsd),
     logit("jsd-0.1", losses.jsd, segments, ref.jsd, options={"beta": 0.1, "temperature": 1.0}),
+    logit("jsd-two-temperatures", losses.jsd, segments, ref.jsd, options=OTHER, floor=None),
     logit("jsd-forward", losses.jsd, logits, ref.jsd, options={"beta": 0}),
     logit("jsd-reverse", losses.jsd, logits, ref.jsd, options={"beta": 1}),
     logit("jsd-bucket", losses.jsd, top_k, ref.jsd, options={"temperature": 1.0}, floor=None),
     logit("dkd", losses.dkd, labelled, ref.dkd),
     logit("dkd-standardized", losses.dkd, labelled, ref.dkd, options={"standardize": True, "temperature": 2.0}),
     logit("nkd", losses.nkd, labelled, ref.nkd, floor=None),
-    logit("dist", losses.dist, logits, ref.dist),
-    logit("dist-4", losses.dist, logits, ref.dist, options={"temperature": 4.0, "intra_weight": 0.5}),
+    logit("dist", losses.dist, logits, ref.dist, floor=same(ref.dist)),
+    logit("dist-4", losses.dist, logits, ref.dist, options=DIST_OPTIONS, floor=same(ref.dist)),
     logit("mlkd", losses.mlkd, logits, ref.mlkd),
+    logit("mlkd-levels", losses.mlkd, logits, ref.mlkd, options={"instance_weight": 1.5, "batch_weight": 0.5}),
     logit("wsld", losses.wsld, labelled, ref.wsld, frozen=frozen_wsld),
     logit("hard_label", losses.hard_label, logits, ref.hard_label, floor=None),
     logit(
@@ -244,7 +256,9 @@ CASES = [
         ref.hard_label,
         floor=None,
     ),
+    logit("hard_label-ignored", losses.hard_label, segments, ref.hard_label, floor=None),
     logit("logit_mse", losses.logit_mse, logits, ref.logit_mse),
+    logit("logit_mse-positions", losses.logit_mse, tokens, ref.logit_mse, options={"average": "positions"}),
     feature("mse", losses.mse, maps, ref.mse),
     feature("l1", losses.l1, maps, ref.l1),
     feature("smooth_l1", losses.smooth_l1, maps, ref.smooth_l1, options={"threshold": 0.5}),

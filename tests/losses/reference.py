@@ -61,16 +61,25 @@ def kl(p, q):
     return (p * np.log(p / q)).sum(-1)
 
 
-def _distributions(student, teacher, temperature, standardize, rest):
+def _distributions(student, teacher, temperature, of_teacher, standardize, rest):
     s = classes_last(student)
     if isinstance(teacher, tuple):
         log_probs, indices = (classes_last(x) for x in teacher)
-        p_s, p_t = softmax(s / temperature), completed(log_probs, indices, s.shape[-1], temperature)
+        p_s, p_t = softmax(s / temperature), completed(log_probs, indices, s.shape[-1], of_teacher)
         return (p_s, p_t) if rest == "spread" else (merged(p_s, indices), merged(p_t, indices))
     t = classes_last(teacher)
     if standardize:
         s, t = standardized(s), standardized(t)
-    return softmax(s / temperature), softmax(t / temperature)
+    return softmax(s / temperature), softmax(t / of_teacher)
+
+
+def averaged(values, targets, ignore_index, average):
+    """A sample's mean over the positions that count; or its sum, in units of the batch's positions per sample."""
+    kept = np.ones(values.shape, bool) if ignore_index is None else targets.reshape(values.shape) != ignore_index
+    sums = np.where(kept, values, 0).sum(1)
+    if average == "positions":
+        return sums * len(values) / max(kept.sum(), 1)
+    return sums / np.maximum(kept.sum(1), 1)
 
 
 def _divergence(of):
@@ -79,20 +88,20 @@ def _divergence(of):
         teacher,
         *,
         temperature=4.0,
+        teacher_temperature=None,
         scale=True,
         standardize=False,
         targets=None,
         ignore_index=None,
         chunk=None,
         rest="bucket",
+        average="samples",
         **options,
     ):
-        p_s, p_t = _distributions(student, teacher, temperature, standardize, rest)
-        values = of(p_s, p_t, **options) * (temperature**2 if scale else 1)
-        if ignore_index is None:
-            return values.mean(1)
-        kept = targets.reshape(values.shape) != ignore_index
-        return np.array([v[k].mean() if k.any() else 0.0 for v, k in zip(values, kept, strict=True)])
+        of_teacher = teacher_temperature or temperature
+        p_s, p_t = _distributions(student, teacher, temperature, of_teacher, standardize, rest)
+        values = of(p_s, p_t, **options) * (temperature * of_teacher if scale else 1)
+        return averaged(values, targets, ignore_index, average)
 
     return loss
 
@@ -143,16 +152,30 @@ def nkd(student, teacher, *, targets, temperature=3.0, nontarget_weight=3.5):
 
 def dist(student, teacher, *, temperature=1.0, inter_weight=1.0, intra_weight=1.0):
     s, t = softmax(student / temperature), softmax(teacher / temperature)
-    inter = np.mean([1 - pearson_r(a, b) for a, b in zip(s, t, strict=True)])
-    intra = np.mean([1 - pearson_r(a, b) for a, b in zip(s.T, t.T, strict=True)])
+
+    def rho(a, b):
+        """Pearson's, with the 1e-8 of the authors' code beside the lengths."""
+        a, b = a - a.mean(), b - b.mean()
+        return (a * b).sum() / (np.sqrt((a**2).sum()) * np.sqrt((b**2).sum()) + 1e-8)
+
+    inter = np.mean([1 - rho(a, b) for a, b in zip(s, t, strict=True)])
+    intra = np.mean([1 - rho(a, b) for a, b in zip(s.T, t.T, strict=True)])
     return temperature**2 * (inter_weight * inter + intra_weight * intra)
 
 
-def mlkd(student, teacher, *, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0), batch_weight=1.0, class_weight=1.0):
+def mlkd(
+    student,
+    teacher,
+    *,
+    temperatures=(2.0, 3.0, 4.0, 5.0, 6.0),
+    instance_weight=1.0,
+    batch_weight=1.0,
+    class_weight=1.0,
+):
     total, (b, c) = 0.0, student.shape
     for temperature in temperatures:
         s, t = softmax(student / temperature), softmax(teacher / temperature)
-        total += temperature**2 * kl(t, s).sum() / b
+        total += instance_weight * temperature**2 * kl(t, s).sum() / b
         total += batch_weight * ((s @ s.T - t @ t.T) ** 2).sum() / b
         total += class_weight * ((s.T @ s - t.T @ t) ** 2).sum() / c
     return total
@@ -167,14 +190,15 @@ def wsld(student, teacher, *, targets, temperature=2.0, decided_by=None):
     return (1 - np.exp(-ce_s / ce_t)) * temperature**2 * soft
 
 
-def hard_label(student, teacher):
+def hard_label(student, teacher, *, targets=None, ignore_index=None, average="samples"):
     p, chosen = softmax(classes_last(student)), classes_last(teacher).argmax(-1)
-    return -np.log(np.take_along_axis(p, chosen[..., None], -1))[..., 0].mean(1)
+    values = -np.log(np.take_along_axis(p, chosen[..., None], -1))[..., 0]
+    return averaged(values, targets, ignore_index, average)
 
 
-def logit_mse(student, teacher):
+def logit_mse(student, teacher, *, targets=None, ignore_index=None, average="samples"):
     s, t = (x - x.mean(-1, keepdims=True) for x in (classes_last(student), classes_last(teacher)))
-    return ((s - t) ** 2).mean((1, 2))
+    return averaged(((s - t) ** 2).mean(2), targets, ignore_index, average)
 
 
 # Feature
@@ -368,17 +392,19 @@ def mgd(student, teacher, *, state):
     return mse(convolution(hidden, state, "generate.2"), t)
 
 
-def factor_transfer(student, teacher, *, state, reconstruction_weight=1.0):
-    def network(x, name):
-        for layer in (0, 2, 4):
-            x = convolution(x, state, f"{name}.{layer}")
-            x = np.where(x > 0, x, 0.1 * x)
-        return x
+def convolutions(x, state, name):
+    for layer in (0, 2, 4):
+        x = convolution(x, state, f"{name}.{layer}")
+        x = np.where(x > 0, x, 0.1 * x)
+    return x
 
+
+def factor_transfer(student, teacher, *, state, reconstruction_weight=1.0, term_weight=1.0):
     s, t = to_smaller(student, teacher)
-    factors = network(t, "encode")
-    reconstruction = mse(network(factors, "decode"), t)
-    return factor(network(s, "translator"), factors) + reconstruction_weight * reconstruction
+    factors = convolutions(t, state, "paraphraser.encode")
+    reconstruction = l1(convolutions(factors, state, "paraphraser.decode"), t)
+    transfer = factor(convolutions(s, state, "translator"), factors)
+    return transfer + reconstruction_weight / term_weight * reconstruction
 
 
 def nearest(x, height, width):
@@ -401,13 +427,14 @@ def review(student, teacher, *, state):
             logits = convolution(np.concatenate([x, behind], 1), state, f"attend.{stage}")
             a, b = np.moveaxis(1 / (1 + np.exp(-logits)), 1, 0)
             x = x * a[:, None] + behind * b[:, None]
-        behind, t = x, teacher[stage]
-        out = block(nearest(x, *t.shape[2:]), f"restore.{stage}")
-        levels = [(1.0, mse(out, t))]
-        for size, weight in ((4, 1 / 2), (2, 1 / 4), (1, 1 / 8)):
-            if size < t.shape[2]:
-                levels.append((weight, mse(pooled(out, size, size), pooled(t, size, size))))
-        total = total + sum(w * v for w, v in levels) / sum(w for w, _ in levels)
+        t = teacher[stage]
+        behind = nearest(x, *t.shape[2:])
+        out = block(behind, f"restore.{stage}")
+        # The map itself and its pooled versions, each with half the weight of the one before.
+        sizes = [size for size in (4, 2, 1) if size < t.shape[2]]
+        levels = [mse(out, t), *(mse(pooled(out, n, n), pooled(t, n, n)) for n in sizes)]
+        weights = [2.0**-level for level in range(len(levels))]
+        total = total + sum(w * v for w, v in zip(weights, levels, strict=True)) / sum(weights)
     return total
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference as ref
 import torch
 from torch import nn
 
-from limbeck import losses
+from limbeck import Batch, Distiller, Signal, Term, losses
 from limbeck.errors import RequestError
 
 
@@ -55,11 +56,22 @@ def test_negative_mean_is_the_mean_of_the_negative_half():
     for m, s, got in zip(mean.tolist(), std.tolist(), losses.negative_mean(mean, std).tolist(), strict=True):
         density = np.exp(-(((x - m) / s) ** 2) / 2)
         assert got == pytest.approx((x * density).sum() / density.sum(), rel=1e-3)
-    far = losses.negative_mean(torch.tensor([50.0, 0.0]), torch.tensor([1.0, 0.0]))
-    assert far.isfinite().all()
-    assert (far <= 0).all()
     with pytest.raises(RequestError, match=r"\(3,\).*\(2,\)"):
         losses.negative_mean(mean, std[:2])
+
+
+def test_negative_mean_holds_far_out_in_fp32():
+    """−σ(1/z − 2/z³ + 10/z⁵ …) for large z = μ/σ; a γ of 0 leaves nothing negative, or all."""
+    z = np.array([8.0, 20.0, 60.0, 100.0, 1e4, 1e6])
+    series = -(1 / z - 2 / z**3 + 10 / z**5 - 74 / z**7 + 706 / z**9)
+    got = losses.negative_mean(torch.tensor(z, dtype=torch.float32), torch.ones(6))
+    np.testing.assert_allclose(got[1:], series[1:], rtol=1e-6)
+    assert got[0].item() == pytest.approx(series[0], rel=1e-4)
+    flat = losses.negative_mean(torch.tensor([0.5, 0.0, -0.5]), torch.zeros(3))
+    assert flat.isfinite().all()
+    assert (flat < 0).all()
+    assert flat[2].item() == -0.5
+    assert losses.negative_mean(torch.tensor([-300.0]), torch.ones(1)).item() == -300
 
 
 def test_cosine_and_factor_see_directions_only():
@@ -148,7 +160,7 @@ def test_mgd_can_mask_whole_channels():
 def test_factor_transfer_teaches_the_paraphraser_by_reconstruction_only():
     loss = losses.FactorTransfer.for_shapes((2, 3, 4, 4), (2, 6, 4, 4), reconstruction_weight=0.0).double()
     loss(maps(2, 3, 4, 4), maps(2, 6, 4, 4)).sum().backward()
-    assert all(p.grad is None or p.grad.eq(0).all() for p in loss.encode.parameters())
+    assert all(p.grad is None or p.grad.eq(0).all() for p in loss.paraphraser.parameters())
     assert any(p.grad.ne(0).any() for p in loss.translator.parameters())
     with pytest.raises(RequestError, match="rate"):
         losses.FactorTransfer(3, 6, rate=0.1)
@@ -156,17 +168,70 @@ def test_factor_transfer_teaches_the_paraphraser_by_reconstruction_only():
 
 def test_the_paraphraser_learns_to_reconstruct():
     torch.manual_seed(0)
-    loss = losses.FactorTransfer.for_shapes((8, 3, 4, 4), (8, 4, 4, 4), rate=1.0)
-    student, teacher = maps(8, 3, 4, 4).float(), maps(8, 4, 4, 4).float().abs()
+    loss = losses.Paraphraser.for_shapes((), (8, 4, 4, 4), rate=1.0)
+    teacher = maps(8, 4, 4, 4).float().abs()
     optimizer = torch.optim.Adam(loss.parameters(), 0.01)
     values = []
     for _ in range(30):
-        value = loss(student, teacher).mean()
+        value = loss((), teacher).mean()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         values.append(value.item())
     assert values[-1] < 0.7 * values[0]
+
+
+def test_a_trained_paraphraser_stays_as_it_is():
+    torch.manual_seed(0)
+    paraphraser = losses.Paraphraser(6).double()
+    transfer = losses.FactorTransfer.for_shapes((2, 3, 4, 4), (2, 6, 4, 4), paraphraser=paraphraser).double()
+    student, teacher = maps(2, 3, 4, 4), maps(2, 6, 4, 4)
+    value = transfer(student, teacher)
+    value.sum().backward()
+    torch.testing.assert_close(value, losses.factor(transfer.translator(student), paraphraser.encode(teacher)))
+    assert not any(p.requires_grad for p in transfer.paraphraser.parameters())
+    assert all(p.requires_grad for p in paraphraser.parameters())
+    state = {"paraphraser." + name: x.detach().numpy() for name, x in paraphraser.state_dict().items()}
+    said = ref.l1(
+        ref.convolutions(ref.convolutions(teacher.numpy(), state, "paraphraser.encode"), state, "paraphraser.decode"),
+        teacher.numpy(),
+    )
+    np.testing.assert_allclose(paraphraser((), teacher).detach(), said)
+
+
+@pytest.mark.parametrize("weight", [1.0, 500.0])
+def test_the_paraphraser_learns_at_its_own_weight_whatever_the_terms_is(weight):
+    """A term's weight multiplies what the student is to match, and not the reconstruction."""
+    torch.manual_seed(0)
+    term = Term(losses.FactorTransfer, weight=weight, student="0", teacher="map")
+    student = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(64, 2)).double()
+    distiller = Distiller(student, [term])
+    batch = Batch(maps(2, 3, 4, 4), torch.tensor([0, 1]), torch.arange(2))
+    signal = Signal(None, {"map": 10 * maps(2, 6, 4, 4, seed=1)})
+    distiller.prepare(batch, signal)
+    transfer = distiller.terms["FactorTransfer"].loss.double()
+    distiller(batch, signal).loss.backward()
+    got = [p.grad for p in transfer.paraphraser.parameters()]
+    alone = transfer.paraphraser((), signal.features["map"]).mean()
+    for g, wanted in zip(got, torch.autograd.grad(alone, list(transfer.paraphraser.parameters())), strict=True):
+        torch.testing.assert_close(g, wanted)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05])
+def test_factor_transfer_stays_finite_at_its_published_weight(rate):
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 4))
+    distiller = Distiller(student, [Term(losses.FactorTransfer, weight=500.0, student="1", teacher="map")])
+    inputs, teacher = maps(32, 3, 8, 8).float(), 3 * maps(32, 64, 8, 8, seed=1).float().relu()
+    batch = Batch(inputs, torch.arange(32) % 4, torch.arange(32))
+    distiller.prepare(batch, Signal(None, {"map": teacher}))
+    optimizer = torch.optim.SGD(distiller.parameters(), rate, momentum=0.9, weight_decay=5e-4)
+    for _ in range(30):
+        step = distiller(batch, Signal(None, {"map": teacher}))
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+        assert step.loss.isfinite()
 
 
 def test_review_refuses_what_batch_norm_cannot_do():

@@ -259,3 +259,19 @@ def test_standardize_of_equal_logits_is_zero_without_a_gradient():
     assert gradient.eq(0).all()
     with pytest.raises(RequestError, match=r"\(3, 1\)"):
         losses.standardize(torch.zeros(3, 1))
+
+
+def test_dist_leaves_absent_classes_out():
+    """Of sharp logits over 100 classes most are absent from a batch: compared up to scale, they would rule the sum."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(16) % 8
+    student, teacher = (torch.randn(16, 100, generator=rng) for _ in range(2))
+    student[torch.arange(16), labels] += 40
+    teacher[torch.arange(16), labels] += 40
+    present = torch.zeros(100, dtype=torch.bool)
+    present[:8] = True
+    student.requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.dist(student, teacher), student)
+    assert gradient[:, ~present].norm() < 1e-3
+    (task,) = torch.autograd.grad(torch.nn.functional.cross_entropy(student, labels.roll(1)), student)
+    assert gradient.norm() < task.norm()

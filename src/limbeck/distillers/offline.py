@@ -131,8 +131,8 @@ class Distiller(Scheme):
                 raise RequestError(
                     f"term {name} is not sized yet; call prepare(batch, signal) before making the optimizer"
                 )
-            parts[name] = term(student, teacher, batch)
             weights.append(term.weight(self.epoch))
+            parts[name] = term(student, teacher, batch, weights[-1])
         loss = weighted_sum(parts.values(), weights)
         return Step(loss, logits, {name: part.detach() for name, part in parts.items()})
 

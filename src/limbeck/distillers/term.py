@@ -24,6 +24,7 @@ Weight = float | Callable[[int], float]
 """A number, or a function of the epoch (from 0) such as `ramp(20)`."""
 
 _FROM_BATCH = ("targets", "index")
+_GIVEN = (*_FROM_BATCH, "term_weight")
 _OF_TERM = {"weight", "student", "teacher", "adapter", "name"}
 
 
@@ -39,7 +40,8 @@ class Term:
 
     Args:
         loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own, given `targets`
-            and `index` of the batch where it has parameters of these names; a module with the same call; or a class
+            and `index` of the batch, and `term_weight`, where it has parameters of these names; a module with the same
+            call; or a class
             with `for_shapes(student, teacher, **options)`, built when shapes are known. It computes in fp32, without
             autocast, unless `limbeck.losses.own_precision` marks it; adapters are layers, and run in autocast. What it
             gives is averaged over all samples, those without a label (-100) too.
@@ -119,7 +121,7 @@ class BoundTerm(nn.Module):
     def build(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> None:
         """Size the adapters and a loss with state by one example of its tensors."""
         s, t = self._tensors(student, teacher)
-        device = _tuple(s)[0].device
+        device = _tuple(t)[0].device if s == () else _tuple(s)[0].device
         try:
             if self.term.adapter is not None:
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
@@ -134,13 +136,17 @@ class BoundTerm(nn.Module):
             raise RequestError(f"term {self.term.name} ({self.term.student} → {self.term.teacher}): {error}") from error
         self.ready = True
 
-    def forward(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """The term's loss, averaged over the batch, without its weight."""
+    def forward(
+        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch, weight: float = 1.0
+    ) -> Tensor:
+        """The term's loss, averaged over the batch, without its weight, of which only the loss itself may be told."""
         s, t = self._tensors(student, teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
         known = _keywords(self.loss)
         device = batch.targets.device
         from_batch = {f: send(getattr(batch, f), device) for f in _FROM_BATCH if f in known}
+        if "term_weight" in known:
+            options = {**options, "term_weight": weight}
         loss = call_loss(self.loss, self._adapt(s), t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")
@@ -195,13 +201,13 @@ def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: s
     if _takes_any(maker):
         return
     known = _keywords(maker)
-    valid = known - set(_FROM_BATCH)
+    valid = known - set(_GIVEN)
     for option in options:
         if option not in valid:
             raise unknown(f"option of loss {name}", option, valid | _OF_TERM)
     if maker is not loss or not isinstance(loss, type):
         try:
-            _signature(maker).bind(None, None, **options, **dict.fromkeys(known & set(_FROM_BATCH)))
+            _signature(maker).bind(None, None, **options, **dict.fromkeys(known & set(_GIVEN)))
         except TypeError as error:
             raise RequestError(f"loss {name}: {error}; it is called as {name}(student, teacher, **options)") from None
 

@@ -26,7 +26,9 @@ def length(x: Tensor, dim: int = -1, *, keepdim: bool = False) -> Tensor:
     return F.threshold(norm, _too_small(x.dtype), math.inf)
 
 
-def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1, *, largest: float | None = None) -> Tensor:
+def uncorrelated(
+    student: Tensor, teacher: Tensor, dim: int = -1, *, largest: float | None = None, least: float = 0.0
+) -> Tensor:
     """1 − ρ, ρ = Pearson's correlation along `dim`; two constant vectors agree, and one with another has ρ = 0.
 
     Args:
@@ -34,6 +36,7 @@ def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1, *, largest: fl
         teacher: The same shape.
         dim: The dimension of the vectors.
         largest: What no value exceeds, such as 1 of probabilities; None looks.
+        least: Added to the product of both lengths, so that vectors far below it count 1 and pass no gradient.
     """
     # ρ does not change with the means, so that they need not carry its gradient.
     mean_s, mean_t = (x.detach().mean(dim, keepdim=True) for x in (student, teacher))
@@ -41,6 +44,7 @@ def uncorrelated(student: Tensor, teacher: Tensor, dim: int = -1, *, largest: fl
     length_s: Tensor = torch.linalg.vector_norm(s, dim=dim)
     length_t: Tensor = torch.linalg.vector_norm(t, dim=dim)
     product, lengths = (s * t).sum(dim), length_s * length_t
+    lengths = lengths + least if least else lengths
     rounding = 4 * torch.finfo(lengths.dtype).eps * student.shape[dim] ** 0.5
     if _vary(length_s, mean_s, rounding, largest) and _vary(length_t, mean_t, rounding, largest):
         return 1 - product / lengths

@@ -128,7 +128,7 @@ METHODS: dict[str, Method] = {
     "dist": _logits("dist", 2.0, temperature=1.0),
     "ls": _logits("kd", 9.0, 0.1, temperature=2.0, standardize=True),
     "nkd": _logits("nkd", 1.0),
-    "mlkd": _logits("mlkd", 0.9, 0.1),  # its authors' code, whose weights are those of kd
+    "mlkd": _logits("mlkd", 0.9, 0.2, instance_weight=1.5, batch_weight=0.5, class_weight=0.5),  # the authors' code
     "wsld": _logits("wsld", 2.25),
     "logit-mse": _logits("logit_mse", 0.9, 0.1),
     "hard": _logits("hard_label", 0.5, 0.5),
@@ -145,7 +145,7 @@ METHODS: dict[str, Method] = {
     # The halves for each earlier stage are in it, as a stage earlier has twice the elements.
     "ab": _each_before_relu("activation_boundary", 12.0, adapter="auto"),  # 3/1000 of the sum: its authors' code
     "ofd": _each_before_relu("margin_relu", 4.0, adapter="auto"),  # 1/1000 of the sum: the paper and its authors' code
-    "ft": _last("FactorTransfer", 200.0),
+    "ft": _last("FactorTransfer", 500.0),
     "vid": _each("VID", 1.0),
     "review": _together("ReviewKD", 1.0, ramp=20),
     # 7e-5 of the sum over the same 4,096, and masked channels: the authors' settings for classification.
@@ -171,7 +171,8 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "teacher-free": {
         "scheme": "teacher-free",
         "task_weight": 0.9,
-        "terms": [{"loss": "kd", "weight": 0.1, "temperature": 20.0}],
+        "options": {"softens": "probabilities"},
+        "terms": [{"loss": "kd", "weight": 0.1, "temperature": 1.0, "teacher_temperature": 20.0, "scale": False}],
     },
     "born-again": {"scheme": "born-again", "task_weight": 0.1, "terms": [KD]},
     "assistant": {"scheme": "assistant", "task_weight": 0.1, "terms": [KD]},

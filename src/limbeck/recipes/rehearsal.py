@@ -32,7 +32,7 @@ _TAKES = {
     "assistant": (),
     "born-again": ("generations",),
     "two-stage": ("hint", "hint_epochs"),
-    "teacher-free": ("probability",),
+    "teacher-free": ("probability", "softens"),
 }
 """The options of the schemes that are no class of their own; a class is asked for its signature."""
 

@@ -2,7 +2,7 @@
 
 from limbeck.losses.feature.activation import activation_boundary, margin_relu, negative_mean
 from limbeck.losses.feature.elementwise import cosine, l1, mse, smooth_l1
-from limbeck.losses.feature.factors import FactorTransfer, factor
+from limbeck.losses.feature.factors import FactorTransfer, Paraphraser, factor
 from limbeck.losses.feature.mgd import MGD
 from limbeck.losses.feature.regression import srrl
 from limbeck.losses.feature.review import ReviewKD
@@ -14,6 +14,7 @@ __all__ = [
     "MGD",
     "VID",
     "FactorTransfer",
+    "Paraphraser",
     "ReviewKD",
     "activation_boundary",
     "attention",

@@ -14,36 +14,46 @@ from limbeck.losses.precision import full_precision, run_layer
 from limbeck.losses.samples import mean_square
 from limbeck.losses.shapes import channels
 
-_LEVELS = {4: 0.5, 2: 0.25, 1: 0.125}
-"""Pooled sizes of the hierarchical context loss, with their weights beside the full map's 1."""
+_LEVELS = (4, 2, 1)
+"""Pooled sizes of the hierarchical context loss."""
+WIDEST = 512
+"""The middle width is that of the student's deepest map, up to this."""
 
 
 class ReviewKD(nn.Module):
     """Review: Σ over stages of HCL(student map fused with the deeper ones by attention, teacher map).
 
     The deepest map is projected to a middle width; each earlier one is joined to the one behind it with a
-    sigmoid weight for each of both at each position (ABF), and a 3×3 convolution brings it to the teacher's
-    channels. HCL is the mean of (f_s − f_t)² on the maps and, with weights ½, ¼, ⅛, on the maps pooled to 4,
-    2 and 1 (those sizes that are below the map's height), divided by the sum of the weights.
+    sigmoid weight for each of both at each position (ABF). So fused it is resized to the teacher's map, in which form
+    the stage before it gets it too, and a 3×3 convolution brings it to the teacher's channels. HCL is the mean of
+    (f_s − f_t)² on the maps, with weight 1, and on the maps pooled to 4, 2 and 1, those of these sizes that are below
+    the map's height, with weights that halve from one to the next: ½, ¼, ⅛ from a height above 4, ½, ¼ at 3 or 4, ½ at
+    2; divided by the sum of the weights.
+
+    Its authors take as the deepest stage the vector before the classifier, and the others before their last ReLU.
 
     Args:
         student_channels: C of the student's stages, shallow to deep.
         teacher_channels: C of the teacher's stages, as many.
-        width: Channels in the middle.
+        width: Channels in the middle; None takes those of the student's deepest stage, 512 at most.
 
     Transfers: the maps of all stages, the deeper ones of the student also serving the teacher's shallower ones.
     Use: convolutional networks of several stages: classification, detection, instance segmentation.
-    Source: Chen et al.: Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv:2104.09044;
-        customary weight 1 to 8, warmed up over 20 epochs, width 256.
+    Source: Chen et al.: Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv:2104.09044; weights within HCL,
+        resizing, width and the start of the convolutions as in the authors' code;
+        customary weight 0.6 to 8 by pair of networks, warmed up over 20 epochs.
     """
 
-    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int], *, width: int = 256) -> None:
+    def __init__(
+        self, student_channels: Sequence[int], teacher_channels: Sequence[int], *, width: int | None = None
+    ) -> None:
         super().__init__()
         if len(student_channels) != len(teacher_channels) or not student_channels:
             raise RequestError(
                 f"student {tuple(student_channels)} and teacher {tuple(teacher_channels)} must be the "
                 "channels of as many stages"
             )
+        width = min(WIDEST, student_channels[-1]) if width is None else width
         self.project = nn.ModuleList(_convolution(c, width, 1) for c in student_channels)
         self.restore = nn.ModuleList(_convolution(width, c, 3) for c in teacher_channels)
         # The deepest stage has nothing behind it to be joined with.
@@ -51,7 +61,7 @@ class ReviewKD(nn.Module):
 
     @classmethod
     def for_shapes(
-        cls, student: Sequence[Sequence[int]], teacher: Sequence[Sequence[int]], *, width: int = 256
+        cls, student: Sequence[Sequence[int]], teacher: Sequence[Sequence[int]], *, width: int | None = None
     ) -> ReviewKD:
         """One for tuples of maps of these shapes, shallow to deep, (B, C, H, W) or (B, D) each."""
         nested = all(not isinstance(s, int) for s in (*student, *teacher))
@@ -75,9 +85,9 @@ class ReviewKD(nn.Module):
             x = run_layer(self.project[stage], maps_s[stage])
             if behind is not None:
                 x = self._join(stage, x, behind)
-            behind, f_t = x, maps_t[stage]
-            x = F.interpolate(x, f_t.shape[2:]) if x.shape[2:] != f_t.shape[2:] else x
-            loss = loss + _hierarchical(run_layer(self.restore[stage], x), f_t)
+            f_t = maps_t[stage]
+            behind = F.interpolate(x, f_t.shape[2:]) if x.shape[2:] != f_t.shape[2:] else x
+            loss = loss + _hierarchical(run_layer(self.restore[stage], behind), f_t)
         return loss
 
     def _stages(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -107,15 +117,18 @@ class ReviewKD(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, size: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.BatchNorm2d(outputs))
+    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs))
 
 
 def _hierarchical(student: Tensor, teacher: Tensor) -> Tensor:
     """(B,) weighted mean of the squared distances of the maps and of their pooled versions."""
-    loss, total = mean_square(student, teacher), 1.0
-    for size, weight in _LEVELS.items():
+    loss, total, weight = mean_square(student, teacher), 1.0, 1.0
+    for size in _LEVELS:
         if size < teacher.shape[2]:
             at = (size, size)
+            weight /= 2
             loss = loss + weight * mean_square(pool_to(student, at), pool_to(teacher, at))
             total += weight
     return loss / total

@@ -15,6 +15,9 @@ from limbeck.losses.response.softened import expected, positive, softer, times
 from limbeck.losses.shapes import agree
 from limbeck.losses.vectors import uncorrelated
 
+_LEAST = 1e-8
+"""ε of `dist`."""
+
 
 @full_precision
 def dist(
@@ -27,8 +30,11 @@ def dist(
 ) -> Tensor:
     """τ² · [β · mean(1 − ρ of each row) + γ · mean(1 − ρ of each column)] of p = softmax(l / τ).
 
-    ρ is Pearson's correlation: over the classes of a sample (inter), over the batch for a class (intra).
-    Constant rows or columns on both sides agree: a batch of one has no intra part.
+    ρ = ⟨a, b⟩ / (‖a‖‖b‖ + ε) is Pearson's correlation, of a and b without their means: over the classes of a sample
+    (inter), over the batch for a class (intra). ε = 1e-8, as in the authors' code, keeps classes that are absent from
+    a batch out of it: their probabilities are next to nothing on both sides, yet would be compared up to scale, and at
+    τ = 1 with sharp logits and 100 classes make up nearly all of the gradient. A row or column with ‖a‖‖b‖ far
+    below ε counts 1, without a gradient. Constant ones on both sides agree: a batch of one has no intra part.
 
     Args:
         student: (B, C) logits.
@@ -38,7 +44,7 @@ def dist(
         intra_weight: γ.
 
     Returns:
-        A scalar ≥ 0, 0 where all correlate fully.
+        A scalar ≥ 0; where all correlate fully, what ε leaves of it: next to nothing but for absent classes.
 
     Raises:
         RequestError: The shapes differ.
@@ -51,7 +57,7 @@ def dist(
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     positive(temperature)
     s, t = (F.softmax(softer(x, temperature), dim=1) for x in (student, teacher))
-    inter, intra = (uncorrelated(s, t, dim=dim, largest=1.0).mean() for dim in (1, 0))
+    inter, intra = (uncorrelated(s, t, dim=dim, largest=1.0, least=_LEAST).mean() for dim in (1, 0))
     return times(inter, inter_weight * temperature**2) + times(intra, intra_weight * temperature**2)
 
 
@@ -61,20 +67,24 @@ def mlkd(
     teacher: Tensor,
     *,
     temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
+    instance_weight: float = 1.0,
     batch_weight: float = 1.0,
     class_weight: float = 1.0,
 ) -> Tensor:
-    """Multi-level logits: Σ_T [ T² KL(p_t ‖ p_s)/B + a‖P_sP_sᵀ − P_tP_tᵀ‖²_F/B + b‖P_sᵀP_s − P_tᵀP_t‖²_F/C ].
+    """Multi-level logits: Σ_T [ c T² KL(p_t ‖ p_s)/B + a‖P_sP_sᵀ − P_tP_tᵀ‖²_F/B + b‖P_sᵀP_s − P_tᵀP_t‖²_F/C ].
 
-    P is the (B, C) matrix of probabilities at T: instance, batch and class level. For the paper's two views
-    of each sample, weak and strong, put both into the batch or add the loss of both. Its masks keep the half of the
-    samples, and of the classes, of which the teacher is least sure; the authors' code multiplies them with means that
-    are already taken, so that they amount to a factor of ½, and they are not in here.
+    P is the (B, C) matrix of probabilities at T: instance, batch and class level, which the paper adds up. It compares
+    two views of each sample, weak and strong, where this is one: put both into the batch, or add the loss of both. Its
+    masks keep the half of the samples, and of the classes, of which the teacher is least sure; the authors' code
+    multiplies them with means that are already taken, so that they amount to a factor of ½, and are not in here. That
+    code, with both views the same, is c = 1.5 and a = b = 0.5 with weight 0.9, beside 0.2 of the task loss: the strong
+    view counts in the instance level, without a mask, and not in the others; the labels count for both views.
 
     Args:
         student: (B, C) logits.
         teacher: (B, C) logits.
         temperatures: Each T > 0; the terms of all are added.
+        instance_weight: c, of the divergences of the samples.
         batch_weight: a, of the (B, B) relations between samples.
         class_weight: b, of the (C, C) relations between classes.
 
@@ -86,8 +96,8 @@ def mlkd(
 
     Transfers: probabilities at several temperatures, and how samples and classes of the batch relate.
     Use: classifiers by their logits alone, where batches are large enough for relations; no labels.
-    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 0.9 beside 0.1 of
-        the task loss.
+    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 0.9 beside 0.2 of
+        the task loss, with c 1.5, a and b 0.5, for one view.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     if not temperatures:
@@ -100,5 +110,5 @@ def mlkd(
         instance = expected(p_t, log_t - log_s).mean() * temperature**2
         batch = (p_s @ p_s.T - p_t @ p_t.T).square().sum(1).mean()
         classes = (p_s.T @ p_s - p_t.T @ p_t).square().sum(1).mean()
-        levels.append(instance + batch_weight * batch + class_weight * classes)
+        levels.append(instance_weight * instance + batch_weight * batch + class_weight * classes)
     return torch.stack(levels).sum()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import sees_to_it
+from limbeck.losses.response.positions import Average
 from limbeck.losses.response.softened import Divergence, Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
 
@@ -27,12 +28,14 @@ def kd(
     teacher: Tensor | TopK,
     *,
     temperature: float = 4.0,
+    teacher_temperature: float | None = None,
     scale: bool = True,
     standardize: bool = False,
     targets: Tensor | None = None,
     ignore_index: int | None = None,
     chunk: int | None = None,
     rest: Rest = "bucket",
+    average: Average = "samples",
 ) -> Tensor:
     """Knowledge distillation: T² · KL(p_t ‖ p_s) at temperature T.
 
@@ -40,16 +43,21 @@ def kd(
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
         teacher: Logits of the same shape, or a `TopK` of log-probabilities at temperature 1.
         temperature: T > 0 divides both logits; higher is softer.
-        scale: Multiply by T², which keeps the gradient's size as T grows; False leaves it out.
+        teacher_temperature: T_t > 0 divides the teacher's logits instead; None takes T.
+        scale: Multiply by T² (T · T_t), which keeps the gradient's size as T grows; False leaves it out.
         standardize: Standardise both logits first (arXiv:2403.01427).
         targets: (B,), (B, L) or (B, H, W) labels, read only to find the positions to ignore.
         ignore_index: Positions whose target is this value do not count; None counts all.
         chunk: Compute on so many rows at a time, without a full matrix in fp32; for large C.
         rest: The mass that a `TopK` does not name is one class more ("bucket") or spread evenly over the
             classes not named ("spread"). At T ≠ 1 both soften it as if it were spread.
+        average: "samples" gives each sample the mean over its positions that count, so that short and long sequences
+            weigh the same; "positions" gives each position of the batch the same weight, as torch's cross-entropy
+            does: a sample's value is its sum times B / (positions of the batch that count).
 
     Returns:
-        (B,) values ≥ 0, 0 where both distributions agree: the mean over a sample's positions that count.
+        (B,) values ≥ 0, 0 where both distributions agree; their mean is the loss. With "positions" that is the mean
+        over the batch's own positions, also where several batches make one step (`accumulate`).
 
     Raises:
         RequestError: The shapes differ, or an option does not fit.
@@ -69,12 +77,14 @@ def kd(
         student,
         teacher,
         temperature=temperature,
+        teacher_temperature=teacher_temperature,
         scale=scale,
         standardize=standardize,
         targets=targets,
         ignore_index=ignore_index,
         chunk=chunk,
         rest=rest,
+        average=average,
     )
 
 
@@ -91,6 +101,7 @@ def soft_cross_entropy(
     ignore_index: int | None = None,
     chunk: int | None = None,
     rest: Rest = "bucket",
+    average: Average = "samples",
 ) -> Tensor:
     """Cross-entropy with the teacher's soft labels: −T² · Σ p_t log p_s at temperature T.
 
@@ -108,6 +119,7 @@ def soft_cross_entropy(
         ignore_index: The target of such positions.
         chunk: Rows at a time.
         rest: "bucket" or "spread" for a `TopK`.
+        average: "samples" or "positions", as in `kd`.
 
     Returns:
         (B,) values ≥ 0.
@@ -131,6 +143,7 @@ def soft_cross_entropy(
         ignore_index=ignore_index,
         chunk=chunk,
         rest=rest,
+        average=average,
     )
 
 
@@ -140,12 +153,14 @@ def reverse_kl(
     teacher: Tensor | TopK,
     *,
     temperature: float = 4.0,
+    teacher_temperature: float | None = None,
     scale: bool = True,
     standardize: bool = False,
     targets: Tensor | None = None,
     ignore_index: int | None = None,
     chunk: int | None = None,
     rest: Rest = "bucket",
+    average: Average = "samples",
 ) -> Tensor:
     """Reverse divergence: T² · KL(p_s ‖ p_t); the student seeks the teacher's modes and may leave some out.
 
@@ -153,12 +168,14 @@ def reverse_kl(
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
         teacher: Logits of the same shape, or a `TopK`.
         temperature: T > 0 divides both logits.
+        teacher_temperature: As in `kd`; the factor is then T · T_t.
         scale: Multiply by T².
         standardize: As in `kd`, like the options that follow.
         targets: Labels that show the positions to ignore.
         ignore_index: The target of such positions.
         chunk: Rows at a time.
         rest: "bucket" or "spread" for a `TopK`.
+        average: "samples" or "positions", as in `kd`.
 
     Returns:
         (B,) values ≥ 0, 0 where both distributions agree.
@@ -175,12 +192,14 @@ def reverse_kl(
         student,
         teacher,
         temperature=temperature,
+        teacher_temperature=teacher_temperature,
         scale=scale,
         standardize=standardize,
         targets=targets,
         ignore_index=ignore_index,
         chunk=chunk,
         rest=rest,
+        average=average,
     )
 
 
@@ -191,12 +210,14 @@ def jsd(
     *,
     beta: float = 0.5,
     temperature: float = 4.0,
+    teacher_temperature: float | None = None,
     scale: bool = True,
     standardize: bool = False,
     targets: Tensor | None = None,
     ignore_index: int | None = None,
     chunk: int | None = None,
     rest: Rest = "bucket",
+    average: Average = "samples",
 ) -> Tensor:
     """Generalised Jensen-Shannon: T² · [β KL(p_t ‖ m) + (1 − β) KL(p_s ‖ m)], m = β p_t + (1 − β) p_s.
 
@@ -207,12 +228,14 @@ def jsd(
         teacher: Logits of the same shape, or a `TopK`.
         beta: β in [0, 1].
         temperature: T > 0 divides both logits.
+        teacher_temperature: As in `kd`; the factor is then T · T_t.
         scale: Multiply by T².
         standardize: As in `kd`, like the options that follow.
         targets: Labels that show the positions to ignore.
         ignore_index: The target of such positions.
         chunk: Rows at a time.
         rest: "bucket" or "spread" for a `TopK`.
+        average: "samples" or "positions", as in `kd`.
 
     Returns:
         (B,) values ≥ 0, 0 where both distributions agree.
@@ -229,12 +252,14 @@ def jsd(
         student,
         teacher,
         temperature=temperature,
+        teacher_temperature=teacher_temperature,
         scale=scale,
         standardize=standardize,
         targets=targets,
         ignore_index=ignore_index,
         chunk=chunk,
         rest=rest,
+        average=average,
     )
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from limbeck.losses.precision import full_precision, sees_to_it
 from limbeck.losses.response.divergence import kd
-from limbeck.losses.response.positions import CLASSES, over_positions
-from limbeck.losses.samples import by_sample, known_labels, where_known
+from limbeck.losses.response.positions import CLASSES, Average, averaged, over_positions
+from limbeck.losses.samples import known_labels, where_known
 from limbeck.losses.shapes import agree, class_indices
 
 
@@ -48,12 +48,22 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
 
 
 @sees_to_it
-def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
+def hard_label(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    average: Average = "samples",
+) -> Tensor:
     """Cross-entropy with the teacher's decision: −log p_s[argmax l_t].
 
     Args:
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
         teacher: Logits of the same shape.
+        targets: Labels that show the positions to ignore, as in `kd`.
+        ignore_index: The target of such positions; None counts all.
+        average: "samples" or "positions", as in `kd`.
 
     Returns:
         (B,) values ≥ 0, a sample's mean over its positions; 0 where the student is certain of the same class.
@@ -67,11 +77,23 @@ def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
         customary weight 0.5 beside 0.5 of the task loss.
     """
     agree(student, teacher, (2, 3, 4), *range(student.dim()), remedy=CLASSES)
-    return _decision(student, teacher)
+    values = _decision(student, teacher)
+    if values.dim() == 1 and ignore_index is None:
+        return values
+    return averaged(
+        values.reshape(len(values), -1), student, targets=targets, ignore_index=ignore_index, average=average
+    )
 
 
 @sees_to_it
-def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
+def logit_mse(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    average: Average = "samples",
+) -> Tensor:
     """Squared distance of centred logits: mean over classes of (z_s − z_t)², z = l − mean(l).
 
     Centring makes it blind to a constant added to all logits, which changes no probability.
@@ -79,6 +101,9 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
         teacher: Logits of the same shape.
+        targets: Labels that show the positions to ignore, as in `kd`.
+        ignore_index: The target of such positions; None counts all.
+        average: "samples" or "positions", as in `kd`.
 
     Returns:
         (B,) values ≥ 0, a sample's mean over its positions; NaN where a logit is −∞, as such rows have no mean.
@@ -90,15 +115,16 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     Use: where the student is to imitate the teacher's function as a whole; no temperature to choose, no labels.
     Source: Ba, Caruana: Do Deep Nets Really Need to be Deep?, NeurIPS 2014, arXiv:1312.6184.
     """
-    return over_positions(_centred_square, student, teacher)
+    return over_positions(
+        _centred_square, student, teacher, targets=targets, ignore_index=ignore_index, average=average
+    )
 
 
 @full_precision
 def _decision(student: Tensor, teacher: Tensor) -> Tensor:
     if student.dim() == 3:
         student, teacher = student.mT, teacher.mT
-    values = F.cross_entropy(student, teacher.argmax(1), reduction="none")
-    return values if values.dim() == 1 else by_sample(values)
+    return F.cross_entropy(student, teacher.argmax(1), reduction="none")
 
 
 @full_precision

@@ -1,24 +1,27 @@
 """Losses of one distribution against another, over classifiers, language models and segmentation alike.
 
 Logits are (B, C), (B, L, C) or (B, C, H, W). A `Distance` sees (b, p, C) views of them, so that neither
-layout is copied, and gives (b, p) values; the mean over a sample's positions is the sample's value.
+layout is copied, and gives (b, p) values; the mean over a sample's positions is the sample's value, or its part of
+the mean over all positions of the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, unknown
 from limbeck.losses.response.sparse import TopK, check_top_k
 from limbeck.losses.shapes import agree
 
 CLASSES = "teacher and student must know the same classes"
 
+Average = Literal["samples", "positions"]
+"""What has one weight in a batch: each sample, or each position."""
 Distance = Callable[..., Tensor]
 """(student (b, p, C), *teacher parts (b, p, C or k)) → (b, p), and the same without p."""
 
@@ -31,14 +34,18 @@ def over_positions(
     targets: Tensor | None = None,
     ignore_index: int | None = None,
     chunk: int | None = None,
+    average: Average = "samples",
 ) -> Tensor:
-    """Mean of `distance` over each sample's positions that are kept: (B,), 0 where none is kept."""
+    """Mean of `distance` over each sample's positions that are kept: (B,), 0 where none is kept.
+
+    With the average "positions" these are values whose mean over the samples is that over all kept positions.
+    """
     if isinstance(teacher, TopK):
         check_top_k(student, teacher)
     else:
         agree(student, teacher, (2, 3, 4), *range(student.dim()), remedy=CLASSES)
     parts = teacher if isinstance(teacher, TopK) else (teacher,)
-    if student.dim() == 2 and ignore_index is None and chunk is None:
+    if student.dim() == 2 and ignore_index is None and chunk is None and average == "samples":
         return distance(student, *parts)
     rows = [_positions(x) for x in (student, *parts)]
     if chunk is None:
@@ -47,10 +54,22 @@ def over_positions(
         raise RequestError(f"chunk is a number of rows, 1 or more, not {chunk}")
     else:
         values = _InChunks.apply(distance, chunk, *rows)
+    return averaged(values, student, targets=targets, ignore_index=ignore_index, average=average)
+
+
+def averaged(
+    values: Tensor, student: Tensor, *, targets: Tensor | None, ignore_index: int | None, average: Average
+) -> Tensor:
+    """(B,) values of the samples from (B, P) of their positions; see `over_positions`."""
+    if average not in get_args(Average):
+        raise unknown("average", average, get_args(Average))
     if ignore_index is None:
         return values.sum(1) / max(values.shape[1], 1)
     keep = _kept(student, targets, ignore_index)
-    return values.where(keep, 0.0).sum(1) / keep.sum(1).clamp(min=1)
+    sums = values.where(keep, 0.0).sum(1)
+    if average == "positions":
+        return sums * (len(keep) / keep.sum().clamp(min=1))
+    return sums / keep.sum(1).clamp(min=1)
 
 
 def _positions(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.looks import can_look
 from limbeck.losses.precision import full_precision
-from limbeck.losses.response.positions import over_positions
+from limbeck.losses.response.positions import Average, over_positions
 from limbeck.losses.response.sparse import TopK, bucket, gather_bucket, spread
 from limbeck.losses.response.standardization import standardize as standardized
 
@@ -38,9 +38,10 @@ def compare(
     ignore_index: int | None,
     chunk: int | None,
     rest: Rest,
-    teacher_temperature: float | None = None,
+    teacher_temperature: float | None,
+    average: Average,
 ) -> Tensor:
-    """The mean divergence over each sample's positions, (B,): T² times that at temperature T.
+    """The mean divergence over each sample's, or the batch's, positions, (B,): T² times that at temperature T.
 
     With another temperature T_t for the teacher's distribution it is T · T_t times.
 
@@ -60,7 +61,9 @@ def compare(
         distance = partial(_sparse, divergence=divergence, at=at, factor=factor, rest=rest)
     else:
         distance = partial(_dense, divergence=divergence, at=at, factor=factor, standardize=standardize)
-    return over_positions(distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk)
+    return over_positions(
+        distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk, average=average
+    )
 
 
 @full_precision
