@@ -270,7 +270,7 @@ def _checked(methods: Sequence[str], variants: Sequence[str]) -> list[str]:
 def _carry_out(job: Job, name: str, found: Sequence[teachers.Candidate]) -> None:
     """Train and test one method with one seed, and write its result; an interrupted training goes on."""
     student = build.model(job.recipe.student, job.data, job.recipe.seed)
-    judge = teachers.signal(found) if found else None
+    judge = teachers.signal(found, mix=job.recipe.ensemble) if found else None
     if name == SCRATCH:
         alone = build.alone(student, job.recipe)
         training = job.train(alone, "student")

@@ -94,6 +94,10 @@ class Distiller(Scheme):
         return bool(self._student_taps.taps)
 
     @property
+    def teacher_temperatures(self) -> Sequence[float]:
+        return tuple(dict.fromkeys(one for term in self._bound.values() for one in term.term.teacher_temperatures))
+
+    @property
     def leaves_out(self) -> bool:
         return not self.task_weight and not self._reads_logits
 

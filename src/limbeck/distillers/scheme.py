@@ -80,6 +80,11 @@ class Scheme(nn.Module):
         return True
 
     @property
+    def teacher_temperatures(self) -> Sequence[float]:
+        """The temperatures by which a teacher's logits are softened, each once."""
+        return ()
+
+    @property
     def leaves_out(self) -> bool:
         """Whether a step gives some trained parameters no gradient, such as a classifier behind the last hint."""
         return False

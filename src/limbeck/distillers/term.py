@@ -89,6 +89,23 @@ class Term:
         if adapter is not None and len(_tuple(self.student)) != len(_tuple(self.teacher)):
             raise RequestError(f"term {self.name}: {student} and {teacher} do not pair up, so no adapter can be made")
 
+    @property
+    def teacher_temperatures(self) -> tuple[float, ...]:
+        """By what the teacher's logits are softened, by the loss's options or defaults; () where it reads none.
+
+        A loss without a temperature has 1.
+        """
+        if LOGITS not in _tuple(self.teacher):
+            return ()
+        made = _made(self.loss)
+        maker = self.loss if made is None else made.for_shapes
+        defaults = {one.name: one.default for one in _signature(maker).parameters.values()}
+        options = defaults | self.options
+        own = options.get("teacher_temperature")
+        value = options.get("temperature", options.get("temperatures")) if own is None else own
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(float(one) if isinstance(one, int | float) else 1.0 for one in values)
+
     def __repr__(self) -> str:
         parts = [self.name, f"weight={self.weight}", f"{self.student} → {self.teacher}"]
         parts += [f"adapter={self.adapter!r}"] if self.adapter is not None else []

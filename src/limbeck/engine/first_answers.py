@@ -11,7 +11,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.models.probabilities import are_probabilities
-from limbeck.teachers import Teacher
+from limbeck.teachers import EnsembleTeacher, Teacher
 from limbeck.types import Batch, Signal
 
 STEADY = 0.05
@@ -59,6 +59,20 @@ def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: b
         answers, wanted = logits.argmax(-1)[known].tolist(), labels[known].tolist()
         notes += _others_order(answers, wanted) or (_chance(answers, wanted) if labelled else [])
     return [f"the teacher {note}" for note in notes]
+
+
+def check_mixing(teacher: Teacher, temperatures: Sequence[float]) -> list[str]:
+    """A line for an averaged ensemble whose probabilities are read at another temperature than they are mixed at."""
+    if not isinstance(teacher, EnsembleTeacher) or teacher.mix == "logits":
+        return []
+    others = [one for one in temperatures if one != teacher.temperature]
+    if not others:
+        return []
+    read = ", ".join(f"{one:g}" for one in others)
+    return [
+        f"the averaged ensemble mixes probabilities at temperature {teacher.temperature:g}, and terms read them at "
+        f"{read}, where the mean is another; EnsembleTeacher(…, temperature={others[0]:g}) or mix='logits' mends that"
+    ]
 
 
 def refuse_probabilities(logits: Tensor) -> None:

@@ -19,7 +19,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
-from limbeck.engine.first_answers import check_answers
+from limbeck.engine.first_answers import check_answers, check_mixing
 from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer, trained_parameters
@@ -156,6 +156,7 @@ def fit(
     source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
     if guide and signal:
         notes += check_answers(guide, example, signal, labelled=bool(getattr(distiller, "task_weight", 1)))
+        notes += check_mixing(guide, distiller.teacher_temperatures)
     trained_parameters(distiller)
     with laid.kept():
         notes += check_step(distiller, example, signal, source, fabric)

@@ -45,6 +45,6 @@ def evaluate_run(run: Path, root: Path) -> dict[str, Any]:
         figures = evaluate(
             scheme.predict,
             loader,
-            teacher=teachers.signal(found, ()) if known else None,
+            teacher=teachers.signal(found, mix=recipe.ensemble) if known else None,
         )
     return figures.as_dict()

@@ -16,10 +16,12 @@ from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.engine.devices import AUTO
 from limbeck.errors import RequestError, shown
+from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
 from limbeck.recipes.methods import with_terms
+from limbeck.recipes.temperatures import temperature, temperatures
 from limbeck.seeds import derive
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
 
@@ -49,7 +51,7 @@ class Distilled:
 
     Attributes:
         scheme: The student with what was trained beside it.
-        teacher: Who taught it, live; None for schemes without a teacher.
+        teacher: Who taught it, live, several averaged at temperature 1; None for schemes without a teacher.
         training: Its epochs, and the seconds of all that its training took.
         ensemble: It and all generations before it, as one; None without generations.
     """
@@ -65,10 +67,26 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     lead = _lead_up(job, student, found)
     recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data)
     guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
+    line = _mixed_elsewhere(recipe, live)
+    if line and job.fabric.is_global_zero:
+        tell(line)
     training = replace(job, recipe=recipe).train(scheme, "student", guide)
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
     everyone = [ModuleTeacher(m, inputs=build.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
-    return Distilled(scheme, live, training, EnsembleTeacher(everyone) if lead.elders else None)
+    judge = teachers.signal(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
+    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.elders else None)
+
+
+def _mixed_elsewhere(recipe: schema.Recipe, live: Teacher | None) -> str | None:
+    """What is said where some terms read several teachers' mean at another temperature than it was taken at."""
+    read = temperatures(recipe)
+    if not isinstance(live, EnsembleTeacher) or live.mix == "logits" or len(read) < 2:
+        return None
+    others = ", ".join(f"{one:g}" for one in read[1:])
+    return (
+        f"the teachers' probabilities are averaged at temperature {live.temperature:g}, that of the first term, and "
+        f"read at {others} too, where the mean is another; ensemble: logits averages alike for every temperature"
+    )
 
 
 def assemble(
@@ -82,7 +100,8 @@ def assemble(
         return recipe, scheme, VirtualTeacher(data.classes, **options)
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
-    return recipe, scheme, teachers.signal(found, scheme.teacher_taps)
+    how: dict[str, Any] = {"mix": recipe.ensemble, "temperature": temperature(recipe)}
+    return recipe, scheme, teachers.signal(found, scheme.teacher_taps, **how)
 
 
 def schemes(
@@ -135,7 +154,8 @@ def _hint_stage(job: Job, lead: Lead) -> Lead:
     """
     first, rest = two_stages(job.recipe)
     resolved, scheme, _ = assemble(first, lead.student, lead.found, job.data)
-    live = teachers.signal(lead.found, scheme.teacher_taps, logits=scheme.teacher_logits)
+    how: dict[str, Any] = {"mix": resolved.ensemble, "temperature": temperature(resolved)}
+    live = teachers.signal(lead.found, scheme.teacher_taps, scheme.teacher_logits, **how)
     guide, asking = job.ask_once(live, lead.found)
     training = replace(job, recipe=resolved).train(scheme, "hint", guide)
     scheme.train()  # and what was in eval mode before is so again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from limbeck.recipes.job import Job, places, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.methods import with_terms
 from limbeck.recipes.rehearsal import rehearse
-from limbeck.taps import LOGITS
+from limbeck.recipes.temperatures import temperature
 from limbeck.teachers import Teacher
 
 
@@ -54,7 +53,7 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     fabric = machine.fabric(recipe.precision)
     teachers.train_apart(found, recipe, data, machine)
     written = with_terms(recipe, lambda: places(recipe, student, found, data))
-    teacher = teachers.signal(found)
+    teacher = teachers.signal(found, mix=recipe.ensemble, temperature=temperature(written))
     diagnosis = _examine(Job(written, data, machine, fabric, Path()), teacher, teacher)
     return {
         "recipe": recipe.name,
@@ -89,20 +88,6 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     if line and job.fabric.is_global_zero:
         tell(line)
     return {"diagnosis": diagnosis.as_dict()}
-
-
-def temperature(recipe: schema.Recipe) -> float:
-    """The temperature of the first term that reads the teacher's logits, by its option or its loss's default; else 1.
-
-    Args:
-        recipe: With the terms of its method written out.
-    """
-    for term in recipe.distill.terms:
-        if term.teacher == LOGITS:
-            option = inspect.signature(build.loss(term.loss)).parameters.get("temperature")
-            value = term.options.get("temperature", option.default if option else None)
-            return float(value) if isinstance(value, int | float) else 1.0
-    return 1.0
 
 
 def _examine(job: Job, teacher: Teacher, guide: Teacher) -> Diagnosis:

@@ -234,11 +234,16 @@ def check_name(name: str) -> str:
 
 
 class Recipe(Strict):
-    """A complete run: data, teacher (or several, an ensemble), student, losses and training."""
+    """A complete run: data, teacher (or several, an ensemble), student, losses and training.
+
+    `ensemble`: what of several teachers is averaged: their probabilities at the temperature of the first term that
+    reads them, or their logits.
+    """
 
     name: str = "recipe"
     data: Data = Data()
     teacher: Teacher | list[Teacher] | None = None
+    ensemble: Literal["probabilities", "logits"] = "probabilities"
     assistants: list[Model] = []
     student: Model
     distill: Distill

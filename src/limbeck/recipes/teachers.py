@@ -33,6 +33,7 @@ from limbeck.recipes.machine import Machine
 from limbeck.sources import names_in, own_code
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
+from limbeck.teachers.ensemble import Mix
 
 _NOT_TRAINING = {"dtype", "weight", "weights", "store", "shard"}
 KEYS = 4
@@ -107,8 +108,16 @@ def settled(
     return spec.model_copy(update={"dtype": "bfloat16" if precision == "bf16-mixed" else "float32"})
 
 
-def signal(found: Sequence[Candidate], taps: Sequence[str] = (), logits: bool = True) -> Teacher:
+def signal(
+    found: Sequence[Candidate],
+    taps: Sequence[str] = (),
+    logits: bool = True,
+    mix: Mix = "probabilities",
+    temperature: float = 1.0,
+) -> Teacher:
     """The candidates as one teacher that gives these taps; "N.TAP" names a tap of the N-th of several.
+
+    Of several the logits are averaged as `EnsembleTeacher` takes `mix` and `temperature`.
 
     Raises:
         RequestError: A tap that the teacher does not have.
@@ -122,7 +131,8 @@ def signal(found: Sequence[Candidate], taps: Sequence[str] = (), logits: bool = 
     stray = [tap for tap in taps if tap.partition(".")[0] not in members or "." not in tap]
     if stray:
         raise RequestError(f"there are {len(found)} teachers: name the one that has the tap, as in '0.{stray[0]}'")
-    return EnsembleTeacher(members, {str(n): one.spec.weight for n, one in enumerate(found)})
+    weights = {str(n): one.spec.weight for n, one in enumerate(found)}
+    return EnsembleTeacher(members, weights, mix=mix, temperature=temperature)
 
 
 def train(
