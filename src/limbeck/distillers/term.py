@@ -23,7 +23,11 @@ Names = str | tuple[str, ...]
 Weight = float | Callable[[int], float]
 """A number, or a function of the epoch (from 0) such as `ramp(20)`."""
 
-_FROM_BATCH = ("targets", "index")
+_FROM_BATCH: Mapping[str, Callable[[Batch], Tensor]] = {
+    "targets": lambda batch: batch.targets,
+    "index": lambda batch: send(batch.index, batch.targets.device),
+}
+"""What a loss gets of the batch where it has a parameter of this name."""
 _GIVEN = (*_FROM_BATCH, "term_weight")
 _OF_TERM = {"weight", "student", "teacher", "adapter", "name"}
 
@@ -160,8 +164,7 @@ class BoundTerm(nn.Module):
         s, t = self._tensors(student, teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
         known = _keywords(self.loss)
-        device = batch.targets.device
-        from_batch = {f: send(getattr(batch, f), device) for f in _FROM_BATCH if f in known}
+        from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
         if "term_weight" in known:
             options = {**options, "term_weight": weight}
         loss = call_loss(self.loss, self._adapt(s), t, **options, **from_batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
@@ -25,6 +25,8 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(loss)
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _is_wide(args) and not _autocasts(_device(args)):  # the usual case first: nothing to cast, nothing to stop
+            return loss(*args, **kwargs)
         return _widely(loss, args, kwargs)
 
     return sees_to_it(in_full_precision)
@@ -69,9 +71,7 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
     is_function = type(loss) is FunctionType
     if is_function and getattr(loss, "own_precision", False):  # the most usual ones first
         return loss(*tensors, **options)
-    first = tensors[0]
-    kind = first.device.type if isinstance(first, Tensor) else _device(tensors) or "cpu"
-    if _is_wide(tensors) and not (options and not _is_wide(options.values())) and not _autocasts(kind):
+    if _is_wide(tensors) and not (options and not _is_wide(options.values())) and not _autocasts(_device(tensors)):
         return loss(*tensors, **options)
     if _sees_to_it(loss):
         return loss(*tensors, **options)
@@ -117,7 +117,7 @@ def _sees_to_it(loss: Any) -> bool:
 
 def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, Any]) -> R:
     """The loss of its arguments cast up, without autocast."""
-    device = _device(args) or "cpu"
+    device = _device(args)
     wide = map(_widen, args)
     if not _autocasts(device):
         return loss(*wide, **options)
@@ -125,15 +125,18 @@ def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, A
         return loss(*wide, **options)
 
 
-def _device(args: Iterable[Any]) -> str | None:
-    """The device type of the first tensor among nested arguments."""
-    for a in args:
-        if isinstance(a, Tensor):
-            return a.device.type
-        found = _device(a) if isinstance(a, tuple | list) else None
-        if found is not None:
-            return found
-    return None
+def _device(args: Iterable[Any]) -> str:
+    """The device type of the first tensor among nested arguments, "cpu" where there is none."""
+    first = next(_tensors(args), None)
+    return "cpu" if first is None or first.is_cpu else first.device.type
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
 
 
 def _widen(value: Any) -> Any:
