@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from limbeck.data import make_loader
-from limbeck.data.sets import Split
+from limbeck.data.splits import Split
 from limbeck.distillers import SelfDistiller
 from limbeck.engine.exits import EarlyPoint, ExitRecord, ask_exits, cheapest, early_point
 from limbeck.engine.files import write_json

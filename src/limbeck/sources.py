@@ -45,16 +45,28 @@ def own_code(names: Iterable[str] = (), networks: Iterable[nn.Module] = ()) -> s
         names: Objects as "package.module:name"; others count for nothing.
         networks: Networks that were made, whose classes and functions may come from further modules.
     """
+    found = _found(names, networks)
+    digest = hashlib.sha256()
+    for name, content in sorted(found.items()):
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest() if found else ""
+
+
+def own_modules(names: Iterable[str] = (), networks: Iterable[nn.Module] = ()) -> dict[str, str]:
+    """The same modules by name, a digest of each, so that a change can be named."""
+    found = _found(names, networks)
+    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in sorted(found.items())}
+
+
+def _found(names: Iterable[str], networks: Iterable[nn.Module]) -> dict[str, bytes]:
+    """The source of the modules involved, by their names."""
     walk = _Walk()
     for name in names:
         if found := _NAMED.fullmatch(name):
             walk.follow(found[1])
     for module in sorted({name for network in networks for name in _origins(network)}):
         walk.follow(module)
-    digest = hashlib.sha256()
-    for name, content in sorted(walk.found.items()):
-        digest.update(f"{name} {len(content)} ".encode() + content)
-    return digest.hexdigest() if walk.found else ""
+    return walk.found
 
 
 def names_in(value: object) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def test_with_all_three_val_is_the_validation(tmp_path: Path) -> None:
     data = load("image-folder", tmp_path)
     assert data.validation is not None
     assert [len(part) for part in (data.train, data.validation, data.test)] == [6, 4, 2]
-    assert not data.note
+    assert "is the test set" not in data.note
     with pytest.raises(RequestError, match=r"has a validation set of its own; leave data\.validation out"):
         build.data(schema.Data(name="image-folder", validation=0.1), tmp_path)
 
@@ -90,6 +92,79 @@ def test_what_else_lies_in_folders(tmp_path: Path) -> None:
         (tmp_path / "train" / "dog" / f"{i}.png").unlink()
     with pytest.raises(RequestError, match=r"Found no valid file for the classes dog"):
         load("image-folder", tmp_path)
+
+
+def test_counts_of_classes_and_what_is_left_out_are_told(tmp_path: Path) -> None:
+    write(tmp_path, train=2, val=1)
+    for name in ("notes.txt", "labels.TXT", "raw.heic", ".hidden.txt", "README"):
+        (tmp_path / "train" / "cat" / name).write_text("no image")
+    Image.new("P", (6, 6), 3).save(tmp_path / "train" / "dog" / "2.gif")
+    data = load("image-folder", tmp_path)
+    assert data.note.startswith(
+        "train/ has 5 images (cat 2, dog 3); 4 files are left out, being no images by their names "
+        "(.txt 2, .heic 1, without a suffix 1); val/ has 2 images (cat 1, dog 1); "
+    )
+    assert (data.class_names, data.counts(data.train), data.counts(data.test)) == (KINDS, [2, 3], [1, 1])
+
+
+def test_a_film_in_one_file_is_its_first_picture(tmp_path: Path) -> None:
+    write(tmp_path, train=1, val=1)
+    first, second = (Image.new("RGB", (6, 6), (value, 0, 0)) for value in (255, 0))
+    first.save(tmp_path / "train" / "cat" / "1.gif", save_all=True, append_images=[second])
+    split = load("image-folder", tmp_path).train
+    assert isinstance(split, InMemory)
+    assert split.inputs[1, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_many_classes_are_told_by_their_extremes(tmp_path: Path) -> None:
+    for number in range(8):
+        for part in ("train", "val"):
+            folder = tmp_path / part / f"class-{number}"
+            folder.mkdir(parents=True)
+            for i in range(1 + (number == 7 and part == "train")):
+                Image.new("RGB", (2, 2)).save(folder / f"{i}.png")
+    assert "train/ has 9 images (8 classes of 1 to 2)" in load("image-folder", tmp_path).note
+
+
+def test_values_beyond_16_bits_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, train=1, val=1)
+    Image.fromarray(np.full((6, 6), 70_000, dtype=np.int32)).save(tmp_path / "train" / "cat" / "1.tiff")
+    with pytest.raises(RequestError, match=r"1\.tiff: its values are beyond 16 bits"):
+        load("image-folder", tmp_path)
+
+
+def test_one_class_is_refused_and_a_class_of_one_image_only_for_validation(tmp_path: Path) -> None:
+    write(tmp_path, train=1, val=1)
+    assert len(load("image-folder", tmp_path).train) == 2
+    with pytest.raises(RequestError, match=r"class 'cat' has only one there; add samples of it, or leave data\.valid"):
+        build.data(schema.Data(name="image-folder", validation=0.5), tmp_path)
+    Image.new("RGB", (6, 6)).save(tmp_path / "train" / "cat" / "more.png")
+    Image.new("RGB", (6, 6)).save(tmp_path / "train" / "dog" / "more.png")
+    with pytest.raises(RequestError, match=r"0\.1 gives 1 samples for validation and 3 for training, and both"):
+        build.data(schema.Data(name="image-folder", validation=0.1), tmp_path)
+    assert len(build.data(schema.Data(name="image-folder", validation=0.5), tmp_path).train) == 2
+    for part in ("train", "val"):
+        shutil.rmtree(tmp_path / part / "dog")
+    with pytest.raises(RequestError, match=r"^image-folder has only one class, 'cat', and a classifier tells two"):
+        load("image-folder", tmp_path)
+
+
+def test_a_copy_of_a_folder_has_the_same_portable_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "one", train=3, val=1)
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
+    monkeypatch.setattr("limbeck.data.sets.MEMORY_LIMIT", 100)
+
+    def digests(name: str) -> tuple[str, str]:
+        split = load("image-folder", tmp_path / name).train
+        assert isinstance(split, FromDisk)
+        return split.fingerprint, split.portable
+
+    os.utime(tmp_path / "two" / "train" / "cat" / "0.png", (1, 1))
+    one, two = digests("one"), digests("two")
+    assert one[0] != two[0]
+    assert one[1] == two[1]
+    Image.new("RGB", (6, 6), (99, 98, 97)).save(tmp_path / "two" / "train" / "cat" / "0.png")
+    assert digests("two")[1] != one[1]
 
 
 def test_an_unsorted_val_as_imagenet_comes_is_refused_in_words(tmp_path: Path) -> None:

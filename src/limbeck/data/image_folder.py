@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 """What folders are called that hold a part of the data, in any case."""
+SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jpe", ".jp2", ".pbm", ".pnm", ".tga")
+"""How the names of image files end; of a film in one file (.gif, .tiff), the first picture is read."""
+MOST_NAMED = 6
+"""Classes, or kinds of files, that are told one by one at most."""
+PROBED = 256
+"""So many files are read for a digest that must hold for a copy of the folder; of all others the sizes count."""
 
 
 class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
@@ -39,14 +46,15 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     """
 
     def __init__(self, root: Path, size: int | None, *, may_lack: bool = False) -> None:
+        self.left_out: Counter[str] = Counter()
         steps: list[Any] = [] if size is None else [v2.Resize(size), v2.CenterCrop(size)]
         with as_request(
             lambda reason: f"cannot read the image folder {root} ({reason}); give it one folder of images a class"
         ):
             transform = v2.Compose([*steps, v2.PILToTensor()])
-            super().__init__(root, transform, loader=decoded, is_valid_file=_is_image, allow_empty=may_lack)
+            super().__init__(root, transform, loader=decoded, is_valid_file=self._takes, allow_empty=may_lack)
         if not self.samples:
-            raise RequestError(f"cannot read the image folder {root}: its folders hold no image")
+            raise RequestError(f"cannot read the image folder {root}: its folders hold no image{self._left_out()}")
         self.shape: tuple[int, ...] | None = None
         self.shape = tuple(self[0][0].shape)
 
@@ -56,6 +64,34 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
         if not names:
             raise FileNotFoundError("there are no folders in it")
         return names, {name: number for number, name in enumerate(names)}
+
+    @property
+    def told(self) -> str:
+        """How many images of each class there are, and what was left out, in words."""
+        counts = np.bincount(self.targets, minlength=len(self.classes))
+        if len(self.classes) <= MOST_NAMED:
+            each = ", ".join(f"{name} {count:,}" for name, count in zip(self.classes, counts, strict=True))
+        else:
+            each = f"{len(self.classes):,} classes of {counts.min():,} to {counts.max():,}"
+        images = "image" if len(self) == 1 else "images"
+        return f"{Path(self.root).name}/ has {len(self):,} {images} ({each}){self._left_out()}"
+
+    def _takes(self, path: str) -> bool:
+        """Whether a file is an image by its name; what is left out is counted, but for hidden files."""
+        if _is_hidden(Path(path)):
+            return False
+        taken = path.lower().endswith(SUFFIXES)
+        if not taken:
+            self.left_out[Path(path).suffix.lower() or "without a suffix"] += 1
+        return taken
+
+    def _left_out(self) -> str:
+        if not self.left_out:
+            return ""
+        most = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))[:MOST_NAMED]
+        kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in most)
+        files = "1 file is" if self.left_out.total() == 1 else f"{self.left_out.total():,} files are"
+        return f"; {files} left out, being no images by their names ({kinds})"
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = super().__getitem__(index)
@@ -78,7 +114,19 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
         """Hexadecimal digest of the files' names, sizes and times."""
         files = [(path, Path(path).stat()) for path, _ in self.samples]
         lines = [f"{Path(path).relative_to(self.root)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in files]
-        return hashlib.blake2b("\n".join([*lines, repr(self.transform)]).encode(), digest_size=8).hexdigest()
+        return self._digest(lines).hexdigest()
+
+    @property
+    def portable(self) -> str:
+        """Hexadecimal digest of the files' names and sizes, and of the content of some: that of any copy of them."""
+        files = [Path(path) for path, _ in self.samples]
+        digest = self._digest([f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}" for path in files])
+        for path in files[:: -(-len(files) // PROBED)]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def _digest(self, lines: list[str]) -> hashlib.blake2b:
+        return hashlib.blake2b("\n".join([*lines, repr(self.transform)]).encode(), digest_size=8)
 
 
 def read_parts(root: Path, size: int | None) -> dict[str, Images]:
@@ -123,6 +171,10 @@ def decoded(path: str) -> Image.Image:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which `convert` would clip and not scale
+        if image.mode == "I" and not 0 <= image.getextrema()[0] <= image.getextrema()[1] < 2**16:
+            raise ValueError(
+                "its values are beyond 16 bits, and their range is not known; save it with 8 bits a channel"
+            )
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("it holds fractions, whose range is not known; save it with 8 bits a channel")
@@ -146,10 +198,6 @@ def _folders(root: Path) -> dict[str, Path]:
             f"images a class, and holds {held}; --data-root names another"
         )
     return found
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMG_EXTENSIONS) and not _is_hidden(Path(path))
 
 
 def _is_hidden(path: Path) -> bool:

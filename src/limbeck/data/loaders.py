@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from limbeck.data.sets import FromDisk, InMemory, Split
+from limbeck.data.splits import FromDisk, InMemory, Split
 from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded

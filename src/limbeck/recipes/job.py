@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
-from limbeck.data.sets import Split
+from limbeck.data.splits import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Evaluation, fit
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student

@@ -1,0 +1,131 @@
+"""Data sets of the user's own, by the name of a function that returns one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from limbeck.data.splits import DataSet, FromDisk, InMemory, Split
+from limbeck.errors import RequestError, reason_of
+from limbeck.imports import load_object
+from limbeck.seeds import derive, seeded
+
+
+def load_own(name: str) -> DataSet:
+    maker = load_object(name, "data set")
+    if not callable(maker):
+        raise RequestError(f"data set {name} must be a function without arguments, not {type(maker).__name__}")
+    try:
+        made = maker()
+    except Exception as error:
+        raise RequestError(f"data set {name} fails: {type(error).__name__}: {reason_of(error)}") from error
+    if not isinstance(made, DataSet):
+        if not isinstance(made, Sequence) or len(made) != 2:
+            raise RequestError(
+                f"data set {name} must return a limbeck DataSet or (train, test), not {type(made).__name__}"
+            )
+        train, test = (
+            _split(part, f"{name}, {part_name}") for part, part_name in zip(made, ("train", "test"), strict=True)
+        )
+        classes = int(max(train.targets.max(), test.targets.max())) + 1
+        made = DataSet(name, train, test, classes, _shape_of(train, name))
+    for part_name, part in (("train", made.train), ("test", made.test)):
+        _check_labels(part.targets, made.classes, f"{name}, {part_name}")
+    return made
+
+
+def _split(dataset: Any, name: str) -> Split:
+    if isinstance(dataset, InMemory | FromDisk):
+        return dataset
+    if isinstance(dataset, TensorDataset):
+        if len(dataset.tensors) != 2 or not len(dataset):
+            raise RequestError(f"data set {name} must hold two tensors, inputs and labels, of at least one sample")
+        inputs, labels = dataset.tensors
+        _check_labels(labels, None, name)
+        return InMemory(inputs, labels.long())
+    try:
+        count = len(dataset)
+        targets = getattr(dataset, "targets", None)
+        labels = torch.as_tensor([dataset[i][1] for i in range(count)] if targets is None else targets)
+    except Exception as error:
+        raise RequestError(
+            f"data set {name} must be map-style: len(d), and d[i] gives (input, label): {error}"
+        ) from error
+    _check_labels(labels, None, name)
+    return FromDisk(dataset, labels.long(), _sampled(dataset, labels, name), random=_varies(dataset))
+
+
+def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
+    if not len(labels):
+        raise RequestError(f"data set {name} holds no sample")
+    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        raise RequestError(
+            f"data set {name}: labels must be whole numbers, one a sample, not {labels.dtype} {tuple(labels.shape)}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (classes is not None and high >= classes):
+        last = (classes or high + 1) - 1
+        raise RequestError(f"data set {name}: labels run from {low} to {high}; they must count from 0 to {last}")
+
+
+def _shape_of(split: Split, name: str) -> tuple[int, ...]:
+    example = split.inputs[0] if isinstance(split, InMemory) else split.dataset[0][0]
+    if isinstance(example, Mapping) and example:
+        example = next(iter(example.values()))
+    if not isinstance(example, Tensor):
+        raise RequestError(
+            f"data set {name} gives {type(example).__name__} as input; give tensors (v2.PILToTensor makes them)"
+        )
+    return tuple(example.shape)
+
+
+def _sampled(dataset: Any, labels: Tensor, name: str, most: int = 256) -> str:
+    """A digest of all labels and of some inputs, each read under one seed: a random transform gives the same then.
+
+    To read every input could take hours; a `FromDisk` of one's own comes with a fingerprint of one's own.
+    """
+    digest = hashlib.blake2b(f"{name} {len(labels)}".encode(), digest_size=8)
+    digest.update(labels.numpy().tobytes())
+    for i in _some(len(labels), most):
+        with seeded(i):
+            for value in _leaves(dataset[i][0]):
+                digest.update(value.contiguous().numpy().data if isinstance(value, Tensor) else repr(value).encode())
+    return digest.hexdigest()
+
+
+def _varies(dataset: Any, most: int = 64) -> bool:
+    """Whether some samples differ from look to look.
+
+    Each is looked at under seeds of its own, so that a flip at p = 0.5 is missed once in 2⁶⁴ times. What is missed
+    does no harm: every sample is read under a seed, and then always under the same one.
+    """
+    for i in _some(len(dataset), most):
+        looks = []
+        for look in (1, 2):
+            with seeded(derive(look, "look", i)):
+                looks.append(dataset[i][0])
+        if not _alike(*looks):
+            return True
+    return False
+
+
+def _some(count: int, most: int) -> list[int]:
+    """The positions of some samples, without a period that data could share."""
+    generator = torch.Generator().manual_seed(0)
+    chosen: list[int] = torch.randperm(count, generator=generator)[:most].sort().values.tolist()
+    return chosen
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [value[name] for name in sorted(value)] if isinstance(value, Mapping) else [value]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return all(map(_alike, _leaves(one), _leaves(other)))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)

@@ -1,0 +1,153 @@
+"""A data set's parts in memory or on disk, and what is known of it: names of classes, counts, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from limbeck.errors import RequestError
+from limbeck.seeds import derive
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Samples held as tensors: inputs (N, ...), uint8 for pixels 0–255 or float; targets (N,) int64."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, index: Tensor) -> InMemory:
+        return InMemory(self.inputs[index], self.targets[index])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of every sample and label."""
+        digest = hashlib.blake2b(repr((self.inputs.shape, self.inputs.dtype)).encode(), digest_size=8)
+        for tensor in (self.inputs, self.targets):
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FromDisk:
+    """A map-style dataset of (input, label) that worker processes read.
+
+    Attributes:
+        dataset: What is read, by index.
+        targets: Its labels, (N,) int64.
+        fingerprint: Changes with any sample.
+        random: Whether one index gives varying inputs.
+        portable: Like the fingerprint, but the same for a copy of the files elsewhere, whose times differ.
+    """
+
+    dataset: Dataset[Any]
+    targets: Tensor
+    fingerprint: str
+    random: bool = False
+    portable: str = ""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, index: Tensor) -> FromDisk:
+        chosen = hashlib.blake2b(index.numpy().tobytes(), digest_size=8).hexdigest()
+        part = Subset(self.dataset, index.tolist())
+        portable = self.portable and f"{self.portable}-{chosen}"
+        return FromDisk(part, self.targets[index], f"{self.fingerprint}-{chosen}", self.random, portable)
+
+
+Split = InMemory | FromDisk
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set for classification.
+
+    Attributes:
+        name: What it is called in results.
+        train: What students and teachers learn from.
+        test: Read once, at the end.
+        classes: Number of classes.
+        input_shape: One sample's shape, (C, H, W) for images; of several inputs by name, the first one's.
+        validation: For every choice that is made: taken from the training split, or of its own; None without one.
+        note: What must be known about the splits; told once.
+        class_names: What the labels 0, 1, … are called; empty where that is not known.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    input_shape: tuple[int, ...]
+    validation: Split | None = None
+    note: str = ""
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Iterator[tuple[str, Split]]:
+        """The splits that there are, by name."""
+        named = (("train", self.train), ("validation", self.validation), ("test", self.test))
+        return ((name, split) for name, split in named if split is not None)
+
+    def counts(self, split: Split) -> list[int]:
+        """How many samples each class has in a split."""
+        return torch.bincount(split.targets[split.targets >= 0], minlength=self.classes).tolist()
+
+    def class_name(self, label: int) -> str:
+        """What a label is called: its class's name, or its number."""
+        return repr(self.class_names[label]) if label < len(self.class_names) else str(label)
+
+    def with_validation(self, fraction: float, seed: int = 0) -> DataSet:
+        """Take a stratified part of the training split away for validation.
+
+        Raises:
+            RequestError: The part would leave a split without one sample of each class, or there is one already.
+        """
+        from sklearn.model_selection import train_test_split
+
+        if self.validation is not None:
+            raise RequestError(
+                f"data.validation would take a part of the training set, and {self.name} has a validation set of its "
+                "own; leave data.validation out"
+            )
+        self._check_fraction(fraction)
+        try:
+            kept, taken = train_test_split(
+                np.arange(len(self.train)),
+                test_size=fraction,
+                stratify=self.train.targets.numpy(),
+                random_state=derive(seed, "validation") % 2**32,
+            )
+        except ValueError as error:
+            raise RequestError(
+                f"cannot take {fraction:.0%} of {len(self.train)} samples for validation: {error}"
+            ) from error
+        kept, taken = torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(taken))
+        return replace(self, train=self.train.subset(kept), validation=self.train.subset(taken))
+
+    def _check_fraction(self, fraction: float) -> None:
+        """Raise RequestError where a part of the training split would leave a class out."""
+        total, there = len(self.train), {label: n for label, n in enumerate(self.counts(self.train)) if n}
+        taken = math.ceil(fraction * total)
+        fewest = min(there, key=lambda label: there[label], default=0)
+        if there.get(fewest) == 1:
+            raise RequestError(
+                f"data.validation cannot take a sample of each class from the training set: class "
+                f"{self.class_name(fewest)} has only one there; add samples of it, or leave data.validation out"
+            )
+        if min(taken, total - taken) < len(there):
+            raise RequestError(
+                f"data.validation of {fraction:g} gives {taken:,} samples for validation and {total - taken:,} for "
+                f"training, and both need one of each of the {len(there):,} classes; choose another fraction"
+            )
