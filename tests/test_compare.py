@@ -57,8 +57,8 @@ def test_one_seed_shows_nothing() -> None:
 
 
 def test_summary_has_means_and_spreads() -> None:
-    def results(*accuracies: float) -> list[dict[str, Any]]:
-        return [{"test_accuracy": a, "test_agreement": 0.5, "seconds": 2.0} for a in accuracies]
+    def results(*accuracies: float) -> dict[int, dict[str, Any]]:
+        return {n: {"test_accuracy": a, "test_agreement": 0.5, "seconds": 2.0} for n, a in enumerate(accuracies)}
 
     summary = summarise({"scratch": results(0.8, 0.9), "kd": results(0.9, 0.9)})
     assert summary["kd"]["mean"] == pytest.approx(0.9)
@@ -112,6 +112,7 @@ def test_every_method_trains_and_its_student_loads_alone(name: str, tmp_path: Pa
     assert result["distilled"]["epochs"] == 1
     student = cnn(input_shape=(1, 8, 8), classes=10, channels=(4, 6))
     load_weights(student, tmp_path / "run" / "student.safetensors")
+    (tmp_path / "run" / "result.json").unlink()
     again = run(recipe, root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False, resume=True)
     assert again["distilled"]["test_accuracy"] == result["distilled"]["test_accuracy"]
 

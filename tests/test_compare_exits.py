@@ -92,9 +92,10 @@ def test_verdicts_are_corrected_for_every_prediction() -> None:
     p = stats.ttest_1samp(gains, 0).pvalue
     assert 0.05 / 8 < p < 0.05 / 2
 
-    def results(extra: list[float]) -> list[dict[str, Any]]:
+    def results(extra: list[float]) -> dict[int, dict[str, Any]]:
         names = ("exit 1/3", "exit 2/3", "exit 3/3", "ensemble")
-        return [{f"test_accuracy/{n}": 0.9 + e for n in names} | {"test_accuracy": 0.9 + e} for e in extra]
+        figures = [{f"test_accuracy/{n}": 0.9 + e for n in names} | {"test_accuracy": 0.9 + e} for e in extra]
+        return dict(enumerate(figures))
 
     summary = summarise({"scratch": results([0] * 4), "recipe": results(gains), "mutual": results(gains)})
     assert summary["recipe"]["verdict"] == "better"

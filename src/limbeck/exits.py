@@ -14,12 +14,11 @@ from limbeck.distillers import SelfDistiller
 from limbeck.engine.exits import EarlyPoint, ExitRecord, ask_exits, cheapest, early_point
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError
-from limbeck.models import load_weights, multiply_adds, parameter_count
+from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.multi_exit import MultiExit, exit_network, first_exits
 from limbeck.recipes import build
-from limbeck.recipes.folder import RECIPE, read_result
+from limbeck.recipes.again import take_up
 from limbeck.recipes.machine import Machine
-from limbeck.recipes.read import read
 
 EXITS = "exits.json"
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.995, 0.999)
@@ -28,7 +27,7 @@ WITHIN = 0.005
 
 def weigh_exits(
     run: Path,
-    root: Path,
+    root: Path | None = None,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
     within: float | None = None,
@@ -42,7 +41,7 @@ def weigh_exits(
 
     Args:
         run: The folder of a finished run of self-distillation.
-        root: Folder of the data.
+        root: Folder of the data; by default the one that the run had, else the usual one.
         thresholds: Confidences in [0, 1] to try.
         within: Share of accuracy that may be lost; 0.005 (half a point) by default.
         machine: The device.
@@ -55,15 +54,12 @@ def weigh_exits(
             validation split.
     """
     _check(thresholds, within)
-    read_result(run)
-    recipe = read(str(run / RECIPE))
-    data = build.data(recipe.data, root)
+    found = take_up(run, root)
+    recipe, data, network = found.recipe, found.data, found.student
     if within is not None and data.validation is None:
         raise RequestError("a threshold is chosen on a validation split, and this run has none; set data.validation")
-    network = build.model(recipe.student, data, recipe.seed)
     if not isinstance(network, MultiExit):
         raise RequestError(f"the student {recipe.student.model} has a single exit; byot_small, for one, has several")
-    load_weights(network, run / "student.safetensors")
     example = torch.zeros(1, *build.shape(recipe.student, data))
     sizes = _sizes(network, example)
     costs = [multiply_adds(first_exits(network, exit), example) for exit in range(1, len(sizes) + 1)]

@@ -65,7 +65,8 @@ def test_what_was_written_halfway_is_swept(recipe: Recipe, tmp_path: Path) -> No
     folders = [out / "checkpoints", shard.parent, *cache.glob("teachers/*")]
     for folder in folders:
         (folder / ".killed.0123abcd.part").touch()
-    (out / "teacher.json").unlink()
+    for name in ("teacher.json", "result.json"):
+        (out / name).unlink()
     run(recipe, root=tmp_path, out=out, resume=True, retrain_teacher=True, machine=QUIET)
     assert len(folders) == 3
     assert [path for path in tmp_path.rglob("*") if is_part(path)] == []

@@ -15,9 +15,11 @@ from limbeck.data import load
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.recipes import build
+from limbeck.recipes.folder import student_folder
 from limbeck.recipes.machine import Machine
-from limbeck.recipes.read import read, variants
+from limbeck.recipes.read import read, recorded_variants, variants
 from limbeck.recipes.run import run
+from limbeck.report import write_page
 
 QUIET = Machine(accelerator="cpu", progress=False)
 
@@ -60,18 +62,20 @@ def test_tutorial_variants_have_the_published_losses() -> None:
 def test_tutorial_variants_are_compared_by_name(images: Path, tmp_path: Path) -> None:
     choices = {name: read(f"cifar10-tutorial:{name}", SMALL) for name in variants("cifar10-tutorial")}
     recipe = read("cifar10-tutorial", SMALL)
-    names = ["recipe", "cosine", "regressor"]
+    names = ["recipe", ":cosine", "regressor"]
     found = compare(recipe, names, [42], root=images, out=tmp_path / "cmp", variants=choices, machine=QUIET)
     assert list(found["methods"]) == ["scratch", *names]
-    lines = [json.loads((tmp_path / "cmp" / f"{n}-seed42" / "metrics.jsonl").read_text()) for n in names]
+    lines = [json.loads((tmp_path / "cmp" / student_folder(n, 42) / "metrics.jsonl").read_text()) for n in names]
     assert [set(line) & {"soft_cross_entropy", "cosine", "mse"} for line in lines] == [
         {"soft_cross_entropy"},
         {"cosine"},
         {"mse"},
     ]
+    assert list(recorded_variants(tmp_path / "cmp" / "recipe.yaml")) == ["cosine", "regressor"]
+    assert write_page(tmp_path / "cmp")
     longer = {"cosine": read("cifar10-tutorial:cosine", [*SMALL, "epochs=2"])}
-    with pytest.raises(RequestError, match="variant cosine changes epochs too"):
-        compare(recipe, ["cosine"], [42], root=images, out=tmp_path / "no", variants=longer, machine=QUIET)
+    with pytest.raises(RequestError, match="variant :cosine changes epochs too"):
+        compare(recipe, [":cosine"], [42], root=images, out=tmp_path / "no", variants=longer, machine=QUIET)
 
 
 def test_unknown_variants_are_refused() -> None:

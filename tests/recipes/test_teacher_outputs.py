@@ -128,6 +128,7 @@ def test_a_resumed_run_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytes
 
 def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     go(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
     (tmp_path / "run" / "teacher_outputs.json").write_text('{"a": {"place": 1, "elsewhere": 2}}')
     with pytest.raises(RequestError, match=r"teacher_outputs\.json is damaged .*delete it"):
         go(tmp_path / "run", resume=True)

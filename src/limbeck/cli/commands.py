@@ -113,7 +113,12 @@ def compare(
     data_root: DataRoot = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
     set_: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted comparison.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a comparison; all its students count, named or not.")
+    ] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Go on, and train again students of another recipe, code, teacher or data.")
+    ] = False,
     accelerator: Accelerator = "auto",
     devices: Devices = "1",
     num_nodes: NumNodes = 1,
@@ -126,21 +131,21 @@ def compare(
     from limbeck.engine.devices import is_first
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.folder import choose
-    from limbeck.recipes.read import read, variants
+    from limbeck.recipes.read import read
 
     overrides = [*(set_ or []), *([] if epochs is None else [f"epochs={epochs}"])]
     made = read(recipe, overrides)
-    base = recipe.partition(":")[0]
-    choices = {} if ":" in recipe else {name: read(f"{base}:{name}", overrides) for name in variants(base)}
-    choose(out, f"compare-{made.name}", resume)
+    folder = choose(out, f"compare-{made.name}", resume or redo)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
+    from limbeck.compare.cells import chosen_variants
     from limbeck.recipes.machine import Machine
     from limbeck.report import write_page
 
     machine = Machine(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
     )
+    choices = chosen_variants(recipe, names, folder if resume or redo else None, overrides)
     numbers = range(made.seed, made.seed + seeds)
     folders: list[Path] = []
     with resumable(folders):
@@ -151,6 +156,7 @@ def compare(
             root=data_root or default_root(),
             out=out,
             resume=resume,
+            redo=redo,
             variants=choices,
             machine=machine,
             began=folders.append,
@@ -193,10 +199,9 @@ def evaluate(
 ) -> None:
     """Evaluate a run's student on its test set: loss, top-1, top-5, calibration, agreement with the teacher."""
     from limbeck.cli import show
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.again import evaluate_run
 
-    show.evaluation(evaluate_run(run, data_root or default_root()))
+    show.evaluation(evaluate_run(run, data_root))
 
 
 @app.command()
@@ -228,13 +233,12 @@ def exits(
     """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
     from limbeck.cli import show
     from limbeck.exits import THRESHOLDS, weigh_exits
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.machine import Machine
     from limbeck.report.exits import write_exits_page
 
     found = weigh_exits(
         run,
-        data_root or default_root(),
+        data_root,
         thresholds=THRESHOLDS if thresholds is None else numbers(thresholds),
         within=within,
         machine=Machine(accelerator, progress=False),

@@ -55,7 +55,8 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
         table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
     for name, row in comparison["methods"].items():
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        cells = [name, f"{row['mean']:.4f}{spread}"]
+        some = "" if row["seeds"] == comparison["seeds"] else f" (seeds {', '.join(map(str, row['seeds']))})"
+        cells = [f"{name}{some}", f"{row['mean']:.4f}{spread}"]
         if "difference" in row:
             interval = "–" if row["interval"] is None else "{:+.4f} to {:+.4f}".format(*row["interval"])
             cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]

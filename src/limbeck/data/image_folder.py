@@ -171,11 +171,12 @@ def decoded(path: str) -> Image.Image:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which `convert` would clip and not scale
-        if image.mode == "I" and not 0 <= image.getextrema()[0] <= image.getextrema()[1] < 2**16:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() >= 2**16:
             raise ValueError(
                 "its values are beyond 16 bits, and their range is not known; save it with 8 bits a channel"
             )
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("it holds fractions, whose range is not known; save it with 8 bits a channel")
     return image.convert("RGB")

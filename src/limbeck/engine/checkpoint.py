@@ -22,7 +22,8 @@ from limbeck.engine.optim import Schedule
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError, as_request
-from limbeck.models import load_weights, parameter_count
+from limbeck.models import parameter_count
+from limbeck.models.load import load_own
 from limbeck.models.torch_file import load_torch
 from limbeck.taps.wrappers import plain_names, unwrapped
 
@@ -238,6 +239,8 @@ def checkpoint_phase(folder: Path) -> str | None:
 def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str, Any]) -> Path:
     """Write a plain model: NAME.safetensors with its state dict, NAME.json with what one must know to load it.
 
+    The JSON file is written last, and carries the other one's SHA-256.
+
     Args:
         folder: Where they go.
         name: "student" for the model to ship.
@@ -248,10 +251,11 @@ def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str
     names = plain_names(student)
     tensors = {names[name]: value for name, value in student.state_dict().items()}
     path = folder / f"{name}.safetensors"
-    write_safetensors(path, tensors)
+    path.with_suffix(".json").unlink(missing_ok=True)  # what it says is not of the weights that come now
     description = {
         "limbeck": limbeck.__version__,
         **about,
+        "sha256": write_safetensors(path, tensors),
         "parameters": parameter_count(student),
         "architecture": repr(student),
         "tensors": {
@@ -281,7 +285,7 @@ def restore_student(
         if place is None:
             return None
         folder, name = place
-        load_weights(student, folder / f"{name}.safetensors")
+        load_own(student, folder / f"{name}.json")
         training = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["training"]
         return folder, training, student.state_dict()
 

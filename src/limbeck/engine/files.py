@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -45,10 +46,16 @@ def write_torch(path: Path, content: Mapping[str, Any]) -> None:
     write_bytes(path, buffer.getbuffer())
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically; tensors that share memory are written each by itself."""
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a state dict as safetensors, atomically; tensors that share memory are written each by itself.
+
+    Returns:
+        The SHA-256 of the file.
+    """
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={"format": "pt"}))
+    content = save(plain, metadata={"format": "pt"})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def append_line(path: Path, line: str) -> None:

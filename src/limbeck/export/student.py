@@ -46,6 +46,7 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
         "model": about["model"],
         "options": about["options"] if exit is None else {**about["options"], "exit": exit},
         "classes": about["classes"],
+        **({"class_names": about["class_names"]} if "class_names" in about else {}),
         "input": about["input"],
         "test_accuracy": tested.get(figure),
         "multiply_adds": multiply_adds(network, torch.zeros(1, *shape)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from limbeck.errors import RequestError, shown
 from limbeck.models.build import build_from
+from limbeck.models.finite import check_finite
 from limbeck.models.preprocess import preprocess
 from limbeck.models.staged import named
 from limbeck.models.weights import load_weights
@@ -43,8 +45,32 @@ def load_network(path: str | Path) -> nn.Module:
     with seeded(0):  # the start is overwritten: it shall not move the caller's random numbers
         shape = tuple(about["input"]["shape"])
         network = build_from(about["model"], about["options"], input_shape=shape, classes=about["classes"])
-    load_weights(network, Path(path).with_suffix(".safetensors"))
+    load_own(network, path)
     return network.eval()
+
+
+def load_own(network: nn.Module, path: str | Path) -> None:
+    """Load the weights that limbeck wrote beside a JSON file, after a look whether they still are what was written.
+
+    Args:
+        network: What they belong to.
+        path: NAME.json; NAME.safetensors lies beside it.
+
+    Raises:
+        RequestError: The weights are other ones than those that the JSON file describes, damaged or not finite.
+    """
+    weights = Path(path).with_suffix(".safetensors")
+    written = _content(path).get("sha256")
+    if written is not None and weights.is_file():
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != written:
+            raise RequestError(
+                f"{weights} is not the file that {Path(path).with_suffix('.json')} describes: its SHA-256 begins with "
+                f"{found[:8]}, and {str(written)[:8]} was written; bring back the file, or train again"
+            )
+    load_weights(network, weights)
+    check_finite(network, weights)
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
@@ -53,12 +79,8 @@ def read_description(path: str | Path) -> dict[str, Any]:
     Raises:
         RequestError: It is missing or damaged, or does not say how the model is built.
     """
-    path = Path(path).with_suffix(".json")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    missing = {"model", "options", "classes", "input"} - set(about if isinstance(about, dict) else ())
+    path, about = Path(path).with_suffix(".json"), _content(path)
+    missing = {"model", "options", "classes", "input"} - set(about)
     if missing:
         raise RequestError(
             f"{path} does not say how its model is built (it lacks {', '.join(sorted(missing))}); build the network "
@@ -71,6 +93,15 @@ def read_description(path: str | Path) -> dict[str, Any]:
         where = ".".join(map(str, fault["loc"]))
         raise RequestError(f"{path} is damaged: {where} is {shown(fault['input'])}: {fault['msg']}") from error
     return dict(about)
+
+
+def _content(path: str | Path) -> dict[str, Any]:
+    path = Path(path).with_suffix(".json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    return content if isinstance(content, dict) else {}
 
 
 class _Input(BaseModel):

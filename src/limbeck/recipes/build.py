@@ -28,6 +28,7 @@ from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
 from limbeck.models.build import build_from
+from limbeck.models.finite import check_finite
 from limbeck.models.memory import TRAINING, check_trainable_size
 from limbeck.options import fitting, values
 from limbeck.recipes import schema
@@ -74,6 +75,7 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
         materialise(network, lambda: call(network, example(spec, data)), seed)
     if spec.weights:
         load_weights(network, spec.weights)
+        check_finite(network, spec.weights)
     return network
 
 
@@ -99,6 +101,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
         "model": spec.model,
         "options": spec.options,
         "classes": data.classes,
+        **({"class_names": list(data.class_names)} if data.class_names else {}),
         "input": {"shape": list(shape(spec, data)), "range": [0, 1], "mean": spec.mean, "std": spec.std},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
 from limbeck.parts import is_part, sweep
-from limbeck.recipes.read import dump, read
-from limbeck.recipes.schema import Recipe
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
@@ -69,20 +67,33 @@ def _check_given(out: Path, resume: bool) -> None:
 
 
 @contextmanager
-def opened(out: Path | None, name: str, recipe: Recipe, resume: bool, fabric: Fabric) -> Iterator[Path]:
+def opened(
+    out: Path | None,
+    name: str,
+    described: str,
+    resume: bool,
+    fabric: Fabric,
+    fits: Callable[[Path], None] = lambda folder: None,
+) -> Iterator[Path]:
     """The folder, `choose`n by one process for all, described, and closed to other runs meanwhile.
 
     Where none is given, a run that begins at the same moment gets another one.
 
+    Args:
+        out: The given folder.
+        name: Names the folder where none is given.
+        described: The recipe's text.
+        resume: Whether what the folder holds is gone on with.
+        fabric: Whose first process reads and writes.
+        fits: Raises RequestError, before anything is written, where what the folder holds does not fit.
+
     Raises:
-        RequestError: The folder holds a run of another recipe, or another run is at work in it.
+        RequestError: The folder holds a run of something else, or another run is at work in it.
         RunError: It cannot be written.
     """
     folder = from_first(fabric, lambda: _reserved(out, name, resume))
     with claimed(folder, fabric):
-        if fabric.is_global_zero:
-            _describe(folder, recipe, resume)
-        fabric.barrier()
+        from_first(fabric, lambda: _describe(folder, described, resume, fits))
         yield folder
 
 
@@ -128,21 +139,18 @@ def claimed(folder: Path, fabric: Fabric) -> Iterator[None]:
         yield
 
 
-def _describe(out: Path, recipe: Recipe, resume: bool) -> None:
+def _describe(out: Path, described: str, resume: bool, fits: Callable[[Path], None]) -> None:
     """Write what describes the run; on resumption check that it is the same one."""
-    described = out / RECIPE
-    if resume and not described.exists():
-        tell(f"nothing to resume in {out}; beginning anew")
-    if resume and described.exists():
-        before = read(str(described)).model_dump(mode="json")
-        now = recipe.model_dump(mode="json")
-        changed = [key for key in now if now[key] != before.get(key)]
-        if changed:
-            raise RequestError(
-                f"{out} holds a run with another {', '.join(changed)}; resume with {described} as the recipe"
-            )
-    write_text(described, dump(recipe))
+    if resume and not (out / RECIPE).exists():
+        tell(f"there is nothing to resume in {out}: starting from scratch")
+    fits(out)
+    write_text(out / RECIPE, described)
     write_json(out / "environment.json", environment())
+
+
+def student_folder(method: str, seed: int) -> str:
+    """What the folder of a comparison's student is called; ":NAME" is a variant that has a method's name."""
+    return f"{method.replace(':', 'variant-')}-seed{seed}"
 
 
 def environment() -> dict[str, Any]:

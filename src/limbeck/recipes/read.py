@@ -67,9 +67,34 @@ def model(text: str) -> Model:
         ) from error
 
 
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+def dump(recipe: Recipe, variants: Mapping[str, Recipe] | None = None) -> str:
+    """The recipe as YAML, every default written out; and its variants, by how they distil."""
+    content = recipe.model_dump(mode="json")
+    if variants:
+        content["variants"] = {name: {"distill": one.distill.model_dump(mode="json")} for name, one in variants.items()}
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def recorded_variants(path: Path) -> dict[str, Recipe]:
+    """The variants in a comparison's own recipe; none where it has none yet, or cannot be read."""
+    try:
+        return read_variants(str(path), variants(str(path))) if path.exists() else {}
+    except RequestError:
+        return {}
+
+
+def read_variants(source: str, chosen: Iterable[str], overrides: Iterable[str] = ()) -> dict[str, Recipe]:
+    """Some variants of a recipe, laid over the recipe with its overrides: a variant keeps the keys that it gives.
+
+    Raises:
+        RequestError: As `read` raises; variants that are not chosen are not read.
+    """
+    content, name = _content(source)
+    content.setdefault("name", name)
+    choices = _choices(content)
+    for override in overrides:
+        _override(content, override)
+    return {one: check(_varied(content, choices, one), f"{source}:{one}") for one in chosen}
 
 
 def _content(source: str) -> tuple[dict[str, Any], str]:

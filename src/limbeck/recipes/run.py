@@ -13,14 +13,18 @@ from limbeck.distillers import Distiller, Scheme
 from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import build, schema, teachers
+from limbeck.recipes.again import finished_run
 from limbeck.recipes.chain import distil
 from limbeck.recipes.compiling import decided
 from limbeck.recipes.diagnosis import examine
 from limbeck.recipes.folder import RESULT, opened
+from limbeck.recipes.identity import Origins
 from limbeck.recipes.job import Job, settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.outputs import Ledger
+from limbeck.recipes.read import dump
 from limbeck.recipes.rehearsal import check_shares, rehearse
+from limbeck.recipes.same import record, refuse
 
 
 def run(
@@ -40,7 +44,7 @@ def run(
         recipe: What to do.
         root: Folder of the data.
         out: Run folder; runs/NAME by default.
-        resume: Go on with the run in `out`.
+        resume: Go on with the run in `out`; the result of a finished one is given as it is.
         baseline: Train the same student without the teacher too: same start, epochs and data order.
         retrain_teacher: Train the teacher even if an earlier run has kept it.
         machine: Devices and display.
@@ -50,10 +54,14 @@ def run(
         What result.json holds, and "out", the run folder.
 
     Raises:
-        RequestError: Something does not fit; found before anything is written.
+        RequestError: Something does not fit, or a resumed run was begun with another recipe, own code, teacher or
+            data; found before anything is written.
         RunError: A training failed.
     """
     machine = machine or Machine()
+    if resume and out is not None and (finished := finished_run(recipe, out, root, machine)) is not None:
+        began(out)
+        return {**finished, "out": str(out)}
     data = build.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
     student = build.model(recipe.student, data, recipe.seed)
@@ -63,10 +71,14 @@ def run(
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
 
-    with opened(out, recipe.name, recipe, resume, fabric) as folder:
+    origins = Origins(student, found, data, root)
+    begun = origins.of(recipe)
+    with opened(out, recipe.name, dump(recipe), resume, fabric, lambda folder: refuse(folder, begun)) as folder:
         began(folder)
+        record(folder, begun, fabric)
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
+        record(folder, origins.completed(begun), fabric)
         teachers.share_out(found, fabric)
         job = Job(recipe, data, machine, fabric, folder, resume, outputs=Ledger(folder, fabric, resume))
         job = decided(job, [recipe], student, found)

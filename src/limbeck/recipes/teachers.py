@@ -28,7 +28,7 @@ from limbeck.folders import cache_root, nearest
 from limbeck.parts import sweep
 from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
-from limbeck.recipes.in_use import using
+from limbeck.recipes.in_use import gate, using
 from limbeck.recipes.machine import Machine
 from limbeck.sources import names_in, own_code
 from limbeck.taps import LOGITS
@@ -216,7 +216,8 @@ def _keep(one: Candidate, data: DataSet, fabric: Fabric) -> None:
         sweep(one.kept)
         training = {"epochs": one.epochs, "seconds": one.seconds, "data": data.name, "seed": one.spec.seed}
         about = {**build.about(one.spec, data), "training": training, "keys": KEYS}
-        save_student(one.kept, "teacher", one.module, about)
+        with gate(cache_root()):  # of two processes that keep the same teacher, each writes both files
+            save_student(one.kept, "teacher", one.module, about)
     fabric.barrier()
 
 

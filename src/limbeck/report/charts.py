@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
+from limbeck.recipes.folder import student_folder
+
 BLUE, GREY = "#0969da", "#8c959f"
 
 
@@ -40,10 +42,10 @@ def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
     axes = figure.subplots()
     measured = "accuracy"
     colours = matplotlib.colormaps["tab10" if len(comparison["methods"]) <= 10 else "tab20"]
-    for number, name in enumerate(comparison["methods"]):
+    for number, (name, row) in enumerate(comparison["methods"].items()):
         lines = []
-        for seed in comparison["seeds"]:
-            text = (folder / f"{name}-seed{seed}" / "metrics.jsonl").read_text(encoding="utf-8")
+        for seed in row["seeds"]:
+            text = (folder / student_folder(name, seed) / "metrics.jsonl").read_text(encoding="utf-8")
             records = [json.loads(line) for line in text.splitlines()]
             measured = "val_accuracy" if "val_accuracy" in records[0] else "accuracy"
             lines.append([record[measured] for record in records])

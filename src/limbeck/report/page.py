@@ -55,7 +55,7 @@ def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]]) -> str:
 <h1>{name}</h1>
 <p>Each method trained the same student: same starts, data order, optimizer and {comparison["epochs"]} epochs,
 with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
-{_methods(comparison["methods"])}
+{_methods(comparison["methods"], comparison["seeds"])}
 <p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared, the
 interval is not: of many methods, few seeds show only large differences</p>
 {_predictions(comparison["methods"])}
@@ -67,11 +67,12 @@ interval is not: of many methods, few seeds show only large differences</p>
 """
 
 
-def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
+def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:
     rows = []
     for name, row in methods.items():
+        some = "" if row["seeds"] == seeds else f" (seeds {', '.join(map(str, row['seeds']))})"
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        cells = [f"<td>{html.escape(name)}</td><td>{row['mean']:.4f}{spread}</td>"]
+        cells = [f"<td>{html.escape(name)}{some}</td><td>{row['mean']:.4f}{spread}</td>"]
         if "difference" in row:
             interval = "–" if row["interval"] is None else "{:+.4f} to {:+.4f}".format(*row["interval"])
             verdict = row["verdict"]

@@ -1,0 +1,191 @@
+"""A comparison: trains what is missing in its folder, and sums up all that is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.compare.cells import (
+    BACKBONE,
+    SCRATCH,
+    Cell,
+    cells,
+    completed,
+    named,
+    recipe_of,
+    students_in,
+    weed,
+    weed_teachers,
+)
+from limbeck.compare.verdicts import EACH, summarise
+from limbeck.distillers import Distiller
+from limbeck.engine.devices import from_first
+from limbeck.engine.files import write_json, write_text
+from limbeck.engine.progress import tell
+from limbeck.errors import RequestError
+from limbeck.recipes import build, identity, schema, teachers
+from limbeck.recipes.chain import distil
+from limbeck.recipes.compiling import decided
+from limbeck.recipes.diagnosis import examine
+from limbeck.recipes.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened
+from limbeck.recipes.identity import Origins
+from limbeck.recipes.job import Job, settled
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.outputs import Ledger
+from limbeck.recipes.read import dump, recorded_variants
+from limbeck.recipes.rehearsal import check_shares, rehearse
+from limbeck.recipes.run import teacher_entry
+
+
+def compare(
+    recipe: schema.Recipe,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    root: Path,
+    out: Path | None = None,
+    resume: bool = False,
+    redo: bool = False,
+    variants: Mapping[str, schema.Recipe] | None = None,
+    machine: Machine | None = None,
+    began: Callable[[Path], None] = lambda folder: None,
+) -> dict[str, Any]:
+    """Train the recipe's student by every method with every seed, and say what the differences show.
+
+    Args:
+        recipe: Data, teacher, student and training; its own terms are the method "recipe".
+        methods: Names of `METHODS`, `SCHEMES` or `variants`, "recipe" for the recipe as it is, "backbone" for the
+            deepest exit's network alone, or "scratch", which is added where it is missing.
+        seeds: One student is trained for each; three or more show a spread.
+        root: Folder of the data.
+        out: Folder of the comparison; runs/compare-NAME by default.
+        resume: Go on with an interrupted comparison in `out`, or add methods and seeds to a finished one. All its
+            students count, also those of methods and seeds that are not named again.
+        redo: Go on, and train again what was made of something else: another recipe, own code, teacher or data.
+        variants: The recipe's variants that may be named, ":NAME" where a method is called so too; they differ from
+            the recipe in how they distil alone.
+        machine: Devices and display.
+        began: Told the folder, before anything is trained.
+
+    Returns:
+        What compare.json holds, and "out", the folder.
+
+    Raises:
+        RequestError: Something does not fit any of the methods, or students in the folder were made of something
+            else; found before anything is written.
+        RunError: A training failed.
+    """
+    machine, variants, resume = machine or Machine(), variants or {}, resume or redo
+    asked = named(methods, variants)
+    if not seeds:
+        raise RequestError("a comparison needs at least one seed")
+    proposed = choose(out, f"compare-{recipe.name}", resume)
+    before = students_in(proposed) if resume else []
+    data = build.data(recipe.data, root)
+    found = teachers.candidates(recipe, data, machine)
+    student = build.model(recipe.student, data, recipe.seed)
+    recipes = {name: recipe_of(recipe, name, variants, student) for name in (*asked, *(method for method, _ in before))}
+    for name, one in recipes.items():
+        rehearse(recipe if name == BACKBONE else one, student, found, data)
+    recipe = settled(recipe, student, data, machine)
+    recipes = {name: one.model_copy(update={"precision": recipe.precision}) for name, one in recipes.items()}
+    fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found, fabric.world_size)
+    origins = Origins(student, found, data, root)
+    students = cells(recipes, [*((name, seed) for name in asked for seed in seeds), *before], origins)
+    chosen = {name: one for name, one in variants.items() if {name, f":{name}"} & recipes.keys()}
+    described = dump(recipe, {**recorded_variants(proposed / RECIPE), **chosen})
+
+    with opened(
+        out, f"compare-{recipe.name}", described, resume, fabric, lambda at: weed(at, students, redo)
+    ) as folder:
+        began(folder)
+        from_first(fabric, lambda: weed_teachers(folder, found, origins.of_teachers(recipe)))
+        for candidate in found:
+            teachers.train(candidate, recipe, data, machine, folder, resume=resume, retrain=False)
+        students = completed(students, origins)
+        from_first(fabric, lambda: weed(folder, students, redo))
+        teachers.share_out(found, fabric)
+        taught = [one for name, one in recipes.items() if name not in (SCRATCH, BACKBONE)]
+        outputs = Ledger(folder, fabric, resume)
+        job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds), outputs=outputs)
+        job = decided(job, taught, student, found)
+        comparison = _compared(job, recipes, students, found, student)
+        if fabric.is_global_zero:
+            write_json(folder / COMPARISON, comparison)
+        fabric.barrier()
+    return {**comparison, "out": str(folder)}
+
+
+def _compared(
+    job: Job,
+    recipes: Mapping[str, schema.Recipe],
+    students: Sequence[Cell],
+    found: Sequence[teachers.Candidate],
+    student: nn.Module,
+) -> dict[str, Any]:
+    """Train and test every method with every seed: what compare.json holds."""
+    results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in recipes}
+    diagnosis = examine(replace(job, recipe=_taught(recipes)), student, found)
+    for cell in students:
+        own = replace(job, recipe=cell.recipe, out=job.out / cell.name)
+        finished = own.out / RESULT
+        if not (job.resume and from_first(job.fabric, finished.exists)):
+            if job.machine.progress and job.fabric.is_global_zero:
+                tell(f"{cell.method}, seed {cell.seed}")
+            _carry_out(own, cell, found)
+        results[cell.method][cell.seed] = from_first(
+            job.fabric,
+            lambda: json.loads(finished.read_text(encoding="utf-8")),  # noqa: B023
+        )
+    return {
+        "recipe": job.recipe.name,
+        "data": job.data.name,
+        "device": job.fabric.device.type,
+        "epochs": job.recipe.epochs,
+        "seeds": sorted({cell.seed for cell in students}),
+        "teacher": [teacher_entry(candidate, job) for candidate in found],
+        **diagnosis,
+        "teacher_outputs": job.outputs.entries(),
+        "methods": summarise(results, 1 / len(job.data.test)),
+        "environment": environment(),
+    }
+
+
+def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
+    """The first compared recipe that hears the teacher, or else the first; its temperature is the diagnosis's."""
+    rivals = [one for name, one in recipes.items() if name != SCRATCH]
+    return next((one for one in rivals if one.distill.scheme in schema.TAUGHT), rivals[0])
+
+
+def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None:
+    """Train and test one method with one seed, and write its result; an interrupted training goes on."""
+    if job.fabric.is_global_zero:
+        identity.write(job.out, cell.made_of)
+        write_text(job.out / RECIPE, dump(job.recipe))
+    student = build.model(job.recipe.student, job.data, job.recipe.seed)
+    judge = teachers.signal(found, mix=job.recipe.ensemble) if found else None
+    if cell.method == SCRATCH:
+        alone = build.alone(student, job.recipe)
+        training = job.train(alone, "student")
+        tested = job.test(alone, judge)
+    elif cell.method == BACKBONE:
+        alone = Distiller(student, inputs=build.inputs(job.recipe.student))
+        training = job.train(alone, "student")
+        tested = job.test(alone, judge)
+        deepest = job.recipe.student.options["exit"]
+        tested[f"{EACH}exit {deepest}/{deepest}"] = tested["test_accuracy"]
+    else:
+        distilled = distil(job, student, found)
+        training, tested = distilled.training, job.test(distilled.scheme, judge)
+        if distilled.ensemble:
+            tested["ensemble_accuracy"] = job.test_teacher(distilled.ensemble)["test_accuracy"]
+    if job.fabric.is_global_zero:
+        about = {"method": cell.method, "seed": cell.seed, "identity": identity.digest(cell.made_of)}
+        write_json(job.out / RESULT, {**about, **tested, **training})
+    job.fabric.barrier()
