@@ -10,6 +10,19 @@ from contextvars import ContextVar
 _MUTED = ContextVar("muted", default=False)
 
 
+_SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Inside, no line is said twice: the trainings of a comparison find the same of the same teacher."""
+    token = _SAID.set(set())
+    try:
+        yield
+    finally:
+        _SAID.reset(token)
+
+
 @contextmanager
 def muted() -> Iterator[None]:
     """Inside, nothing is said: of a probe, whose teacher is not trained, nothing is to be learned."""
@@ -22,5 +35,8 @@ def muted() -> Iterator[None]:
 
 def tell(line: str) -> None:
     """Say what limbeck decided, while it runs."""
-    if not _MUTED.get():
+    said = _SAID.get()
+    if not _MUTED.get() and (said is None or line not in said):
+        if said is not None:
+            said.add(line)
         print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - this is the display

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.recipes.machine import Machine
@@ -64,3 +65,21 @@ def test_several_teachers_have_one_store() -> None:
     second = RECIPE["teacher"] | {"store": "never"}
     with pytest.raises(RequestError, match="give `store` to the first of them"):
         check(RECIPE | {"teacher": [RECIPE["teacher"], second]})
+
+
+class Detached(nn.Linear):
+    """A teacher whose answers carry no gradient in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1)).detach()
+
+
+def detached() -> nn.Module:
+    return Detached(64, 10)
+
+
+def test_a_teacher_that_cannot_be_trained_is_found_before_any_is(tmp_path: Path) -> None:
+    teachers = [RECIPE["teacher"], {"model": f"{__name__}:detached", "epochs": 1}]
+    with pytest.raises(RequestError, match=r"the teacher-1 .*:detached cannot be trained: .*the loss has no gradient"):
+        run(check(RECIPE | {"teacher": teachers}), root=tmp_path, out=tmp_path / "run", machine=Machine(progress=False))
+    assert not (tmp_path / "run").exists()

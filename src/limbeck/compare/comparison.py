@@ -28,6 +28,7 @@ from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
+from limbeck.notices import once
 from limbeck.recipes import build, identity, schema, teachers
 from limbeck.recipes.chain import distil
 from limbeck.recipes.compiling import decided
@@ -101,9 +102,10 @@ def compare(
     chosen = {name: one for name, one in variants.items() if {name, f":{name}"} & recipes.keys()}
     described = dump(recipe, {**recorded_variants(proposed / RECIPE), **chosen})
 
-    with opened(
-        out, f"compare-{recipe.name}", described, resume, fabric, lambda at: weed(at, students, redo)
-    ) as folder:
+    with (
+        opened(out, f"compare-{recipe.name}", described, resume, fabric, lambda at: weed(at, students, redo)) as folder,
+        once(),
+    ):
         began(folder)
         from_first(fabric, lambda: weed_teachers(folder, found, origins.of_teachers(recipe)))
         for candidate in found:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from limbeck.distillers.scheme import check_labels
 from limbeck.errors import RequestError
 from limbeck.losses.precision import call_loss
 from limbeck.types import labelled
@@ -18,10 +19,10 @@ def task_value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets
     Where no sample of the batch has a label it is 0, with a gradient of zeros: the mean over none would be NaN.
 
     Raises:
-        RequestError: The loss gives something else than one value.
+        RequestError: The loss gives something else than one value, or the student has no output for a label.
     """
     if targets.is_cpu:  # where a look at a value is cheap
-        value = call_loss(loss, logits, targets)
+        value = _checked(loss, logits, targets)
         try:
             nothing = math.isnan(value.item()) and not labelled(targets).any()
         except (AttributeError, RuntimeError):
@@ -34,6 +35,15 @@ def task_value(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets
     ignored = ~labelled(targets).any()
     # With a label that exists, value and gradient are finite, and can be multiplied by 0.
     return _one(call_loss(loss, logits, targets.masked_fill(ignored, 0))).masked_fill(ignored, 0.0)
+
+
+def _checked(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss; of labels that it does not take, the first is named."""
+    try:
+        return call_loss(loss, logits, targets)
+    except IndexError:  # torch's own word for a label without an output
+        check_labels(logits, targets)
+        raise
 
 
 def _one(value: Tensor) -> Tensor:

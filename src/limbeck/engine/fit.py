@@ -21,6 +21,7 @@ from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_
 from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
 from limbeck.engine.first_answers import check_answers, check_mixing
 from limbeck.engine.first_batch import check_step, reading, settle, sized
+from limbeck.engine.first_held_out import settle_held_out
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer, trained_parameters
 from limbeck.engine.progress import Progress, tell
@@ -139,6 +140,8 @@ def fit(
     example = Source(train, torch.device("cpu")).first()
     with reading("student", example):
         notes = settle(distiller, example, seed)
+    if val is not None:
+        settle_held_out(distiller, example, Source(val, torch.device("cpu")).first())
     if fabric is None:
         if precision == AUTO:
             precision = _precision(distiller, example, accelerator)

@@ -114,7 +114,9 @@ class Source:
         return (batch for batch in batches if batch.size >= self.least)
 
     def first(self) -> Batch:
-        """The first batch, as an example; generators of the user's own stay where they are.
+        """The first batch, as an example, or the second where that holds one sample alone.
+
+        Generators of the user's own stay where they are.
 
         Raises:
             RequestError: There is none.
@@ -122,7 +124,10 @@ class Source:
         if isinstance(self.loader, Iterator):
             raise RequestError("an iterator can be read only once: give what makes it, such as the DataLoader itself")
         with left_alone(self.loader):
-            batch = next(self.starting_at(), None)
+            batches = self.starting_at()
+            batch = next(batches, None)
+            if batch is not None and batch.size == 1:
+                batch = max(batch, next(batches, batch), key=lambda one: one.size)
         if batch is None:
             raise RequestError("the loader gives no batch at all")
         return batch

@@ -48,6 +48,7 @@ def _unchanged(scheme: nn.Module, copied: nn.Module | None) -> Iterator[None]:
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in scheme.parameters()]
     modes = [(module, module.training) for module in scheme.modules()]
+    extras = [(module, copy.deepcopy(module.get_extra_state())) for module in scheme.modules() if _has_extra(module)]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
@@ -60,3 +61,9 @@ def _unchanged(scheme: nn.Module, copied: nn.Module | None) -> Iterator[None]:
             parameter.grad = gradient
         for module, mode in modes:
             module.training = mode
+        for module, extra in extras:
+            module.set_extra_state(extra)
+
+
+def _has_extra(module: nn.Module) -> bool:
+    return type(module).get_extra_state is not nn.Module.get_extra_state

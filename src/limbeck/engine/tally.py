@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.engine.labels import hard_labels
+from limbeck.errors import RequestError
 from limbeck.types import labelled
 
 HELD = 2**20
@@ -75,6 +76,9 @@ def _row(logits: Tensor, labels: Tensor, teacher_choice: Tensor | None) -> Tenso
     """The values of `Sums`."""
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     known = labelled(labels)
+    wrong = labels[known & ((labels < 0) | (labels >= logits.shape[1]))]
+    if len(wrong):
+        raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {logits.shape[1]} classes")
     first = logits.argmax(-1)
     right = first == labels
     asked = torch.full_like(known, teacher_choice is not None)

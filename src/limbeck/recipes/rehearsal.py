@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data import DataSet, InMemory, make_loader
-from limbeck.distillers import Scheme
+from limbeck.distillers import Distiller, Scheme
 from limbeck.engine.compiling import check_compile
 from limbeck.engine.first_answers import refuse_probabilities
 from limbeck.engine.first_batch import Trial, settle, sized
@@ -63,6 +63,7 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
         if logits is not None:
             refuse_probabilities(logits)
         if one.kept:
+            _check_step(one, example)
             _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
     _check_schemes(recipe, student, found, data)
     for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
@@ -100,6 +101,17 @@ def _check_schemes(
         _check_loss(scheme, example, signal)
         with laid.kept():
             Trial(scheme, example.changed(laid.inputs), signal, nullcontext).check()
+
+
+def _check_step(teacher: teachers.Candidate, example: Batch) -> None:
+    """Raise RequestError for a teacher to be trained that cannot make a training step."""
+    scheme = Distiller(teacher.module, inputs=build.inputs(teacher.spec))
+    try:
+        with as_request(str):
+            settle(scheme, example, teacher.spec.seed)
+            Trial(scheme, example, None, nullcontext).check()
+    except RequestError as error:
+        raise RequestError(f"the {teacher.name} {teacher.spec.model} cannot be trained: {error}") from error
 
 
 @torch.no_grad()
