@@ -1,6 +1,7 @@
 """python -m benchmarks NAME… [--data-root DIR] [--save]: run benchmarks, print their tables, keep their figures.
 
 python -m benchmarks gpu [--dry]: all that is known of a GPU in ten minutes; see `benchmarks.gpu`.
+python -m benchmarks zoo [--only NAMES] [--limit N]: one network of each family is tried; see `benchmarks.zoo`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from benchmarks.needs import missing
 NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision", "faults")
 MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
-GPU = "gpu"
+GPU, ZOO = "gpu", "zoo"
 RESULTS = Path(__file__).parent / "results"
 QUICK = ("faults",)
 """Those that can try little."""
@@ -26,18 +27,22 @@ QUICK = ("faults",)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=f"of {', '.join((*NAMES, GPU))}")
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=f"of {', '.join((*NAMES, GPU, ZOO))}")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/NAME.json")
     parser.add_argument("--dry", action="store_true", help=f"{GPU}: every part on the CPU, at the smallest size")
-    parser.add_argument("--out", type=Path, help=f"{GPU}: folder of the result file, benchmarks/results by default")
+    parser.add_argument(
+        "--out", type=Path, help=f"{GPU}, {ZOO}: folder of the result file, benchmarks/results by default"
+    )
+    parser.add_argument("--only", help=f"{ZOO}: comma-separated networks, tried also where they were before")
+    parser.add_argument("--limit", type=int, help=f"{ZOO}: try at most so many")
     parser.add_argument("--quick", action="store_true", help=f"of {', '.join(QUICK)}: try little, to see that it works")
     given = parser.parse_args()
     if given.quick and (given.save or not set(given.names) <= set(QUICK)):
         parser.error(f"--quick is for {', '.join(QUICK)}, and saves nothing")
     for name in given.names:
-        if name not in (*NAMES, GPU):
-            parser.error(f"unknown benchmark {name!r}; there are {', '.join((*NAMES, GPU))}")
+        if name not in (*NAMES, GPU, ZOO):
+            parser.error(f"unknown benchmark {name!r}; there are {', '.join((*NAMES, GPU, ZOO))}")
     lacking = missing("pytest>=8.3") if GPU in given.names else missing()
     if lacking:
         parser.exit(2, f"{lacking}\n")
@@ -46,6 +51,10 @@ def main() -> None:
             from benchmarks.gpu import measure
 
             sys.exit(measure(dry=given.dry, out=given.out, root=given.data_root))
+        if name == ZOO:
+            from benchmarks import zoo
+
+            sys.exit(zoo.measure(given.only.split(",") if given.only else (), given.limit, given.out))
         _measure(name, given.data_root, save=given.save, quick=given.quick)
 
 

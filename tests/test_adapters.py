@@ -30,6 +30,18 @@ def test_auto_brings_the_student_to_the_teachers_shape(
     assert sum(p.numel() for p in adapter.parameters()) == parameters
 
 
+def test_signals_are_adapted_where_that_is_asked_for() -> None:
+    adapter = adapters.make("conv1x1", (2, 3, 8), (2, 5, 4))
+    x = torch.randn(2, 3, 8)
+    convolution = next(m for m in adapter.modules() if isinstance(m, nn.Conv1d))
+    mixed = torch.einsum("oc,bcl->bol", convolution.weight[:, :, 0], x) + convolution.bias[:, None]
+    torch.testing.assert_close(adapter(x), (mixed[..., 0::2] + mixed[..., 1::2]) / 2)
+    line = torch.tensor([[[0.0, 2.0]]])  # linear between the middles of its parts, and level beyond them
+    assert adapters.make("conv1x1", (1, 1, 2), (1, 1, 4))(line).flatten().tolist() == [0.0, 0.5, 1.5, 2.0]
+    norms = [m for m in adapters.make("conv3x3_bn", (2, 3, 8), (2, 5, 8)).modules() if isinstance(m, nn.BatchNorm1d)]
+    assert [norm.num_features for norm in norms] == [5]
+
+
 def test_equal_sizes_are_pooled_by_the_mean() -> None:
     adapter = adapters.make("auto", (1, 1, 4, 4), (1, 1, 2, 2))
     x = torch.arange(16.0).view(1, 1, 4, 4)

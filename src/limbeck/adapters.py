@@ -2,6 +2,7 @@
 
 vectors (B, C)          linear
 tokens  (B, L, C)       linear over the last dimension, one L
+signals (B, C, L)       "conv1x1" alone, since nothing tells them from tokens: as for maps, with length for height
 maps    (B, C, H, W)    1×1 convolution, then pooled down or interpolated up to the teacher's height and width
 map to vector           averaged over positions, then linear
 """
@@ -39,6 +40,22 @@ class Resize(nn.Module):
         return f"{self.size[0]}×{self.size[1]}"
 
 
+class Resample(nn.Module):
+    """Bring signals (B, C, L) to one length: average pooling down, linear interpolation up."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] >= self.length:
+            return F.adaptive_avg_pool1d(x, self.length)
+        return F.interpolate(x, self.length, mode="linear", align_corners=False)
+
+    def extra_repr(self) -> str:
+        return str(self.length)
+
+
 def auto(student: Shape, teacher: Shape) -> nn.Module:
     """The plainest adapter that fits, nn.Identity where the shapes are equal.
 
@@ -62,7 +79,7 @@ def auto(student: Shape, teacher: Shape) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(student[1], teacher[1]))
     raise RequestError(
         f"no adapter brings student {student} to teacher {teacher}; "
-        "pick taps of one kind (maps, tokens or vectors), or give a module as adapter"
+        "pick taps of one kind (maps, tokens or vectors), or give a module as adapter, or 'conv1x1' for (B, C, L)"
     )
 
 
@@ -78,15 +95,19 @@ def linear(student: Shape, teacher: Shape) -> nn.Module:
 
 
 def _convolution(student: Shape, teacher: Shape, kernel: int, norm: bool) -> nn.Module:
-    if len(student) != 4 or len(teacher) != 4:
-        raise RequestError(f"a convolution adapts maps (B, C, H, W), not student {student} to teacher {teacher}")
+    if len(student) != len(teacher) or len(student) not in (3, 4):
+        raise RequestError(
+            f"a convolution adapts maps (B, C, H, W), or signals (B, C, L), not student {student} to teacher {teacher}"
+        )
+    flat = len(student) == 3
     layers: list[nn.Module] = []
     if kernel > 1 or norm or student[1] != teacher[1]:
-        layers.append(nn.Conv2d(student[1], teacher[1], kernel, padding=kernel // 2, bias=not norm))
+        convolution = nn.Conv1d if flat else nn.Conv2d
+        layers.append(convolution(student[1], teacher[1], kernel, padding=kernel // 2, bias=not norm))
     if norm:
-        layers.append(nn.BatchNorm2d(teacher[1]))
+        layers.append((nn.BatchNorm1d if flat else nn.BatchNorm2d)(teacher[1]))
     if student[2:] != teacher[2:]:
-        layers.append(Resize((teacher[2], teacher[3])))
+        layers.append(Resample(teacher[2]) if flat else Resize((teacher[2], teacher[3])))
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
+from limbeck.data import DataSet, InMemory
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
+from limbeck.recipes import build as build_recipe
+from limbeck.recipes import schema
 
 
 def test_own_and_torchvisions_models_know_the_number_of_classes() -> None:
@@ -45,7 +50,22 @@ def test_a_builder_that_fails_or_gives_no_module_is_named() -> None:
 
 
 def test_multiply_adds_of_one_sample() -> None:
-    import torch
-
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 5))
     assert multiply_adds(model, torch.zeros(1, 3, 4, 4)) == 8 * 3 * 9 * 16 + 8 * 16 * 5
+
+
+def test_a_pretrained_teacher_keeps_its_head(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    original = timm.create_model("test_resnet", num_classes=12).eval()
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "weights.pth"), "num_classes": 12}}
+    spec = schema.Teacher(model="timm:test_resnet", **options)
+    x = torch.rand(20, 3, 16, 16)
+    data = DataSet("made", InMemory(x, torch.arange(20) % 10), InMemory(x, torch.arange(20) % 10), 10, (3, 16, 16))
+    made = build_recipe.model(spec, data, 0).eval()
+    torch.testing.assert_close(made(x), original(x))  # with its own 12 classes, and not 10 untrained ones
+    with pytest.raises(RequestError, match="was trained on 12 classes, and with 10 its head is new and untrained"):
+        build_recipe.model(schema.Teacher(model="timm:test_resnet", **options, num_classes=10), data, 0)
+    student = build_recipe.model(schema.Model(model="timm:test_resnet", **options), data, 0)
+    assert student(x).shape == (20, 10)  # a student learns its new head

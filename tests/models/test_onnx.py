@@ -396,7 +396,7 @@ class TestErrors:
             ),
             (
                 lambda path: build(f"onnx:{path}", input_shape=(1, 8, 8), classes=10, hidden=3),
-                "unknown option of model onnx:.* 'hidden'; valid: channels_last, logits, probabilities, providers",
+                "unknown option of model onnx:.* 'hidden'; valid: channels_last, fixed, logits, probabilities, prov",
             ),
             (
                 lambda path: build("onnx:none.onnx", input_shape=(1, 8, 8), classes=10),

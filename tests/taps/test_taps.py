@@ -136,6 +136,27 @@ def test_trace_lists_shapes_and_leaves_the_model_alone() -> None:
         torch.testing.assert_close(value, state[name])
 
 
+def test_what_folds_parts_of_a_sample_into_the_batch_is_no_pair() -> None:
+    """As TNT's pixels of each patch: (B·N, C, h, w), which no other network has by sample."""
+
+    class Folds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer, self.classifier = nn.Conv2d(3, 5, 1), nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            patches = nn.functional.unfold(x, 2, stride=2).transpose(1, 2).reshape(-1, 3, 2, 2)
+            self.inner(patches)
+            return self.classifier(self.outer(x).mean((2, 3)))
+
+    folds = trace(Folds(), torch.zeros(2, 3, 4, 4))
+    plain = trace(cnn(input_shape=(3, 4, 4), classes=10, channels=(4, 6)), torch.zeros(2, 3, 4, 4))
+    assert ("inner", (8, 5, 2, 2)) in [(tap.name, tap.shape) for tap in folds]
+    for pairs in (match(folds, plain), match(plain, folds)):
+        assert pairs
+        assert all(tap.shape[0] == 2 for pair in pairs for tap in pair)
+
+
 def test_match_pairs_stages_of_one_resolution() -> None:
     big = trace(cnn(input_shape=(1, 8, 8), classes=10, channels=(8, 16, 32)), torch.zeros(1, 1, 8, 8))
     small = trace(cnn(input_shape=(1, 8, 8), classes=10, channels=(4, 6, 8)), torch.zeros(1, 1, 8, 8))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models.keras import refuse_keras
+from limbeck.models.programs import refuse_program
 from limbeck.taps import Conversion, call, heads_of, logits_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
 from limbeck.types import Batch, Inputs, Signal, Step, labelled
@@ -40,6 +41,7 @@ class Scheme(nn.Module):
     def __init__(self, student: nn.Module, inputs: nn.Module | None = None) -> None:
         super().__init__()
         refuse_keras(student)
+        refuse_program(student)
         self.student = unwrapped(student)
         self.is_compiled = is_compiled(student)
         self.is_shared = is_shared(student)

@@ -12,14 +12,32 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.models.probabilities import are_probabilities
 from limbeck.teachers import EnsembleTeacher, Teacher
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch, Signal, tensors_of
 
 STEADY = 0.05
 """How far, relative to their spread, answers may lie from those to the same samples asked again."""
+EXACT = 1e-4
+"""How far they may lie from those to the same batch, asked again."""
 DOUBT = 1e-3
 """The probability below which something is not put down to chance."""
 MANY = 64
 """Numbers from which on all of them between 0 and 1 are no accident."""
+
+
+def first_answers(teacher: Teacher, batch: Batch) -> Signal:
+    """What a teacher says about the first batch.
+
+    Raises:
+        RequestError: It writes into the batch, which the student is to read; those of limbeck get a copy.
+    """
+    before = batch.changed(Tensor.clone)
+    signal = teacher(batch)
+    for now, was in zip(tensors_of(batch.inputs), tensors_of(before.inputs), strict=True):
+        if not torch.allclose(now, was, rtol=0, atol=0, equal_nan=True):
+            raise RequestError(
+                "the teacher writes into its inputs, which the student reads too: let it begin with a copy, x.clone()"
+            )
+    return signal
 
 
 def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: bool) -> list[str]:
@@ -38,7 +56,7 @@ def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: b
         RequestError: It gives probabilities, or NaN.
     """
     logits = signal.logits
-    notes = list(getattr(teacher, "notes", []))
+    notes: list[str] = []
     if logits is not None:
         refuse_probabilities(logits)
         if bool(torch.isnan(logits).any()):
@@ -48,17 +66,14 @@ def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: b
                 "gives numbers from 0 to 1 alone, as behind a sigmoid, of which a softmax makes nearly equal "
                 "probabilities; give what stands before it"
             )
-    if not _is_steady(teacher, batch, signal):
-        notes.append(
-            "gives other answers when asked again about the same samples by themselves: something in it is in training "
-            "mode, or draws random numbers; put all that it runs in eval mode"
-        )
+    notes += _unsteady(teacher, batch, signal)
     labels = None if logits is None else _labels(batch, logits)
     if logits is not None and labels is not None:
         known = labels >= 0
         answers, wanted = logits.argmax(-1)[known].tolist(), labels[known].tolist()
         notes += _others_order(answers, wanted) or (_chance(answers, wanted) if labelled else [])
-    return [f"the teacher {note}" for note in notes]
+    how = getattr(teacher, "notes", [])  # read last: what it answers half of the batch may show more
+    return [f"the teacher {note}" for note in (*how, *notes)]
 
 
 def check_mixing(teacher: Teacher, temperatures: Sequence[float]) -> list[str]:
@@ -84,22 +99,50 @@ def refuse_probabilities(logits: Tensor) -> None:
         )
 
 
+def check_steady(teacher: Teacher, batch: Batch) -> list[str]:
+    """How a teacher is run, and whether its answers change, a line each: of one whose outputs are to be stored."""
+    changes = _unsteady(teacher, batch, teacher(batch))
+    return [f"the teacher {note}" for note in (*getattr(teacher, "notes", []), *changes)]
+
+
 @torch.no_grad()
-def _is_steady(teacher: Teacher, batch: Batch, signal: Signal) -> bool:
-    """Whether half of the batch, asked by itself, gets the same answers: noise and batch statistics show."""
+def _unsteady(teacher: Teacher, batch: Batch, signal: Signal) -> list[str]:
+    """A line for a teacher whose answers change when half of the batch is asked about by itself, or again.
+
+    Batch statistics show in the first, noise in both; small differences in the first alone may be those of rounding,
+    or of a model that is quantised by the batch.
+    """
     half = (batch.size + 1) // 2
     try:
         again = teacher(batch.first(half))
     except Exception:  # it may take batches of one size alone
         half, again = batch.size, teacher(batch)
-    first = signal.logits if signal.logits is not None else next(iter(signal.features.values()), None)
-    second = again.logits if signal.logits is not None else next(iter(again.features.values()), None)
+    change = _change(signal, again, half)
+    if change <= EXACT:
+        return []
+    if change <= STEADY and _change(again, teacher(batch.first(half)), half) <= EXACT:
+        return []
+    return [
+        "gives other answers when asked again about the same samples by themselves: something in it is in training "
+        "mode, or draws random numbers; put all that it runs in eval mode, and trace or export anew what was traced or "
+        "exported in training mode"
+    ]
+
+
+def _change(one: Signal, other: Signal, samples: int) -> float:
+    """How far two answers to the first samples lie apart, relative to their spread."""
+    first, second = _answers(one), _answers(other)
     if first is None or second is None:
-        return True
-    first, second = first[:half].float(), second.float()
+        return 0.0
+    first, second = first[:samples].float(), second[:samples].float()
     finite = torch.isfinite(first) & torch.isfinite(second)
     first, second = first[finite], second[finite]
-    return first.numel() < 2 or bool((first - second).abs().mean() <= STEADY * first.std())
+    apart = float((first - second).abs().mean()) if first.numel() > 1 else 0.0
+    return apart / max(float(first.std()), torch.finfo(torch.float32).tiny) if apart else 0.0
+
+
+def _answers(signal: Signal) -> Tensor | None:
+    return signal.logits if signal.logits is not None else next(iter(signal.features.values()), None)
 
 
 def _labels(batch: Batch, logits: Tensor) -> Tensor | None:

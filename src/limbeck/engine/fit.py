@@ -19,7 +19,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
-from limbeck.engine.first_answers import check_answers, check_mixing
+from limbeck.engine.first_answers import check_answers, check_mixing, first_answers
 from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.first_held_out import settle_held_out
 from limbeck.engine.loop import Loop
@@ -263,7 +263,7 @@ def _prepare(
     example = example.to(fabric.device)
     distiller.to(fabric.device)
     with reading("teacher", example):
-        signal = guide(example) if guide else None
+        signal = first_answers(guide, example) if guide else None
 
     if is_sharding(fabric) and layout == AUTO:
         layout = CONTIGUOUS  # as shards are in any case

@@ -15,9 +15,15 @@ from limbeck.models import NETWORKS, KerasModel, OnnxModel
 from limbeck.models.keras import is_keras, load_keras
 from limbeck.models.memory import WithinMemory, weigh
 from limbeck.models.multi_exit import MultiExit, exit_network
+from limbeck.models.programs import load_program, load_script
 from limbeck.options import fitting
 
-_FILES: dict[str, Callable[..., nn.Module]] = {"onnx": OnnxModel, "keras": load_keras}
+_FILES: dict[str, Callable[..., nn.Module]] = {
+    "onnx": OnnxModel,
+    "keras": load_keras,
+    "torchscript": load_script,
+    "pt2": load_program,
+}
 
 
 def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
@@ -25,8 +31,9 @@ def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **
 
     Args:
         name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", a file with its
-            weights as "onnx:FILE" or "keras:FILE", or "package.module:callable"; the callable is given `input_shape`
-            and `classes` (or `num_classes`) where it takes them, and may give a Keras model.
+            weights as "onnx:FILE", "keras:FILE", "torchscript:FILE" or "pt2:FILE", or "package.module:callable"; the
+            callable is given `input_shape` and `classes` (or `num_classes`) where it takes them, and may give a Keras
+            model.
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
         **options: The builder's own options; "exit" of a network with several exits: the one to take as a plain
@@ -78,7 +85,13 @@ def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options
 
 def _own(name: str) -> Callable[..., nn.Module]:
     if name not in NETWORKS:
-        known = [*NETWORKS, "torchvision:NAME", "timm:NAME", "onnx:FILE", "keras:FILE", "package.module:callable"]
+        known = [
+            *NETWORKS,
+            "torchvision:NAME",
+            "timm:NAME",
+            *(f"{one}:FILE" for one in _FILES),
+            "package.module:callable",
+        ]
         raise unknown("model", name, known)
     return NETWORKS[name]
 
@@ -104,6 +117,17 @@ def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options:
     given: dict[str, Any] = {"model_name": name, "in_chans": input_shape[0]}
     given |= {} if classes is None else {"num_classes": classes}
     return _call(f"timm:{name}", timm.create_model, given, options)
+
+
+def refuse_new_head(name: str, model: nn.Module) -> None:
+    """Raise RequestError for a pretrained timm model of other classes than its weights': timm draws a new head then."""
+    trained = (getattr(model, "pretrained_cfg", None) or {}).get("num_classes")
+    classes = getattr(model, "num_classes", None)
+    if trained and classes and classes != trained:
+        raise RequestError(
+            f"model {name} was trained on {trained:,} classes, and with {classes:,} its head is new and untrained: it "
+            "cannot teach; leave num_classes out, or train it with teacher.epochs"
+        )
 
 
 def _call(name: str, builder: Callable[..., Any], given: dict[str, Any], options: dict[str, Any]) -> nn.Module:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from limbeck.errors import RequestError, as_request, reason_of, shown
+from limbeck.models.program_files import kind_of
 from limbeck.models.torch_file import load_torch
 
 State = dict[str, Any]
@@ -71,6 +72,8 @@ def read_content(path: str | Path) -> Any:
         present = path.is_file()
     if not present:
         raise RequestError(f"there is no weights file {path}")
+    if kind := kind_of(path):
+        raise RequestError(f"{path} holds a whole network and no weights alone; build it by the name {kind}:FILE")
     try:
         return load_file(path) if path.suffix == ".safetensors" else _loaded(path)
     except RequestError:

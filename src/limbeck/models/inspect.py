@@ -10,6 +10,7 @@ import torch
 from limbeck.errors import as_request
 from limbeck.models.build import build_from
 from limbeck.models.measure import multiply_adds, parameter_count
+from limbeck.models.pieces import fixed_batch
 from limbeck.taps import TapInfo, trace
 
 
@@ -31,6 +32,6 @@ def inspect(name: str, /, input_shape: tuple[int, ...], classes: int, **options:
     """
     model = build_from(name, options, input_shape=input_shape, classes=classes)
     with as_request(lambda reason: f"model {name} cannot read an input of shape {input_shape}: {reason}"):
-        example = torch.zeros(1, *input_shape)
+        example = torch.zeros(fixed_batch(model) or 1, *input_shape)
         taps = trace(model, example, operations=True)
-    return Inspected(name, taps, parameter_count(model), multiply_adds(model, example))
+    return Inspected(name, taps, parameter_count(model), multiply_adds(model, example) // len(example))

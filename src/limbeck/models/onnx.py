@@ -16,6 +16,7 @@ from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.models.nodes import add_node
 from limbeck.models.onnx_graph import FLOATS, Graph
 from limbeck.models.probabilities import Ending
+from limbeck.notices import tell
 from limbeck.types import Inputs
 
 DTYPES = {
@@ -43,6 +44,7 @@ class OnnxModel(nn.Module):
         probabilities: That tensor holds probabilities, and its logarithm is taken.
         channels_last: The graph reads images (B, H, W, C), as those from Keras or TensorFlow do; batches stay
             (B, C, H, W).
+        fixed: Inputs that are one number whatever the batch, such as {"keep_prob": 1.0}, by name.
         providers: onnxruntime's execution providers; by default CUDA where it is installed, then the CPU.
 
     Raises:
@@ -59,6 +61,7 @@ class OnnxModel(nn.Module):
         logits: str | None = None,
         probabilities: bool = False,
         channels_last: bool = False,
+        fixed: Mapping[str, float | bool] | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -67,10 +70,14 @@ class OnnxModel(nn.Module):
         self._ending = Ending(probabilities=probabilities)
         self._channels_last = channels_last
         self._sessions: dict[tuple[str, ...], Any] = {}
+        self._alone: int | None = None
+        self._fixed = dict(fixed or {})
         self._logits = self._found(logits)
         self._session((self._logits,))
         # In place of the weights, which stay with onnxruntime: whoever compares or fingerprints models sees this.
-        digest = hashlib.sha256(self._graph.digest + repr((self._logits, probabilities, channels_last)).encode())
+        digest = hashlib.sha256(
+            self._graph.digest + repr((self._logits, probabilities, channels_last, self._fixed)).encode()
+        )
         self.register_buffer("digest", torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8))
         self.foreign_parameters = self._graph.parameters
         self._shown = {name: add_node(self, name, node.kind) for name, node in self._graph.tensors.items()}
@@ -135,13 +142,19 @@ class OnnxModel(nn.Module):
 
     def _fed(self, expected: Sequence[Any], inputs: Inputs) -> list[tuple[Any, Tensor]]:
         """Each input of the graph with its tensor."""
-        names = [one.name for one in expected]
+        names = [one.name for one in expected if one.name not in self._fixed]
+        numbers = [one.name for one in expected if one.name in names and _is_number(one) and len(names) > 1]
+        if numbers and not set(numbers) <= (set() if isinstance(inputs, Tensor) else set(inputs)):
+            raise RequestError(
+                f"input {numbers[0]} of {self._graph.path} is one number and no value a sample: give it once, as "
+                f"fixed={{{numbers[0]!r}: 1.0}} with the number that it has when the model is used"
+            )
         if isinstance(inputs, Tensor) and len(names) > 1:
             raise RequestError(f"{self._graph.path} reads {len(names)} inputs; give a mapping of {', '.join(names)}")
         given = {names[0]: inputs} if isinstance(inputs, Tensor) else dict(inputs)
         if given.keys() != set(names):
             raise RequestError(f"{self._graph.path} reads {', '.join(names)}, and was given {', '.join(given)}")
-        return [(one, self._shaped(given[one.name], one)) for one in expected]
+        return [(one, self._shaped(given[one.name], one)) for one in expected if one.name in given]
 
     def _shaped(self, x: Tensor, expected: Any) -> Tensor:
         if self._channels_last and x.dim() >= 4:
@@ -170,18 +183,53 @@ class OnnxModel(nn.Module):
     def _run(self, session: Any, wanted: tuple[str, ...], fed: Sequence[tuple[Any, Tensor]]) -> dict[str, Tensor]:
         size, device = len(fed[0][1]), fed[0][1].device
         arrays = {one.name: x.detach().cpu().contiguous().numpy() for one, x in fed}
-        fixed = next((one.shape[0] for one, _ in fed if type(one.shape[0]) is int), None)
+        fixed = next((one.shape[0] for one, _ in fed if type(one.shape[0]) is int), self._alone)
         try:
-            parts = [session.run(wanted, piece) for piece in _pieces(arrays, size, fixed or size)]
+            parts = self._parts(session, wanted, arrays, size, fixed or size)
         except Exception as error:
-            raise RequestError(
-                f"onnxruntime cannot run {self._graph.path} on {size} samples: {reason_of(error)}"
-            ) from error
+            if size == 1 or fixed or not self._runs_alone(session, wanted, arrays):
+                raise RequestError(
+                    f"onnxruntime cannot run {self._graph.path} on {size} samples: {reason_of(error)}"
+                ) from error
+            return self._run(session, wanted, fed)
         whole = fixed in (None, size)
         return {
             name: _as_tensor(values[0] if whole else self._joined(name, values, fixed)[:size], device)
             for name, values in zip(wanted, zip(*parts, strict=True), strict=True)
         }
+
+    def _parts(
+        self, session: Any, wanted: tuple[str, ...], arrays: Mapping[str, Any], size: int, length: int
+    ) -> list[Any]:
+        quiet, fixed = self._graph.quiet(), self._numbers(session)
+        parts = [session.run(wanted, {**piece, **fixed}, quiet) for piece in _pieces(arrays, size, length)]
+        if self._logits in wanted and size > 1:
+            _refuse_other_rows(parts[0][wanted.index(self._logits)], length)
+        return parts
+
+    def _numbers(self, session: Any) -> dict[str, Any]:
+        """The inputs that are the same for every batch."""
+        expected = {one.name: one for one in session.get_inputs()}
+        odd = next((name for name in self._fixed if name not in expected), None)
+        if odd is not None:
+            raise unknown(f"input of {self._graph.path}", odd, expected)
+        return {
+            name: torch.full([1] * len(expected[name].shape), value, dtype=DTYPES[expected[name].type]).numpy()
+            for name, value in self._fixed.items()
+        }
+
+    def _runs_alone(self, session: Any, wanted: tuple[str, ...], arrays: Mapping[str, Any]) -> bool:
+        """Whether the graph, which failed on several samples, runs on one: it was exported with one, and holds that."""
+        try:
+            self._parts(session, wanted, {name: array[:1] for name, array in arrays.items()}, 1, 1)
+        except Exception:
+            return False
+        self._alone = 1
+        tell(
+            f"{self._graph.path} takes one sample at a time, whatever its input says, and is run so; export it with a "
+            "free batch size to have it faster"
+        )
+        return True
 
     def _joined(self, name: str, values: Sequence[Any], fixed: int | None) -> Any:
         """What the pieces of `fixed` samples gave, as one."""
@@ -191,6 +239,16 @@ class OnnxModel(nn.Module):
                 f"{fixed}; export it for any batch size"
             )
         return np.concatenate(values)
+
+
+def _is_number(expected: Any) -> bool:
+    return list(expected.shape) in ([], [1])
+
+
+def _refuse_other_rows(logits: Any, size: int) -> None:
+    """Raise ValueError for logits that are not one row a sample."""
+    if isinstance(logits, np.ndarray) and logits.ndim and len(logits) != size:
+        raise ValueError(f"it gives logits of shape {logits.shape} for {size} samples")
 
 
 def _as_tensor(value: Any, device: torch.device) -> Any:

@@ -105,6 +105,12 @@ class Graph:
         except Exception as error:
             raise RequestError(f"onnxruntime cannot load {self.path}: {_first_line(error)}") from error
 
+    def quiet(self) -> Any:
+        """Options for a run that raises its errors, and does not print them."""
+        options = _imported("onnxruntime").RunOptions()
+        options.log_severity_level = 4  # fatal
+        return options
+
 
 def _computed(graph: Any) -> dict[str, Node]:
     """The tensors that depend on the graph's inputs."""

@@ -73,8 +73,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         return
     chosen = _chosen(fitting, path)
     real = {plain: name for name, plain in plain_names(model).items()}
-    own = model.state_dict()
-    model.load_state_dict({name: chosen.state.get(plain, own[name]) for plain, name in real.items()})
+    state = model.state_dict()  # with the versions of its modules, without which some load nothing
+    state.update({name: chosen.state[plain] for plain, name in real.items() if plain in chosen.state})
+    model.load_state_dict(state)
     if str(chosen):
         others = [str(part) for part in fitting if part is not chosen]
         rather = f", and not {' or '.join(others)}" if others else ""

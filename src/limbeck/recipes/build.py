@@ -27,7 +27,7 @@ from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
-from limbeck.models.build import build_from
+from limbeck.models.build import build_from, refuse_new_head
 from limbeck.models.finite import check_finite
 from limbeck.models.memory import TRAINING, check_trainable_size
 from limbeck.options import fitting, values
@@ -61,16 +61,20 @@ def teacher_views(spec: schema.Teacher, recipe: schema.Recipe, data: DataSet) ->
 
 def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     """A network for the data: its start a function of the seed alone, or the weights that it names."""
+    given = isinstance(spec, schema.Teacher) and not (spec.epochs or spec.weights)
+    pretrained = given and bool(spec.options.get("pretrained"))
     with seeded(derive(seed, "start")):
         network = build_from(
             spec.model,
             spec.options,
             input_shape=shape(spec, data),
-            classes=data.classes,
+            classes=None if pretrained else data.classes,  # with others, its trained head would be replaced
             copies=1 if spec.weights else TRAINING,
         )
-    if isinstance(spec, schema.Teacher) and not (spec.epochs or spec.weights):
+    if given:
         refuse_lazy(network)
+    if pretrained:
+        refuse_new_head(spec.model, network)
     with evaluating(network):
         materialise(network, lambda: call(network, example(spec, data)), seed)
     if spec.weights:

@@ -18,6 +18,7 @@ from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
 from limbeck.engine.devices import AUTO
 from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
+from limbeck.engine.first_answers import check_steady
 from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
 from limbeck.engine.source import Source
@@ -116,8 +117,10 @@ class Job:
             if kept.outputs != before:
                 self.outputs.note(key, kept.outputs)
             self.told.append(kept.reason)
+            lines = [] if kept.where == "live" else check_steady(teacher, next(iter(asking.batches(0))))
             if self.machine.progress and self.fabric.is_global_zero:
-                tell(kept.reason)
+                for line in (kept.reason, *lines):
+                    tell(line)
         self.memory[key] = kept
         return kept.teacher, kept.seconds
 

@@ -18,7 +18,7 @@ def match(teacher: list[TapInfo], student: list[TapInfo], most: int = 8) -> list
         student: What `trace` gave for the student, on the same input.
         most: The number of pairs at most.
     """
-    teacher, student = ([tap for tap in taps if not tap.operation] for taps in (teacher, student))
+    teacher, student = _by_sample(teacher), _by_sample(student)
     pairs: list[tuple[TapInfo, TapInfo]] = []
     remaining = _stage_ends(student)
     for t in reversed(_stage_ends(teacher)):
@@ -32,6 +32,11 @@ def match(teacher: list[TapInfo], student: list[TapInfo], most: int = 8) -> list
                 pairs += [pair for pair in _equal(teacher, student, t.shape[2:]) if pair not in pairs]
             remaining = remaining[: remaining.index(best)]
     return pairs[:most]
+
+
+def _by_sample(taps: list[TapInfo]) -> list[TapInfo]:
+    """The modules whose output has as many rows as the model's: others fold patches or windows into the batch."""
+    return [tap for tap in taps if not tap.operation and tap.shape[:1] == taps[-1].shape[:1]]
 
 
 def _stage_ends(taps: list[TapInfo]) -> list[TapInfo]:

@@ -12,17 +12,20 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models import refuse_lazy
+from limbeck.models.pieces import Pieces
 from limbeck.models.probabilities import Ending
 from limbeck.taps import LOGITS, Conversion, dtype_of, evaluating, logits_of, readable, taken_from
 from limbeck.teachers.reached import modules_reached
-from limbeck.types import Batch, Inputs, Signal
+from limbeck.teachers.state import Frozen
+from limbeck.types import Batch, Inputs, Signal, each, tensors_of
 
 
 class FunctionTeacher:
     """A function that teaches: from a batch's inputs to logits, without gradients.
 
     Modules that it reaches, such as `teacher` in `lambda x: teacher(x)[0]`, are in eval mode meanwhile and left as they
-    were, and inputs of a dtype that they cannot read are brought to theirs, as by `ModuleTeacher`.
+    were, and inputs of a dtype that they cannot read are brought to theirs, as by `ModuleTeacher`. It gets a copy of
+    the inputs, into which it may write; one that takes batches of a single size is called in pieces.
 
     Args:
         function: Gets the inputs, named ones as keyword arguments. It returns logits (B, C), or a mapping of "logits"
@@ -35,7 +38,7 @@ class FunctionTeacher:
         classes: See there; None takes a tuple's first tensor (B, ...).
 
     Attributes:
-        notes: What should be known of how it is read, such as "returns a tuple …"; empty before its first call.
+        notes: What should be known of how it is run, such as "returns a tuple …"; empty before its first call.
 
     Raises:
         RequestError: `function` cannot be called.
@@ -60,67 +63,89 @@ class FunctionTeacher:
         self.numpy = numpy
         self.classes = classes
         self.fingerprint = fingerprint or f"function-{secrets.token_hex(8)}"
-        self.notes: list[str] = []
         self._ending = Ending(probabilities=probabilities)
         self._modules: list[nn.Module] | None = None
+        self._frozen = Frozen([])
+        self._pieces = Pieces()
         self._reads: Conversion | None = None
+        self._said: list[str | None] = []
+
+    @property
+    def notes(self) -> list[str]:
+        return [note for note in (*self._said, self._frozen.note, self._pieces.note) if note]
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signal:
-        said = self._first_call(batch.inputs) if self._modules is None else self._call(batch.inputs, self._modules)
-        if _is_tuple(said):
-            said = logits_of(said, self.classes)
-        by_name = said if isinstance(said, Mapping) else {LOGITS: said}
-        tensors = {name: self._tensor(name, value, batch) for name, value in by_name.items()}
+        tensors = self._first_call(batch) if self._modules is None else self._call(batch, self._modules)
         logits = tensors.pop(LOGITS, None)
         return Signal(None if logits is None else self._ending(logits), tensors)
 
-    def _first_call(self, inputs: Inputs) -> Any:
+    def _first_call(self, batch: Batch) -> dict[str, Tensor]:
         """The first call, which finds out what the function runs, and how that reads inputs."""
         modules = modules_reached(self.function)
         for module in modules:
             refuse_lazy(module)
+        self._frozen = Frozen(modules)
+        taken: list[str | None] = []
 
-        def run(conversion: Conversion | None) -> Any:
+        def run(conversion: Conversion | None) -> dict[str, Tensor]:
             self._reads = conversion
-            return self._call(inputs, modules)
+            taken.clear()
+            return self._call(batch, modules, lambda said: taken.append(taken_from(said, self._logits_in(said))))
 
         if modules:
-            said, self._reads = readable(run, inputs, dtype_of(modules[0]))
+            tensors, self._reads = readable(run, batch.inputs, dtype_of(modules[0]))
         else:
-            said = run(None)
-        read = self._reads and self._reads.note(inputs)
-        taken = taken_from(said, logits_of(said, self.classes)) if _is_tuple(said) else None
-        self.notes = [note for note in (read, taken) if note]
+            tensors = run(None)
+        self._said = [self._reads and self._reads.note(batch.inputs), *taken[:1]]
         self._modules = modules
-        return said
+        return tensors
 
-    def _call(self, inputs: Inputs, modules: list[nn.Module]) -> Any:
+    def _call(
+        self, batch: Batch, modules: list[nn.Module], see: Callable[[Any], None] = lambda _: None
+    ) -> dict[str, Tensor]:
+        """The tensors by name; `see` gets what the function returned."""
+        device = batch.targets.device
+
+        def run(inputs: Inputs) -> dict[str, Tensor]:
+            said = self._said_of(inputs)
+            see(said)
+            size = len(tensors_of(inputs)[0])
+            by_name = said if isinstance(said, Mapping) else {LOGITS: self._logits_in(said)}
+            return {name: _tensor(name, value, size, device) for name, value in by_name.items()}
+
+        inputs = each(batch.inputs, Tensor.clone)  # the student reads them too, and a function may write into its own
         if self._reads is not None:
             inputs = self._reads.after(self._reads.before(inputs))
         with ExitStack() as stack:
             for module in modules:
                 stack.enter_context(evaluating(module))
-            if isinstance(inputs, Tensor):
-                return self.function(self._given(inputs))
-            return self.function(**{name: self._given(value) for name, value in inputs.items()})
+            stack.enter_context(self._frozen.kept())
+            return self._pieces.run(run, inputs, batch.size)
+
+    def _said_of(self, inputs: Inputs) -> Any:
+        if isinstance(inputs, Tensor):
+            return self.function(self._given(inputs))
+        return self.function(**{name: self._given(value) for name, value in inputs.items()})
+
+    def _logits_in(self, said: Any) -> Any:
+        return logits_of(said, self.classes) if _is_tuple(said) else said
 
     def _given(self, value: Tensor) -> Any:
         return value.cpu().numpy() if self.numpy else value
 
-    def _tensor(self, name: str, value: Any, batch: Batch) -> Tensor:
-        try:
-            tensor = torch.as_tensor(value, device=batch.targets.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise RequestError(
-                f"the teacher function gave {type(value).__name__} as {name}, no array: {error}"
-            ) from error
-        if tensor.shape[:1] != (batch.size,) or (name == LOGITS and tensor.dim() < 2):
-            raise RequestError(
-                f"the teacher function gave {name} of shape {tuple(tensor.shape)} for {batch.size} samples; "
-                f"{'logits are (B, C)' if name == LOGITS else 'features are (B, ...)'}"
-            )
-        return tensor.float()
+
+def _tensor(name: str, value: Any, size: int, device: torch.device) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"the teacher function gave {type(value).__name__} as {name}, no array: {error}") from error
+    if tensor.shape[:1] != (size,) or (name == LOGITS and tensor.dim() < 2):
+        raise RequestError(
+            f"the teacher function gave {name} of shape {tuple(tensor.shape)} for {size} samples; "
+            f"{'logits are (B, C)' if name == LOGITS else 'features are (B, ...)'}"
+        )
+    return tensor.float()
 
 
 def _is_tuple(said: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -15,16 +15,19 @@ from torch.distributed.tensor import DTensor
 from limbeck.errors import RequestError
 from limbeck.models import move, refuse_lazy
 from limbeck.models.keras import refuse_keras
+from limbeck.models.pieces import Pieces
 from limbeck.taps import LOGITS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
 from limbeck.taps.wrappers import unwrapped
-from limbeck.types import Batch, Inputs, Signal
+from limbeck.teachers.state import Frozen
+from limbeck.types import Batch, Inputs, Signal, each
 
 
 class ModuleTeacher:
     """A module that teaches: in eval mode and without gradients at every call, whatever mode it is put in.
 
-    Its parameters, statistics and training flags are left as they are. It moves to the batch's device when first
-    called. Inputs of a dtype that it cannot read are brought to its own (`limbeck.taps.Conversion`).
+    Its parameters, statistics and training flags are left as they are, and so are its inputs: it gets a copy. It moves
+    to the batch's device when first called. Inputs of a dtype that it cannot read are brought to its own
+    (`limbeck.taps.Conversion`); one that takes batches of a single size runs in pieces (`limbeck.models.pieces`).
 
     Args:
         module: The trained model.
@@ -37,7 +40,7 @@ class ModuleTeacher:
             (B, ...).
 
     Attributes:
-        notes: What should be known of how it is read, such as "returns a tuple …"; empty before its first call.
+        notes: What should be known of how it is run, such as "returns a tuple …"; empty before its first call.
 
     Raises:
         RequestError: A tap that the module does not have; no logits wanted, and no other tap either.
@@ -67,15 +70,17 @@ class ModuleTeacher:
         self._device: torch.device | None = None
         self._reads: Conversion | None = None
         self._settled = False
-        self.notes: list[str] = []
+        self._frozen = Frozen([self.module])
+        self._pieces = Pieces(self.module)
+        self._said: list[str | None] = []
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signal:
         if not self._settled:
             refuse_lazy(self.module)
         self._move(batch.targets.device)
-        with evaluating(self.module), torch.autocast(batch.targets.device.type, enabled=False):
-            _, tensors = self._run(batch.inputs) if self._settled else self._first_run(batch.inputs)
+        with evaluating(self.module), self._frozen.kept(), torch.autocast(batch.targets.device.type, enabled=False):
+            tensors = self._run(batch) if self._settled else self._first_run(batch)
         if self.dtype is not None:
             tensors = {name: tensor.float() for name, tensor in tensors.items()}
         return Signal(tensors.pop(LOGITS, None), tensors)
@@ -88,24 +93,38 @@ class ModuleTeacher:
         digest.update(fingerprint(self.module).encode())
         return digest.hexdigest()[:16]
 
-    def _run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
-        prepared = self._prepared(inputs)
-        return self._taps.run(prepared) if self.logits else (None, self._taps.run_to_last(prepared))
+    @property
+    def notes(self) -> list[str]:
+        return [note for note in (*self._said, self._frozen.note, self._pieces.note) if note]
 
-    def _first_run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
+    def _run(self, batch: Batch, see: Callable[[Any, dict[str, Tensor]], None] = lambda *_: None) -> dict[str, Tensor]:
+        """The tensors for a batch; `see` gets what the module returned too."""
+
+        def run(inputs: Inputs) -> dict[str, Tensor]:
+            if not self.logits:
+                return self._taps.run_to_last(inputs)
+            output, tensors = self._taps.run(inputs)
+            see(output, tensors)
+            return tensors
+
+        return self._pieces.run(run, self._prepared(batch.inputs), batch.size, whole=LOGITS)
+
+    def _first_run(self, batch: Batch) -> dict[str, Tensor]:
         """The first run, which finds out how inputs are to be read."""
+        taken: list[str | None] = []
 
-        def run(conversion: Conversion | None) -> tuple[Any, dict[str, Tensor]]:
+        def run(conversion: Conversion | None) -> dict[str, Tensor]:
             self._reads = conversion
-            return self._run(inputs)
+            taken.clear()
+            return self._run(batch, lambda output, tensors: taken.append(taken_from(output, tensors.get(LOGITS))))
 
-        (output, tensors), self._reads = readable(run, inputs, self.dtype or dtype_of(self.module))
-        read, taken = self._reads and self._reads.note(inputs), taken_from(output, tensors.get(LOGITS))
-        self.notes = [note for note in (read, taken) if note]
+        tensors, self._reads = readable(run, batch.inputs, self.dtype or dtype_of(self.module))
+        self._said = [self._reads and self._reads.note(batch.inputs), *taken[:1]]
         self._settled = True
-        return output, tensors
+        return tensors
 
     def _prepared(self, inputs: Inputs) -> Inputs:
+        inputs = each(inputs, Tensor.clone)  # the student reads them too, and a module may write into what it gets
         if self._reads is not None:
             inputs = self._reads.before(inputs)
         if self.inputs is not None:
