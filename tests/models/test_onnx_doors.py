@@ -106,3 +106,16 @@ def test_dropout_that_is_switched_on_is_said(tmp_path: Path, on: bool) -> None:
     notes = check_answers(teacher, batch, teacher(batch), labelled=False)
     assert len(notes) == on
     assert all("gives other answers when asked again" in note for note in notes)
+
+
+def test_batch_norm_in_training_mode_is_said(tmp_path: Path) -> None:
+    nodes = [
+        node("Flatten", ["x"], ["flat"]),
+        node("MatMul", ["flat", "w"], ["scores"]),
+        node("BatchNormalization", ["scores", "one", "zero", "zero", "one"], ["logits", "m", "v"], training_mode=1),
+    ]
+    one = np.ones(10, np.float32)
+    path = saved(tmp_path / "norm.onnx", nodes, {"one": one, "zero": 0 * one})
+    teacher, batch = ModuleTeacher(OnnxModel(path)), Batch(IMAGES, torch.arange(7), torch.arange(7))
+    (note,) = check_answers(teacher, batch, teacher(batch), labelled=False)
+    assert "gives other answers when asked again" in note

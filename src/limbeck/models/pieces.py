@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,11 @@ def pieces(inputs: Inputs, size: int, length: int) -> Iterator[Inputs]:
     for start in range(0, size, length):
         stop = min(start + length, size)
         rows = torch.arange(start, start + length).clamp(max=stop - 1)
-        yield each(inputs, lambda x, rows=rows: x[rows.to(x.device)])
+        yield each(inputs, partial(_at, rows))
+
+
+def _at(rows: Tensor, x: Tensor) -> Tensor:
+    return x[rows.to(x.device)]
 
 
 def fixed_batch(model: nn.Module) -> int | None:

@@ -31,7 +31,7 @@ def load_script(path: str | Path) -> nn.Module:
     check_archive(path, "torchscript")
     try:
         with warnings.catch_warnings(action="ignore"):  # of its own future
-            model: nn.Module = torch.jit.load(str(path), map_location="cpu")
+            model: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise RequestError(f"cannot read the TorchScript file {path}: {reason_of(error)}") from error
     return model

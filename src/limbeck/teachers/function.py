@@ -97,7 +97,7 @@ class FunctionTeacher:
             tensors, self._reads = readable(run, batch.inputs, dtype_of(modules[0]))
         else:
             tensors = run(None)
-        self._said = [self._reads and self._reads.note(batch.inputs), *taken[:1]]
+        self._said = [self._reads.note(batch.inputs) if self._reads else None, *taken[:1]]
         self._modules = modules
         return tensors
 

@@ -119,7 +119,7 @@ class ModuleTeacher:
             return self._run(batch, lambda output, tensors: taken.append(taken_from(output, tensors.get(LOGITS))))
 
         tensors, self._reads = readable(run, batch.inputs, self.dtype or dtype_of(self.module))
-        self._said = [self._reads and self._reads.note(batch.inputs), *taken[:1]]
+        self._said = [self._reads.note(batch.inputs) if self._reads else None, *taken[:1]]
         self._settled = True
         return tensors
 
