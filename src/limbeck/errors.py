@@ -31,7 +31,7 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> RequestError:
     if close:
         hint = f"did you mean {' or '.join(close)}?"
     elif len(known) <= 12:
-        hint = f"valid: {', '.join(known)}" if known else "there is none to choose from"
+        hint = f"valid: {', '.join(known)}" if known else "nothing of this kind is defined"
     else:
         hint = f"valid are {len(known)} names, such as {', '.join(known[:8])}"
     return RequestError(f"unknown {kind} {shown(name)}; {hint}")
@@ -62,11 +62,20 @@ def reason_of(error: Exception) -> str:
     return said.splitlines()[0] if said else type(error).__name__
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "view"), counted(1437, "sample")
+    ('1 view', '1,437 samples')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shown(value: object, most: int = VALUE) -> str:
     """A value as an error repeats it: a long one is cut in the middle, and its length told.
 
     >>> shown("x" * 5000, most=10)
-    "'xxxx…xxxx' (5,002 characters)"
+    "'xxxx…xxx' (5,002 characters)"
     """
     text = repr(value)
     return text if len(text) <= most else f"{_cut(text, most)} ({len(text):,} characters)"

@@ -18,6 +18,19 @@ Factor = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A probability."""
 
+_WANTED = {
+    "float_type": "a number, such as 0.5",
+    "float_parsing": "a number, such as 0.5",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list, such as [a, b]",
+    "tuple_type": "a list, such as [a, b]",
+}
+"""What to write, by the kind of pydantic's error."""
 _DECLARE = ("limbeck.", "torch.optim.")
 """Whose annotations are true; other people's say at times less than their functions take."""
 
@@ -74,7 +87,22 @@ def _value(what: str, name: str, value: Any, declared: Any) -> Any:
         ).validate_python(value)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise RequestError(f"option {name} of {what} is {shown(value)}: {fault['msg']}") from error
+        raise RequestError(f"option {name} of {what} is {shown(value)}: {expected(fault)}") from error
+
+
+def expected(fault: Mapping[str, Any], mapping: str = "{name: value}") -> str:
+    """What one of pydantic's errors asks for, in words of a recipe and not of Python.
+
+    Args:
+        fault: The error.
+        mapping: What a mapping looks like in its place.
+    """
+    kind = fault["type"]
+    if kind in _WANTED:
+        return f"write {_WANTED[kind]}"
+    if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+        return f"write a mapping, such as {mapping}"
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _declared(maker: Callable[..., Any]) -> dict[str, Any]:

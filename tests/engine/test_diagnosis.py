@@ -114,7 +114,7 @@ def test_the_warning_is_one_line_with_figures_and_remedy() -> None:
     for word in (
         "97.8%",
         "72.2%",
-        "0.25 of 2.30 nats at temperature 2",
+        "0.25 nats at temperature 2, of at most 2.30",
         "memorised",
         "test",
         "augmentation",

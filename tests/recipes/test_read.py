@@ -70,6 +70,11 @@ def test_a_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ({"teacher": {"model": "mlp", "optimizer": {"lr": 0}}}, "teacher.optimizer.lr: .*greater than 0"),
         ({"distill": {"terms": [{"loss": "kd", "weight": float("nan")}]}}, "distill.terms.0.weight: .*finite"),
         ({"teacher": [{"model": "mlp", "epochs": -1}]}, "teacher.*epochs: .*greater than 0"),
+        ({"schedule": "cosine"}, r"schedule: write a mapping, such as \{name: cosine\}, and it is 'cosine'$"),
+        ({"optimizer": "sgd"}, r"optimizer: write a mapping, such as \{name: sgd, lr: 0\.1\}, and it is 'sgd'$"),
+        ({"teacher": "mlp"}, r"teacher: write a mapping, such as \{model: mlp, epochs: 5\}, and it is 'mlp'$"),
+        ({"epochs": {"start": 1}}, "epochs: write a whole number$"),
+        ({"teacher": None}, r"recipe: the key 'teacher' is missing, .* needs one; write teacher: .*born-again$"),
         ({"keep": "beast"}, "keep: .*'last' or 'best', and it is 'beast'"),
     ],
 )  # fmt: skip

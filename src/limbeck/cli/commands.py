@@ -22,6 +22,7 @@ from limbeck.cli.options import (
     RunArgument,
     Strategy,
     count,
+    drawn,
     loggers,
     numbers,
     shape_of,
@@ -162,7 +163,7 @@ def compare(
             began=folders.append,
         )
     if is_first():
-        show.comparison(comparison, write_page(Path(comparison["out"])))
+        show.comparison(comparison, drawn(write_page, Path(comparison["out"])))
 
 
 @app.command()
@@ -243,7 +244,7 @@ def exits(
         within=within,
         machine=Machine(accelerator, progress=False),
     )
-    show.exits(found, write_exits_page(run))
+    show.exits(found, drawn(write_exits_page, run))
 
 
 app.command()(cache)

@@ -9,6 +9,7 @@ import typer
 
 from limbeck.cli.commands import app
 from limbeck.cli.interrupts import Terminated, end, terminable
+from limbeck.cli.terminal import fit_output
 from limbeck.errors import LINE, RequestError, RunError, one_line
 
 NAME = "limbeck: "
@@ -19,6 +20,7 @@ def main() -> None:
 
     The status is 2 for a wrong request, 1 for a failed run, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    fit_output()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"] or ["--help"]
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from limbeck.errors import RequestError, shown
+from limbeck.errors import RequestError, reason_of, shown
+from limbeck.notices import tell
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -50,6 +51,15 @@ def loggers(tensorboard: bool, folder: Path) -> list[Any]:
         return [TensorBoardLogger(root_dir=folder, name="tensorboard", version="")]
     except ModuleNotFoundError:
         raise RequestError("--tensorboard needs the extra: pip install 'limbeck[tensorboard]'") from None
+
+
+def drawn(write: Callable[[Path], Path | None], folder: Path) -> Path | None:
+    """A page of what is done and written; where it cannot be drawn, that is said, and nothing fails."""
+    try:
+        return write(folder)
+    except Exception as error:
+        tell(f"the page cannot be drawn ({reason_of(error)}); the figures are in {folder}")
+        return None
 
 
 def numbers(text: str) -> list[float]:

@@ -40,7 +40,11 @@ def result(result: Mapping[str, Any]) -> None:
     if "baseline" in result:
         gain = 100 * (result["distilled"]["test_accuracy"] - result["baseline"]["test_accuracy"])
         verdict = "no difference" if gain == 0 else f"{gain:+.2f} points"
-        console.print(f"distilled − alone: {verdict} at equal epochs, start and data order (one seed; others differ)")
+        console.print(
+            f"distilled − alone: {verdict} at equal epochs, start and data order. Another seed gives another "
+            "difference: limbeck compare trains several",
+            soft_wrap=True,
+        )
     _outputs(console, result)
     console.print(
         f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True

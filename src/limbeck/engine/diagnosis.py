@@ -72,8 +72,8 @@ class Diagnosis:
         return (
             f"the teacher is right on {self.train_accuracy:.1%} of the training and {self.held_out_accuracy:.1%} of "
             f"the {self.held_out} data (calibration error {self.calibration_error:.3f} there), and contradicts "
-            f"{self.contradiction:.1%} of the training labels; its soft labels hold {self.entropy:.2f} of "
-            f"{self.greatest_entropy:.2f} nats at temperature {self.temperature:g}"
+            f"{self.contradiction:.1%} of the training labels; the mean entropy of its soft labels is "
+            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.greatest_entropy:.2f}"
         )
 
     @property
@@ -83,9 +83,10 @@ class Diagnosis:
             return None
         return (
             f"the teacher has memorised its training set: it is right on {self.train_accuracy:.1%} of it and on "
-            f"{self.held_out_accuracy:.1%} of the {self.held_out} data, so its soft labels ({self.entropy:.2f} of "
-            f"{self.greatest_entropy:.2f} nats at temperature {self.temperature:g}) mostly repeat the labels; "
-            "train it with augmentation, weight decay or fewer epochs, or distil on augmented views"
+            f"{self.held_out_accuracy:.1%} of the {self.held_out} data, so its soft labels, whose mean entropy is "
+            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.greatest_entropy:.2f}, "
+            "mostly repeat the labels; train it with augmentation, weight decay or fewer epochs, or distil on "
+            "augmented views"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,8 +11,20 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from limbeck.errors import VALUE, RequestError, nearest, shown, unknown
+from limbeck.options import expected
 from limbeck.recipes.document import CHARACTERS, parse
 from limbeck.recipes.schema import Model, Recipe, check_name
+
+EXAMPLES = {
+    "data": "{name: digits}",
+    "teacher": "{model: mlp, epochs: 5}",
+    "student": "{model: mlp}",
+    "distill": "{method: kd}",
+    "optimizer": "{name: sgd, lr: 0.1}",
+    "schedule": "{name: cosine}",
+    "options": "{temperature: 3}",
+}
+"""What stands under the keys that hold further keys, for errors."""
 
 
 def names() -> list[str]:
@@ -187,9 +199,11 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {shown(where)}; {hint}"
     if fault["type"] == "missing":
         return f"the key {shown(where)} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = expected(fault, EXAMPLES.get(path[-1] if path else "", "{name: value}"))
     place = where if len(where) <= VALUE else shown(where)
-    return f"{place}: {message[0].lower()}{message[1:]}, and it is {shown(fault['input'])}"
+    # A whole mapping says nothing of the key in it that is wrong.
+    given = "" if isinstance(fault["input"], dict | BaseModel) else f", and it is {shown(fault['input'])}"
+    return f"{place}: {message[0].lower()}{message[1:]}{given}"
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

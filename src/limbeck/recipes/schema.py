@@ -274,9 +274,15 @@ class Recipe(Strict):
     def somebody_teaches(self) -> Recipe:
         """A scheme that needs a teacher has one."""
         if self.distill.scheme in TAUGHT and not self.teachers:
-            raise ValueError(f"the key 'teacher' is missing, and the scheme {self.distill.scheme} needs one")
+            raise ValueError(
+                f"the key 'teacher' is missing, and the scheme {self.distill.scheme} needs one; write teacher: "
+                "{model: NAME, epochs: N}, or choose a scheme without a teacher, such as scheme: born-again"
+            )
         if self.distill.scheme == "assistant" and not self.assistants:
-            raise ValueError("the key 'assistants' is missing, and the scheme assistant needs at least one")
+            raise ValueError(
+                "the key 'assistants' is missing, and the scheme assistant needs at least one; write "
+                "assistants: [{model: NAME}]"
+            )
         if any(one.store != Store() for one in self.teachers[1:]):
             raise ValueError("what several teachers say is kept together: give `store` to the first of them")
         return self

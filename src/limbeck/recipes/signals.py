@@ -17,6 +17,7 @@ from torch import nn
 
 import limbeck
 from limbeck.data import DataSet, InMemory, Loader, make_loader
+from limbeck.errors import counted
 from limbeck.folders import cache_root
 from limbeck.recipes import build, schema
 from limbeck.recipes.in_use import use
@@ -203,7 +204,10 @@ def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str
         return "disk", "it is there"
     passes = asking.recipe.epochs * trainings
     if spec.where == "auto" and passes <= views:
-        return "live", f"{passes} passes for {views} views gain nothing"
+        return "live", (
+            f"storing its outputs saves nothing: {counted(passes, 'epoch')} in all, and {counted(views, 'view')} of "
+            "each sample"
+        )
     need = _need(asking, teacher)
     if spec.where == "memory" or need <= MEMORY_BYTES:
         return "memory", "it fits"
