@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from limbeck.data.image_folder import Images, read_parts
 from limbeck.data.own import load_own
 from limbeck.data.splits import DataSet, FromDisk, InMemory, Split
 from limbeck.errors import RequestError, reason_of, unknown
+
+if TYPE_CHECKING:
+    from limbeck.data.image_folder import Images
 
 MEMORY_LIMIT = 4 * 2**30
 """Image folders are decoded into memory up to this many bytes of uint8 pixels."""
@@ -95,6 +97,8 @@ def _present_or_downloaded(maker: Callable[..., Any], name: str, root: Path, tra
 
 
 def _image_folder(root: Path, size: int | None) -> DataSet:
+    from limbeck.data.image_folder import read_parts  # and torchvision, at a second or so
+
     parts = read_parts(root, size)
     shape = parts["train"].shape or ()
     fits = sum(map(len, parts.values())) * int(np.prod(shape)) <= MEMORY_LIMIT

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
+from limbeck.engine.evaluate import evaluate
 from limbeck.engine.labels import hard_labels, with_labels
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
@@ -136,7 +136,7 @@ def diagnose(
         contradiction=int((known.argmax(-1) != own).sum()) / len(own),
         held_out=name,
         held_out_accuracy=int((new_known.argmax(-1) == new_own).sum()) / len(new_own),
-        calibration_error=multiclass_calibration_error(new_known.softmax(-1), new_own, classes, n_bins=15).item(),
+        calibration_error=evaluate(lambda answers: answers, [(new_known, new_own)]).calibration_error,
         temperature=float(temperature),
         entropy=_entropy(logits / temperature),
         held_out_entropy=_entropy(new_logits / temperature),
