@@ -107,9 +107,12 @@ def test_every_method_trains_and_its_student_loads_alone(name: str, tmp_path: Pa
     from limbeck.models import cnn, load_weights
     from limbeck.recipes.run import run
 
-    recipe = check(CNNS | {"distill": {"method": name}, "teacher": CNNS["teacher"] | {"channels": [8, 12, 16]}})
+    stages = METHODS[name].default.stages
+    changed = {"epochs": 1 + len(stages), "teacher": CNNS["teacher"] | {"channels": [8, 12, 16]}}
+    recipe = check(CNNS | changed | {"distill": {"method": name}})
     result = run(recipe, root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False)
     assert result["distilled"]["epochs"] == 1
+    assert all((tmp_path / "run" / f"{stage.name}.safetensors").exists() for stage in stages)
     student = cnn(input_shape=(1, 8, 8), classes=10, channels=(4, 6))
     load_weights(student, tmp_path / "run" / "student.safetensors")
     (tmp_path / "run" / "result.json").unlink()

@@ -114,7 +114,7 @@ def test_every_row_has_as_many_cells_as_its_head() -> None:
     [
         r"| `l1` | Mean of \|f\_s − f\_t\| over all but the batch |  | "
         "the L1 form of FitNets' hint, [arXiv:1412.6550](https://arxiv.org/abs/1412.6550) |",
-        "| `at` | 1 | `{loss: attention, weight: 1000.0}` on the first stage, the middle stage, the last stage |",
+        "| `at` | cifar | 1 | `{loss: attention, weight: 1000.0}` on stage1, stage2, stage3 |",
     ],
 )
 def test_rows(row: str) -> None:

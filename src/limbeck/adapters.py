@@ -5,6 +5,9 @@ tokens  (B, L, C)       linear over the last dimension, one L
 signals (B, C, L)       "conv1x1" alone, since nothing tells them from tokens: as for maps, with length for height
 maps    (B, C, H, W)    1×1 convolution, then pooled down or interpolated up to the teacher's height and width
 map to vector           averaged over positions, then linear
+
+Those with batch norm are the connectors of papers: "conv1x1_bn" of OFD and ICKD, "auto_bn" of AB, "conv1x1_bn_relu" of
+SRRL, "regressor" of FitNets in CRD's comparison (arXiv:1910.10699), "projector" of SimKD.
 """
 
 from __future__ import annotations
@@ -94,7 +97,54 @@ def linear(student: Shape, teacher: Shape) -> nn.Module:
     return nn.Linear(student[-1], teacher[-1])
 
 
-def _convolution(student: Shape, teacher: Shape, kernel: int, norm: bool) -> nn.Module:
+def auto_bn(student: Shape, teacher: Shape) -> nn.Module:
+    """nn.Identity where the shapes are equal, else a 1×1 convolution and batch norm.
+
+    Raises:
+        RequestError: The shapes are none of maps.
+    """
+    return nn.Identity() if student[1:] == teacher[1:] else _convolution(student, teacher, kernel=1, norm=True)
+
+
+def regressor(student: Shape, teacher: Shape) -> nn.Module:
+    """A convolution that brings maps to the teacher's channels and size, batch norm, ReLU.
+
+    It is 1×1 between equal sizes, 3×3 of stride 2 down to half, 4×4 transposed up to twice the size; down to any other
+    size its kernel is as large as the difference and 1; up to any other size it is 1×1, and the map interpolated.
+
+    Raises:
+        RequestError: The shapes are none of maps.
+    """
+    _check_maps(student, teacher)
+    (c_s, h_s, w_s), (c_t, h_t, w_t) = student[1:], teacher[1:]
+    layers: list[nn.Module] = []
+    if (h_s, w_s) == (2 * h_t, 2 * w_t):
+        layers.append(nn.Conv2d(c_s, c_t, 3, stride=2, padding=1))
+    elif (2 * h_s, 2 * w_s) == (h_t, w_t):
+        layers.append(nn.ConvTranspose2d(c_s, c_t, 4, stride=2, padding=1))
+    elif h_s >= h_t and w_s >= w_t:
+        layers.append(nn.Conv2d(c_s, c_t, (1 + h_s - h_t, 1 + w_s - w_t)))
+    else:
+        layers += [nn.Conv2d(c_s, c_t, 1), Resize((h_t, w_t))]
+    return nn.Sequential(*layers, nn.BatchNorm2d(c_t), nn.ReLU())
+
+
+def projector(student: Shape, teacher: Shape) -> nn.Module:
+    """A bottleneck of half the teacher's channels (1×1, 3×3, 1×1, each with batch norm and ReLU), the size as it is.
+
+    Raises:
+        RequestError: The shapes are none of maps.
+    """
+    _check_maps(student, teacher)
+    wide, narrow = teacher[1], max(1, teacher[1] // 2)
+    layers: list[nn.Module] = []
+    for c_in, c_out, kernel in ((student[1], narrow, 1), (narrow, narrow, 3), (narrow, wide, 1)):
+        conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
+        layers += [conv, nn.BatchNorm2d(c_out), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _convolution(student: Shape, teacher: Shape, kernel: int, norm: bool, relu: bool = False) -> nn.Module:
     if len(student) != len(teacher) or len(student) not in (3, 4):
         raise RequestError(
             f"a convolution adapts maps (B, C, H, W), or signals (B, C, L), not student {student} to teacher {teacher}"
@@ -106,9 +156,16 @@ def _convolution(student: Shape, teacher: Shape, kernel: int, norm: bool) -> nn.
         layers.append(convolution(student[1], teacher[1], kernel, padding=kernel // 2, bias=not norm))
     if norm:
         layers.append((nn.BatchNorm1d if flat else nn.BatchNorm2d)(teacher[1]))
+    if relu:
+        layers.append(nn.ReLU())
     if student[2:] != teacher[2:]:
         layers.append(Resample(teacher[2]) if flat else Resize((teacher[2], teacher[3])))
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def _check_maps(student: Shape, teacher: Shape) -> None:
+    if len(student) != 4 or len(teacher) != 4:
+        raise RequestError(f"a convolution adapts maps (B, C, H, W), not student {student} to teacher {teacher}")
 
 
 KINDS: dict[str, Callable[[Shape, Shape], nn.Module]] = {
@@ -118,6 +175,10 @@ KINDS: dict[str, Callable[[Shape, Shape], nn.Module]] = {
     "conv3x3": lambda s, t: _convolution(s, t, kernel=3, norm=False),
     "conv1x1_bn": lambda s, t: _convolution(s, t, kernel=1, norm=True),
     "conv3x3_bn": lambda s, t: _convolution(s, t, kernel=3, norm=True),
+    "conv1x1_bn_relu": lambda s, t: _convolution(s, t, kernel=1, norm=True, relu=True),
+    "auto_bn": auto_bn,
+    "regressor": regressor,
+    "projector": projector,
 }
 
 

@@ -1,44 +1,215 @@
-"""Where the methods of papers compare two networks, and with what constants."""
+"""Methods by name: their places, constants and connectors on two pairs of networks, as in their authors' scripts.
+
+Sources, by the names that the expectations carry: RepDistiller (HobbitLong), mdistiller (megvii-research),
+AB_distillation (bhheo), overhaul-distillation (clovaai), DIST_KD (hunto), ICKD (ADLab-AutoDrive), MGD and cls_KD (yzd-v), KD_SRRL
+(jingyang2017), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim), Weighted-Soft-Label-Distillation.
+"""
 
 from __future__ import annotations
 
-import torch
-import torchvision
+from functools import cache
+from typing import Any
+
+import pytest
 from torch import nn
 
-from limbeck.models.cnn import cnn
-from limbeck.models.resnet_cifar import resnet8, resnet14
+from limbeck import adapters
+from limbeck.errors import RequestError
+from limbeck.models.build import build
 from limbeck.recipes.methods import METHODS, Places
-from limbeck.taps import Taps
+from limbeck.recipes.written_out import setting_of
 
-SHAPE = (3, 32, 32)
-
-
-def places(student: nn.Module, teacher: nn.Module) -> Places:
-    return Places(student, teacher, SHAPE, 100)
+CIFAR, IMAGENET = ("resnet32x4", "resnet8x4"), ("torchvision:resnet34", "torchvision:resnet18")
+SHAPES = {CIFAR: (3, 32, 32), IMAGENET: (3, 64, 64)}
+"""64×64 in place of 224×224, so that the last map has 512·2·2 elements."""
 
 
-def test_stages_are_tapped_before_the_relu_that_ends_them():
-    pair = places(cnn(input_shape=SHAPE, classes=10), resnet14(input_shape=SHAPE, classes=10))
-    assert pair.before_relu() == [
-        {"student": "stage1.2:in", "teacher": "stage2.1.relu:in"},
-        {"student": "stage2.2:in", "teacher": "stage3.1.relu:in"},
-    ]
-    taps = [at["teacher"] for at in pair.before_relu()]
-    _, before = Taps(pair.teacher, taps).run(torch.randn(2, *SHAPE))
-    _, after = Taps(pair.teacher, ["stage2", "stage3"]).run(torch.randn(2, *SHAPE))
-    assert all(before[tap].min() < 0 for tap in taps)
-    assert [t.shape for t in before.values()][:2] == [after["stage2"].shape, after["stage3"].shape]
+@cache
+def places(pair: tuple[str, str]) -> Places:
+    teacher, student = (build(name, input_shape=SHAPES[pair], classes=100) for name in pair)
+    return Places(student, teacher, SHAPES[pair], 50_000, names=(pair[1], pair[0]))
 
 
-def test_stages_that_end_in_something_else_are_tapped_behind_it():
-    student, teacher = resnet8(input_shape=SHAPE, classes=10), torchvision.models.resnet18(num_classes=10)
-    assert [at["teacher"] for at in places(student, teacher).before_relu()] == ["layer2", "layer3", "layer4"]
+def terms(method: str, pair: tuple[str, str] = CIFAR) -> list[dict[str, Any]]:
+    setting = setting_of(method)
+    return (setting.stages[0] if setting.stages else setting).terms(places(pair))
 
 
-def test_weights_of_published_sums_are_rescaled_to_means_over_the_last_map():
-    """The authors' factors (3/1000, 1/1000, 7e-5 of the sum) of a narrow ResNet's last map, 64·8·8 elements."""
-    pair = places(resnet8(input_shape=SHAPE, classes=10), resnet14(input_shape=SHAPE, classes=10))
-    for name, factor in (("ab", 3e-3), ("ofd", 1e-3), ("mgd", 7e-5)):
-        for term in METHODS[name].terms(pair):
-            assert abs(term["weight"] / (factor * 64 * 8 * 8) - 1) < 0.05
+def taps(method: str, pair: tuple[str, str], side: str) -> list[Any]:
+    return [term[side] for term in terms(method, pair)]
+
+
+LAYERS = ["layer1", "layer2", "layer3", "layer4"]
+STAGES = ["stage1", "stage2", "stage3"]
+TAPS = {
+    # RepDistiller: feat[hint_layer = 2], the second stage.
+    "fitnet": (["stage2"], ["layer2"]),
+    # RepDistiller: feat[1:-1], all stages.
+    "at": (STAGES, LAYERS),
+    "nst": (STAGES, LAYERS),
+    "vid": (STAGES, LAYERS),
+    # RepDistiller: feat[:-1], from the stem on, one flow to the next.
+    "fsp": (
+        [["stage1:in", "stage1"], ["stage1", "stage2"], ["stage2", "stage3"]],
+        [["layer1:in", "layer1"], ["layer1", "layer2"], ["layer2", "layer3"], ["layer3", "layer4"]],
+    ),
+    # RepDistiller and ICKD: feat[-2], the last map; KD_SRRL and MGD: the same.
+    **dict.fromkeys(("sp", "ickd", "mgd", "srrl", "ft"), (["stage3"], ["layer4"])),
+    # RepDistiller: feat[-1], the pooled vector.
+    **dict.fromkeys(("rkd", "pkt", "crd"), (["classifier:in"], ["fc:in"])),
+}
+
+
+@pytest.mark.parametrize("method", TAPS)
+@pytest.mark.parametrize("pair", [CIFAR, IMAGENET], ids=["cifar", "imagenet"])
+def test_taps(method: str, pair: tuple[str, str]) -> None:
+    expected = TAPS[method][pair is IMAGENET]
+    assert taps(method, pair, "student") == expected
+    assert taps(method, pair, "teacher") == expected
+
+
+@pytest.mark.parametrize("method", ["ab", "ofd"])
+def test_taps_before_the_relus(method: str) -> None:
+    assert taps(method, CIFAR, "student") == [f"stage{number}.0.relu:in" for number in (1, 2, 3)]
+    assert taps(method, CIFAR, "teacher") == [f"stage{number}.4.relu:in" for number in (1, 2, 3)]
+    # In torchvision's blocks the sum, in place on the output of bn2; the last block of each layer.
+    assert taps(method, IMAGENET, "student") == [f"layer{number}.1.add" for number in (1, 2, 3, 4)]
+    blocks = enumerate((2, 3, 5, 2), start=1)
+    assert taps(method, IMAGENET, "teacher") == [f"layer{number}.{block}.add" for number, block in blocks]
+
+
+def test_review_reads_the_teacher_before_its_relus_and_the_pooled_vectors() -> None:
+    (term,) = terms("review")
+    assert term["student"] == [*STAGES, "classifier:in"]  # mdistiller: STU_PREACT false
+    assert term["teacher"] == [*(f"stage{number}.4.relu:in" for number in (1, 2, 3)), "classifier:in"]
+    (term,) = terms("review:imagenet", IMAGENET)
+    assert term["student"] == [*(f"layer{number}.1.add" for number in (1, 2, 3, 4)), "fc:in"]  # STU_PREACT true
+    assert (term["weight"], term["ramp"]) == (1.0, 1)
+
+
+CONSTANTS = {
+    # method: (weight of the labels, weight of the first term, its options)
+    "kd": (0.1, 0.9, {"temperature": 4}),  # RepDistiller: -r 0.1 -a 0.9, kd_T 4
+    "kd:imagenet": (0.5, 0.5, {"temperature": 1}),  # mdistiller: imagenet/r34_r18/kd.yaml
+    "dkd": (1, 1, {"temperature": 4, "nontarget_weight": 8, "ramp": 20}),  # mdistiller: cfg.py, res32x4_res8x4.yaml
+    "dkd:imagenet": (1, 1, {"temperature": 1, "nontarget_weight": 0.5, "ramp": 1}),  # mdistiller: r34_r18/dkd.yaml
+    "dist": (1, 2, {"temperature": 4}),  # the paper's β = γ = 2; T 4 for CIFAR-100
+    "dist:imagenet": (1, 2, {"temperature": 1}),  # T 1 for ImageNet
+    "ls": (0.1, 9, {"temperature": 2, "standardize": True}),  # README: --base-temp 2 --kd-weight 9
+    "nkd": (1, 1, {"temperature": 3, "nontarget_weight": 3.5}),  # cls_KD: cifar100/res34_distill_res18_cifar.py
+    "nkd:imagenet": (1, 1, {"temperature": 1, "nontarget_weight": 1.5}),  # cls_KD: res34_distill_res18_img.py
+    "wsld": (1, 2.25, {"temperature": 4}),  # cls_KD: cifar100/res34_distill_res18_cifar.py
+    "wsld:imagenet": (1, 2.5, {"temperature": 2}),  # Weighted-Soft-Label-Distillation: knowledge_distiller.py
+    "fitnet": (1, 100, {"adapter": "regressor"}),  # RepDistiller: -b 100, ConvReg
+    "at": (1, 1000, {}),  # RepDistiller: run_cifar_distill.sh, as the next seven
+    "nst": (1, 50, {}),
+    "vid": (1, 1, {}),
+    "sp": (1, 3000, {}),
+    "rkd": (1, 1, {}),
+    "pkt": (1, 30000, {}),
+    "crd": (1, 0.8, {"samples": 50_000}),
+    "fsp": (1, 50, {}),
+    "ft": (1, 500, {}),  # Factor-Transfer-pytorch: --beta 500
+    "ickd": (1, 2.5, {"adapter": "conv1x1_bn"}),  # ICKD: -b 2.5, Embed with batch norm
+    "srrl": (1, 1, {"adapter": "conv1x1_bn_relu"}),  # KD_SRRL: --weight 1, transfer_conv
+    "review": (1, 5, {"ramp": 20}),  # ReviewKD: script/reviewKD.sh, --kd-warm-up 20
+    "cwd": (1, 50, {"temperature": 4}),  # the paper: 50 on features, T 4
+    "pearson": (1, 6, {}),  # mmrazor: PKDLoss(loss_weight=6)
+}
+
+
+@pytest.mark.parametrize("method", CONSTANTS)
+def test_constants(method: str) -> None:
+    task_weight, weight, options = CONSTANTS[method]
+    first = terms(method)[0]
+    assert setting_of(method).task_weight == task_weight
+    assert first["weight"] == weight
+    assert {key: first[key] for key in options} == options
+
+
+def test_dkds_beta_is_that_of_its_pair() -> None:
+    """mdistiller, configs/cifar100/dkd: BETA of each file, 8 where none is given."""
+    expected = {
+        ("resnet56", "resnet20"): 2, ("resnet110", "resnet32"): 2, ("vgg13", "vgg8"): 6, ("vgg13", "mobilenet_v2"): 6,
+        ("wrn_40_2", "wrn_16_2"): 6, ("wrn_40_2", "wrn_40_1"): 6, ("resnet32x4", "shufflenet_v1"): 8,
+        ("resnet50", "mobilenet_v2"): 8,
+    }  # fmt: skip
+    for (teacher, student), beta in expected.items():
+        pair = Places(nn.Identity(), nn.Identity(), (3, 32, 32), 1, names=(student, teacher))
+        (term,) = METHODS["dkd"].default.terms(pair)
+        assert term["nontarget_weight"] == beta
+
+
+@pytest.mark.parametrize(
+    ("method", "pair", "weights"),
+    [
+        # AB_distillation: sum / batch · 3 / 1000, halved for each earlier stage; maps of 64·32², 128·16², 256·8².
+        ("ab", CIFAR, [3e-3 * n for n in (64 * 32**2 / 4, 128 * 16**2 / 2, 256 * 8**2)]),
+        ("ab", IMAGENET, [3e-3 * n for n in (64 * 16**2 / 8, 128 * 8**2 / 4, 256 * 4**2 / 2, 512 * 2**2)]),
+        # overhaul-distillation: sum / batch / 1000 for CIFAR-100, / 10000 for ImageNet.
+        ("ofd", CIFAR, [1e-3 * n for n in (64 * 32**2 / 4, 128 * 16**2 / 2, 256 * 8**2)]),
+        ("ofd:imagenet", IMAGENET, [1e-4 * n for n in (64 * 16**2 / 8, 128 * 8**2 / 4, 256 * 4**2 / 2, 512 * 2**2)]),
+        # MGD: alpha_mgd of the sum / batch, 0.00007 for ImageNet; cls_KD: 0.0012 for CIFAR-100.
+        ("mgd:imagenet", CIFAR, [7e-5 * 256 * 8**2]),
+        ("mgd:imagenet", IMAGENET, [7e-5 * 512 * 2**2]),
+        ("mgd", CIFAR, [1.2e-3 * 256 * 8**2]),
+    ],
+)
+def test_weights_of_published_sums(method: str, pair: tuple[str, str], weights: list[float]) -> None:
+    assert [term["weight"] for term in terms(method, pair)] == pytest.approx(weights)
+
+
+def test_initialisations_are_stages() -> None:
+    """RepDistiller: 30 epochs of init before 240 with the labels alone (-a 0, loss_kd 0)."""
+    for method in ("ab", "fsp"):
+        setting = setting_of(method)
+        assert [stage.epochs for stage in setting.stages] == [30]
+        assert (setting.epochs, setting.task_weight, setting.terms(places(CIFAR))) == (240, 1.0, [])
+        joint = setting_of(f"{method}:joint")
+        assert joint.terms(places(CIFAR)) == setting.stages[0].terms(places(CIFAR))
+        assert not joint.stages
+
+
+def layers(kind: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> list[str]:
+    made = adapters.make(kind, student, teacher)
+    return [repr(layer) for layer in (made if isinstance(made, nn.Sequential) else [made])]
+
+
+SAME, WIDER = ((2, 4, 8, 8), (2, 4, 8, 8)), ((2, 4, 8, 8), (2, 6, 8, 8))
+PLAIN = "Conv2d({}, {}, kernel_size=(1, 1), stride=(1, 1), bias=False)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "expected"),
+    [
+        # OFD's build_feature_connector and ICKD's Embed: always.
+        ("conv1x1_bn", SAME, [PLAIN.format(4, 4), "BatchNorm2d(4"]),
+        ("conv1x1_bn", WIDER, [PLAIN.format(4, 6), "BatchNorm2d(6"]),
+        # AB's Active_Soft_WRN_norelu: where channels differ.
+        ("auto_bn", SAME, ["Identity()"]),
+        ("auto_bn", WIDER, [PLAIN.format(4, 6), "BatchNorm2d(6"]),
+        # SRRL's transfer_conv.
+        ("conv1x1_bn_relu", SAME, [PLAIN.format(4, 4), "BatchNorm2d(4", "ReLU()"]),
+        # RepDistiller's ConvReg, with bias; half and twice the size.
+        ("regressor", SAME, ["Conv2d(4, 4, kernel_size=(1, 1), stride=(1, 1))", "BatchNorm2d(4", "ReLU()"]),
+        ("regressor", ((2, 4, 8, 8), (2, 6, 4, 4)),
+         ["Conv2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))", "BatchNorm2d(6", "ReLU()"]),
+        ("regressor", ((2, 4, 4, 4), (2, 6, 8, 8)),
+         ["ConvTranspose2d(4, 6, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1))", "BatchNorm2d(6", "ReLU()"]),
+        ("regressor", ((2, 4, 8, 8), (2, 6, 5, 6)),
+         ["Conv2d(4, 6, kernel_size=(4, 3), stride=(1, 1))", "BatchNorm2d(6", "ReLU()"]),
+    ],
+)  # fmt: skip
+def test_connectors(kind: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], expected: list[str]) -> None:
+    found = layers(kind, *shapes)
+    assert len(found) == len(expected)
+    assert all(one.startswith(start) for one, start in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("dkd:imagnet", "setting of method dkd 'imagnet'; did you mean imagenet"), ("dkdd", "unknown method 'dkdd'")],
+)
+def test_unknown_settings(name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        setting_of(name)

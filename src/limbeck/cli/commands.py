@@ -73,9 +73,9 @@ def run(
     from limbeck.recipes.machine import Machine
     from limbeck.recipes.read import read
 
-    given = {"seed": seed, "epochs": epochs, "precision": precision}
+    given = {"seed": seed, "precision": precision}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    made = read(recipe, overrides)
+    made = read(recipe, overrides, epochs)
     proposed = choose(out, made.name, resume)
     root = data_root or default_root()
     logs = loggers(tensorboard, proposed)
@@ -134,8 +134,7 @@ def compare(
     from limbeck.recipes.folder import choose
     from limbeck.recipes.read import read
 
-    overrides = [*(set_ or []), *([] if epochs is None else [f"epochs={epochs}"])]
-    made = read(recipe, overrides)
+    made = read(recipe, set_ or [], epochs)
     folder = choose(out, f"compare-{made.name}", resume or redo)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
@@ -146,7 +145,7 @@ def compare(
     machine = Machine(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
     )
-    choices = chosen_variants(recipe, names, folder if resume or redo else None, overrides)
+    choices = chosen_variants(recipe, names, folder if resume or redo else None, set_ or [], epochs)
     numbers = range(made.seed, made.seed + seeds)
     folders: list[Path] = []
     with resumable(folders):
@@ -267,7 +266,7 @@ def plan(
     from limbeck.recipes.plan import plan as carry_out
     from limbeck.recipes.read import read
 
-    made = read(recipe, [*(set_ or []), *([f"epochs={epochs}"] if epochs is not None else [])])
+    made = read(recipe, set_ or [], epochs)
     show.plan(carry_out(made, root=data_root or default_root(), samples=samples, machine=Machine(accelerator)), as_json)
 
 

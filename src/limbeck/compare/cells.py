@@ -17,10 +17,11 @@ from limbeck.models.multi_exit import MultiExit
 from limbeck.recipes import identity, schema
 from limbeck.recipes.folder import RESULT, student_folder
 from limbeck.recipes.identity import Identity, Origins
-from limbeck.recipes.methods import METHODS, SCHEMES, by_name
+from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import read_variants, variants
 from limbeck.recipes.same import changes, told
 from limbeck.recipes.teachers import Candidate
+from limbeck.recipes.written_out import by_name, setting_of
 
 SCRATCH = "scratch"
 OWN = "recipe"
@@ -64,13 +65,25 @@ def named(methods: Sequence[str], varied: Mapping[str, Any]) -> list[str]:
                 f"both a method and a variant of the recipe are called {name}; write :{name} for the variant, or give "
                 "the variant another name"
             )
-        if bare not in varied and name not in _NAMES:
+        if bare not in varied and not is_method(name):
             raise unknown("method", name, [*_NAMES, *varied])
-        names.append(name if bare in _NAMES else bare)
+        names.append(name if bare in _NAMES or is_method(bare) else bare)
     names = list(dict.fromkeys(names))
     if len(names) == 1:
         raise RequestError("nothing to compare: name at least one method besides scratch")
     return names
+
+
+def is_method(name: str) -> bool:
+    """Whether a name is not that of a variant: a method's, alone or with its setting, or one of the other names.
+
+    Raises:
+        RequestError: A method's name with a setting that it does not have.
+    """
+    if name.partition(":")[0] in METHODS:
+        setting_of(name)
+        return True
+    return name in _NAMES
 
 
 def students_in(folder: Path) -> list[tuple[str, int]]:
@@ -84,7 +97,7 @@ def students_in(folder: Path) -> list[tuple[str, int]]:
 
 
 def chosen_variants(
-    source: str, methods: Sequence[str], folder: Path | None, overrides: Iterable[str] = ()
+    source: str, methods: Sequence[str], folder: Path | None, overrides: Iterable[str] = (), epochs: int | None = None
 ) -> dict[str, schema.Recipe]:
     """The variants of a recipe that are named, and those that have students in a comparison's folder.
 
@@ -93,6 +106,7 @@ def chosen_variants(
         methods: The names.
         folder: The folder of a comparison that is gone on with.
         overrides: Of the recipe; a variant keeps the keys that it gives.
+        epochs: The length of all but variants that give their own.
 
     Raises:
         RequestError: The recipe or one of these variants cannot be read.
@@ -101,7 +115,7 @@ def chosen_variants(
         return {}
     names = {*methods, *(method for method, _ in (students_in(folder) if folder else []))}
     wanted = {name.removeprefix(":") for name in names} & {*variants(source)}
-    return read_variants(source, sorted(wanted), overrides) if wanted else {}
+    return read_variants(source, sorted(wanted), overrides, epochs) if wanted else {}
 
 
 def recipe_of(
@@ -119,7 +133,7 @@ def recipe_of(
             raise RequestError(f"{BACKBONE} is a deepest exit alone, and {recipe.student.model} has a single exit")
         deepest = recipe.student.model_copy(update={"exit": len(student.trunk)})
         return recipe.model_copy(update={"student": deepest})
-    if name in _NAMES:
+    if is_method(name):
         return by_name(recipe, name)
     if name.removeprefix(":") not in varied:
         raise RequestError(

@@ -6,22 +6,22 @@ Each is one more training by the same engine; what follows takes its result as t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
+from limbeck.distillers.term import BoundTerm
 from limbeck.engine.devices import AUTO
-from limbeck.errors import RequestError, shown
 from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
-from limbeck.recipes.methods import with_terms
 from limbeck.recipes.temperatures import temperature, temperatures
+from limbeck.recipes.written_out import parts_of, with_terms
 from limbeck.seeds import derive
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
 
@@ -36,6 +36,7 @@ class Lead:
         recipe: How the rest is trained.
         seconds: What came before.
         elders: The generations before it.
+        kept: The losses with a state that were trained before, by their names.
     """
 
     found: Sequence[teachers.Candidate]
@@ -43,6 +44,7 @@ class Lead:
     recipe: schema.Recipe
     seconds: float = 0.0
     elders: Sequence[nn.Module] = ()
+    kept: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,8 +67,8 @@ class Distilled:
 def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
     """Train a student as the recipe says, with all that must be trained before it."""
     lead = _lead_up(job, student, found)
-    recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data)
-    guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
+    recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data, lead.kept)
+    guide, asking = job.ask_once(live, lead.found) if live and listens(scheme) else (None, 0.0)
     line = _mixed_elsewhere(recipe, live)
     if line and job.fabric.is_global_zero:
         tell(line)
@@ -90,10 +92,14 @@ def _mixed_elsewhere(recipe: schema.Recipe, live: Teacher | None) -> str | None:
 
 
 def assemble(
-    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+    recipe: schema.Recipe,
+    student: nn.Module,
+    found: Sequence[teachers.Candidate],
+    data: DataSet,
+    kept: Mapping[str, nn.Module] | None = None,
 ) -> tuple[schema.Recipe, Scheme, Teacher | None]:
     """The recipe with its terms written out, the student with its losses, and who gives the signal."""
-    recipe = with_terms(recipe, lambda: places(recipe, student, found, data))
+    recipe = with_terms(recipe, lambda: places(recipe, student, found, data), kept or {})
     scheme = build.scheme(student, recipe, data)
     if recipe.distill.scheme == "teacher-free":
         options = fitting("scheme teacher-free", VirtualTeacher, recipe.distill.options, given={"self", "classes"})
@@ -113,14 +119,19 @@ def schemes(
     """
     itself = schema.Teacher.model_validate(recipe.student.model_dump())
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
-    for part in two_stages(recipe) if recipe.distill.scheme == "two-stage" else [recipe]:
+    parts, rest = parts_of(recipe, lambda: places(recipe, student, stand_in, data))
+    for part in (*(part.recipe for part in parts), rest):
         yield assemble(part, copy.deepcopy(student), stand_in, data)
+
+
+def listens(scheme: Scheme) -> bool:
+    """Whether anything in a student's loss comes from a teacher."""
+    return bool(scheme.teacher_taps) or scheme.teacher_logits
 
 
 def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
     begun = Lead(found, student, job.recipe)
-    scheme = job.recipe.distill.scheme
-    return _LEADS[scheme](job, begun) if scheme in _LEADS else begun
+    return _LEADS.get(job.recipe.distill.scheme, _stages)(job, begun)
 
 
 def _assistants(job: Job, lead: Lead) -> Lead:
@@ -147,35 +158,30 @@ def _generations(job: Job, lead: Lead) -> Lead:
     return replace(lead, elders=elders)
 
 
-def _hint_stage(job: Job, lead: Lead) -> Lead:
-    """First only a feature loss, then the recipe's terms, in the same number of epochs altogether (arXiv:1412.6550).
+def _stages(job: Job, lead: Lead) -> Lead:
+    """The trainings that a method, or the scheme two-stage, has before the student's own (arXiv:1412.6550 and others).
 
-    In the first stage the teacher runs only as deep as its last tap.
+    They are a part of the recipe's epochs. In each the teacher runs only as deep as its last tap.
     """
-    first, rest = two_stages(job.recipe)
-    resolved, scheme, _ = assemble(first, lead.student, lead.found, job.data)
-    how: dict[str, Any] = {"mix": resolved.ensemble, "temperature": temperature(resolved)}
-    live = teachers.signal(lead.found, scheme.teacher_taps, scheme.teacher_logits, **how)
-    guide, asking = job.ask_once(live, lead.found)
-    training = replace(job, recipe=resolved).train(scheme, "hint", guide)
-    scheme.train()  # and what was in eval mode before is so again
-    return replace(lead, recipe=rest, seconds=training["seconds"] + asking)
+    if not lead.found:
+        return lead
+    parts, rest = parts_of(job.recipe, lambda: places(job.recipe, lead.student, lead.found, job.data))
+    for part in parts:
+        _, scheme, _ = assemble(part.recipe, lead.student, lead.found, job.data)
+        how: dict[str, Any] = {"mix": part.recipe.ensemble, "temperature": temperature(part.recipe)}
+        live = teachers.signal(lead.found, scheme.teacher_taps, scheme.teacher_logits, **how)
+        guide, asking = job.ask_once(live, lead.found)
+        training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide)
+        scheme.train()  # and what was in eval mode before is so again
+        seconds = lead.seconds + training["seconds"] + asking
+        lead = replace(lead, seconds=seconds, kept={**lead.kept, **_losses(scheme)})
+    return replace(lead, recipe=rest)
 
 
-def two_stages(recipe: schema.Recipe) -> tuple[schema.Recipe, schema.Recipe]:
-    """The recipe of the hint stage, by default half of the epochs, and that of the rest."""
-    options = recipe.distill.options
-    epochs = build.whole_number("hint_epochs", options.get("hint_epochs", max(1, recipe.epochs // 2)), least=1)
-    if not epochs < recipe.epochs:
-        raise RequestError(
-            f"hint_epochs {shown(epochs)} leaves nothing of {recipe.epochs} epochs to one of the two stages"
-        )
-    method = options.get("hint", "fitnet")
-    if not isinstance(method, str):
-        raise RequestError(f"hint is the name of a method, such as fitnet, not {shown(method)}")
-    hint = schema.Distill(method=method, task_weight=0.0)
-    first = recipe.model_copy(update={"distill": hint, "epochs": epochs})
-    return first, recipe.model_copy(update={"epochs": recipe.epochs - epochs})
+def _losses(scheme: Scheme) -> dict[str, nn.Module]:
+    """The losses with a state that were trained beside a student, by their names."""
+    bound = [module for module in scheme.modules() if isinstance(module, BoundTerm)]
+    return {type(one.loss).__name__: one.loss for one in bound if isinstance(one.loss, nn.Module)}
 
 
 def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
@@ -195,5 +201,4 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
 _LEADS: dict[str, Callable[[Job, Lead], Lead]] = {
     "assistant": _assistants,
     "born-again": _generations,
-    "two-stage": _hint_stage,
 }

@@ -19,9 +19,9 @@ from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.chain import assemble
 from limbeck.recipes.job import Job, places, settled
 from limbeck.recipes.machine import Machine
-from limbeck.recipes.methods import with_terms
 from limbeck.recipes.rehearsal import rehearse
 from limbeck.recipes.temperatures import temperature
+from limbeck.recipes.written_out import with_terms
 from limbeck.teachers import Teacher
 
 
@@ -52,7 +52,7 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
     teachers.train_apart(found, recipe, data, machine)
-    written = with_terms(recipe, lambda: places(recipe, student, found, data))
+    written = with_terms(recipe, lambda: places(recipe, student, found, data), {})
     teacher = teachers.signal(found, mix=recipe.ensemble, temperature=temperature(written))
     diagnosis = _examine(Job(written, data, machine, fabric, Path()), teacher, teacher)
     return {

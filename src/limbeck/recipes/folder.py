@@ -150,7 +150,8 @@ def _describe(out: Path, described: str, resume: bool, fits: Callable[[Path], No
 
 def student_folder(method: str, seed: int) -> str:
     """What the folder of a comparison's student is called; ":NAME" is a variant that has a method's name."""
-    return f"{method.replace(':', 'variant-')}-seed{seed}"
+    name = f"variant-{method[1:]}" if method.startswith(":") else method.replace(":", "-")
+    return f"{name}-seed{seed}"
 
 
 def environment() -> dict[str, Any]:

@@ -28,8 +28,8 @@ from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, as_request, shown
 from limbeck.recipes import schema
 from limbeck.recipes.job import places
-from limbeck.recipes.methods import with_terms
 from limbeck.recipes.teachers import Candidate
+from limbeck.recipes.written_out import declared
 from limbeck.sources import names_in, own_modules
 from limbeck.teachers.module import fingerprint
 
@@ -65,9 +65,12 @@ class Origins:
             recipe: With the student's seed, and its precision decided.
             taught: Whether the recipe's way to distil has a say; the baseline learns from labels.
         """
+        before: list[dict[str, Any]] = []
         if taught and self.found:
-            recipe = with_terms(recipe, lambda: places(recipe, self.student, self.found, self.data))
+            recipe, before = declared(recipe, lambda: places(recipe, self.student, self.found, self.data))
         content = recipe.model_dump(mode="json")
+        if before:
+            content["distill"]["stages"] = before
         for key in _NO_FIGURES:
             content.pop(key)
         if not taught:

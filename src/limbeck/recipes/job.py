@@ -180,7 +180,15 @@ def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: M
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:
     """Where the recipe's networks can be compared; of several teachers the first one counts."""
-    return Places(student, found[0].module, build.shape(recipe.student, data), len(data.train))
+    teacher = found[0]
+    return Places(
+        student,
+        teacher.module,
+        build.shape(recipe.student, data),
+        len(data.train),
+        build.shape(teacher.spec, data),
+        (recipe.student.model, teacher.spec.model),
+    )
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from limbeck.errors import VALUE, RequestError, nearest, shown, unknown
 from limbeck.options import expected
 from limbeck.recipes.document import CHARACTERS, parse
+from limbeck.recipes.length import at_length
 from limbeck.recipes.schema import Model, Recipe, check_name
 
 EXAMPLES = {
@@ -32,12 +33,13 @@ def names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in files("limbeck.recipes").iterdir() if p.name.endswith(".yaml"))
 
 
-def read(source: str, overrides: Iterable[str] = ()) -> Recipe:
+def read(source: str, overrides: Iterable[str] = (), epochs: int | None = None) -> Recipe:
     """Read a recipe and check it.
 
     Args:
         source: A packaged name, or a path to a YAML file; ":NAME" behind it chooses one of the recipe's variants.
         overrides: "key.path=value" each; the value is YAML, and numbers in the path count list elements.
+        epochs: Train so long; what is counted in epochs, such as milestones, keeps its share of the whole.
 
     Raises:
         RequestError: An unknown name, key or value; one line with the nearest valid choice.
@@ -50,7 +52,11 @@ def read(source: str, overrides: Iterable[str] = ()) -> Recipe:
         content = _varied(content, choices, variant)
     for override in overrides:
         _override(content, override)
-    return check(content, source)
+    if epochs is None:
+        return check(content, source)
+    whole = check(content, source)
+    check(content | {"epochs": epochs}, source)
+    return at_length(whole, epochs)
 
 
 def check(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -95,7 +101,9 @@ def recorded_variants(path: Path) -> dict[str, Recipe]:
         return {}
 
 
-def read_variants(source: str, chosen: Iterable[str], overrides: Iterable[str] = ()) -> dict[str, Recipe]:
+def read_variants(
+    source: str, chosen: Iterable[str], overrides: Iterable[str] = (), epochs: int | None = None
+) -> dict[str, Recipe]:
     """Some variants of a recipe, laid over the recipe with its overrides: a variant keeps the keys that it gives.
 
     Raises:
@@ -106,7 +114,10 @@ def read_variants(source: str, chosen: Iterable[str], overrides: Iterable[str] =
     choices = _choices(content)
     for override in overrides:
         _override(content, override)
-    return {one: check(_varied(content, choices, one), f"{source}:{one}") for one in chosen}
+    found = {one: check(_varied(content, choices, one), f"{source}:{one}") for one in chosen}
+    if epochs is None:
+        return found
+    return {one: recipe if "epochs" in choices[one] else at_length(recipe, epochs) for one, recipe in found.items()}
 
 
 def _content(source: str) -> tuple[dict[str, Any], str]:

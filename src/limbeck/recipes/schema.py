@@ -205,8 +205,20 @@ class Distill(Strict):
     scheme: Scheme = "offline"
     options: dict[str, Any] = {}
     method: str | None = None
+    """NAME, NAME:SETTING, or {name: NAME, setting: SETTING}."""
     task_weight: Annotated[float, Field(ge=0)] | None = None
     terms: list[Term] = []
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def setting_behind_the_name(cls, value: Any) -> Any:
+        """`method: {name: dkd, setting: imagenet}` is `method: dkd:imagenet`."""
+        if not isinstance(value, dict):
+            return value
+        name, setting = value.get("name"), value.get("setting")
+        if set(value) - {"name", "setting"} or not isinstance(name, str) or not isinstance(setting, str | None):
+            raise ValueError("a method is a name, or {name: NAME, setting: SETTING}")
+        return name if setting is None else f"{name}:{setting}"
 
     @model_validator(mode="after")
     def one_way(self) -> Distill:

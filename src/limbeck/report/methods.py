@@ -14,9 +14,9 @@ from itertools import groupby
 from typing import Any, get_args
 
 import yaml
-from torch import nn
 
 from limbeck import distillers, losses
+from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, SCHEMES, Places
 from limbeck.recipes.read import names, read
@@ -42,21 +42,23 @@ many these are where that cannot be known.
 """
 METHODS_TEXT = """\
 Each name writes out the labels' weight and the terms below: `distill: {method: rkd}` in a recipe, or
-`limbeck compare mnist-mlp --methods kd,rkd`. The places stand for those of two networks with three stages; a network
-has more or fewer, and limbeck finds them. A term without a place compares the logits. `samples` is the size of the
-training split, here 50,000. A `ramp` is of 240 epochs; a shorter run has it in the same share.
+`limbeck compare mnist-mlp --methods kd,rkd`. Where authors have several settings, the first one counts, and another is
+named: `distill: {method: {name: dkd, setting: imagenet}}`, or `--methods dkd:imagenet`.
+
+The table shows what they come to for resnet32x4 as teacher and resnet8x4 as student on images of 32×32; limbeck finds
+the places of any other pair, before the ReLU that ends a stage where a method wants it so, and converts weights that
+were published for a sum over a map by the size of the teacher's map. A term without a place compares the logits.
+`samples` is the size of the training split, here 50,000. Ramps, and stages before the student's own training, are given
+in epochs of the authors' runs; a run of another length has them in the same share. A stage's epochs are a part of the
+student's: of 270 epochs, `ab` has 30 for its initialisation, and is compared with methods that have all 270.
+"""
+SOURCES_TEXT = """\
+Where each method's constants, places and connectors are from, and what is otherwise than there, on purpose:
 """
 SCHEMES_TEXT = """\
 `distill: {scheme: …}` says who teaches; without it, a frozen teacher does, by terms or by a method of the table above.
 `limbeck compare --methods` takes a scheme that names its task weight here, with these terms.
 """
-
-
-class _Network(nn.Module):
-    """A network of which a method only reads where its stages and its embedding are."""
-
-    stages = ("the first stage", "the middle stage", "the last stage")
-    embedding = "the vector before the classifier"
 
 
 def document() -> str:
@@ -66,7 +68,8 @@ def document() -> str:
         things = [getattr(losses, name) for name in losses.LOSSES if _kind(getattr(losses, name)) == kind]
         parts += [f"### {kind.capitalize()}\n", _first_sentence(_module_doc(kind)) + "\n", *_tables(things)]
     parts += ["## Schemes\n", _first_sentence(inspect.getdoc(distillers) or "") + "\n", *_tables(schemes())]
-    parts += ["## Methods by name\n", METHODS_TEXT, _methods(), "## Schemes by name\n", SCHEMES_TEXT, _schemes()]
+    parts += ["## Methods by name\n", METHODS_TEXT, _methods(), SOURCES_TEXT, _sources()]
+    parts += ["## Schemes by name\n", SCHEMES_TEXT, _schemes()]
     return "\n".join(parts)
 
 
@@ -110,9 +113,26 @@ def _tables(things: Sequence[Any]) -> list[str]:
 
 
 def _methods() -> str:
-    places = Places(_Network(), _Network(), (), 50_000)
-    rows = ((f"`{name}`", f"{m.task_weight:g}", _terms(m.terms(places))) for name, m in METHODS.items())
-    return _table(("method", "weight of the labels", "terms"), rows)
+    shape = (3, 32, 32)
+    student, teacher = (build(name, input_shape=shape, classes=100) for name in ("resnet8x4", "resnet32x4"))
+    places = Places(student, teacher, shape, 50_000, names=("resnet8x4", "resnet32x4"))
+    rows = []
+    for name, method in METHODS.items():
+        for number, (setting, one) in enumerate(method.settings.items()):
+            called = f"`{name}`" if not number else f"`{name}:{setting}`"
+            before = [f"{stage.name}, {stage.epochs} epochs: {_terms(stage.terms(places))}" for stage in one.stages]
+            of_all = f"{one.epochs} epochs: " if before else ""
+            last = of_all + (_terms(one.terms(places)) or "the labels alone")
+            rows.append((called, setting, f"{one.task_weight:g}", "<br>".join([*before, last])))
+    return _table(("method", "setting", "weight of the labels", "terms"), rows)
+
+
+def _sources() -> str:
+    rows = []
+    for name, method in METHODS.items():
+        more = [f"{setting}: {one.source}" for setting, one in method.settings.items() if one.source]
+        rows.append((name, _prose("; ".join([method.source, *more])), _prose(method.differs)))
+    return _table(("method", "source", "what differs"), rows)
 
 
 def _schemes() -> str:
@@ -138,15 +158,21 @@ def _terms(terms: Iterable[Mapping[str, Any]]) -> str:
     """Terms as a recipe writes them, each once with all the places that it compares."""
     parts = []
     for form, same in groupby(terms, _form):
-        places = [t["student"] for t in same if "student" in t]
+        places = [t["student"] for t in same if t.get("student")]
         at = ", ".join(" + ".join(place) if isinstance(place, list) else place for place in places)
         parts.append(f"`{form}`" + (f" on {at}" if at else ""))
     return "<br>".join(parts)
 
 
 def _form(term: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in term.items() if key not in ("student", "teacher")}
+    shown = {key: _shown(value) for key, value in term.items() if key not in ("student", "teacher")}
     return yaml.safe_dump(shown, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return value if isinstance(value, int | str | list | bool) else str(value)
 
 
 def _options(thing: Any) -> list[str]:

@@ -21,8 +21,8 @@ class MGD(nn.Module):
     """Masked generation: mean of (G(align(f_s) · M) − f_t)², the teacher's map made from a masked student's.
 
     M is 0 at random positions, all channels alike, or for random channels, all positions alike; it is drawn anew in
-    each call from torch's global generator, and in eval mode nothing is masked. align is a 1×1 convolution, G two
-    3×3 ones with a ReLU; both are trained.
+    each call from torch's global generator, and in eval mode nothing is masked. align is a 1×1 convolution
+    where the channels differ, else nothing, G two 3×3 ones with a ReLU; both are trained.
 
     Args:
         student_channels: C_s.
@@ -47,7 +47,7 @@ class MGD(nn.Module):
             raise RequestError(f"mask is 'positions' or 'channels', not {mask!r}")
         width = teacher_channels
         self.masked, self.mask = masked, mask
-        self.align = nn.Conv2d(student_channels, width, 1)
+        self.align = nn.Identity() if student_channels == width else nn.Conv2d(student_channels, width, 1)
         self.generate = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
         )

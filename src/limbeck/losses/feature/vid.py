@@ -20,7 +20,7 @@ _LEAST_VARIANCE = 1e-5
 class VID(nn.Module):
     """Variational information: mean of ½ [(μ(f_s) − f_t)²/σ² + log σ²], σ² = softplus(ρ) + 1e-5 per channel.
 
-    μ are three 1×1 convolutions; μ and ρ are trained. The bound is least, ½ mean log σ², where μ(f_s) = f_t.
+    μ are three 1×1 convolutions without bias; μ and ρ are trained. The bound is least, ½ mean log σ², where μ(f_s) is f_t.
 
     Args:
         student_channels: C_s.
@@ -39,11 +39,11 @@ class VID(nn.Module):
         super().__init__()
         width = teacher_channels
         self.mean = nn.Sequential(
-            nn.Conv2d(student_channels, width, 1),
+            nn.Conv2d(student_channels, width, 1, bias=False),
             nn.ReLU(),
-            nn.Conv2d(width, width, 1),
+            nn.Conv2d(width, width, 1, bias=False),
             nn.ReLU(),
-            nn.Conv2d(width, width, 1),
+            nn.Conv2d(width, width, 1, bias=False),
         )
         self.rho = nn.Parameter(torch.full((width,), math.log(math.expm1(variance - _LEAST_VARIANCE))))
 

@@ -1,0 +1,17 @@
+"""Methods by their papers' names: terms, connectors, weights, temperatures and stages as their authors run them.
+
+Each is declared in one place: `logits.py`, `maps.py` and `relations.py` by what is compared, `schemes.py` for schemes.
+Every constant is a starting point, to be chosen on a validation split for another pair of networks.
+"""
+
+from limbeck.recipes.methods.declaration import Method, OfStage, OfTeacher, Setting, Stage
+from limbeck.recipes.methods.logits import LOGITS
+from limbeck.recipes.methods.maps import MAPS
+from limbeck.recipes.methods.places import Places
+from limbeck.recipes.methods.relations import RELATIONS
+from limbeck.recipes.methods.schemes import SCHEMES
+
+METHODS: dict[str, Method] = {**LOGITS, **MAPS, **RELATIONS}
+"""The methods that `distill.method` and `limbeck compare --methods` know."""
+
+__all__ = ["METHODS", "SCHEMES", "Method", "OfStage", "OfTeacher", "Places", "Setting", "Stage"]

@@ -1,0 +1,98 @@
+"""Where two networks can be compared: their stages, what these are before their ReLUs, their embeddings, all sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from limbeck.errors import RequestError
+from limbeck.models.preactivations import Preactivation, outputs, preactivations
+from limbeck.models.stages import embedding, stages
+
+Pair = dict[str, str]
+"""The taps of two places, by "student" and "teacher"."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a pair of networks can be compared; found when a method first asks.
+
+    Attributes:
+        student: The small network.
+        teacher: The large one.
+        input_shape: One sample's shape as the student gets it.
+        samples: Size of the training split.
+        teacher_shape: One sample's shape as the teacher gets it; the student's where it is None.
+        names: The student's and the teacher's name in a recipe, for constants that were published by pair.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    input_shape: tuple[int, ...]
+    samples: int
+    teacher_shape: tuple[int, ...] | None = None
+    names: tuple[str, str] = ("", "")
+
+    def stages(self) -> list[Pair]:
+        """Pairs of stage taps, first to last; of unequal numbers of stages the last ones pair up."""
+        s, t = (stages(network, input_shape=shape) for network, shape in self._sides.values())
+        count = min(len(s), len(t))
+        return [{"student": a, "teacher": b} for a, b in zip(s[-count:], t[-count:], strict=True)]
+
+    def several_stages(self) -> list[Pair]:
+        """The pairs of stages, two at least.
+
+        Raises:
+            RequestError: There is only one.
+        """
+        pairs = self.stages()
+        if len(pairs) < 2:
+            raise RequestError("this method compares at least two stages, and the networks share only one")
+        return pairs
+
+    def before_relu(self) -> list[Pair]:
+        """The pairs of stages, each tapped before the ReLU that it ends in, where it ends in one."""
+        return [{side: one.tap for side, one in pair.items()} for pair in self._before_relu]
+
+    def norms(self) -> list[str | None]:
+        """The teacher's batch norms whose outputs go into the ReLUs that its stages end in."""
+        return [pair["teacher"].norm for pair in self._before_relu]
+
+    def embedding(self) -> Pair:
+        """The taps of the vectors that the classifiers read."""
+        return {"student": embedding(self.student), "teacher": embedding(self.teacher)}
+
+    def into_stages(self) -> Pair:
+        """The taps of what the first stages read: the output of the stems."""
+        first = self.stages()[0]
+        return {side: f"{stage}:in" for side, stage in first.items()}
+
+    def shapes(self, side: str, taps: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """The shapes of one sample's tensors at some taps of the student or the teacher, without the batch."""
+        network, shape = self._sides[side]
+        return {tap: tuple(tensor.shape[1:]) for tap, tensor in outputs(network, taps, shape).items()}
+
+    def elements(self, taps: Sequence[str]) -> list[int]:
+        """How many numbers a sample's tensor has at each of some taps of the teacher."""
+        shapes = self.shapes("teacher", taps)
+        return [math.prod(shapes[tap]) for tap in taps]
+
+    @cached_property
+    def _sides(self) -> Mapping[str, tuple[nn.Module, tuple[int, ...]]]:
+        return {
+            "student": (self.student, self.input_shape),
+            "teacher": (self.teacher, self.teacher_shape or self.input_shape),
+        }
+
+    @cached_property
+    def _before_relu(self) -> list[dict[str, Preactivation]]:
+        pairs = self.stages()
+        found = {
+            side: preactivations(network, [pair[side] for pair in pairs], shape)
+            for side, (network, shape) in self._sides.items()
+        }
+        return [{"student": s, "teacher": t} for s, t in zip(found["student"], found["teacher"], strict=True)]

@@ -1,0 +1,24 @@
+"""The schemes that `limbeck compare --methods` knows, with their constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from limbeck.recipes.methods.declaration import TermDict
+
+KD: TermDict = {"loss": "kd", "weight": 0.9, "temperature": 4.0}
+SCHEMES: dict[str, dict[str, Any]] = {
+    "mutual": {"scheme": "mutual"},
+    "class-wise": {"scheme": "class-wise"},
+    "mean-teacher": {"scheme": "mean-teacher", "terms": [{"loss": "kd", "weight": 1.0, "temperature": 1.0}]},
+    "teacher-free": {
+        "scheme": "teacher-free",
+        "task_weight": 0.9,
+        "options": {"softens": "probabilities"},
+        "terms": [{"loss": "kd", "weight": 0.1, "temperature": 1.0, "teacher_temperature": 20.0, "scale": False}],
+    },
+    "born-again": {"scheme": "born-again", "task_weight": 0.1, "terms": [KD]},
+    "assistant": {"scheme": "assistant", "task_weight": 0.1, "terms": [KD]},
+    "two-stage": {"scheme": "two-stage", "task_weight": 0.1, "terms": [KD]},
+}
+"""What each name stands for in `distill`."""
