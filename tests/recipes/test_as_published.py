@@ -77,7 +77,7 @@ def test_mlkd_weighs_its_levels_as_the_authors_code_does() -> None:
         classes = ((p_s.T @ p_s - p_t.T @ p_t) ** 2).sum() / c
         theirs += 0.9 * ((mask + 1) * instance + mask * batches + mask * classes)
 
-    method = METHODS["mlkd"]
+    method = METHODS["mlkd"].default
     distiller = made(Logits(torch.tensor(s)), method.task_weight, method.terms(None))
     batch = Batch(torch.zeros(b, 1), torch.tensor(y), torch.arange(b))
     np.testing.assert_allclose(distiller(batch, Signal(torch.tensor(t))).loss.item(), theirs, rtol=1e-6)

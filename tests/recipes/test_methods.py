@@ -1,8 +1,9 @@
 """Methods by name: their places, constants and connectors on two pairs of networks, as in their authors' scripts.
 
 Sources, by the names that the expectations carry: RepDistiller (HobbitLong), mdistiller (megvii-research),
-AB_distillation (bhheo), overhaul-distillation (clovaai), DIST_KD (hunto), ICKD (ADLab-AutoDrive), MGD and cls_KD (yzd-v), KD_SRRL
-(jingyang2017), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim), Weighted-Soft-Label-Distillation.
+AB_distillation (bhheo), overhaul-distillation (clovaai), DIST_KD (hunto), ICKD (ADLab-AutoDrive), MGD, cls_KD (yzd-v),
+KD_SRRL (jingyang2017), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim),
+Weighted-Soft-Label-Distillation.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def places(pair: tuple[str, str]) -> Places:
 
 def terms(method: str, pair: tuple[str, str] = CIFAR) -> list[dict[str, Any]]:
     setting = setting_of(method)
-    return (setting.stages[0] if setting.stages else setting).terms(places(pair))
+    return setting.terms(places(pair)) or setting.stages[0].terms(places(pair))
 
 
 def taps(method: str, pair: tuple[str, str], side: str) -> list[Any]:
@@ -168,6 +169,15 @@ def test_initialisations_are_stages() -> None:
         joint = setting_of(f"{method}:joint")
         assert joint.terms(places(CIFAR)) == setting.stages[0].terms(places(CIFAR))
         assert not joint.stages
+
+
+def test_the_paraphraser_is_trained_first() -> None:
+    """Factor-Transfer-pytorch: train_Paraphraser.py runs epochs 0 to 5, train_student.py 0 to 163; beta 500."""
+    setting = setting_of("ft")
+    assert [stage.epochs for stage in setting.stages] == [6]
+    (first,) = setting.stages[0].terms(places(CIFAR))
+    assert first == {"loss": "Paraphraser", "weight": 1.0, "student": [], "teacher": "stage3"}
+    assert setting.epochs == 164
 
 
 def layers(kind: str, student: tuple[int, ...], teacher: tuple[int, ...]) -> list[str]:

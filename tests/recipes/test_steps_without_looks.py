@@ -37,6 +37,8 @@ def test_a_step_of_every_way_to_distil(name: str, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: False)  # which knows no meta device
     scheme.to(META).train()
+    for term in getattr(scheme, "terms", {}).values():
+        term.place(META)
     there = example.to(META)
     if signal is not None:
         logits = None if signal.logits is None else signal.logits.to(META)

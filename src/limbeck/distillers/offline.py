@@ -102,6 +102,10 @@ class Distiller(Scheme):
         return not self.task_weight and not self._reads_logits
 
     @property
+    def trains_student(self) -> bool:
+        return bool(self.task_weight) or any(_flat(one.term.student) for one in self._bound.values())
+
+    @property
     def _reads_logits(self) -> bool:
         """Whether a term reads the student's logits."""
         return any(LOGITS in _flat(one.term.student) for one in self._bound.values())

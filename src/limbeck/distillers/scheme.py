@@ -91,6 +91,11 @@ class Scheme(nn.Module):
         """Whether a step gives some trained parameters no gradient, such as a classifier behind the last hint."""
         return False
 
+    @property
+    def trains_student(self) -> bool:
+        """Whether the loss depends on the student; where not, it trains what stands beside it alone."""
+        return True
+
     def prepare(self, batch: Batch, signal: Signal | None) -> None:
         """Check that student and signal fit, and size what depends on their shapes; before the optimizer is made."""
 

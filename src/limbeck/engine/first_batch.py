@@ -211,7 +211,7 @@ class Trial:
                 )
             step.loss.backward()
             trained = [weight for weight in scheme.student.parameters() if weight.requires_grad]
-            if trained and all(weight.grad is None for weight in trained):
+            if trained and self.scheme.trains_student and all(weight.grad is None for weight in trained):
                 raise RequestError(
                     "no weight of the student gets a gradient: what the losses read of it is detached, or does not "
                     "depend on its weights"

@@ -67,7 +67,7 @@ class MGD(nn.Module):
             RequestError: Not two maps (or vectors) of one batch.
         """
         f_s, f_t = as_maps(student, teacher)
-        aligned = run_layer(self.align, f_s)
+        aligned = f_s if isinstance(self.align, nn.Identity) else run_layer(self.align, f_s)
         if self.training:
             one = aligned[:, :1] if self.mask == "positions" else aligned[:, :, :1, :1]
             shown = torch.rand_like(one) >= self.masked

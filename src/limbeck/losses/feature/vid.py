@@ -20,7 +20,8 @@ _LEAST_VARIANCE = 1e-5
 class VID(nn.Module):
     """Variational information: mean of ½ [(μ(f_s) − f_t)²/σ² + log σ²], σ² = softplus(ρ) + 1e-5 per channel.
 
-    μ are three 1×1 convolutions without bias; μ and ρ are trained. The bound is least, ½ mean log σ², where μ(f_s) is f_t.
+    μ are three 1×1 convolutions without bias; μ and ρ are trained. The bound is least, ½ mean log σ², where μ(f_s) and
+    f_t are equal.
 
     Args:
         student_channels: C_s.

@@ -134,7 +134,6 @@ def _review(ramp: int, before: bool, weights: Mapping[tuple[str, str], float]) -
                 "student": students,
                 "teacher": teachers,
                 "ramp": ramp,
-                "width": width,
             }
         ]
 
