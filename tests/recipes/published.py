@@ -88,7 +88,7 @@ def correlations(s: Array, t: Array, w: Weights) -> float:
     for x in (normed(convolved(s, w, "0"), w, "1"), t):
         flat = x.reshape(*x.shape[:2], -1)
         gram = flat @ flat.transpose(0, 2, 1)
-        grams.append(gram / np.linalg.norm(gram, axis=2, keepdims=True))
+        grams.append(gram / np.maximum(np.linalg.norm(gram, axis=2, keepdims=True), 1e-12))
     return 2.5 * float(((grams[0] - grams[1]) ** 2).sum() / (t.shape[0] * t.shape[1]))
 
 
@@ -169,7 +169,7 @@ def selectivity(s: Sequence[Array], t: Sequence[Array]) -> float:
     total = 0.0
     for a, b in zip(s, t, strict=True):
         x, y = (f.reshape(*f.shape[:2], -1) for f in (a, b))
-        x, y = (f / np.linalg.norm(f, axis=2, keepdims=True) for f in (x, y))
+        x, y = (f / np.maximum(np.linalg.norm(f, axis=2, keepdims=True), 1e-12) for f in (x, y))
         kernel = [np.mean((p @ q.transpose(0, 2, 1)) ** 2) for p, q in ((x, x), (y, y), (x, y))]
         total += kernel[0] + kernel[1] - 2 * kernel[2]
     return 50 * float(total)

@@ -60,8 +60,8 @@ def compare(
 
     Args:
         recipe: Data, teacher, student and training; its own terms are the method "recipe".
-        methods: Names of `METHODS` (with a setting: "dkd:imagenet"), `SCHEMES` or `variants`, "recipe" for the recipe as it is, "backbone" for the
-            deepest exit's network alone, or "scratch", which is added where it is missing.
+        methods: Names of `METHODS` (with a setting: "dkd:imagenet"), `SCHEMES` or `variants`, "recipe" for the recipe
+            as it is, "backbone" for the deepest exit's network alone, or "scratch", which is added where it is missing.
         seeds: One student is trained for each; three or more show a spread.
         root: Folder of the data.
         out: Folder of the comparison; runs/compare-NAME by default.

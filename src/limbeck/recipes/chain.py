@@ -16,6 +16,8 @@ from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.distillers.term import BoundTerm
 from limbeck.engine.devices import AUTO
+from limbeck.engine.first_batch import settle
+from limbeck.engine.source import Source
 from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import build, schema, teachers
@@ -172,16 +174,28 @@ def _stages(job: Job, lead: Lead) -> Lead:
         live = teachers.signal(lead.found, scheme.teacher_taps, scheme.teacher_logits, **how)
         guide, asking = job.ask_once(live, lead.found)
         training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide)
+        if not all(bound.ready for bound in _bound(scheme)):  # it was trained before the run was resumed
+            _size(scheme, live, job)
         scheme.train()  # and what was in eval mode before is so again
         seconds = lead.seconds + training["seconds"] + asking
-        lead = replace(lead, seconds=seconds, kept={**lead.kept, **_losses(scheme)})
+        lead = replace(lead, seconds=seconds, kept={**lead.kept, **losses_of(scheme)})
     return replace(lead, recipe=rest)
 
 
-def _losses(scheme: Scheme) -> dict[str, nn.Module]:
+def losses_of(scheme: Scheme) -> dict[str, nn.Module]:
     """The losses with a state that were trained beside a student, by their names."""
-    bound = [module for module in scheme.modules() if isinstance(module, BoundTerm)]
-    return {type(one.loss).__name__: one.loss for one in bound if isinstance(one.loss, nn.Module)}
+    return {type(one.loss).__name__: one.loss for one in _bound(scheme) if isinstance(one.loss, nn.Module)}
+
+
+def _bound(scheme: Scheme) -> list[BoundTerm]:
+    return [module for module in scheme.modules() if isinstance(module, BoundTerm)]
+
+
+def _size(scheme: Scheme, teacher: Teacher, job: Job) -> None:
+    """Give a scheme's losses their form; what they had learned comes with the checkpoint of the training behind."""
+    batch = Source(job.training_loader(), job.fabric.device).first()
+    settle(scheme, batch, job.recipe.seed)
+    scheme.prepare(batch, teacher(batch))
 
 
 def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
