@@ -12,7 +12,7 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from limbeck.errors import RequestError, shown
 
 CHARACTERS = 100_000
-"""A recipe's length at most: the longest packaged one has 2,300."""
+"""A recipe's length at most: the longest packaged one has 2,200."""
 VALUES, DEPTH, DIGITS = 100_000, 32, 100
 """Values that a recipe holds once its aliases are written out, how deep they are nested, digits of a number."""
 
