@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.engine.evaluate import evaluate
 from limbeck.engine.labels import hard_labels, with_labels
@@ -136,7 +136,7 @@ def diagnose(
         contradiction=int((known.argmax(-1) != own).sum()) / len(own),
         held_out=name,
         held_out_accuracy=int((new_known.argmax(-1) == new_own).sum()) / len(new_own),
-        calibration_error=evaluate(lambda answers: answers, [(new_known, new_own)]).calibration_error,
+        calibration_error=evaluate(nn.Identity(), [(new_known, new_own)]).calibration_error,
         temperature=float(temperature),
         entropy=_entropy(logits / temperature),
         held_out_entropy=_entropy(new_logits / temperature),
