@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 from limbeck.cli.main import main
 
 LIMBECK = [sys.executable, "-m", "limbeck"]
-LONG = ["run", "digits", "--out", "out", "--set", "epochs=100", "--set", "teacher.epochs=2"]
+LONG = ["run", "digits", "--out", "out", "--set", "epochs=40", "--set", "teacher.epochs=2"]
 
 
 def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -205,20 +204,20 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_and_resume_give_the_same_student() -> None:
+def test_kill_9_and_resume_give_the_same_student(monkeypatch: pytest.MonkeyPatch) -> None:
     process = started(*LONG)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not Path("out/result.json").exists()
-    subprocess.run([*LIMBECK, *LONG, "--resume", "--quiet"], check=True, capture_output=True)
+    assert command(*LONG, "--resume", "--quiet", monkeypatch=monkeypatch) == 0
     whole = ["whole" if a == "out" else a for a in LONG]
-    subprocess.run([*LIMBECK, *whole, "--quiet"], check=True, capture_output=True)
+    assert command(*whole, "--quiet", monkeypatch=monkeypatch) == 0
     assert Path("out/student.safetensors").read_bytes() == Path("whole/student.safetensors").read_bytes()
     assert Path("out/baseline.safetensors").read_bytes() == Path("whole/baseline.safetensors").read_bytes()
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_resume() -> None:
+def test_ctrl_c_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     process = started(*LONG)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -226,6 +225,5 @@ def test_ctrl_c_says_how_to_resume() -> None:
     assert "Traceback" not in err
     last = err.strip().splitlines()[-1]
     assert last == f"limbeck: interrupted; go on with: limbeck {' '.join(LONG)} --resume"
-    resumed = [*LIMBECK, *last.partition("go on with: limbeck")[2].split()]
-    done = subprocess.run([*resumed, "--quiet"], check=True, capture_output=True, text=True, env=os.environ)
-    assert "student distilled" in done.stdout
+    assert command(*last.partition("go on with: limbeck")[2].split(), "--quiet", monkeypatch=monkeypatch) == 0
+    assert "student distilled" in capsys.readouterr().out
