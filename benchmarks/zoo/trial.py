@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, Term, fit, losses
 from limbeck.engine.checkpoint import save_student
+from limbeck.errors import RequestError
 from limbeck.export import write_onnx
 from limbeck.models import load_weights, parameter_count
 from limbeck.models.build import build
@@ -124,10 +125,13 @@ class Trial:
         return "equal"
 
     def onnx(self) -> str:
-        """It is written as ONNX; `write_onnx` compares its answers."""
+        """It is written as ONNX, whose answers `write_onnx` compares, or refused: torch cannot write every network."""
         with tempfile.TemporaryDirectory() as folder:
             shape = (3, self.size, self.size)
-            told = write_onnx(Path(folder) / "student.onnx", (self.trained or self.network).eval(), {"shape": shape})
+            try:
+                told = write_onnx(Path(folder) / "x.onnx", (self.trained or self.network).eval(), {"shape": shape})
+            except RequestError as error:
+                return f"refused: {error}"[:200]
         return f"{told['largest_difference']:.0e}"
 
     def _made(self, size: int) -> nn.Module:

@@ -17,10 +17,14 @@ import torch
 from torch import nn
 
 from limbeck import Distiller, ModuleTeacher
+from limbeck.data import DataSet, InMemory, make_loader
+from limbeck.engine.evaluate import evaluate_teacher
 from limbeck.errors import RequestError
 from limbeck.models import load_weights
 from limbeck.models.build import build
 from limbeck.models.inspect import inspect
+from limbeck.recipes.read import check
+from limbeck.recipes.teachers import candidates, signal
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
 
@@ -83,6 +87,57 @@ def test_the_modules_of_a_program_are_taps(network: Small, files: dict[str, Path
     found = inspect(name_of(files["four.pt2"]), SHAPE, 10)
     assert found.parameters == sum(p.numel() for p in network.parameters())
     assert found.multiply_adds == 4 * 27 * 36 + 4 * 10
+
+
+@pytest.mark.parametrize("write", ["trace", "script", "export"])
+def test_the_code_of_a_program_is_in_its_fingerprint(write: str) -> None:
+    class Acts(nn.Module):
+        def __init__(self, act: Callable[[torch.Tensor], torch.Tensor], factor: float) -> None:
+            super().__init__()
+            self.linear, self.act, self.factor = nn.Linear(4, 4), act, torch.tensor([factor])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(self.linear(x)) * self.factor
+
+    def made(act: Callable[[torch.Tensor], torch.Tensor], factor: float = 2.0) -> str:
+        torch.manual_seed(0)
+        model, x = Acts(act, factor).eval(), torch.rand(3, 4)
+        with warnings.catch_warnings(action="ignore"):  # of TorchScript's future
+            writers = {
+                "trace": lambda: torch.jit.trace(model, x),
+                "script": lambda: torch.jit.script(model),
+                "export": lambda: torch.export.export(model, (x,)).module(),
+            }
+            return ModuleTeacher(writers[write]()).fingerprint
+
+    assert made(torch.relu) == made(torch.relu)
+    assert made(torch.relu) != made(torch.tanh)
+    if write != "script":  # which keeps it as an attribute, and not in its code
+        assert made(torch.relu) != made(torch.relu, 3.0)
+
+
+@pytest.mark.parametrize("name", ["traced.pt", "four.pt2"])
+def test_a_recipe_sees_the_accuracy_of_the_network(
+    network: Small, files: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(40, *SHAPE, generator=generator)
+    with torch.no_grad():
+        right = network(x).argmax(1)
+    y = torch.where(torch.arange(40) % 4 == 0, (right + 1) % 10, right)  # a fourth is wrong
+    split = InMemory(x, y)
+    data = DataSet("made", split, split, 10, SHAPE)
+    recipe = check(
+        {
+            "data": {"name": "made", "batch_size": 16},
+            "teacher": {"model": name_of(files[name]), "dtype": "float32"},
+            "student": {"model": "mlp", "hidden": [8]},
+            "distill": {"method": "kd"},
+            "epochs": 2,
+        }
+    )
+    (one,) = candidates(recipe, data)
+    assert evaluate_teacher(signal([one]), make_loader(split, 7)).top1 == pytest.approx(0.75)
 
 
 def test_a_program_cannot_be_a_student(files: dict[str, Path]) -> None:

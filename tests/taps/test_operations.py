@@ -281,3 +281,19 @@ def test_operations_outside_of_the_watched_forwards_cost_nothing() -> None:
     with pytest.raises(RuntimeError):
         taps.run(torch.randn(5, 7))
     assert _len_torch_function_stack() == 0
+
+
+def test_what_runs_in_the_first_pass_alone_is_not_listed() -> None:
+    class Caches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.table = nn.Linear(3, 3), None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.table is None:
+                self.table = torch.arange(3.0).repeat(1)
+            return torch.relu(self.linear(x) + self.table)
+
+    names = [tap.name for tap in trace(Caches(), torch.zeros(2, 3), operations=True)]
+    assert "relu" in names
+    assert "repeat" not in names

@@ -71,7 +71,7 @@ def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
                 verbose=False,
             )
     except Exception as error:
-        raise RequestError(f"this network cannot be written as ONNX: {reason_of(error)}") from error
+        raise RequestError(f"this network cannot be written as ONNX: {reason_of(_cause(error))}") from error
     if program is None:
         raise RequestError("this network cannot be written as ONNX: torch gave nothing back")
     proto = program.model_proto
@@ -87,6 +87,13 @@ def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
         part.ClearField("metadata_props")
     opset = next(one.version for one in proto.opset_import if one.domain == "")
     return proto.SerializeToString(), opset
+
+
+def _cause(error: Exception) -> Exception:
+    """What is behind an error of torch's exporter, which itself tells its own steps alone."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 @torch.no_grad()

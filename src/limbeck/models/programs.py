@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.fx import GraphModule
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
 
 from limbeck.errors import RequestError, reason_of
 from limbeck.models.program_files import check_archive, check_program
+from limbeck.taps.wrappers import part_at
 
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -57,6 +60,41 @@ def load_program(path: str | Path) -> nn.Module:
             return torch.export.unflatten(torch.export.load(path))
     except Exception as error:
         raise RequestError(f"cannot read the program of torch.export {path}: {reason_of(error)}") from error
+
+
+def program_text(model: nn.Module) -> str:
+    """What a model computes, of those parts that are programs: their code, which no weight and no name tells."""
+    texts = []
+    for name, module in model.named_modules():
+        graph = getattr(module, "graph", None)
+        if isinstance(module, torch.jit.ScriptModule):
+            texts.append(f"{name} {_code(module)}")
+        elif isinstance(graph, Graph):
+            texts.append(f"{name} {graph} {_constants(module, graph)}")
+    return "\n".join(texts)
+
+
+def _constants(module: nn.Module, graph: Graph) -> str:
+    """The tensors that a graph reads and that are no weights."""
+    weights = module.state_dict()
+    names = [str(node.target) for node in graph.nodes if node.op == "get_attr" and node.target not in weights]
+    return "".join(f"{name} {_digest(part_at(module, name))}" for name in names)
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return ""
+    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(content.tobytes()).hexdigest()
+
+
+def _code(module: torch.jit.ScriptModule) -> str:
+    try:
+        code, constants = module.code_with_constants
+    except (RuntimeError, AttributeError):  # a part that only holds others
+        return ""
+    code = re.sub(r"___torch_mangle_\d+\.", "", code)  # which counts what this process has read before
+    return code + "".join(f"{key} {_digest(value)}" for key, value in sorted(constants.const_mapping.items()))
 
 
 def refuse_program(student: nn.Module) -> None:

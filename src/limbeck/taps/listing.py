@@ -65,8 +65,12 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
     scopes = watched(model) if operations else ()
     handles = [module.register_forward_hook(record) for module in names]
     try:
-        with evaluating(model), hooks_run(model.modules()), Operations(model, scopes, record_operation).watching():
-            call(model, inputs)
+        with evaluating(model), hooks_run(model.modules()):
+            if operations:
+                call(model, inputs)  # a first pass may fill caches, by operations that never run again
+                found.clear()
+            with Operations(model, scopes, record_operation).watching():
+                call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

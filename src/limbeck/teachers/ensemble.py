@@ -70,6 +70,11 @@ class EnsembleTeacher:
             parts.append(self.mix if self.mix == "logits" else f"{self.mix} at {self.temperature}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
+    @property
+    def notes(self) -> list[str]:
+        """What should be known of how each member is run."""
+        return [f"{name} {note}" for name, one in self.teachers.items() for note in getattr(one, "notes", [])]
+
     def __call__(self, batch: Batch) -> Signal:
         features: dict[str, Tensor] = {}
         members: list[tuple[float, Tensor]] = []

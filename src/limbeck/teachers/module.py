@@ -16,6 +16,7 @@ from limbeck.errors import RequestError
 from limbeck.models import move, refuse_lazy
 from limbeck.models.keras import refuse_keras
 from limbeck.models.pieces import Pieces
+from limbeck.models.programs import program_text
 from limbeck.taps import LOGITS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
 from limbeck.taps.wrappers import unwrapped
 from limbeck.teachers.state import Frozen
@@ -87,10 +88,13 @@ class ModuleTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of weights and buffers with names, of taps, dtype, input preparation and `logits`."""
+        """Hexadecimal digest of weights and buffers with names, of taps, dtype, input preparation and `logits`.
+
+        Of TorchScript and programs of torch.export it is one of their code too.
+        """
         names = sorted(tap.name for tap in self._taps.taps)
         digest = hashlib.sha256(repr((names, self.dtype, self.inputs, self.logits, self.module)).encode())
-        digest.update(fingerprint(self.module).encode())
+        digest.update(f"{fingerprint(self.module)} {program_text(self.module)}".encode())
         return digest.hexdigest()[:16]
 
     @property
