@@ -23,7 +23,9 @@ from limbeck.errors import RequestError
 from limbeck.models import load_weights
 from limbeck.models.build import build
 from limbeck.models.inspect import inspect
+from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
+from limbeck.recipes.run import run
 from limbeck.recipes.teachers import candidates, signal
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
@@ -140,10 +142,37 @@ def test_a_recipe_sees_the_accuracy_of_the_network(
     assert evaluate_teacher(signal([one]), make_loader(split, 7)).top1 == pytest.approx(0.75)
 
 
+def test_a_script_is_inspected_and_one_in_training_mode_is_said_before_its_outputs_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.5)).train()
+    with warnings.catch_warnings(action="ignore"):  # of TorchScript's future
+        torch.jit.save(torch.jit.trace(network, torch.rand(4, 1, 8, 8), check_trace=False), tmp_path / "noisy.pt")
+    name = f"torchscript:{tmp_path / 'noisy.pt'}"
+    found = inspect(name, (1, 8, 8), 10)
+    assert (found.parameters, found.multiply_adds, found.taps) == (650, 640, [])
+    with pytest.raises(RequestError, match=r"tap '1': TorchScript shows no hidden tensors; .* pt2:FILE"):
+        ModuleTeacher(build(name, input_shape=(1, 8, 8), classes=10), ["1"])
+    recipe = check(
+        {
+            "data": {"name": "digits", "batch_size": 256},
+            "teacher": {"model": name, "store": "memory"},
+            "student": {"model": "mlp", "hidden": [4]},
+            "distill": {"method": "kd"},
+            "epochs": 1,
+        }
+    )
+    run(recipe, root=tmp_path, out=tmp_path / "out", machine=Machine(accelerator="cpu"), baseline=False)
+    said = [line for line in capsys.readouterr().err.splitlines() if "gives other answers when asked again" in line]
+    assert len(said) == 1
+
+
 def test_a_program_cannot_be_a_student(files: dict[str, Path]) -> None:
     loaded = torch.export.load(files["any.pt2"]).module()
-    for student in (loaded, nn.Sequential(nn.Identity(), loaded)):
-        with pytest.raises(RequestError, match=r"a program of torch\.export, which has no train\(\)"):
+    named = build(name_of(files["any.pt2"]), input_shape=SHAPE, classes=10)
+    for student in (loaded, nn.Sequential(nn.Identity(), loaded), named):
+        with pytest.raises(RequestError, match=r"a program of torch\.export, which has no training mode"):
             Distiller(student)
     assert Distiller(torch.fx.symbolic_trace(Small())).train().training  # another graph of torch.fx may be one
 

@@ -246,3 +246,25 @@ def test_a_real_checkpoint_of_2018(data_root: Path) -> None:
     assert found["conv1.weight"].shape == (16, 3, 3, 3)
     assert found["linear.weight"].shape == (10, 64)
     assert not any(name.startswith("module.") for name in found)
+
+
+def test_arrays_in_place_of_tensors_are_named(tmp_path: Path) -> None:
+    torch.save({name: value.numpy() for name, value in trained().items()}, tmp_path / "arrays.pt")
+    with pytest.raises(RequestError, match=r"such as NumPy's arrays; save \{name: torch\.from_numpy"):
+        load_weights(network(), tmp_path / "arrays.pt")
+
+
+def test_a_module_that_asks_for_its_version_gets_it(tmp_path: Path) -> None:
+    """As torchvision's MNASNet does, which refuses to load a plain mapping."""
+
+    class Versioned(nn.Linear):
+        _version = 3
+
+        def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+            assert metadata.get("version") == 3
+            super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+    first, second = nn.Sequential(Versioned(2, 2)), nn.Sequential(Versioned(2, 2))
+    save_file(dict(first.state_dict()), tmp_path / "weights.safetensors")
+    load_weights(second, tmp_path / "weights.safetensors")
+    assert torch.equal(second[0].weight, first[0].weight)

@@ -179,3 +179,11 @@ def test_a_teacher_of_ones_own_that_writes_is_refused() -> None:
 
     with pytest.raises(RequestError, match=r"writes into its inputs, which the student reads too: .* x\.clone\(\)"):
         train(Own())
+
+
+def test_an_ensemble_says_how_its_members_are_run() -> None:
+    member = ModuleTeacher(traced(network().train()))
+    ensemble = EnsembleTeacher({"a": ModuleTeacher(network()), "b": member})
+    ensemble(some())
+    assert ensemble.notes == [f"b {note}" for note in member.notes]
+    assert len(member.notes) == 1

@@ -100,6 +100,11 @@ def left_out(content: Any) -> bool:
     return isinstance(content, Inert)
 
 
+def holds_arrays(content: Any) -> bool:
+    """Whether it is a mapping of names to objects that are left out alone, as NumPy's arrays are."""
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(one, Inert) for one in content.values())
+
+
 def _loaded(path: Path) -> Any:
     names: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(Inert, name) for name in _HARMLESS]
     names += [(OrderedDict, name) for name in _MAPPINGS] + [(_mapping, "collections.defaultdict")]

@@ -100,10 +100,11 @@ def _code(module: torch.jit.ScriptModule) -> str:
 def refuse_program(student: nn.Module) -> None:
     """Raise RequestError for a student that is, or holds, a program of torch.export: its mode cannot be switched."""
     for module in student.modules():
-        if isinstance(module, GraphModule) and "train" in vars(module):  # torch puts one there that raises
+        raising = isinstance(module, GraphModule) and "train" in vars(module)  # torch puts one there
+        if raising or isinstance(module, torch.export.UnflattenedModule):
             raise RequestError(
-                "the student is a program of torch.export, which has no train(): dropout and batch norm in it stay as "
-                "they were exported; train the network that it was exported from, it can teach as it is"
+                "the student is a program of torch.export, which has no training mode: dropout and batch norm in it "
+                "stay as they were exported; train the network that it was exported from, it can teach as it is"
             )
 
 

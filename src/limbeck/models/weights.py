@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from limbeck.errors import RequestError, reason_of
-from limbeck.models.containers import State, left_out, read_content, state_dicts
+from limbeck.models.containers import State, holds_arrays, left_out, read_content, state_dicts
 from limbeck.taps.wrappers import plain_names, unwrapped
 
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -101,6 +101,11 @@ def _parts(path: str | Path) -> dict[str, State]:
     found = state_dicts(content)
     if not found and left_out(content):
         raise RequestError(f"{path} holds a pickled network, which would run code; save its state_dict() instead")
+    if not found and holds_arrays(content):
+        raise RequestError(
+            f"{path} holds other objects in place of tensors, such as NumPy's arrays; save "
+            "{name: torch.from_numpy(value) for name, value in weights.items()}"
+        )
     if not found:
         raise RequestError(f"{path} holds no state dict (a mapping of names to tensors)")
     return found

@@ -63,7 +63,8 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
                 found[tap] = TapInfo(tap, kind, tuple(tensor.shape), 0, operation=True)
 
     scopes = watched(model) if operations else ()
-    handles = [module.register_forward_hook(record) for module in names]
+    shown = [module for module in names if not isinstance(module, torch.jit.ScriptModule)]  # which calls no hooks
+    handles = [module.register_forward_hook(record) for module in shown]
     try:
         with evaluating(model), hooks_run(model.modules()):
             if operations:

@@ -59,7 +59,8 @@ class Operations(TorchFunctionMode):
         handles: list[RemovableHandle] = []
         try:
             for path, module in self._modules.items():
-                if path in self._scopes or path.startswith(inside):
+                known = path in self._scopes or path.startswith(inside)
+                if known and not isinstance(module, torch.jit.ScriptModule):  # which calls no hooks
                     before, after = self._around(path, module)
                     handles.append(module.register_forward_pre_hook(before))
                     handles.append(module.register_forward_hook(after, always_call=True))

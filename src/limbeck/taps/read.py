@@ -57,7 +57,9 @@ class Taps:
                     raise RequestError(f"tap {tap.name!r}: an operation has no input to tap; name what gives it")
                 self._scopes.setdefault(scope, []).append(tap)
             elif isinstance(part_at(self.model, self._paths[tap.path]), ScriptModule):
-                raise RequestError(f"tap {tap.name!r}: TorchScript shows no hidden tensors; give the network itself")
+                raise RequestError(
+                    f"tap {tap.name!r}: TorchScript shows no hidden tensors; give the network itself, or pt2:FILE"
+                )
         self._counts: dict[bool, dict[str, int]] = {}
         self._reads: int | None = None
 
