@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import limbeck
 from limbeck.cli.main import main
 from limbeck.recipes.read import read
 
@@ -79,6 +81,27 @@ def test_the_command_that_an_error_advises_works(
     assert advised == ["run", "out/recipe.yaml", "--out", "out", "--resume"]
     assert command(*advised, "--quiet", monkeypatch=monkeypatch)[0] == 0
     assert json.loads(Path("out/result.json").read_text())["distilled"]["epochs"] == 1
+
+
+def test_the_version_and_short_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("--version", monkeypatch=monkeypatch) == (0, f"limbeck {limbeck.__version__}\n")
+    assert "Usage: limbeck run" in command("run", "-h", monkeypatch=monkeypatch)[1]
+
+
+def test_a_resumed_run_finds_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIMBECK_DATA", str(tmp_path / "nowhere"))
+    for part, kind in ((part, kind) for part in ("train", "val") for kind in "ab"):
+        Path("my data", part, kind).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (3, 3), (i, ord(kind), 0)).save(Path("my data", part, kind, f"{i}.png"))
+    given = ["run", "digits", *TINY, "--set", "data={name: image-folder, batch_size: 2}", "--out", "out"]
+    given += ["--set", "student={model: mlp, hidden: [3]}", "--set", "teacher={model: mlp, epochs: 1}"]
+    given += ["--set", "distill={method: kd}"]
+    assert command(*given, "--data-root", "my data", monkeypatch=monkeypatch)[0] == 0
+    Path("out/result.json").unlink()
+    assert command(*given, "--resume", monkeypatch=monkeypatch)[0] == 0
+    assert Path("out/result.json").exists()
 
 
 def test_a_comparisons_own_recipe_has_its_variants_and_resumes_it(

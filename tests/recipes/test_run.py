@@ -164,6 +164,8 @@ def test_evaluate_repeats_the_figures_of_the_run(tmp_path: Path) -> None:
         ({"student": {"model": "torchvision:resnet19"}}, "unknown torchvision model 'resnet19'; did you mean resnet1"),
         ({"distill": {"terms": [{"loss": "kdd"}]}}, "unknown loss 'kdd'; did you mean"),
         ({"distill": {"terms": [{"loss": "kd", "tau": 3}]}}, "unknown option of loss kd 'tau'"),
+        ({"distill": {"terms": [{"loss": "kd", "temperature": {"start": 8}}]}},
+         r"option temperature of loss kd is \{'start': 8\}: write a number, such as 0\.5$"),
         ({"distill": {"terms": [{"loss": "mse", "student": "layer1"}]}}, "unknown tap of Sequential 'layer1'"),
         ({"distill": {"terms": [{"loss": "mse", "teacher": "layer1"}]}}, "unknown tap of Sequential 'layer1'"),
         ({"distill": {"terms": [{"loss": "mse", "student": "1", "teacher": "1"}]}}, r"\(2, 8\).*\(2, 32\)"),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from limbeck.cli.cache import cache
+from limbeck.cli.finished import evaluate, exits, export
 from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
@@ -19,19 +20,20 @@ from limbeck.cli.options import (
     Overrides,
     Quiet,
     RecipeArgument,
-    RunArgument,
     Strategy,
     count,
     drawn,
     loggers,
-    numbers,
+    root_of,
     shape_of,
+    version,
 )
 
 app = typer.Typer(
     name="limbeck",
     help="Knowledge distillation: a teacher and a student in, a small plain model out.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
 
@@ -39,6 +41,9 @@ app = typer.Typer(
 @app.callback()
 def limbeck(
     debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show limbeck's version.")
+    ] = False,
 ) -> None:
     """Knowledge distillation: a teacher and a student in, a small plain model out."""
 
@@ -68,7 +73,6 @@ def run(
     """Distil a teacher into a student, and say what that gained over the student alone."""
     from limbeck.cli import show
     from limbeck.engine.devices import is_first
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.folder import choose
     from limbeck.recipes.machine import Machine
     from limbeck.recipes.read import read
@@ -77,7 +81,7 @@ def run(
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     made = read(recipe, overrides, epochs)
     proposed = choose(out, made.name, resume)
-    root = data_root or default_root()
+    root = root_of(data_root, proposed if resume else None)
     logs = loggers(tensorboard, proposed)
     machine = Machine(accelerator, count(devices), strategy, not quiet, logs, num_nodes, deterministic)
     from limbeck.recipes.run import run as carry_out
@@ -130,7 +134,6 @@ def compare(
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
     from limbeck.cli import show
     from limbeck.engine.devices import is_first
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.folder import choose
     from limbeck.recipes.read import read
 
@@ -153,7 +156,7 @@ def compare(
             made,
             names,
             numbers,
-            root=data_root or default_root(),
+            root=root_of(data_root, folder if resume or redo else None),
             out=out,
             resume=resume,
             redo=redo,
@@ -192,60 +195,9 @@ def diagnose(
         print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
 
 
-@app.command()
-def evaluate(
-    run: RunArgument,
-    data_root: DataRoot = None,
-) -> None:
-    """Evaluate a run's student on its test set: loss, top-1, top-5, calibration, agreement with the teacher."""
-    from limbeck.cli import show
-    from limbeck.recipes.again import evaluate_run
-
-    show.evaluation(evaluate_run(run, data_root))
-
-
-@app.command()
-def export(
-    run: RunArgument,
-    exit: Annotated[int | None, typer.Option(help="Of a student with several exits: 1 is the shallowest.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder. Default: RUN/export.")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too, checked with onnxruntime.")] = False,
-) -> None:
-    """Write a run's student, or one of its exits, as a plain model to ship, with its size and accuracy."""
-    from limbeck.cli import show
-    from limbeck.export import export_run
-
-    show.exported(export_run(run, exit=exit, out=out, onnx=onnx))
-
-
-@app.command()
-def exits(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run of self-distillation.")],
-    thresholds: Annotated[
-        str | None, typer.Option(help="Confidences with commas between. Default: 0.5 to 0.999.")
-    ] = None,
-    within: Annotated[
-        float | None, typer.Option(help="Share of accuracy that early exit may lose on validation. Default: 0.005.")
-    ] = None,
-    data_root: DataRoot = None,
-    accelerator: Accelerator = "auto",
-) -> None:
-    """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
-    from limbeck.cli import show
-    from limbeck.exits import THRESHOLDS, weigh_exits
-    from limbeck.recipes.machine import Machine
-    from limbeck.report.exits import write_exits_page
-
-    found = weigh_exits(
-        run,
-        data_root,
-        thresholds=THRESHOLDS if thresholds is None else numbers(thresholds),
-        within=within,
-        machine=Machine(accelerator, progress=False),
-    )
-    show.exits(found, drawn(write_exits_page, run))
-
-
+app.command()(evaluate)
+app.command()(export)
+app.command()(exits)
 app.command()(cache)
 
 

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+import limbeck
 from limbeck.errors import RequestError, reason_of, shown
+from limbeck.folders import data_root
 from limbeck.notices import tell
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
@@ -30,6 +32,20 @@ Strategy = Annotated[
 ]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat their bits.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+def version(asked: bool) -> None:
+    """--version."""
+    if asked:
+        print(f"limbeck {limbeck.__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+def root_of(given: Path | None, resumed: Path | None) -> Path:
+    """--data-root: where it is left out, the folder that a resumed run had its data in, else the usual one."""
+    from limbeck.recipes import identity
+
+    return given or (identity.data_root(resumed) if resumed else None) or data_root()
 
 
 def count(devices: str) -> int | str:
