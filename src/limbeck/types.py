@@ -24,12 +24,14 @@ class Batch(NamedTuple):
         index: (B,) int64 position of each sample in its data set, on the CPU, so that what is kept about a sample is
             found without waiting for the device; -1 where the loader does not say.
         view: Which augmented version of the samples this is; 0 where there is no augmentation.
+        other: The same samples in another augmented version, for a scheme whose teacher reads that; None without one.
     """
 
     inputs: Inputs
     targets: Tensor
     index: Tensor  # type: ignore[assignment]  # the field's word, though a tuple has a method of that name
     view: int = 0
+    other: Inputs | None = None
 
     @property
     def size(self) -> int:
@@ -38,17 +40,16 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; its index stays where it is."""
-        inputs, targets, index, view = self
-        return Batch(each(inputs, lambda tensor: send(tensor, device)), send(targets, device), index, view)
+        return self.changed(lambda tensor: send(tensor, device))._replace(targets=send(self.targets, device))
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same samples with each input changed."""
-        return self._replace(inputs=each(self.inputs, change))
+        other = None if self.other is None else each(self.other, change)
+        return self._replace(inputs=each(self.inputs, change), other=other)
 
     def first(self, n: int) -> Batch:
         """The first `n` samples."""
-        inputs, targets, index, view = self
-        return Batch(each(inputs, lambda tensor: tensor[:n]), targets[:n], index[:n], view)
+        return self.changed(lambda tensor: tensor[:n])._replace(targets=self.targets[:n], index=self.index[:n])
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -94,6 +95,14 @@ class Signal(NamedTuple):
 
     logits: Tensor | None
     features: Mapping[str, Tensor] = MappingProxyType({})
+
+
+def map_signal(signal: Signal | None, change: Callable[[Tensor], Tensor]) -> Signal | None:
+    """The signal, each of its tensors changed."""
+    if signal is None:
+        return None
+    features = {name: change(x) for name, x in signal.features.items()}
+    return Signal(None if signal.logits is None else change(signal.logits), features)
 
 
 class Step(NamedTuple):

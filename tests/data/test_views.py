@@ -148,3 +148,27 @@ def test_samples_that_are_no_images_are_refused() -> None:
         next(iter(make_loader(many, 2, views=make_views(["randaugment"]))))
     with pytest.raises(RequestError, match="uint8"):
         next(iter(make_loader(floats, 2, views=make_views(["autoaugment"]))))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_pair_is_each_sample_in_two_views(on_disk: bool) -> None:
+    """Both are functions of (seed, view, sample), and not the same; without augmentation both are the sample."""
+    pixels = torch.randint(0, 256, (9, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(9) % 3
+    pairs = list(zip(pixels, targets.tolist(), strict=True))
+    split = FromDisk(pairs, targets, "pairs") if on_disk else InMemory(pixels, targets)  # type: ignore[arg-type]
+    views = make_views([{"crop": 2}], seed=5)
+    loader = make_loader(split, 4, shuffle=True, views=views, pairs=True)
+    loader.set_epoch(1)
+    batches = list(loader)
+    for batch in batches:
+        assert isinstance(batch.other, torch.Tensor)
+        wanted = views.other().images(pixels[batch.index], batch.index, 1).float() / 255
+        torch.testing.assert_close(batch.other, wanted)
+        torch.testing.assert_close(batch.inputs, views.images(pixels[batch.index], batch.index, 1).float() / 255)
+        assert torch.equal(batch.first(2).other, batch.other[:2])
+        assert torch.equal(batch.to(torch.device("cpu")).other, batch.other)
+    assert any(not torch.equal(batch.inputs, batch.other) for batch in batches)
+    for batch in make_loader(split, 4, pairs=True):
+        assert torch.equal(batch.inputs, batch.other)
+    assert next(iter(make_loader(split, 4, views=views))).other is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,12 @@ import torch
 from torch import nn
 
 from limbeck import Batch, Term, losses
-from limbeck.distillers import MeanTeacher
+from limbeck.distillers import MeanTeacher, ramp
 from limbeck.errors import RequestError
+from limbeck.recipes import build, schema
+from limbeck.recipes.machine import Machine
+from limbeck.recipes.run import run
+from limbeck.recipes.written_out import by_name
 
 
 def batch(n: int = 6) -> Batch:
@@ -124,3 +129,50 @@ def test_wrong_requests_are_refused_in_one_line(request_: Any, message: str) -> 
     with pytest.raises(RequestError, match=message) as caught:
         request_()
     assert "\n" not in str(caught.value)
+
+
+def test_in_training_the_average_reads_the_other_view() -> None:
+    """The whole loss of the paper in NumPy: CE + w(epoch) · mean over samples and classes of (p(x) − p̄(x'))²."""
+    student = nn.Linear(4, 3).double()
+    term = Term(losses.probability_mse, weight=ramp(5, 100.0, "exponential"))
+    scheme = MeanTeacher(student, [term], other_view=True).train()
+    scheme.at(2)
+    first, second = torch.randn(2, 6, 4, dtype=torch.float64)
+    data = Batch(first, torch.arange(6) % 3, torch.arange(6), other=second)
+    weight, bias = (p.detach().numpy() for p in student.parameters())
+    p, q = (softmax(x.numpy() @ weight.T + bias) for x in (first, second))
+    task = -np.log(p[np.arange(6), np.arange(6) % 3]).mean()
+    expected = task + 100 * np.exp(-5 * (1 - 2 / 5) ** 2) * ((p - q) ** 2).mean()
+    assert scheme(data).loss.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_batch_without_another_view_is_refused_in_training_alone() -> None:
+    scheme = MeanTeacher(nn.Linear(4, 3), [Term(losses.kd)], other_view=True)
+    with pytest.raises(RequestError, match="pairs=True"):
+        scheme.prepare(batch(), None)
+    with pytest.raises(RequestError, match="pairs=True"):
+        scheme(batch())
+    assert scheme.eval()(batch()).loss.isfinite()
+
+
+def test_an_exponential_ramp_is_the_papers() -> None:
+    weights = [ramp(4, 8.0, "exponential")(epoch) for epoch in range(6)]
+    np.testing.assert_allclose(weights, [8 * np.exp(-5 * (1 - x) ** 2) for x in (0, 0.25, 0.5, 0.75, 1, 1)])
+    with pytest.raises(RequestError, match="unknown shape of a ramp 'linaer'; did you mean linear"):
+        ramp(4, shape="linaer")  # type: ignore[arg-type]
+
+
+def test_the_preset_is_the_papers_and_trains(tmp_path: Path) -> None:
+    data = {"name": "digits", "batch_size": 64, "augment": [{"crop": 1}]}
+    recipe = schema.Recipe.model_validate(
+        {"data": data, "student": {"model": "cnn", "channels": [4]}, "distill": {"scheme": "mutual"}, "epochs": 1}
+    )
+    preset = by_name(recipe, "mean-teacher")
+    made = build.scheme(nn.Linear(4, 3), preset, None)  # type: ignore[arg-type]
+    assert isinstance(made, MeanTeacher)
+    assert (made.decay, made.other_view) == (0.97, True)
+    result = run(preset, root=tmp_path, out=tmp_path / "run", baseline=False, machine=Machine("cpu", progress=False))
+    assert result["distilled"]["epochs"] == 1
+    mixed = preset.model_copy(update={"data": preset.data.model_copy(update={"augment": ["mixup"]})})
+    with pytest.raises(RequestError, match="does not go with mixup"):
+        run(mixed, root=tmp_path, out=tmp_path / "mixed", machine=Machine("cpu", progress=False))

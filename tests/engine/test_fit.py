@@ -161,11 +161,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(blobs: InMemory, teacher: nn.Mo
     def breaks(student: Tensor, teacher: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        return (student - teacher).square().mean() * (float("nan") if calls == 11 else 1.0)
+        return (student - teacher).square().mean() * (float("nan") if calls == 12 else 1.0)
 
     model = nn.Linear(4, 3)
     with pytest.raises(RunError, match="student: breaks is not finite in epoch 2, step 3"):
-        # One call rehearses; then six steps an epoch.
+        # One call rehearses, one weighs; then six steps an epoch.
         train(model, blobs, teacher=teacher, terms=[Term(breaks)], out=tmp_path, epochs=3)
     kept = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
     assert kept["state"]["epoch"] == 1

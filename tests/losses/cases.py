@@ -259,6 +259,8 @@ CASES = [
     logit("hard_label-ignored", losses.hard_label, segments, ref.hard_label, floor=None),
     logit("logit_mse", losses.logit_mse, logits, ref.logit_mse),
     logit("logit_mse-positions", losses.logit_mse, tokens, ref.logit_mse, options={"average": "positions"}),
+    logit("probability_mse", losses.probability_mse, logits, ref.probability_mse),
+    logit("probability_mse-segments", losses.probability_mse, segments, ref.probability_mse),
     feature("mse", losses.mse, maps, ref.mse),
     feature("l1", losses.l1, maps, ref.l1),
     feature("smooth_l1", losses.smooth_l1, maps, ref.smooth_l1, options={"threshold": 0.5}),

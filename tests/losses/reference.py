@@ -201,6 +201,11 @@ def logit_mse(student, teacher, *, targets=None, ignore_index=None, average="sam
     return averaged(((s - t) ** 2).mean(2), targets, ignore_index, average)
 
 
+def probability_mse(student, teacher, *, targets=None, ignore_index=None, average="samples"):
+    s, t = (softmax(classes_last(x)) for x in (student, teacher))
+    return averaged(((s - t) ** 2).mean(2), targets, ignore_index, average)
+
+
 # Feature
 
 

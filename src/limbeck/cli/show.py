@@ -154,6 +154,24 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
         size = f"{signal['bytes'] / 1e9:,.3f} GB in {signal['views']} view(s)"
         asked = f"{_duration(signal['seconds'])} of the teacher, read at {signal['bytes_a_second'] / 1e3:,.1f} kB/s"
         console.print(f"stored signal: {size}, {asked}", soft_wrap=True)
+    if "balance" in found:
+        _balance(console, found["balance"], found["teacher_trained"])
+
+
+def _balance(console: Console, pulls: Sequence[Mapping[str, Any]], teacher_trained: bool) -> None:
+    """How strongly each part of a loss pulls at the student."""
+    of = "first batch" if teacher_trained else "first batch, with a teacher that is not trained yet"
+    table = _table(f"losses on the {of}")
+    table.add_column("")
+    for column in ("weight", "weighted loss", "its gradient", "times the task's"):
+        table.add_column(column, justify="right")
+    for pull in pulls:
+        figures = (pull[key] for key in ("weight", "loss", "gradient", "share"))
+        table.add_row(pull["name"], *(_cell(figure, ".3g") for figure in figures))
+    console.print(table)
+    for pull in pulls:
+        if pull["warning"]:
+            console.print(pull["warning"], soft_wrap=True)
 
 
 def _duration(seconds: float | None) -> str:

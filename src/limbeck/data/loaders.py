@@ -16,7 +16,7 @@ from limbeck.data.splits import FromDisk, InMemory, Split
 from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
-from limbeck.types import Batch, each, send
+from limbeck.types import Batch, send
 
 T = TypeVar("T")
 _CHUNK_BYTES = 8 * 2**20
@@ -25,10 +25,12 @@ _CHUNK_BYTES = 8 * 2**20
 class Loader(ABC):
     """Batches of one split, epoch by epoch, in an order that is a function of (seed, epoch)."""
 
-    def __init__(self, order: Order, device: torch.device, views: Views) -> None:
+    def __init__(self, order: Order, device: torch.device, views: Views, pairs: bool = False) -> None:
         self.order = order
         self.device = device
         self.views = views
+        self.pairs = pairs
+        self.others = views.other() if pairs else views
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) that is handed out next."""
@@ -66,6 +68,7 @@ def make_loader(
     world_size: int = 1,
     workers: int = 0,
     views: Views | None = None,
+    pairs: bool = False,
 ) -> Loader:
     """A loader for a split; `batch_size` counts the samples of one step over all processes.
 
@@ -79,16 +82,17 @@ def make_loader(
         rank, world_size: Which of how many processes this is; each gets its part of every batch.
         workers: Processes that read a split that does not lie in memory.
         views: Augmentation; None hands the samples out as they are.
+        pairs: Hand each sample out in a second view too (`Batch.other`), a function of (seed, view, index) as well.
 
     Raises:
         RequestError: A batch that is empty, larger than the split with drop_last, or not divisible by the processes;
-            mixup or cutmix of samples that do not lie in memory.
+            mixup or cutmix of samples that do not lie in memory, or in pairs.
     """
     order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size)
     views = Views() if views is None else views
     if isinstance(split, InMemory):
-        return MemoryLoader(split, order, torch.device(device), views)
-    return WorkerLoader(split, order, torch.device(device), workers, views)
+        return MemoryLoader(split, order, torch.device(device), views, pairs)
+    return WorkerLoader(split, order, torch.device(device), workers, views, pairs)
 
 
 class Order:
@@ -164,8 +168,8 @@ class MemoryLoader(Loader):
     starting an operation is shared.
     """
 
-    def __init__(self, split: InMemory, order: Order, device: torch.device, views: Views) -> None:
-        super().__init__(order, device, views)
+    def __init__(self, split: InMemory, order: Order, device: torch.device, views: Views, pairs: bool = False) -> None:
+        super().__init__(order, device, views, pairs)
         self.inputs = split.inputs.to(device) if fits(split.inputs, device) else split.inputs
         self.targets = split.targets.to(device)
 
@@ -179,19 +183,25 @@ class MemoryLoader(Loader):
             some = index[start : start + chunk]
             inputs, targets = self._read(some, view)
             parts = zip(*(torch.split(x, size) for x in (inputs, targets, some)), strict=True)
-            yield from (Batch(x, y, i, view) for x, y, i in parts)
+            batches = (Batch(x, y, i, view) for x, y, i in parts)
+            if not self.pairs:
+                yield from batches
+                continue
+            seconds = torch.split(self._view(some, view, self.others)[0], size) if self.views.changing else None
+            for number, batch in enumerate(batches):
+                yield batch._replace(other=batch.inputs if seconds is None else seconds[number])
 
     def _read(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = self._view(some, view)
+        inputs, targets = self._view(some, view, self.views)
         if not self.views.mixing:
             return inputs, targets
         partners = self.views.partners(some, view, len(self.targets))
-        others, labels = self._view(partners, view)
+        others, labels = self._view(partners, view, self.views)
         return self.views.mix(inputs, others, (targets, labels), some, view)
 
-    def _view(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
+    def _view(self, some: Tensor, view: int, views: Views) -> tuple[Tensor, Tensor]:
         chosen = self.inputs.index_select(0, send(some, self.inputs.device))
-        images = self.views.images(send(chosen, self.device), some, view)
+        images = views.images(send(chosen, self.device), some, view)
         return _pixels(images), self.targets[send(some, self.device)]
 
 
@@ -210,8 +220,10 @@ class WorkerLoader(Loader):
     dataset gives, such as torchvision's v2, do not depend on the number of workers.
     """
 
-    def __init__(self, split: FromDisk, order: Order, device: torch.device, workers: int, views: Views) -> None:
-        super().__init__(order, device, views)
+    def __init__(
+        self, split: FromDisk, order: Order, device: torch.device, workers: int, views: Views, pairs: bool = False
+    ) -> None:
+        super().__init__(order, device, views, pairs)
         if views.mixing:
             raise RequestError("mixup and cutmix need both samples at hand: they take data that lies in memory")
         self.workers = workers
@@ -231,10 +243,13 @@ class WorkerLoader(Loader):
         changing = self.views.changing or self.dataset.split.random
         view = self.views.of_epoch(self.order.epoch) if changing else 0
         for x, y, i in _in_words(loader):
-            batch = Batch(x, y, i, view).to(self.device)
+            plain = Batch(x, y, i, view).to(self.device)
+            batch = plain._replace(other=plain.inputs) if self.pairs else plain
             if self.views.steps:
-                batch = batch._replace(inputs=self.views.images(batch.inputs, i, view))
-            yield batch._replace(inputs=each(batch.inputs, _pixels))
+                batch = batch._replace(inputs=self.views.images(plain.inputs, i, view))
+                if self.pairs:
+                    batch = batch._replace(other=self.others.images(plain.inputs, i, view))
+            yield batch.changed(_pixels)
 
 
 def _in_words(loader: Iterable[T]) -> Iterator[T]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +15,7 @@ from limbeck.data.augmentations import Augmentation
 from limbeck.data.draws import draws
 from limbeck.data.mixing import CutMix, Mixing, Mixup, mixed_labels
 from limbeck.errors import RequestError, unknown
+from limbeck.seeds import derive
 from limbeck.types import Inputs
 
 AUGMENTATIONS = {
@@ -111,6 +112,16 @@ class Views:
         numbers = draws(self.seed, view, index, self.mixing.draws, "mixing")
         mixed, share = self.mixing(images, partners, numbers)
         return mixed, mixed_labels(*labels, share, self.classes)
+
+    def other(self) -> Views:
+        """Views of the same kind of the same samples, that are other ones: those of another seed.
+
+        Raises:
+            RequestError: Samples are mixed, and the labels of both would differ.
+        """
+        if self.mixing is not None:
+            raise RequestError("another view of each sample does not go with mixup or cutmix: its label would differ")
+        return replace(self, seed=derive(self.seed, "other view"))
 
     @property
     def changing(self) -> bool:

@@ -124,6 +124,22 @@ class Distiller(Scheme):
         Raises:
             RequestError: A term's adapter was not sized by `prepare`, or the signal lacks what a term reads.
         """
+        logits, parts, weights = self.losses(batch, signal)
+        loss = weighted_sum(parts.values(), weights)
+        return Step(loss, logits, {name: part.detach() for name, part in parts.items()})
+
+    def losses(
+        self, batch: Batch, signal: Signal | None = None
+    ) -> tuple[Tensor, Mapping[str, Tensor], Sequence[float]]:
+        """What `forward` adds up: the student's logits, each loss by name with its gradient, and their weights.
+
+        Args:
+            batch: The samples.
+            signal: What the teacher says about them; None only without terms.
+
+        Raises:
+            RequestError: As `forward`.
+        """
         output, student = self._student_taps.run(self.prepared(batch.inputs))
         labelled = logits = student[LOGITS] = self.answer(output)
         if self.two_heads:
@@ -141,8 +157,7 @@ class Distiller(Scheme):
                 )
             weights.append(term.weight(self.epoch))
             parts[name] = term(student, teacher, batch, weights[-1])
-        loss = weighted_sum(parts.values(), weights)
-        return Step(loss, logits, {name: part.detach() for name, part in parts.items()})
+        return logits, parts, weights
 
     @torch.no_grad()
     def prepare(self, batch: Batch, signal: Signal | None) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -202,13 +203,33 @@ class BoundTerm(nn.Module):
         return adapted
 
 
-def ramp(epochs: int, weight: float = 1.0) -> Callable[[int], float]:
-    """A weight that grows linearly from weight/epochs in the first epoch to `weight` in epoch `epochs`, and stays.
+Shape = Literal["linear", "exponential"]
+"""How a weight grows."""
+
+
+def ramp(epochs: int, weight: float = 1.0, shape: Shape = "linear") -> Callable[[int], float]:
+    """A weight that grows from epoch to epoch, and stays where it has reached `weight`.
+
+    Args:
+        epochs: Linearly from weight/epochs in the first epoch to `weight` in epoch number `epochs`; exponentially to
+            `weight` after so many epochs.
+        weight: What is reached.
+        shape: "linear", or "exponential" for weight · exp(−5 (1 − x)²), x the share of the epochs that are over
+            (arXiv:1610.02242, 1703.01780).
+
+    Raises:
+        RequestError: Another shape.
 
     >>> [ramp(4, 8.0)(epoch) for epoch in range(6)]
     [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
+    >>> [round(ramp(4, 8.0, "exponential")(epoch), 2) for epoch in range(6)]
+    [0.05, 0.48, 2.29, 5.85, 8.0, 8.0]
     """
-    return lambda epoch: weight * min((epoch + 1) / epochs, 1.0)
+    if shape not in get_args(Shape):
+        raise unknown("shape of a ramp", shape, get_args(Shape))
+    if shape == "linear":
+        return lambda epoch: weight * min((epoch + 1) / epochs, 1.0)
+    return lambda epoch: weight * math.exp(-5 * (1 - min(epoch / epochs, 1.0)) ** 2)
 
 
 def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: str) -> None:

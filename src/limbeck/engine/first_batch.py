@@ -25,7 +25,7 @@ from limbeck.models import Layout, device_of, lay_out, materialise
 from limbeck.models.probabilities import are_probabilities
 from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
 from limbeck.taps.wrappers import hooks_run
-from limbeck.types import Batch, Signal, each, tensors_of
+from limbeck.types import Batch, Signal, map_signal, tensors_of
 
 FEW = 8
 """Samples on which a training step is tried."""
@@ -150,7 +150,7 @@ class Trial:
 
     def first(self, samples: int) -> Trial:
         """The same on the first samples."""
-        signal = _map(self.signal, lambda x: x[:samples])
+        signal = map_signal(self.signal, lambda x: x[:samples])
         return Trial(self.scheme, self.batch.first(samples), signal, self.autocast)
 
     def check(self) -> list[str]:
@@ -187,8 +187,8 @@ class Trial:
             return True
 
     def _check_one(self) -> None:
-        batch, signal = self.batch, _map(self.signal, _twice)
-        twice = Batch(each(batch.inputs, _twice), _twice(batch.targets), _twice(batch.index), batch.view)
+        batch, signal = self.batch, map_signal(self.signal, _twice)
+        twice = batch.changed(_twice)._replace(targets=_twice(batch.targets), index=_twice(batch.index))
         if self.needs_several():
             Trial(self.scheme, twice, signal, self.autocast)._with_gradients()  # where that fails too, it says why
             raise RequestError(
@@ -280,10 +280,3 @@ def _described(example: Batch) -> str:
 
 def _twice(x: Tensor) -> Tensor:
     return torch.cat([x, x])
-
-
-def _map(signal: Signal | None, change: Callable[[Tensor], Tensor]) -> Signal | None:
-    if signal is None:
-        return None
-    features = {name: change(x) for name, x in signal.features.items()}
-    return Signal(None if signal.logits is None else change(signal.logits), features)

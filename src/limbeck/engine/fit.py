@@ -16,6 +16,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
+from limbeck.engine.accumulation import check_coupling
+from limbeck.engine.balance import Pull, balance, told
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
@@ -50,6 +52,7 @@ class Run:
         out: The run folder, or None.
         compile: torch.compile's mode in which the student was trained, or None.
         layout: "channels_last" or "contiguous", in which it was trained; None for a network without convolutions.
+        balance: How strongly each part of the loss pulled at the student on the first batch; empty without terms.
     """
 
     student: nn.Module
@@ -58,6 +61,7 @@ class Run:
     out: Path | None
     compile: str | None = None
     layout: str | None = None
+    balance: Sequence[Pull] = ()
 
 
 def fit(
@@ -86,6 +90,7 @@ def fit(
     about: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool = True,
+    weigh: bool = True,
     loggers: Sequence[Logger] = (),
 ) -> Run:
     """Train a student by any scheme.
@@ -102,8 +107,9 @@ def fit(
         val: Held-out batches, evaluated after each epoch; several processes share them.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
             function of the optimizer that makes one (`limbeck.engine.schedulers`).
-        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples; where
-            labels are missing (-100), the task loss is still the mean over each batch's own labels.
+        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples for losses
+            that are means over samples. Each batch has its own of batch norm, means over positions or over the samples
+            with a label, and of what compares the samples of a batch (dist, mlkd, rkd, class-wise), which is said.
         clip: Largest norm of the gradient.
         keep: "last", or "best" for the student with the highest validation accuracy.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
@@ -124,6 +130,8 @@ def fit(
         about: What to add to the student's JSON file.
         seed: What order and dropout are functions of; the global generators are seeded with it at each epoch.
         progress: Show a bar, or a line an epoch.
+        weigh: Measure on the first batch how strongly each term pulls at the student (`limbeck.engine.balance`), and
+            warn of terms that pull next to nothing, or nearly alone.
         loggers: Lightning loggers, such as TensorBoardLogger, that get each epoch's record.
 
     Returns:
@@ -163,6 +171,11 @@ def fit(
     trained_parameters(distiller)
     with laid.kept():
         notes += check_step(distiller, example, signal, source, fabric)
+        notes += check_coupling(distiller, example, signal, fabric.autocast, accumulate)
+        pulls = balance(distiller, example, signal, fabric.autocast, epochs) if weigh else ()
+    notes += [pull.warning for pull in pulls if pull.warning]
+    if pulls and shown:
+        tell(f"{phase}: {told(pulls)}")
     for note in notes if fabric.is_global_zero else ():
         tell(f"{phase}: {note}")
     trained = trained_copy(distiller, fabric)
@@ -226,7 +239,7 @@ def fit(
         how = {"compile": choice.mode, "layout": laid.name}
         training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3), **how}}
         save_student(folder, phase, student, dict(about or {}) | training)
-    return Run(student, state.records, state.seconds, folder, choice.mode, laid.name)
+    return Run(student, state.records, state.seconds, folder, choice.mode, laid.name, pulls)
 
 
 def check(

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler
 from limbeck.data import Loader
 from limbeck.engine.generators import left_alone, samplers
 from limbeck.errors import RequestError
-from limbeck.types import Batch, each, send
+from limbeck.types import Batch, send
 
 _REFUSED = "a loader must give limbeck batches, or pairs (inputs, targets) as a DataLoader does; this one gives {}"
 
@@ -104,8 +104,8 @@ class Source:
     def _kept(self, batch: Batch) -> Batch:
         if self.window == 1:
             return batch.to(self.device)._replace(targets=self._copied(batch.targets))
-        inputs, index = each(batch.inputs, self._copied), batch.index.clone()
-        return Batch(inputs, self._copied(batch.targets), index, batch.view)
+        copied = batch.changed(self._copied)
+        return copied._replace(targets=self._copied(batch.targets), index=batch.index.clone())
 
     def _copied(self, tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.device == self.device else send(tensor, self.device)

@@ -161,7 +161,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
 def term(spec: schema.Term) -> Term:
     """A term with its loss."""
-    weight = ramp(spec.ramp, spec.weight) if spec.ramp else spec.weight
+    weight = ramp(spec.ramp, spec.weight, spec.ramp_shape) if spec.ramp else spec.weight
     what = f"loss {spec.loss}"
     with as_request(lambda reason: f"{what}: {reason}"):
         found = loss(spec.loss)

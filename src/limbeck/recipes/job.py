@@ -54,6 +54,8 @@ class Job:
     """The signals that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
     judges: dict[str, Teacher] = field(default_factory=dict)
     """What teachers say about the test set, by their fingerprints; likewise shared."""
+    weighed: set[str] = field(default_factory=set)
+    """Trainings whose losses' balance was said; a comparison's jobs share it."""
     told: list[str] = field(default_factory=list)
     """How each signal was kept."""
     outputs: Ledger = field(default_factory=Ledger)
@@ -68,7 +70,7 @@ class Job:
         recipe, data = self.recipe, self.data
         run = fit(
             scheme,
-            self.training_loader(),
+            self.training_loader(pairs=getattr(scheme, "other_view", False)),
             teacher=teacher,
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
@@ -86,12 +88,21 @@ class Job:
             about=build.about(recipe.student, data),
             seed=recipe.seed,
             progress=self.machine.progress,
+            weigh=self._not_weighed(scheme, phase),
             loggers=self.machine.loggers,
         )
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
 
-    def training_loader(self) -> Loader:
-        """The training samples, in the order of the recipe's seed."""
+    def _not_weighed(self, scheme: Scheme, phase: str) -> bool:
+        """Whether the balance of these losses was not measured yet, for another seed of a comparison."""
+        terms = [repr(one) for one in getattr(scheme, "terms", {}).values()]
+        key = f"{phase} {terms} {self.recipe.model_dump_json(exclude={'seed'})}"
+        before = key in self.weighed
+        self.weighed.add(key)
+        return not before
+
+    def training_loader(self, pairs: bool = False) -> Loader:
+        """The training samples, in the order of the recipe's seed; in two views each, in pairs."""
         recipe, data = self.recipe, self.data
         return make_loader(
             data.train,
@@ -101,6 +112,7 @@ class Job:
             seed=recipe.seed,
             workers=recipe.data.workers,
             views=build.views(recipe.data, data),
+            pairs=pairs,
             **self.machine.place(self.fabric),
         )
 

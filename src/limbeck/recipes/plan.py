@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.views import Views
 from limbeck.distillers import Distiller, Scheme
 from limbeck.engine import fit
+from limbeck.engine.balance import Pull
 from limbeck.engine.optim import MakeOptimizer
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
@@ -65,6 +67,8 @@ def plan(
     Returns:
         "samples", "epochs", "steps", "teachers" and "student" (`Side` as mappings), the student's training with a
         "live" and with a "stored" teacher in seconds, and "signal": views, bytes, seconds to ask, bytes read a second.
+        With terms also "balance" (`limbeck.engine.balance.Pull` as mappings) on the first batch, with the teacher as
+        an earlier run has kept it, or untrained where none has ("teacher_trained").
 
     Raises:
         RequestError: Something of the recipe does not fit.
@@ -91,9 +95,13 @@ def plan(
             Side(parameter_count(student), multiply_adds(student, example), alone, probe.steps * recipe.epochs * alone)
         ),
     }
+    trained = teachers.load_kept(found)
     resolved, scheme, live = assemble(recipe, copy.deepcopy(student), found, data)
     step = probe.student(copy.deepcopy(scheme), live)
     result["live"] = probe.steps * recipe.epochs * step
+    if probe.balance:
+        result["balance"] = [vars(pull) | {"warning": pull.warning} for pull in probe.balance]
+        result["teacher_trained"] = trained or not found
     if live is not None:
         result |= probe.stored(resolved, scheme, live)
     return result
@@ -107,6 +115,7 @@ class _Probe:
         few = min(len(data.train), STEPS * recipe.data.batch_size)
         self.data = replace(data, train=data.train.subset(torch.arange(few)))
         self.fabric = machine.fabric(recipe.precision)
+        self.balance: Sequence[Pull] = ()
         # Where each epoch is a view of its own, a kept signal has no more epochs than were asked.
         self.changing = Asking(recipe, self.data, self.fabric, schema.Store()).views > 1
 
@@ -120,7 +129,7 @@ class _Probe:
         """Seconds of a student's step."""
         views = build.views(self.recipe.data, self.data)
         size = min(self.recipe.data.batch_size, len(self.data.train))
-        loader = self._loader(size, views, self.fabric)
+        loader = self._loader(size, views, self.fabric, pairs=getattr(scheme, "other_view", False))
         make, mode = build.optimizer(self.recipe.optimizer), self.recipe.compile
         return self._step(scheme, loader, make, teacher, self.fabric, compile=mode)
 
@@ -160,9 +169,9 @@ class _Probe:
             },
         }
 
-    def _loader(self, batch_size: int, views: Views, fabric: Fabric) -> Loader:
-        workers, device = self.recipe.data.workers, fabric.device
-        return make_loader(self.data.train, batch_size, shuffle=True, device=device, workers=workers, views=views)
+    def _loader(self, batch_size: int, views: Views, fabric: Fabric, pairs: bool = False) -> Loader:
+        how: dict[str, Any] = {"device": fabric.device, "workers": self.recipe.data.workers, "pairs": pairs}
+        return make_loader(self.data.train, batch_size, shuffle=True, views=views, **how)
 
     def _step(
         self,
@@ -178,6 +187,7 @@ class _Probe:
         def seconds(rounds: int) -> float:
             with muted():
                 run = fit(scheme, loader, teacher=teacher, epochs=1 + rounds, **options)
+            self.balance = run.balance or self.balance
             return float(run.metrics[-1]["seconds"] - run.metrics[0]["seconds"])
 
         rounds = _rounds(len(loader))

@@ -25,7 +25,7 @@ from limbeck.taps import call, evaluating
 from limbeck.teachers.shards import Shards
 from limbeck.types import Batch, Signal
 
-_ALL_LOGITS = ("dist", "logit_mse", "mlkd")
+_ALL_LOGITS = ("dist", "logit_mse", "mlkd", "probability_mse")
 """Losses that cannot do with the likeliest classes alone."""
 _TAKES = {
     "offline": (),
@@ -49,6 +49,8 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
     build.optimizer(recipe.optimizer)
     build.schedule(recipe.schedule, recipe.epochs)
     views = build.views(recipe.data, data)
+    if recipe.distill.options.get("other_view"):
+        views.other()
     with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
         next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
     example = next(iter(make_loader(data.train, 2)))
@@ -85,7 +87,7 @@ def _check_schemes(
     recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
 ) -> None:
     """Put each stage of a student's training together, and compute its loss once."""
-    example = next(iter(make_loader(data.train, 2)))
+    example = next(iter(make_loader(data.train, 2, pairs=True)))
     # On a GPU every layout is right; the checks run on the CPU.
     layout = CHANNELS_LAST if recipe.layout == CHANNELS_LAST and not torch.cuda.is_available() else None
     with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):

@@ -179,11 +179,15 @@ class Teacher(Model):
 
 
 class Term(Open):
-    """One distillation loss; other keys are the loss's options. `ramp`: epochs until its weight is reached."""
+    """One distillation loss; other keys are the loss's options.
+
+    `ramp`: epochs until its weight is reached, linearly or exponentially (`limbeck.distillers.ramp`).
+    """
 
     loss: str
     weight: FiniteFloat = 1.0
     ramp: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    ramp_shape: Literal["linear", "exponential"] = "linear"
     student: Taps = "logits"
     teacher: Taps = "logits"
     adapter: str | None = None

@@ -25,6 +25,7 @@ from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
+from limbeck.models.load import load_own
 from limbeck.parts import sweep
 from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
@@ -219,6 +220,16 @@ def _keep(one: Candidate, data: DataSet, fabric: Fabric) -> None:
         with gate(cache_root()):  # of two processes that keep the same teacher, each writes both files
             save_student(one.kept, "teacher", one.module, about)
     fabric.barrier()
+
+
+def load_kept(found: Sequence[Candidate]) -> bool:
+    """Load the weights that earlier runs have kept; whether all candidates, and at least one, are trained then."""
+    for one in found:
+        if one.kept and (one.kept / "teacher.json").exists():
+            with using(one.kept):
+                load_own(one.module, one.kept / "teacher.json")
+            one.source = "reused"
+    return bool(found) and all(one.kept is None or one.source == "reused" for one in found)
 
 
 def share_out(found: Sequence[Candidate], fabric: Fabric) -> None:

@@ -3,7 +3,7 @@
 from limbeck.losses.response.correlation import dist, mlkd
 from limbeck.losses.response.decoupled import dkd, nkd
 from limbeck.losses.response.divergence import jsd, kd, reverse_kl, soft_cross_entropy
-from limbeck.losses.response.labels import hard_label, logit_mse, wsld
+from limbeck.losses.response.labels import hard_label, logit_mse, probability_mse, wsld
 from limbeck.losses.response.sparse import TopK
 from limbeck.losses.response.standardization import standardize
 
@@ -17,6 +17,7 @@ __all__ = [
     "logit_mse",
     "mlkd",
     "nkd",
+    "probability_mse",
     "reverse_kl",
     "soft_cross_entropy",
     "standardize",
