@@ -1,4 +1,4 @@
-"""Whether the networks of torchvision and timm can teach and learn: one of each family, about an hour on one core.
+"""Whether the networks of torchvision and timm can teach and learn: one of each family, an hour or two on one core.
 
     python -m benchmarks zoo                      # tries what is not in benchmarks/results/zoo.json yet
     python -m benchmarks zoo --limit 20           # at most so many of them
