@@ -38,6 +38,8 @@ FORMAT = 1
 Identity = dict[str, Any]
 MOST = 4
 """Classes that are named at most."""
+_WITHOUT_ROOT = {"digits"}
+"""Data that lie in no folder."""
 _NO_FIGURES = ("name",)
 """Keys of a recipe that change no figure."""
 
@@ -112,7 +114,8 @@ class Origins:
             for name, split in self.data.parts
         }
         classes = list(self.data.class_names) or self.data.classes
-        return {"root": str(self.root.absolute()), "classes": classes, "splits": splits}
+        root = None if self.data.name in _WITHOUT_ROOT else str(self.root.absolute())
+        return {"root": root, "classes": classes, "splits": splits}
 
     def _given(self, recipe: schema.Recipe) -> dict[str, str]:
         """Of all that came trained."""
@@ -135,8 +138,9 @@ class Origins:
 
 
 def digest(identity: Identity) -> str:
-    """Hexadecimal digest of an identity, which a result carries."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    """Hexadecimal digest of an identity, which a result carries; where the data lie, plays no part."""
+    content = {**identity, "data": {**identity["data"], "root": None}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write(folder: Path, identity: Identity) -> None:
@@ -165,8 +169,8 @@ def read(folder: Path) -> Identity | None:
 def data_root(run: Path) -> Path | None:
     """The folder in which a run found its data, where that is recorded and still there."""
     found = read(run)
-    root = Path(found["data"]["root"]) if found else None
-    return root if root is not None and root.is_dir() else None
+    root = found["data"]["root"] if found else None
+    return Path(root) if root is not None and Path(root).is_dir() else None
 
 
 def differences(before: Identity, now: Identity) -> list[str]:
