@@ -46,7 +46,7 @@ def test_probabilities_are_taken_for_logits() -> None:
     torch.testing.assert_close(logits.softmax(1), given, rtol=0, atol=1e-6)
     with pytest.raises(RequestError, match=r"ends in probabilities .* set probabilities=True"):
         FunctionTeacher(lambda x: given)(BATCH)
-    with pytest.raises(RequestError, match="does not: leave probabilities out"):
+    with pytest.raises(RequestError, match="leave probabilities out if they are logits"):
         FunctionTeacher(lambda x: x, probabilities=True)(BATCH)
 
 

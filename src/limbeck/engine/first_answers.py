@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.models.probabilities import are_probabilities
+from limbeck.models.probabilities import are_probabilities, near_probabilities
 from limbeck.teachers import EnsembleTeacher, Teacher
 from limbeck.types import Batch, Signal, tensors_of
 
@@ -96,6 +96,11 @@ def refuse_probabilities(logits: Tensor) -> None:
         raise RequestError(
             "the teacher ends in probabilities (rows ≥ 0 of sum 1), and losses take logits: leave its softmax out, or "
             "give FunctionTeacher(teacher, probabilities=True)"
+        )
+    if unit := near_probabilities(logits):
+        raise RequestError(
+            f"the teacher ends in what look like rounded probabilities ({unit}), and losses take logits: give what "
+            "stands before them, or FunctionTeacher(teacher, probabilities=True) if they are probabilities"
         )
 
 

@@ -78,7 +78,10 @@ class FunctionTeacher:
     def __call__(self, batch: Batch) -> Signal:
         tensors = self._first_call(batch) if self._modules is None else self._call(batch, self._modules)
         logits = tensors.pop(LOGITS, None)
-        return Signal(None if logits is None else self._ending(logits), tensors)
+        if logits is not None:
+            logits = self._ending(logits)
+            self.notes += [note for note in self._ending.notes if note not in self.notes]
+        return Signal(logits, tensors)
 
     def _first_call(self, batch: Batch) -> dict[str, Tensor]:
         """The first call, which finds out what the function runs, and how that reads inputs."""
