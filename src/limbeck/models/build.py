@@ -15,6 +15,7 @@ from limbeck.models import NETWORKS, KerasModel, OnnxModel
 from limbeck.models.keras import is_keras, load_keras
 from limbeck.models.memory import WithinMemory, weigh
 from limbeck.models.multi_exit import MultiExit, exit_network
+from limbeck.models.pixels import Pixels, configured
 from limbeck.models.programs import load_program, load_script
 from limbeck.options import fitting
 
@@ -75,7 +76,9 @@ def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options
     if source == "timm":
         return _timm(rest, input_shape, classes, options)
     if source in _FILES:
-        return _call(name, _FILES[source], {"path": rest}, options)
+        reader = _FILES[source]
+        chooses = "classes" in inspect.signature(reader).parameters
+        return _call(name, reader, {"path": rest, **({"classes": classes} if chooses else {})}, options)
     builder = load_object(name, "model")
     offered = {"input_shape": input_shape, "classes": classes, "num_classes": classes}
     taken = inspect.signature(builder).parameters
@@ -102,9 +105,15 @@ def _torchvision(name: str, classes: int | None, options: dict[str, Any]) -> nn.
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
     given: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if options.pop("pretrained", False):
+    pretrained = options.pop("pretrained", False)
+    if pretrained:
         given = {"weights": "DEFAULT"}  # with the classes that it was trained on
-    return _call(f"torchvision:{name}", torchvision.models.get_model_builder(name), given, options)
+    model = _call(f"torchvision:{name}", torchvision.models.get_model_builder(name), given, options)
+    prepared: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms() if pretrained else None
+    if hasattr(prepared, "mean") and hasattr(prepared, "std"):
+        known = Pixels(tuple(prepared.mean), tuple(prepared.std), "torchvision says of these weights")
+        vars(model)["pixels"] = known
+    return model
 
 
 def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options: dict[str, Any]) -> nn.Module:
@@ -116,7 +125,10 @@ def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options:
         raise unknown("timm model", name, timm.list_models())
     given: dict[str, Any] = {"model_name": name, "in_chans": input_shape[0]}
     given |= {} if classes is None else {"num_classes": classes}
-    return _call(f"timm:{name}", timm.create_model, given, options)
+    model = _call(f"timm:{name}", timm.create_model, given, options)
+    # Also None is an answer: of weights that are trained here, or come from a file, its configuration knows nothing.
+    vars(model)["pixels"] = configured(model, input_shape[0]) if options.get("pretrained") else None
+    return model
 
 
 def refuse_new_head(name: str, model: nn.Module) -> None:

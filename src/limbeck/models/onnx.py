@@ -14,20 +14,14 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.models.nodes import add_node
-from limbeck.models.onnx_graph import FLOATS, Graph
+from limbeck.models.onnx_graph import FLOATS, Graph, runtime_version
+from limbeck.models.onnx_inputs import DTYPES, Feed
+from limbeck.models.onnx_pieces import as_tensor, pieces, refuse_other_rows
+from limbeck.models.outputs import Outputs, flattened
+from limbeck.models.pixels import Pixels, measured
 from limbeck.models.probabilities import Ending
 from limbeck.notices import tell
 from limbeck.types import Inputs
-
-DTYPES = {
-    "tensor(float)": torch.float32,
-    "tensor(float16)": torch.float16,
-    "tensor(double)": torch.float64,
-    "tensor(int64)": torch.int64,
-    "tensor(int32)": torch.int32,
-    "tensor(uint8)": torch.uint8,
-    "tensor(bool)": torch.bool,
-}
 
 
 class OnnxModel(nn.Module):
@@ -39,13 +33,14 @@ class OnnxModel(nn.Module):
 
     Args:
         path: The file.
-        logits: The tensor that holds the logits; by default the output "logits", else the first one of real numbers
-            and shape (B, C).
+        logits: The tensor that holds the logits; by default the output "logits", else the only one of real numbers
+            and shape (B, C) or (B, C, 1, 1). Codes of a known scale are read as the numbers that they stand for.
         probabilities: That tensor holds probabilities, and its logarithm is taken.
-        channels_last: The graph reads images (B, H, W, C), as those from Keras or TensorFlow do; batches stay
-            (B, C, H, W).
+        channels_last: The graph reads images (B, H, W, C), or signals (B, L, C), as those from Keras or TensorFlow
+            do; batches stay (B, C, H, W), or (B, C, L).
         fixed: Inputs that are one number whatever the batch, such as {"keep_prob": 1.0}, by name.
         providers: onnxruntime's execution providers; by default CUDA where it is installed, then the CPU.
+        classes: How many the logits are, to choose between several outputs; None leaves that to who teaches with it.
 
     Raises:
         RequestError: A file that is missing or damaged, an unknown tensor, no output that could be logits, or the
@@ -63,22 +58,18 @@ class OnnxModel(nn.Module):
         channels_last: bool = False,
         fixed: Mapping[str, float | bool] | None = None,
         providers: Sequence[str] | None = None,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self._graph = Graph.read(path)
         self._providers = providers
         self._ending = Ending(probabilities=probabilities)
-        self._channels_last = channels_last
+        self._feed = Feed(self._graph.path, channels_last, self._graph.whole, frozenset(fixed or ()))
         self._sessions: dict[tuple[str, ...], Any] = {}
         self._alone: int | None = None
         self._fixed = dict(fixed or {})
-        self._logits = self._found(logits)
-        self._session((self._logits,))
-        # In place of the weights, which stay with onnxruntime: whoever compares or fingerprints models sees this.
-        digest = hashlib.sha256(
-            self._graph.digest + repr((self._logits, probabilities, channels_last, self._fixed)).encode()
-        )
-        self.register_buffer("digest", torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8))
+        self._settle(self._found(logits))
+        self.choose_logits(classes)
         self.foreign_parameters = self._graph.parameters
         self._shown = {name: add_node(self, name, node.kind) for name, node in self._graph.tensors.items()}
 
@@ -86,8 +77,11 @@ class OnnxModel(nn.Module):
         """Logits (B, C) in fp32 of a tensor, or of several by the names of the graph's inputs.
 
         Raises:
-            RequestError: Inputs of other names or shapes than the graph's; probabilities in place of logits.
+            RequestError: Inputs of other names, shapes or kinds than the graph's; probabilities in place of logits;
+                several outputs that could be logits.
         """
+        if self._logits is None:
+            raise self._outputs().several()
         read = {name: shown for name, shown in self._shown.items() if shown.is_read}
         nodes = self._graph.tensors
         before = {name: nodes[name].reads if shown.shows_inputs else () for name, shown in read.items()}
@@ -95,18 +89,50 @@ class OnnxModel(nn.Module):
         tensors = self._compute((self._logits, *read, *itertools.chain(*before.values())), inputs)
         for name, shown in read.items():
             shown(*(tensors[one] for one in before[name]), output=tensors[name])
-        return self._ending(tensors[self._logits])
+        return self._ending(flattened(self._real(self._logits, tensors[self._logits])))
+
+    @property
+    def notes(self) -> list[str]:
+        """What should be known of how it is read, a line each."""
+        return self._ending.notes
+
+    def _real(self, name: str, values: Tensor) -> Tensor:
+        scale = self._graph.scales.get(name)
+        return values if scale is None or values.is_floating_point() else scale.real(values)
 
     def foreign_multiply_adds(self, inputs: Inputs) -> int:
         """Multiply-adds of the convolutions and matrix products in one forward pass."""
-        nodes = {name: node for name, node in self._graph.tensors.items() if node.products or node.kind == "MatMul"}
-        tensors = self._compute(
-            (self._logits, *nodes, *itertools.chain(*(node.reads for node in nodes.values()))), inputs
-        )
+        nodes = {name: node for name, node in self._graph.tensors.items() if node.products or node.kind in _PRODUCTS}
+        first = next(iter(self._graph.outputs.values()))  # some tensor, where there is no product
+        tensors = self._compute((first, *nodes, *itertools.chain(*(node.reads for node in nodes.values()))), inputs)
         return sum(
             tensors[name].numel() * (node.products or (tensors[node.reads[0]].shape[-1] if node.reads else 0))
             for name, node in nodes.items()
         )
+
+    @property
+    def reads_floats(self) -> bool:
+        """Whether it reads no whole numbers."""
+        read, *others = self._read()
+        return not others and read.type in FLOATS and read.name not in self._graph.whole
+
+    def expected_pixels(self, images: Tensor) -> Pixels | None:
+        """The range of pixels that the graph is made for, by its input's type or its first nodes; None for any."""
+        read, *others = self._read()
+        if others:
+            return None
+        channels, dtype = images.shape[1], DTYPES.get(read.type)
+        if dtype is not None and (not dtype.is_floating_point or read.name in self._graph.whole):
+            least = -128 if dtype == torch.int8 else 0
+            return Pixels.up_to_255(channels, f"its input {read.name} is of whole numbers ({read.type})", least)
+        first = self._graph.first_weighted()
+        if first is None:
+            return None
+        try:
+            zero, one = (self._compute((first,), torch.full_like(images[:1], value))[first] for value in (0.0, 1.0))
+        except RequestError:  # whoever really runs it will say so
+            return None
+        return measured(zero, one, channels, f"its nodes before {first} scale them down")
 
     def extra_repr(self) -> str:
         return f"{self._graph.path}, logits={self._logits}"
@@ -114,20 +140,56 @@ class OnnxModel(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sessions": {}}  # sessions cannot be copied, and are made when they are needed
 
-    def _found(self, logits: str | None) -> str:
+    def choose_logits(self, classes: int | None) -> None:
+        """Decide between several outputs that could be logits, where nobody has: the one of this many classes.
+
+        Raises:
+            RequestError: None of them has so many, or several.
+        """
+        if self._logits is None and classes is not None:
+            chosen = self._outputs().chosen(classes)
+            self._settle(chosen and self._graph.outputs[chosen])
+
+    def _found(self, logits: str | None) -> str | None:
+        """The tensor of the logits; None where several outputs could be them."""
         outputs = self._graph.outputs
-        name = "logits" if logits is None and "logits" in outputs else logits
-        if name in outputs or name in self._graph.tensors:
-            return outputs.get(name, name)
-        if name is not None:
-            raise unknown(f"tensor of {self._graph.path}", name, [*outputs, *self._graph.tensors])
-        for output in self._session(tuple(outputs.values())).get_outputs():
-            if output.type in FLOATS and len(output.shape) in (0, 2):  # onnxruntime's 0 is: unknown
-                return str(output.name)
-        raise RequestError(
-            f"{self._graph.path} has no output of real numbers and shape (B, C) that could be logits, but "
-            f"{', '.join(outputs)}; name a tensor of it: logits='NAME'"
+        if logits is None:
+            chosen = self._outputs().chosen(None)
+            return chosen and outputs[chosen]
+        if logits not in outputs and logits not in self._graph.tensors:
+            raise unknown(f"tensor of {self._graph.path}", logits, [*outputs, *self._graph.tensors])
+        tensor = outputs.get(logits, logits)
+        (found,) = self._session((tensor,)).get_outputs()
+        if found.type not in FLOATS and tensor not in self._graph.scales:
+            raise RequestError(
+                f"tensor {logits} of {self._graph.path} is a {found.type} of unknown scale, and no logits; name one of "
+                f"{self._outputs()}"
+            )
+        return tensor
+
+    def _outputs(self) -> Outputs:
+        """The graph's outputs; of whole numbers only those whose scale is known could be logits."""
+        tensors = self._graph.outputs
+        found = dict(zip(tensors, self._session(tuple(tensors.values())).get_outputs(), strict=True))
+        real = {name for name, one in found.items() if one.type in FLOATS or tensors[name] in self._graph.scales}
+        return Outputs(
+            str(self._graph.path),
+            {name: one.shape for name, one in found.items() if name in real},
+            {name: f"is a {one.type}" for name, one in found.items() if name not in real},
         )
+
+    def _read(self) -> list[Any]:
+        """The inputs that a batch gives."""
+        session = self._session(tuple(self._graph.outputs.values()))
+        return [one for one in session.get_inputs() if one.name not in self._fixed]
+
+    def _settle(self, tensor: str | None) -> None:
+        """Take a tensor as the logits."""
+        self._logits = tensor
+        settings = (tensor, self._ending.probabilities, self._feed.channels_last, self._fixed, self._providers)
+        # In place of the weights, which stay with onnxruntime: whoever compares or fingerprints models sees this.
+        digest = hashlib.sha256(self._graph.digest + repr((*settings, runtime_version())).encode())
+        self.register_buffer("digest", torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8))
 
     def _session(self, wanted: tuple[str, ...]) -> Any:
         if wanted not in self._sessions:
@@ -138,47 +200,7 @@ class OnnxModel(nn.Module):
         """The tensors of these names."""
         wanted = tuple(dict.fromkeys(names))
         session = self._session(wanted)
-        return self._run(session, wanted, self._fed(session.get_inputs(), inputs))
-
-    def _fed(self, expected: Sequence[Any], inputs: Inputs) -> list[tuple[Any, Tensor]]:
-        """Each input of the graph with its tensor."""
-        names = [one.name for one in expected if one.name not in self._fixed]
-        numbers = [one.name for one in expected if one.name in names and _is_number(one) and len(names) > 1]
-        if numbers and not set(numbers) <= (set() if isinstance(inputs, Tensor) else set(inputs)):
-            raise RequestError(
-                f"input {numbers[0]} of {self._graph.path} is one number and no value a sample: give it once, as "
-                f"fixed={{{numbers[0]!r}: 1.0}} with the number that it has when the model is used"
-            )
-        if isinstance(inputs, Tensor) and len(names) > 1:
-            raise RequestError(f"{self._graph.path} reads {len(names)} inputs; give a mapping of {', '.join(names)}")
-        given = {names[0]: inputs} if isinstance(inputs, Tensor) else dict(inputs)
-        if given.keys() != set(names):
-            raise RequestError(f"{self._graph.path} reads {', '.join(names)}, and was given {', '.join(given)}")
-        return [(one, self._shaped(given[one.name], one)) for one in expected if one.name in given]
-
-    def _shaped(self, x: Tensor, expected: Any) -> Tensor:
-        if self._channels_last and x.dim() >= 4:
-            x = x.movedim(1, -1)
-        if len(expected.shape) == 2 and x.dim() > 2:
-            x = x.flatten(1)
-        fits = len(expected.shape) == x.dim() and all(
-            size == needed for size, needed in zip(x.shape[1:], expected.shape[1:], strict=True) if type(needed) is int
-        )
-        if not fits:
-            needed = ", ".join(["B", *map(str, expected.shape[1:])])
-            hint = "; channels_last=True permutes images" if x.dim() == 4 and not self._channels_last else ""
-            raise RequestError(
-                f"input {expected.name} of {self._graph.path} has the shape ({needed}), and was given "
-                f"{tuple(x.shape)}{hint}"
-            )
-        if expected.type not in DTYPES:
-            raise RequestError(f"input {expected.name} of {self._graph.path} is a {expected.type}, which has no tensor")
-        dtype = DTYPES[expected.type]
-        if x.is_floating_point() and x.dtype.itemsize < min(dtype.itemsize, 4):
-            raise RequestError(
-                f"{self._graph.path} computes in its own dtype, and was given {x.dtype}: leave dtype out"
-            )
-        return x.to(dtype)
+        return self._run(session, wanted, self._feed(session.get_inputs(), inputs))
 
     def _run(self, session: Any, wanted: tuple[str, ...], fed: Sequence[tuple[Any, Tensor]]) -> dict[str, Tensor]:
         size, device = len(fed[0][1]), fed[0][1].device
@@ -194,7 +216,7 @@ class OnnxModel(nn.Module):
             return self._run(session, wanted, fed)
         whole = fixed in (None, size)
         return {
-            name: _as_tensor(values[0] if whole else self._joined(name, values, fixed)[:size], device)
+            name: as_tensor(values[0] if whole else self._joined(name, values, fixed)[:size], device)
             for name, values in zip(wanted, zip(*parts, strict=True), strict=True)
         }
 
@@ -202,9 +224,9 @@ class OnnxModel(nn.Module):
         self, session: Any, wanted: tuple[str, ...], arrays: Mapping[str, Any], size: int, length: int
     ) -> list[Any]:
         quiet, fixed = self._graph.quiet(), self._numbers(session)
-        parts = [session.run(wanted, {**piece, **fixed}, quiet) for piece in _pieces(arrays, size, length)]
+        parts = [session.run(wanted, {**piece, **fixed}, quiet) for piece in pieces(arrays, size, length)]
         if self._logits in wanted and size > 1:
-            _refuse_other_rows(parts[0][wanted.index(self._logits)], length)
+            refuse_other_rows(parts[0][wanted.index(self._logits)], length)
         return parts
 
     def _numbers(self, session: Any) -> dict[str, Any]:
@@ -241,31 +263,5 @@ class OnnxModel(nn.Module):
         return np.concatenate(values)
 
 
-def _is_number(expected: Any) -> bool:
-    return list(expected.shape) in ([], [1])
-
-
-def _refuse_other_rows(logits: Any, size: int) -> None:
-    """Raise ValueError for logits that are not one row a sample."""
-    if isinstance(logits, np.ndarray) and logits.ndim and len(logits) != size:
-        raise ValueError(f"it gives logits of shape {logits.shape} for {size} samples")
-
-
-def _as_tensor(value: Any, device: torch.device) -> Any:
-    """An fp32 tensor of real numbers, another tensor of other ones; names of classes stay as they are."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        return value
-    tensor = torch.from_numpy(value).to(device)
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _pieces(arrays: Mapping[str, Any], size: int, length: int) -> list[dict[str, Any]]:
-    """The arrays cut into batches of exactly `length` samples; the last one is filled up with its last sample."""
-    pieces = []
-    for start in range(0, size, length):
-        piece = {name: array[start : start + length] for name, array in arrays.items()}
-        short = length - min(length, size - start)
-        if short:
-            piece = {name: np.concatenate([part, part[-1:].repeat(short, 0)]) for name, part in piece.items()}
-        pieces.append(piece)
-    return pieces
+_PRODUCTS = ("MatMul", "MatMulInteger", "QLinearMatMul")
+"""Nodes that multiply tensors which the graph computes, as attention does."""

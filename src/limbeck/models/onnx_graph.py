@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,10 @@ from typing import Any
 
 import torch
 
-from limbeck.errors import RequestError, shown, unknown
+from limbeck.errors import RequestError, reason_of, shown, unknown
+from limbeck.models.folders import of_folder
+from limbeck.models.onnx_codes import Scale, scales
+from limbeck.models.onnx_size import Sizes, weights
 
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
@@ -41,7 +43,9 @@ class Graph:
         content: Its bytes; weights that it keeps in files beside it are left there.
         tensors: What the graph computes from its inputs: each tensor's node by its name, in running order.
         outputs: Each output's tensor by its name; for scikit-learn's list of dictionaries that which it is made of.
-        parameters: How many weights it holds.
+        scales: What the codes in a quantised tensor stand for, by its name.
+        whole: Its inputs that it cuts down to whole numbers before anything else.
+        parameters: How many weights it holds, quantised ones counted as what they were made of.
         digest: SHA-256 of the file, and of the files beside it that hold its weights.
     """
 
@@ -49,6 +53,8 @@ class Graph:
     content: bytes
     tensors: dict[str, Node]
     outputs: dict[str, str]
+    scales: dict[str, Scale]
+    whole: frozenset[str]
     parameters: int
     digest: bytes
 
@@ -61,19 +67,42 @@ class Graph:
         """
         onnx = _imported("onnx")
         path = Path(path)
+        if path.is_dir():
+            raise RequestError(f"{path} is a folder, and no ONNX file; {of_folder(path)}")
         if not path.is_file():
             raise RequestError(f"there is no ONNX file {path}")
         content = path.read_bytes()
         try:
             model = onnx.load_model_from_string(content)
         except Exception as error:
-            raise RequestError(f"cannot read the ONNX file {path}: it is damaged ({_first_line(error)})") from error
+            raise RequestError(f"cannot read the ONNX file {path}: it is damaged ({reason_of(error)})") from error
         if not model.graph.output:
             raise RequestError(f"cannot read the ONNX file {path}: it is damaged, or no ONNX file (no graph in it)")
         zipped = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "ZipMap"}
         outputs = {output.name: zipped.get(output.name, output.name) for output in model.graph.output}
-        parameters, digest = _weights(onnx, model.graph), _digest(path, content, model)
-        return cls(path, content, _computed(model.graph), outputs, parameters, digest)
+        return cls(
+            path,
+            content,
+            _computed(onnx, model.graph),
+            outputs,
+            scales(onnx, model.graph),
+            _whole(onnx, model.graph),
+            weights(onnx, model.graph),
+            _digest(path, content, model),
+        )
+
+    def first_weighted(self) -> str | None:
+        """What the first node with trained weights gets, before it is quantised; None for the input itself."""
+        for node in self.tensors.values():
+            if node.kind in _WEIGHTED:
+                name = node.reads[0] if node.reads else None
+                while name is not None and self.tensors[name].kind in _QUANTISE:
+                    before = self.tensors[name].reads
+                    if not before and self.tensors[name].kind == "DequantizeLinear":
+                        return name
+                    name = before[0] if before else None
+                return name
+        return None
 
     def session(self, wanted: Sequence[str], providers: Sequence[str] | None = None) -> Any:
         """A session of onnxruntime whose outputs are the wanted tensors.
@@ -103,7 +132,7 @@ class Graph:
         try:
             return runtime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
         except Exception as error:
-            raise RequestError(f"onnxruntime cannot load {self.path}: {_first_line(error)}") from error
+            raise RequestError(f"onnxruntime cannot load {self.path}: {reason_of(error)}") from error
 
     def quiet(self) -> Any:
         """Options for a run that raises its errors, and does not print them."""
@@ -112,35 +141,44 @@ class Graph:
         return options
 
 
-def _computed(graph: Any) -> dict[str, Node]:
+_WEIGHTED = (
+    "Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "ConvInteger", "MatMulInteger",
+    "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits", "QLinearConv", "QLinearMatMul", "QGemm",
+    "LinearClassifier", "LinearRegressor", "SVMClassifier", "SVMRegressor", "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor", "TreeEnsemble",
+)  # fmt: skip
+"""Nodes whose weights were trained on what they get."""
+_QUANTISE = ("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear")
+
+
+def _computed(onnx: Any, graph: Any) -> dict[str, Node]:
     """The tensors that depend on the graph's inputs."""
     fed = {value.name for value in graph.input} - {weight.name for weight in graph.initializer}
-    shapes = {weight.name: list(weight.dims) for weight in graph.initializer}
+    sizes = Sizes(graph)
     tensors: dict[str, Node] = {}
     for node in graph.node:  # the format demands that a node stands after those that it reads
         reads = tuple(name for name in node.input if name in tensors)
         depends = reads or fed & set(node.input) or any(attribute.HasField("g") for attribute in node.attribute)
         if depends and node.op_type != "ZipMap":
-            products = _products(node, shapes.get(node.input[1], [])) if len(node.input) > 1 else 0
-            tensors |= {name: Node(node.op_type, reads, products) for name in node.output if name}
+            tensors |= {name: Node(node.op_type, reads, sizes.products(node)) for name in node.output if name}
+        elif not depends:
+            sizes.follow(onnx, node)
     return tensors
 
 
-def _products(node: Any, weight: list[int]) -> int:
-    if node.op_type == "Conv":
-        return math.prod(weight[1:]) if weight else 0
-    if node.op_type == "Gemm" and weight:
-        return weight[1 if any(a.name == "transB" and a.i for a in node.attribute) else 0]
-    return weight[-2] if node.op_type == "MatMul" and len(weight) > 1 else 0
+def _whole(onnx: Any, graph: Any) -> frozenset[str]:
+    """The inputs of which nothing is read but what is left when they are cut down to whole numbers."""
+    kinds = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.UINT8, onnx.TensorProto.INT8}
+    cut, kept = set[str](), set[str]()
+    for node in graph.node:
+        casts = node.op_type == "Cast" and node.attribute[0].i in kinds
+        (cut if casts else kept).update(node.input)
+    return frozenset(cut - kept)
 
 
-def _weights(onnx: Any, graph: Any) -> int:
-    """The number of weights: tensors of real numbers, and the coefficients that scikit-learn's nodes hold."""
-    real = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    constants = [attribute.t for attribute in attributes if attribute.HasField("t")]
-    counted = sum(math.prod(map(int, t.dims)) for t in [*graph.initializer, *constants] if t.data_type in real)
-    return counted + sum(len(attribute.floats) for attribute in attributes)
+def runtime_version() -> str:
+    """Which onnxruntime computes the graphs."""
+    return str(_imported("onnxruntime").__version__)
 
 
 def _digest(path: Path, content: bytes, model: Any) -> bytes:
@@ -174,7 +212,3 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         raise RequestError("ONNX models need the extra: pip install 'limbeck[onnx]'") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

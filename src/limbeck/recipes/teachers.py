@@ -31,6 +31,7 @@ from limbeck.recipes import build, schema
 from limbeck.recipes.folder import claimed
 from limbeck.recipes.in_use import gate, using
 from limbeck.recipes.machine import Machine
+from limbeck.recipes.pixels import with_pixels
 from limbeck.sources import names_in, own_code
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
@@ -76,6 +77,7 @@ def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = N
         build.optimizer(spec.optimizer)
         build.schedule(spec.schedule, spec.epochs or 1)
         module = build.model(spec, data, spec.seed)
+        spec = with_pixels(spec, module, data)
         name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
         one = Candidate(settled(spec, module, data, recipe, machine or Machine()), name, module)
         if spec.epochs and not spec.weights:

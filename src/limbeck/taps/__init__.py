@@ -13,11 +13,12 @@ from limbeck.taps.listing import TapInfo, trace
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.pairs import match
 from limbeck.taps.read import Taps
-from limbeck.taps.reading import FLOATS, Conversion, dtype_of, readable
+from limbeck.taps.reading import FLOATS, NUMBERS, Conversion, dtype_of, readable
 
 __all__ = [
     "FLOATS",
     "LOGITS",
+    "NUMBERS",
     "Conversion",
     "Tap",
     "TapInfo",

@@ -72,7 +72,7 @@ class FunctionTeacher:
 
     @property
     def notes(self) -> list[str]:
-        return [note for note in (*self._said, self._frozen.note, self._pieces.note) if note]
+        return [note for note in (*self._said, *self._ending.notes, self._frozen.note, self._pieces.note) if note]
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signal:
@@ -80,7 +80,6 @@ class FunctionTeacher:
         logits = tensors.pop(LOGITS, None)
         if logits is not None:
             logits = self._ending(logits)
-            self.notes += [note for note in self._ending.notes if note not in self.notes]
         return Signal(logits, tensors)
 
     def _first_call(self, batch: Batch) -> dict[str, Tensor]:

@@ -15,10 +15,12 @@ from torch.distributed.tensor import DTensor
 from limbeck.errors import RequestError
 from limbeck.models import move, refuse_lazy
 from limbeck.models.keras import refuse_keras
+from limbeck.models.outputs import choose_logits
 from limbeck.models.pieces import Pieces
-from limbeck.models.programs import program_text
-from limbeck.taps import LOGITS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
+from limbeck.taps import LOGITS, NUMBERS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
 from limbeck.taps.wrappers import unwrapped
+from limbeck.teachers.identity import identity
+from limbeck.teachers.pixels import Found, as_floats, find_pixels
 from limbeck.teachers.state import Frozen
 from limbeck.types import Batch, Inputs, Signal, each
 
@@ -34,7 +36,8 @@ class ModuleTeacher:
         module: The trained model.
         taps: Names of tensors to give besides the logits.
         dtype: Compute in this dtype, on a copy of the module; None keeps its own. What it says is fp32.
-        inputs: What prepares its inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them.
+        inputs: What prepares its inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them. Where that sees
+            to no pixel values, the range that is read from an ONNX graph or Keras's layers is applied, and said.
         logits: False gives the taps alone: from its second call on the module runs only as deep as they need
             (the hint stage of FitNets, arXiv 1412.6550), and it need not return logits at all.
         classes: Where it returns a tuple, the first tensor (B, classes) in it is its logits; None takes the first
@@ -64,12 +67,14 @@ class ModuleTeacher:
         if not logits and LOGITS in taps:
             raise RequestError(f"tap {LOGITS!r} was asked of a teacher without logits; drop one of the two")
         self.module = unwrapped(module) if dtype is None else copy.deepcopy(unwrapped(module)).to(dtype)
+        choose_logits(self.module, classes)
         self.dtype = dtype
         self.inputs = inputs
         self.logits = logits
         self._taps = Taps(module if dtype is None else self.module, taps, classes)
         self._device: torch.device | None = None
         self._reads: Conversion | None = None
+        self._pixels = Found()
         self._settled = False
         self._frozen = Frozen([self.module])
         self._pieces = Pieces(self.module)
@@ -88,13 +93,13 @@ class ModuleTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of weights and buffers with names, of taps, dtype, input preparation and `logits`.
-
-        Of TorchScript and programs of torch.export it is one of their code too.
-        """
+        """Hexadecimal digest of all that its outputs depend on: taps, dtype, `logits`, and of the module and of what
+        prepares its inputs the weights and buffers with their names, the settings, the code and its versions."""
         names = sorted(tap.name for tap in self._taps.taps)
-        digest = hashlib.sha256(repr((names, self.dtype, self.inputs, self.logits, self.module)).encode())
-        digest.update(f"{fingerprint(self.module)} {program_text(self.module)}".encode())
+        digest = hashlib.sha256(repr((names, self.dtype, self.logits)).encode())
+        for module in (self.module, self.inputs):
+            if module is not None:
+                digest.update(f"{fingerprint(module)} {identity(module)}".encode())
         return digest.hexdigest()[:16]
 
     @property
@@ -117,13 +122,19 @@ class ModuleTeacher:
         """The first run, which finds out how inputs are to be read."""
         taken: list[str | None] = []
 
+        dtype = self.dtype or dtype_of(self.module)
+
         def run(conversion: Conversion | None) -> dict[str, Tensor]:
-            self._reads = conversion
+            self._reads, self._pixels = conversion, Found()
             taken.clear()
+            if conversion is None and as_floats(self.module, batch.inputs):
+                self._reads = Conversion(NUMBERS, dtype)
+            self._pixels = find_pixels(self.module, self.inputs, batch.inputs, self._prepared(batch.inputs))
             return self._run(batch, lambda output, tensors: taken.append(taken_from(output, tensors.get(LOGITS))))
 
-        tensors, self._reads = readable(run, batch.inputs, self.dtype or dtype_of(self.module))
-        self._said = [self._reads.note(batch.inputs) if self._reads else None, *taken[:1]]
+        tensors, _ = readable(run, batch.inputs, dtype)
+        read = self._reads.note(batch.inputs) if self._reads else None
+        self._said = [read, self._pixels.note, *taken[:1], *getattr(self.module, "notes", ())]
         self._settled = True
         return tensors
 
@@ -133,6 +144,8 @@ class ModuleTeacher:
             inputs = self._reads.before(inputs)
         if self.inputs is not None:
             inputs = self.inputs(inputs)
+        if self._pixels.prepare is not None:
+            inputs = self._pixels.prepare(inputs)
         if self._reads is not None:
             inputs = self._reads.after(inputs)
         if self.dtype is None:
@@ -144,8 +157,9 @@ class ModuleTeacher:
     def _move(self, device: torch.device) -> None:
         if device != self._device:
             move(self.module, device)
-            if self.inputs is not None:
-                self.inputs.to(device)
+            for prepare in (self.inputs, self._pixels.prepare):
+                if prepare is not None:
+                    prepare.to(device)
             self._device = device
 
 
