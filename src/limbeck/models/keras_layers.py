@@ -49,7 +49,9 @@ def renamed(content: Any, names: Mapping[str, str]) -> Any:
         return {renamed(str(key), names): renamed(value, names) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [renamed(value, names) for value in content]
-    return names.get(content, content) if isinstance(content, str) else content
+    if not isinstance(content, str):
+        return content
+    return names.get(content, re.sub(r"^(keras_tensor|input_layer)_\d+$", r"\1", content))
 
 
 def _inside(layer: Any) -> list[Any]:
