@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import KerasModel, ModuleTeacher, OnnxModel, Preprocess, RequestError
+from limbeck.data import load
+from limbeck.export import write_onnx
 from limbeck.models import multiply_adds, parameter_count
+from limbeck.models.build import build
 from limbeck.models.outputs import Outputs, flattened
 from limbeck.models.pixels import configured
+from limbeck.recipes.pixels import with_pixels
+from limbeck.recipes.schema import Teacher
 from limbeck.types import Batch
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -118,6 +123,20 @@ class TestPixels:
             assert found is not None
             assert found.mean == pytest.approx(mean)
 
+    def test_a_recipe_with_pretrained_weights(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+        torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "weights.pth")
+        overlay = {"file": str(tmp_path / "weights.pth"), "num_classes": 10, "mean": [0.4, 0.5, 0.6], "std": [0.2] * 3}
+        data = load("digits", tmp_path)
+        spec = Teacher(model="timm:test_resnet", pretrained=True, pretrained_cfg_overlay=overlay)
+        found = with_pixels(spec, build(spec.model, input_shape=(1, 8, 8), classes=10, **spec.options), data)
+        assert (found.mean, found.std) == ([pytest.approx(0.5)], [pytest.approx(0.2)])  # grey: their means
+        said = Teacher(model="timm:test_resnet", pretrained=True, pretrained_cfg_overlay=overlay, mean=[0.3], std=[0.2])
+        assert with_pixels(said, build(said.model, input_shape=(1, 8, 8), classes=10, **said.options), data) == said
+        first, second = capsys.readouterr().err.splitlines()[-2:]
+        assert "as its pretrained_cfg says" in first
+        assert "by the recipe's mean and std, and not" in second
+
 
 class TestOutputs:
     @pytest.mark.parametrize(
@@ -202,3 +221,12 @@ def test_a_keras_models_settings_count_and_its_layers_numbers_do_not() -> None:
 
     assert made("relu", 1.0) == made("relu", 1.0)
     assert len({made("relu", 1.0), made("gelu", 1.0), made("relu", 0.5)}) == 3
+
+
+def test_a_keras_student_is_written_as_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="onnxscript, which torch exports with, is not installed")
+    network = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(5)])
+    told = write_onnx(tmp_path / "a.onnx", KerasModel(network).eval(), {"shape": [3, 4, 4], "mean": None, "std": None})
+    known = torch.as_tensor(network(IMAGES.permute(0, 2, 3, 1).numpy())).detach()
+    torch.testing.assert_close(OnnxModel(tmp_path / "a.onnx")(IMAGES), known, **CLOSE)
+    assert told["output"]["shape"] == ["batch", 5]
