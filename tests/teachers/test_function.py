@@ -35,6 +35,12 @@ def test_numpy_in_and_out() -> None:
     torch.testing.assert_close(features["hidden"], torch.tensor([[1.0, 4.0], [9.0, 25.0]]))
 
 
+def test_rows_of_numbers_are_one_array() -> None:
+    teacher = FunctionTeacher(lambda x: [[float(value) for value in row] for row in x])
+    torch.testing.assert_close(teacher(BATCH).logits, BATCH.inputs.float())
+    assert teacher.notes == []
+
+
 def test_named_inputs_are_keywords() -> None:
     batch = Batch({"a": torch.ones(2, 3), "b": torch.ones(2, 3)}, torch.tensor([0, 1]), torch.arange(2))
     torch.testing.assert_close(FunctionTeacher(lambda a, b: a + b)(batch).logits, torch.full((2, 3), 2.0))

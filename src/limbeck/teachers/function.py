@@ -93,7 +93,7 @@ class FunctionTeacher:
         def run(conversion: Conversion | None) -> dict[str, Tensor]:
             self._reads = conversion
             taken.clear()
-            return self._call(batch, modules, lambda said: taken.append(taken_from(said, self._logits_in(said))))
+            return self._call(batch, modules, lambda said: taken.append(self._taken_from(said)))
 
         if modules:
             tensors, self._reads = readable(run, batch.inputs, dtype_of(modules[0]))
@@ -132,6 +132,9 @@ class FunctionTeacher:
 
     def _logits_in(self, said: Any) -> Any:
         return logits_of(said, self.classes) if _is_tuple(said) else said
+
+    def _taken_from(self, said: Any) -> str | None:
+        return taken_from(said, self._logits_in(said)) if _is_tuple(said) else None
 
     def _given(self, value: Tensor) -> Any:
         return value.cpu().numpy() if self.numpy else value
