@@ -31,23 +31,26 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class Crop:
-    """Pad with black on each side, and cut an image of the old size out at a random place.
+    """Pad with one colour on each side, and cut an image of the old size out at a random place.
 
     Args:
         padding: Pixels on each side, 1 or more.
+        fill: The colour, 0–255; black by default.
     """
 
     padding: int = 4
+    fill: int = 0
     draws: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.padding < 1:
             raise RequestError(f"crop: padding must be 1 or more pixels, not {self.padding}")
+        check_fill("crop", self.fill)
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         height, width = images.shape[2:]
         numbers = send(numbers, images.device)
-        padded = torch.nn.functional.pad(images, [self.padding] * 4)
+        padded = torch.nn.functional.pad(images, [self.padding] * 4, value=_level(self.fill, images))
         top, left = (numbers * (2 * self.padding + 1)).long().unbind(1)
         rows = top[:, None] + torch.arange(height, device=top.device)
         columns = left[:, None] + torch.arange(width, device=left.device)
@@ -76,27 +79,30 @@ class Flip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Blacken a square at a random place; where it reaches over the edge, only its part inside.
+    """Cover a square at a random place; where it reaches over the edge, only its part inside.
 
     Args:
         size: Its side in pixels, 1 or more.
+        fill: Its colour, 0–255; black by default. The paper's images are normalised before, so that theirs is the mean.
 
     Source: DeVries, Taylor: Improved Regularization of Convolutional Neural Networks with Cutout, arXiv:1708.04552.
     """
 
     size: int = 16
+    fill: int = 0
     draws: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise RequestError(f"cutout: size must be 1 or more pixels, not {self.size}")
+        check_fill("cutout", self.fill)
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         height, width = images.shape[2:]
         numbers = send(numbers, images.device)
         rows = self._covered(numbers[:, 0], height)
         columns = self._covered(numbers[:, 1], width)
-        return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+        return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], _level(self.fill, images))
 
     def _covered(self, number: Tensor, length: int) -> Tensor:
         first = (number * length).long()[:, None] - self.size // 2
@@ -139,6 +145,17 @@ def _grey(x: Tensor) -> Tensor:
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     return (x * send(torch.tensor(LUMA), x.device).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def check_fill(name: str, value: int) -> None:
+    """Raise RequestError for a colour that is not 0–255."""
+    if not 0 <= value <= 255:
+        raise RequestError(f"{name}: fill must lie between 0 and 255, not {value}")
+
+
+def _level(fill: int, images: Tensor) -> float:
+    """A colour of 0–255 on the scale of the images."""
+    return fill if images.dtype == torch.uint8 else fill / 255
 
 
 def _check_share(name: str, value: float) -> None:

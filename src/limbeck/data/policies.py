@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from limbeck.data.augmentations import check_fill
+from limbeck.data.shears import shear
 from limbeck.errors import RequestError
 from limbeck.types import send
 
@@ -34,8 +37,8 @@ class Operation:
     vertical: bool = False
 
 
-def _affine(images: Tensor, angle: float, shift: list[int], shear: list[float], center: list[float] | None) -> Tensor:
-    changed: Tensor = tv.affine(images, angle, shift, 1.0, shear, center=center)
+def _affine(images: Tensor, shift: list[int], shear: list[float], center: list[float] | None, fill: int) -> Tensor:
+    changed: Tensor = tv.affine(images, 0.0, shift, 1.0, shear, center=center, fill=[float(fill)])
     return changed
 
 
@@ -56,12 +59,29 @@ def _factor(share: float, width: int) -> float:
 
 
 CORNER = [0.0, 0.0]
+
+
+def moving(fill: int, cubic: bool) -> dict[str, Operation]:
+    """The operations that move pixels, with what they fill the rest with, and how shears interpolate."""
+    sheared = {
+        "shear-x": lambda x, s: _affine(x, [0, 0], [_shear(s), 0.0], CORNER, fill),
+        "shear-y": lambda x, s: _affine(x, [0, 0], [0.0, _shear(s)], CORNER, fill),
+    }
+    if cubic:
+        sheared = {
+            "shear-x": lambda x, s: shear(x, s, vertical=False, fill=fill),
+            "shear-y": lambda x, s: shear(x, s, vertical=True, fill=fill),
+        }
+    return {
+        **{name: Operation(apply, _slope, signed=True) for name, apply in sheared.items()},
+        "translate-x": Operation(lambda x, s: _affine(x, [int(s), 0], [0.0, 0.0], None, fill), _shift, signed=True),
+        "translate-y": Operation(lambda x, s: _affine(x, [0, int(s)], [0.0, 0.0], None, fill), _shift, True, True),
+        "rotate": Operation(lambda x, s: tv.rotate(x, s, fill=[float(fill)]), lambda share, width: 30 * share, True),
+    }
+
+
 OPERATIONS = {
-    "shear-x": Operation(lambda x, s: _affine(x, 0.0, [0, 0], [_shear(s), 0.0], CORNER), _slope, signed=True),
-    "shear-y": Operation(lambda x, s: _affine(x, 0.0, [0, 0], [0.0, _shear(s)], CORNER), _slope, signed=True),
-    "translate-x": Operation(lambda x, s: _affine(x, 0.0, [int(s), 0], [0.0, 0.0], None), _shift, signed=True),
-    "translate-y": Operation(lambda x, s: _affine(x, 0.0, [0, int(s)], [0.0, 0.0], None), _shift, True, True),
-    "rotate": Operation(lambda x, s: tv.rotate(x, s), lambda share, width: 30 * share, signed=True),
+    **moving(0, cubic=False),
     "brightness": Operation(lambda x, s: tv.adjust_brightness(x, 1 + s), _factor, signed=True),
     "color": Operation(lambda x, s: tv.adjust_saturation(x, 1 + s), _factor, signed=True),
     "contrast": Operation(lambda x, s: tv.adjust_contrast(x, 1 + s), _factor, signed=True),
@@ -103,20 +123,30 @@ CIFAR_POLICY = _pairs(_CIFAR)
 class AutoAugment:
     """One of 25 pairs of operations for each image, each operation with its own probability: the policy for CIFAR-10.
 
+    Args:
+        fill: What pixels from outside of the image become, 0–255; widely used code for PyTorch has 128.
+        shear: How shears interpolate: "nearest", or "cubic" as in that code.
+
     Source: Cubuk et al.: AutoAugment: Learning Augmentation Policies from Data, CVPR 2019, arXiv:1805.09501.
     """
 
-    draws = 5
+    fill: int = 0
+    shear: Literal["nearest", "cubic"] = "nearest"
+    draws: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        check_fill("autoaugment", self.fill)
 
     def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
         _check_pixels(images, "autoaugment")
+        operations = OPERATIONS | moving(self.fill, self.shear == "cubic")
         chosen = (numbers[:, 0] * len(CIFAR_POLICY)).long()
         for place in (0, 1):
             acts, negative = numbers[:, 1 + place], numbers[:, 3 + place] < 0.5
             groups = []
             for number, pair in enumerate(CIFAR_POLICY):
                 name, probability, magnitude = pair[place]
-                groups.append((OPERATIONS[name], magnitude / 9, (chosen == number) & (acts < probability)))
+                groups.append((operations[name], magnitude / 9, (chosen == number) & (acts < probability)))
             images = _each_group(images, groups, negative)
         return images
 
