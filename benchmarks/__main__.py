@@ -16,12 +16,22 @@ from typing import Any
 
 from benchmarks.needs import missing
 
-NAMES = ("losses", "mnist-mlp", "mnist-cnn", "cifar10-tutorial", "resnet-pair", "growth", "precision", "faults")
+NAMES = (
+    "losses",
+    "mnist-mlp",
+    "mnist-cnn",
+    "cifar10-tutorial",
+    "resnet-pair",
+    "growth",
+    "precision",
+    "methods",
+    "faults",
+)
 MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
 GPU, ZOO = "gpu", "zoo"
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("faults",)
+QUICK = ("faults", "methods")
 """Those that can try little."""
 
 
@@ -64,7 +74,8 @@ def _measure(name: str, root: Path | None, *, save: bool, quick: bool) -> None:
 
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     options: dict[str, Any] = {"quick": True} if quick else {}
-    figures: dict[str, Any] = module.main(**options) if name in MADE else module.main(root or data_root())
+    places = () if name in MADE else (root or data_root(),)
+    figures: dict[str, Any] = module.main(*places, **options)
     if save:
         path = RESULTS / f"{name}.json"
         path.parent.mkdir(exist_ok=True)

@@ -102,7 +102,13 @@ def document() -> str:
         path = RESULTS / f"{name}.json"
         if path.exists():
             parts.append(_speed(title, note, json.loads(path.read_text(encoding="utf-8"))))
-    for name, section in (("resnet-pair", _pair), ("precision", _precision), ("growth", _growth), ("losses", _losses)):
+    for name, section in (
+        ("resnet-pair", _pair),
+        ("precision", _precision),
+        ("growth", _growth),
+        ("losses", _losses),
+        ("methods", _methods),
+    ):
         path = RESULTS / f"{name}.json"
         if path.exists():
             parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
@@ -252,6 +258,27 @@ def _losses(content: dict[str, Any]) -> str:
             sizes = [f"{row[key] / 1e6:.1f}" if key in row else "" for key in ("extra_bytes", "published_extra_bytes")]
             lines.append(f"| {name} | {times} | {' | '.join(sizes)} |")
     return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+
+
+def _methods(content: dict[str, Any]) -> str:
+    figures = content["figures"]
+    lines = ["## Methods: the balance of their losses\n", f"    {content['command']}\n"]
+    lines.append(
+        f"resnet14 teaches resnet8 on CIFAR-10, {figures['steps']} steps at the protocol's rate (SGD at 0.05, batches "
+        "of 64). The weighted loss of each term on the first batch, behind × the norm of its gradient over the task "
+        "loss's; then the whole loss at the first step and the mean of the last tenth.\n"
+    )
+    lines += ["| method | part | terms | first | last | finite |", "|---|---|---|---|---|---|"]
+    for row in figures["rows"]:
+        terms = ", ".join(_term(term) for term in row["terms"])
+        ends = f"{row['first']:.4g} | {row['last']:.4g} | {'yes' if row['finite'] else '**no**'}"
+        lines.append(f"| {row['method']} | {row['part']} | {terms} | {ends} |")
+    return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+
+
+def _term(term: dict[str, Any]) -> str:
+    share = "" if term["share"] is None else f" (×{term['share']:.2g})"
+    return f"{term['name']} {term['loss']:.3g}{share}"
 
 
 def _gpus() -> list[str]:

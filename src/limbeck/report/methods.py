@@ -53,6 +53,9 @@ in epochs of the authors' runs; a run of another length has them in the same sha
 student's: of 270 epochs, `ab` has 30 for its initialisation, and is compared with methods that have all 270.
 """
 SOURCES_TEXT = """\
+How strong each term is beside the labels, measured on CIFAR-10 at the protocol's rate by
+`python -m benchmarks methods --save`, stands in [results](results.md).
+
 Where each method's constants, places and connectors are from, and what is otherwise than there, on purpose:
 """
 SCHEMES_TEXT = """\
