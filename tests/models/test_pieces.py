@@ -69,7 +69,7 @@ def test_the_size_of_a_program_is_read_from_it(network: Folds) -> None:
 
 
 def test_a_short_last_batch_trains_and_is_said_before(network: Folds, capsys: pytest.CaptureFixture[str]) -> None:
-    x, y, _, _ = batch(40)
+    x, y, *_ = batch(40)
     fit(
         Distiller(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), [Term(losses.kd)], task_weight=0.5),
         DataLoader(TensorDataset(x, y), batch_size=16), teacher=exported(network, 16), epochs=2,
