@@ -96,7 +96,8 @@ class Job:
     def _not_weighed(self, scheme: Scheme, phase: str) -> bool:
         """Whether the balance of these losses was not measured yet, for another seed of a comparison."""
         terms = [repr(one) for one in getattr(scheme, "terms", {}).values()]
-        key = f"{phase} {terms} {self.recipe.model_dump_json(exclude={'seed'})}"
+        recipe = self.recipe.model_dump(exclude={"seed": True, "distill": {"terms"}})  # of which some hold networks
+        key = f"{phase} {terms} {recipe}"
         before = key in self.weighed
         self.weighed.add(key)
         return not before
