@@ -205,6 +205,18 @@ def test_cache_examples_run(
     assert "deleted teacher" in said[3]
 
 
+def test_show_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = next(code for _, code in blocks("docs/bring.md") if "--keys" in code)
+    said = []
+    for line in shown.splitlines():
+        command = line.split("#")[0].split()
+        typer.main.get_command(app).main(command[1:], standalone_mode=False)
+        said.append(capsys.readouterr().out)
+    assert ["name: digits" in said[0], "\nepochs: 5 " in said[1], "\nlayout: auto" in said[2]] == [True] * 3
+    assert said[3].startswith("teacher.store: ")
+    assert said[3].count("default: ") == 5
+
+
 def test_taps_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     scope: dict[str, Any] = {}
     for language, code in blocks("docs/taps.md"):

@@ -28,6 +28,7 @@ from limbeck.cli.options import (
     shape_of,
     version,
 )
+from limbeck.cli.recipe import show as show_recipe
 
 app = typer.Typer(
     name="limbeck",
@@ -199,6 +200,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(exits)
 app.command()(cache)
+app.command("show")(show_recipe)
 
 
 @app.command()

@@ -37,7 +37,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 class Checked(BaseModel):
     """Numbers are finite, and true and false are none."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -77,28 +77,41 @@ class Data(Strict):
     """
 
     name: str = "digits"
+    """Data set: a name of `limbeck list data`, a folder of images, or package.module:function."""
     batch_size: Count = 32
+    """Samples per training step."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training set held out for validation, 0 to 1."""
     drop_last: bool = False
+    """Leave out a last batch that is smaller than the others."""
     size: Count | None = None
+    """Height and width in pixels that the images of a folder are resized to; null: as they are."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processes that load data; 0: the main process."""
     augment: list[str | dict[str, Any]] = []
+    """Augmentations in order, each a name or {name: options}."""
     views: Count | None = None
+    """Number of different augmented views; null: a new one each epoch."""
     view_seed: Seed = 0
+    """Seed of the views."""
 
 
 class Optimizer(Open):
     """An optimizer by name; other keys are torch's options, such as momentum or weight_decay."""
 
     name: str = "adam"
+    """Name of the optimizer."""
     lr: PositiveFloat = 1e-3
+    """Learning rate."""
 
 
 class Schedule(Open):
     """A learning-rate schedule by name; other keys are its options: milestones and factor, or floor."""
 
     name: str = "constant"
+    """Name of the learning-rate schedule."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs of linear warm-up of the learning rate."""
 
 
 class Model(Open):
@@ -108,11 +121,17 @@ class Model(Open):
     """
 
     model: str
+    """Network: a name of `limbeck list models`, or package.module:function."""
     inputs: dict[str, str] | list[str] | None = None
+    """For each parameter of forward, the data's input that it gets; null: in order."""
     mean: list[float] | None = None
+    """Mean per channel that is subtracted from the inputs, on the scale 0 to 1; null: none."""
     std: list[PositiveFloat] | None = None
+    """Standard deviation per channel that the inputs are divided by; null: none."""
     size: Count | None = None
+    """Height and width in pixels that inputs are resized to; null: as they are."""
     weights: str | None = None
+    """File of weights that are loaded; null: none."""
 
 
 PLACES = ("auto", "memory", "disk", "never")
@@ -129,9 +148,13 @@ class Store(Strict):
     """
 
     where: str = "auto"
+    """auto, memory, disk, never, or a folder or fsspec address."""
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    """Type of the values stored on disk; null: float32 under auto, float16 under disk."""
     top_k: Count | None = None
+    """Store only this many largest logits per sample; null: all."""
     batch_size: Count | None = None
+    """Samples per batch while teacher outputs are computed; null: the student's."""
 
     @field_validator("where")
     @classmethod
@@ -150,16 +173,27 @@ class Teacher(Model):
     """
 
     epochs: Epochs | None = None
+    """Epochs of the teacher's own training; null: it is not trained here."""
     optimizer: Optimizer = Optimizer()
+    """Optimizer of the teacher's own training."""
     schedule: Schedule = Schedule()
+    """Learning-rate schedule of the teacher's own training."""
     batch_size: Count | None = None
+    """Samples per step of the teacher's own training; null: the student's."""
     augment: list[str | dict[str, Any]] | None = None
+    """Augmentations of the teacher's own training; null: the student's."""
     precision: Precision = "auto"
+    """Precision of the teacher's own training."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type that the teacher computes its outputs in."""
     seed: Seed = 0
+    """Seed of the teacher's own training."""
     weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of this teacher among several."""
     store: Store = Store()
+    """Whether, where and how teacher outputs are stored."""
     shard: bool = False
+    """On several devices, each holds a part of the teacher's weights."""
 
     @field_validator("store", mode="before")
     @classmethod
@@ -185,13 +219,21 @@ class Term(Open):
     """
 
     loss: str
+    """Loss: a name of `limbeck list losses`, or package.module:function."""
     weight: FiniteFloat = 1.0
+    """Weight of the loss in the sum."""
     ramp: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Epochs until the weight is reached; 0: from the start."""
     ramp_shape: Literal["linear", "exponential"] = "linear"
+    """How the weight grows during the ramp."""
     student: Taps = "logits"
+    """Where in the student the loss reads: a tap, or a list of taps."""
     teacher: Taps = "logits"
+    """Where in the teacher the loss reads: a tap, or a list of taps."""
     adapter: str | None = None
+    """Layer that brings the student's tensor to the teacher's shape; null: none."""
     name: str | None = None
+    """Name of the term in logs; null: the loss's."""
 
 
 Scheme = Literal[
@@ -207,11 +249,15 @@ class Distill(Strict):
     """Who teaches, and how the loss is composed: by terms, or by a method's name with its customary terms."""
 
     scheme: Scheme = "offline"
+    """Who teaches: a teacher, earlier copies, other students, the student itself, or none."""
     options: dict[str, Any] = {}
+    """Options of the scheme."""
     method: str | None = None
     """NAME, NAME:SETTING, or {name: NAME, setting: SETTING}."""
     task_weight: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the loss on the labels; null: the method's, else the scheme's."""
     terms: list[Term] = []
+    """Distillation losses that are added up; left out where a method is named."""
 
     @field_validator("method", mode="before")
     @classmethod
@@ -257,22 +303,39 @@ class Recipe(Strict):
     """
 
     name: str = "recipe"
+    """Name of the recipe; run folders are named after it."""
     data: Data = Data()
+    """Data, batches and augmentation."""
     teacher: Teacher | list[Teacher] | None = None
+    """The teacher, or a list of teachers (an ensemble)."""
     ensemble: Literal["probabilities", "logits"] = "probabilities"
+    """What of several teachers is averaged."""
     assistants: list[Model] = []
+    """Networks between teacher and student, for the scheme assistant."""
     student: Model
+    """The network that is trained."""
     distill: Distill
+    """Who teaches, and the losses."""
     epochs: Epochs = 10
+    """Epochs of the student's training."""
     optimizer: Optimizer = Optimizer()
+    """Optimizer of the student."""
     schedule: Schedule = Schedule()
+    """Learning-rate schedule of the student."""
     accumulate: Count = 1
+    """Batches whose gradients are added before a step."""
     clip: PositiveFloat | None = None
+    """Largest norm of the gradient; null: not clipped."""
     keep: Literal["last", "best"] = "last"
+    """Which weights the run keeps: those of the last epoch, or of the best on validation."""
     precision: Precision = "auto"
+    """Precision of the student's training; auto: bf16 where it helps, else fp32."""
     compile: Compile | None = "auto"
+    """Mode of torch.compile; auto: on GPUs, where it pays; null: never."""
     layout: Layout = "auto"
+    """Memory layout of images; auto: chosen by device and network."""
     seed: Seed = 0
+    """Seed of the student's weights, data order and dropout."""
 
     @field_validator("name")
     @classmethod

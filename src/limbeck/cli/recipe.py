@@ -1,0 +1,33 @@
+"""`limbeck show`: a recipe in full, and what the keys of recipes mean."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from limbeck.cli.options import Overrides
+from limbeck.errors import RequestError
+
+
+def show(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE[:VARIANT]|KEY]", help="A recipe; with --keys, a key such as data.")
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Meaning, type and default of all keys, or of KEY.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the student.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Print a recipe as it will be carried out, with comments, or what the keys of recipes mean."""
+    from limbeck.recipes import shown
+    from limbeck.recipes.read import read
+
+    if keys:
+        if set_ or epochs is not None:
+            raise RequestError("--keys describes the keys of all recipes; leave --set and --epochs out")
+        for key in shown.keys(recipe):
+            print(f"{key.path}: {key.type}; default: {key.default}\n    {key.meaning}")  # noqa: T201
+    elif recipe is None:
+        raise RequestError("name a recipe, such as limbeck show digits, or ask for the keys: limbeck show --keys")
+    else:
+        print(shown.as_yaml(read(recipe, set_ or [], epochs)), end="")  # noqa: T201
