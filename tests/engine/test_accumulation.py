@@ -73,6 +73,6 @@ def trained(
         optimizer=partial(torch.optim.SGD, lr=0.01),
         accumulate=accumulate,
         progress=False,
-        weigh=False,
+        measure_balance=False,
     )
     return capsys.readouterr().err

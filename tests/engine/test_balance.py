@@ -141,7 +141,7 @@ def test_fit_says_it_in_one_line_and_gives_it(blobs: InMemory, capsys: pytest.Ca
     err = capsys.readouterr().err
     assert "student: kd: on the first batch its gradient is" in err
     assert "weighted losses" not in err
-    assert trained(1e6, progress=False, weigh=False).balance == ()
+    assert trained(1e6, progress=False, measure_balance=False).balance == ()
     assert "kd" not in capsys.readouterr().err
 
 

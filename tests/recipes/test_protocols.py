@@ -8,6 +8,7 @@ from limbeck.errors import RequestError
 from limbeck.models import NETWORKS
 from limbeck.recipes.length import at_length
 from limbeck.recipes.read import check, read, variants
+from limbeck.recipes.written_out import by_name
 
 # RepDistiller: README, both tables; train_student.py has lr 0.01 for MobileNetV2, ShuffleV1 and ShuffleV2.
 PAIRS = {
@@ -74,3 +75,18 @@ def test_no_epochs_are_no_length(epochs: int) -> None:
 
     with pytest.raises(RequestError, match="epochs"):
         read("digits", [], epochs)
+
+
+def test_ramps_reach_their_weight_in_runs_of_any_length() -> None:
+    """By whole numbers: 100 · 7 / 100 is 7, in binary floating point a little more."""
+    whole = check(
+        {
+            "student": {"model": "mlp"},
+            "teacher": {"model": "mlp", "epochs": 1},
+            "distill": {"terms": [{"loss": "kd", "ramp": 100}]},
+            "epochs": 100,
+        }
+    )
+    assert [at_length(whole, epochs).distill.terms[0].ramp for epochs in (7, 14, 28, 100)] == [7, 14, 28, 100]
+    short = by_name(at_length(whole, 3), "mean-teacher")
+    assert short.distill.terms[0].ramp == 1

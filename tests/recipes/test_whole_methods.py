@@ -165,3 +165,5 @@ def test_margins_come_from_the_batch_norms() -> None:
     inner.add_module(last, norm)
     expected = [-np.sqrt(2 / np.pi), ref.response(2.0, 1.0), -1.5]
     assert margin.make(holder).tolist() == pytest.approx(expected, rel=1e-5)
+    inner.add_module(last, nn.BatchNorm2d(3, affine=False))  # mean 0, deviation 1
+    assert margin.make(holder).tolist() == pytest.approx(3 * [-np.sqrt(2 / np.pi)], rel=1e-5)

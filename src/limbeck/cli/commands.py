@@ -57,7 +57,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the student, its data order and dropout.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of baseline and distilled student.")] = None,
     set_: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     baseline: Annotated[bool, typer.Option(help="Train the student without the teacher too.")] = True,
     retrain_teacher: Annotated[bool, typer.Option("--retrain-teacher", help="Do not reuse a kept teacher.")] = False,
     accelerator: Accelerator = "auto",
@@ -112,7 +112,7 @@ def run(
 def compare(
     recipe: RecipeArgument,
     methods: Annotated[
-        str, typer.Option(help="Names with commas between; recipe: its own; backbone: a deepest exit alone.")
+        str, typer.Option(help="Comma-separated names; recipe: its own; backbone: a deepest exit alone.")
     ] = "recipe",
     seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")] = None,
@@ -120,10 +120,10 @@ def compare(
     epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
     set_: Overrides = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a comparison; all its students count, named or not.")
+        bool, typer.Option("--resume", help="Resume a comparison; all its students count, named or not.")
     ] = False,
     redo: Annotated[
-        bool, typer.Option("--redo", help="Go on, and train again students of another recipe, code, teacher or data.")
+        bool, typer.Option("--redo", help="Resume, and train again students of another recipe, code, teacher or data.")
     ] = False,
     accelerator: Accelerator = "auto",
     devices: Devices = "1",

@@ -36,9 +36,7 @@ def export(
 
 def exits(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run of self-distillation.")],
-    thresholds: Annotated[
-        str | None, typer.Option(help="Confidences with commas between. Default: 0.5 to 0.999.")
-    ] = None,
+    thresholds: Annotated[str | None, typer.Option(help="Comma-separated confidences. Default: 0.5 to 0.999.")] = None,
     within: Annotated[
         float | None, typer.Option(help="Share of accuracy that early exit may lose on validation. Default: 0.005.")
     ] = None,

@@ -53,7 +53,7 @@ def count(devices: str) -> int | str:
     if devices.isdecimal() or devices == "-1":
         return int(devices)
     if devices != "auto" and not all(part.strip().isdecimal() for part in devices.split(",")):
-        raise RequestError(f"--devices is a number, numbers with commas between, or auto, not {shown(devices)}")
+        raise RequestError(f"--devices is a number, comma-separated numbers, or auto, not {shown(devices)}")
     return devices
 
 
@@ -83,9 +83,7 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise RequestError(
-            f"--thresholds are numbers with commas between, such as 0.8,0.9, not {shown(text)}"
-        ) from None
+        raise RequestError(f"--thresholds are comma-separated numbers, such as 0.8,0.9, not {shown(text)}") from None
 
 
 def shape_of(text: str) -> tuple[int, ...]:

@@ -65,9 +65,9 @@ def compare(
         seeds: One student is trained for each; three or more show a spread.
         root: Folder of the data.
         out: Folder of the comparison; runs/compare-NAME by default.
-        resume: Go on with an interrupted comparison in `out`, or add methods and seeds to a finished one. All its
+        resume: Resume an interrupted comparison in `out`, or add methods and seeds to a finished one. All its
             students count, also those of methods and seeds that are not named again.
-        redo: Go on, and train again what was made of something else: another recipe, own code, teacher or data.
+        redo: Resume, and train again what was made of something else: another recipe, own code, teacher or data.
         variants: The recipe's variants that may be named, ":NAME" where a method is called so too; they differ from
             the recipe in how they distil alone.
         machine: Devices and display.

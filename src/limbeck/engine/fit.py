@@ -90,7 +90,7 @@ def fit(
     about: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool = True,
-    weigh: bool = True,
+    measure_balance: bool = True,
     loggers: Sequence[Logger] = (),
 ) -> Run:
     """Train a student by any scheme.
@@ -123,15 +123,15 @@ def fit(
         layout: Order of a network's maps in memory while it is trained: "channels_last", "contiguous", or "auto" for
             channels-last on CPUs and NVIDIA GPUs where gradients are right in it (`limbeck.models.layout.lay_out`).
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
-        resume: Go on from the folder's last checkpoint, if it has one of this phase; also with what the loaders' own
+        resume: Resume from the folder's last checkpoint, if it has one of this phase; also with what the loaders' own
             generators had drawn.
         checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
         phase: Name of this training in metrics, and of the model's files in `out`.
         about: What to add to the student's JSON file.
         seed: What order and dropout are functions of; the global generators are seeded with it at each epoch.
         progress: Show a bar, or a line an epoch.
-        weigh: Measure on the first batch how strongly each term pulls at the student (`limbeck.engine.balance`), and
-            warn of terms that pull next to nothing, or nearly alone.
+        measure_balance: Measure on the first batch how strongly each term pulls at the student
+            (`limbeck.engine.balance`), and warn of terms that pull next to nothing, or nearly alone.
         loggers: Lightning loggers, such as TensorBoardLogger, that get each epoch's record.
 
     Returns:
@@ -172,7 +172,7 @@ def fit(
     with laid.kept():
         notes += check_step(distiller, example, signal, source, fabric)
         notes += check_coupling(distiller, example, signal, fabric.autocast, accumulate)
-        pulls = balance(distiller, example, signal, fabric.autocast, epochs) if weigh else ()
+        pulls = balance(distiller, example, signal, fabric.autocast, epochs) if measure_balance else ()
     notes += [pull.warning for pull in pulls if pull.warning]
     if pulls and shown:
         tell(f"{phase}: {told(pulls)}")

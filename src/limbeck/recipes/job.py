@@ -54,7 +54,7 @@ class Job:
     """The signals that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
     judges: dict[str, Teacher] = field(default_factory=dict)
     """What teachers say about the test set, by their fingerprints; likewise shared."""
-    weighed: set[str] = field(default_factory=set)
+    measured: set[str] = field(default_factory=set)
     """Trainings whose losses' balance was said; a comparison's jobs share it."""
     told: list[str] = field(default_factory=list)
     """How each signal was kept."""
@@ -88,18 +88,18 @@ class Job:
             about=build.about(recipe.student, data),
             seed=recipe.seed,
             progress=self.machine.progress,
-            weigh=self._not_weighed(scheme, phase),
+            measure_balance=self._measures_balance(scheme, phase),
             loggers=self.machine.loggers,
         )
         return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
 
-    def _not_weighed(self, scheme: Scheme, phase: str) -> bool:
+    def _measures_balance(self, scheme: Scheme, phase: str) -> bool:
         """Whether the balance of these losses was not measured yet, for another seed of a comparison."""
         terms = [repr(one) for one in getattr(scheme, "terms", {}).values()]
         recipe = self.recipe.model_dump(exclude={"seed": True, "distill": {"terms"}})  # of which some hold networks
         key = f"{phase} {terms} {recipe}"
-        before = key in self.weighed
-        self.weighed.add(key)
+        before = key in self.measured
+        self.measured.add(key)
         return not before
 
     def training_loader(self, pairs: bool = False) -> Loader:

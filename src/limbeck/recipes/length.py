@@ -21,7 +21,8 @@ def at_length(recipe: schema.Recipe, epochs: int) -> schema.Recipe:
     schedule = recipe.schedule.model_dump() | {"warmup_epochs": recipe.schedule.warmup_epochs * share}
     if isinstance(schedule.get("milestones"), list):
         schedule["milestones"] = [at * share if isinstance(at, int | float) else at for at in schedule["milestones"]]
-    terms = [term.model_copy(update={"ramp": math.ceil(term.ramp * share)}) for term in recipe.distill.terms]
+    ramps = [math.ceil(term.ramp * epochs / recipe.epochs) for term in recipe.distill.terms]
+    terms = [term.model_copy(update={"ramp": at}) for term, at in zip(recipe.distill.terms, ramps, strict=True)]
     options = dict(recipe.distill.options)
     if isinstance(options.get("hint_epochs"), int):
         options["hint_epochs"] = max(1, round(options["hint_epochs"] * share))

@@ -44,7 +44,7 @@ def run(
         recipe: What to do.
         root: Folder of the data.
         out: Run folder; runs/NAME by default.
-        resume: Go on with the run in `out`; the result of a finished one is given as it is.
+        resume: Resume the run in `out`; the result of a finished one is given as it is.
         baseline: Train the same student without the teacher too: same start, epochs and data order.
         retrain_teacher: Train the teacher even if an earlier run has kept it.
         machine: Devices and display.

@@ -12,7 +12,7 @@ from torch import nn
 from limbeck.errors import RequestError, shown, unknown
 from limbeck.recipes import build, schema
 from limbeck.recipes.length import at_length
-from limbeck.recipes.methods import METHODS, SCHEMES, OfStage, OfTeacher, Places, Setting
+from limbeck.recipes.methods import METHODS, SCHEME_EPOCHS, SCHEMES, OfStage, OfTeacher, Places, Setting
 from limbeck.recipes.methods.declaration import Terms
 
 Find = Callable[[], Places]
@@ -196,6 +196,8 @@ def by_name(recipe: schema.Recipe, name: str) -> schema.Recipe:
     if name == "assistant" and not recipe.assistants:
         raise RequestError(f"method assistant needs the key 'assistants' in the recipe {recipe.name}")
     distill = schema.Distill.model_validate(SCHEMES.get(name, {"method": name}))
+    terms = [_shortened(term, recipe.epochs, SCHEME_EPOCHS) for term in distill.terms]
+    distill = distill.model_copy(update={"terms": terms})
     return recipe.model_copy(update={"distill": distill})
 
 

@@ -9,9 +9,9 @@ from limbeck.recipes.methods.logits import LOGITS
 from limbeck.recipes.methods.maps import MAPS
 from limbeck.recipes.methods.places import Places
 from limbeck.recipes.methods.relations import RELATIONS
-from limbeck.recipes.methods.schemes import SCHEMES
+from limbeck.recipes.methods.schemes import SCHEME_EPOCHS, SCHEMES
 
 METHODS: dict[str, Method] = {**LOGITS, **MAPS, **RELATIONS}
 """The methods that `distill.method` and `limbeck compare --methods` know."""
 
-__all__ = ["METHODS", "SCHEMES", "Method", "OfStage", "OfTeacher", "Places", "Setting", "Stage"]
+__all__ = ["METHODS", "SCHEMES", "SCHEME_EPOCHS", "Method", "OfStage", "OfTeacher", "Places", "Setting", "Stage"]

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -83,12 +84,17 @@ def _of_sums(factor: float, places: Places) -> list[float]:
 def _margins(norm: str, teacher: nn.Module) -> Tensor:
     """The mean negative response behind a batch norm; −3σ of channels that are negative less than once in 1000."""
     module = teacher.get_submodule(norm)
-    weight, bias = module.weight, module.bias
-    if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
-        return torch.zeros(1)
-    mean, std = bias.detach().float().cpu(), weight.detach().float().abs().cpu()
+    mean, std = _parameter(module, "bias", 0.0), _parameter(module, "weight", 1.0).abs()
     seldom = torch.special.ndtr(-mean / std) <= 1e-3
     return torch.where(seldom, -3 * std, negative_mean(mean, std))
+
+
+def _parameter(norm: nn.Module, name: str, otherwise: float) -> Tensor:
+    """A batch norm's weight or bias; what it stands for where it has none (`affine=False`)."""
+    found = getattr(norm, name)
+    if found is None:
+        return torch.full((int(norm.num_features),), otherwise)
+    return cast(Tensor, found).detach().float().cpu()
 
 
 def _masked(factor: float) -> Terms:

@@ -7,6 +7,8 @@ from typing import Any
 from limbeck.recipes.methods.declaration import TermDict
 
 KD: TermDict = {"loss": "kd", "weight": 0.9, "temperature": 4.0}
+SCHEME_EPOCHS = 180
+"""The length of the runs that a scheme's ramp is from, mean teacher's; a shorter run has it in the same share."""
 SCHEMES: dict[str, dict[str, Any]] = {
     "mutual": {"scheme": "mutual"},
     "class-wise": {"scheme": "class-wise"},
