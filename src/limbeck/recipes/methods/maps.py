@@ -93,7 +93,7 @@ def _parameter(norm: nn.Module, name: str, otherwise: float) -> Tensor:
     """A batch norm's weight or bias; what it stands for where it has none (`affine=False`)."""
     found = getattr(norm, name)
     if found is None:
-        return torch.full((int(norm.num_features),), otherwise)
+        return torch.full((cast(int, norm.num_features),), otherwise)
     return cast(Tensor, found).detach().float().cpu()
 
 
