@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import limbeck
+from limbeck.cli.names import names
 from limbeck.errors import RequestError
 from limbeck.exits import weigh_exits
 from limbeck.export import export_run
+from limbeck.models.build import FILES
 from limbeck.recipes import job
 from limbeck.recipes.again import evaluate_run
 from limbeck.recipes.machine import Machine
@@ -189,3 +192,33 @@ def test_the_data_folder_is_only_read(tmp_path: Path) -> None:
     go({}, tmp_path / "out", root)
     evaluate_run(tmp_path / "out", root)
     assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
+
+
+def script(path: Path, factor: float) -> Path:
+    """A TorchScript file with always the same weights, whose code multiplies its logits by a factor."""
+
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.layers(x) * factor
+            return logits
+
+    with warnings.catch_warnings(action="ignore"):  # of TorchScript's own future
+        traced = torch.jit.trace(Scaled().eval(), torch.zeros(2, 3, 4, 4))  # type: ignore[no-untyped-call]
+        traced.save(str(path))
+    return path
+
+
+def test_every_kind_of_file_is_listed_and_may_be_moved(tmp_path: Path) -> None:
+    listed = names("models")["models"]
+    assert {name.partition(":")[0] for name in listed if name.endswith(":FILE")} == FILES
+    root, file = images(tmp_path / "data"), script(tmp_path / "net.pt", 1.0)
+    given: dict[str, Any] = {"teacher": {"model": f"torchscript:{file}"}}
+    first = go(given, tmp_path / "run", root)
+    (tmp_path / "moved").mkdir()
+    given = {"teacher": {"model": f"torchscript:{shutil.move(file, tmp_path / 'moved' / 'net.pt')}"}}
+    assert go(given, tmp_path / "run", root, resume=True) == first

@@ -64,6 +64,8 @@ def _models() -> dict[str, str]:
         "timm:NAME": "Any network of timm (extra: limbeck[timm]).",
         "onnx:FILE": "A trained model of any framework, as teacher (extra: limbeck[onnx]).",
         "keras:FILE": "A saved Keras 3 model, on its PyTorch backend (extra: limbeck[keras]).",
+        "torchscript:FILE": "A model that torch.jit.save wrote.",
+        "pt2:FILE": "A program that torch.export.save wrote.",
         "package.module:callable": "Your own.",
     }
 

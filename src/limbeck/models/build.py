@@ -19,12 +19,14 @@ from limbeck.models.pixels import Pixels, configured
 from limbeck.models.programs import load_program, load_script
 from limbeck.options import fitting
 
-_FILES: dict[str, Callable[..., nn.Module]] = {
+_READERS: dict[str, Callable[..., nn.Module]] = {
     "onnx": OnnxModel,
     "keras": load_keras,
     "torchscript": load_script,
     "pt2": load_program,
 }
+FILES = frozenset(_READERS)
+"""The kinds of files that a model can be named by, as in "keras:FILE"."""
 
 
 def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
@@ -75,8 +77,8 @@ def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options
         return _torchvision(rest, classes, options)
     if source == "timm":
         return _timm(rest, input_shape, classes, options)
-    if source in _FILES:
-        reader = _FILES[source]
+    if source in _READERS:
+        reader = _READERS[source]
         chooses = "classes" in inspect.signature(reader).parameters
         return _call(name, reader, {"path": rest, **({"classes": classes} if chooses else {})}, options)
     builder = load_object(name, "model")
@@ -92,7 +94,7 @@ def _own(name: str) -> Callable[..., nn.Module]:
             *NETWORKS,
             "torchvision:NAME",
             "timm:NAME",
-            *(f"{one}:FILE" for one in _FILES),
+            *(f"{one}:FILE" for one in _READERS),
             "package.module:callable",
         ]
         raise unknown("model", name, known)

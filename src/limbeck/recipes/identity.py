@@ -26,6 +26,7 @@ import limbeck
 from limbeck.data import DataSet, FromDisk, InMemory
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, as_request, shown
+from limbeck.models.build import FILES
 from limbeck.recipes import schema
 from limbeck.recipes.job import places
 from limbeck.recipes.teachers import Candidate
@@ -237,7 +238,7 @@ def _without_paths(content: dict[str, Any]) -> dict[str, Any]:
 def _is_path(model: str) -> bool:
     """Whether a model is named by a file, such as "keras:folder/net.keras"."""
     kind, _, name = model.partition(":")
-    return kind in ("keras", "onnx") and bool(name)
+    return kind in FILES and bool(name)
 
 
 def _changed(before: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
