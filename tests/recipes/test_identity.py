@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import limbeck
 from limbeck.cli.names import names
+from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.exits import weigh_exits
 from limbeck.export import export_run
@@ -222,3 +223,19 @@ def test_every_kind_of_file_is_listed_and_may_be_moved(tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     given = {"teacher": {"model": f"torchscript:{shutil.move(file, tmp_path / 'moved' / 'net.pt')}"}}
     assert go(given, tmp_path / "run", root, resume=True) == first
+
+
+def test_an_edited_teacher_file_with_equal_weights_is_another_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, file = images(tmp_path / "data"), script(tmp_path / "net.pt", 1.0)
+    recipe = check(SMALL | {"teacher": {"model": f"torchscript:{file}"}})
+    given: dict[str, Any] = {"root": root, "out": tmp_path / "cmp", "machine": QUIET}
+    compare(recipe, ["kd"], [0], **given)
+    go({"teacher": {"model": f"torchscript:{file}"}}, tmp_path / "run", root)
+    script(file, -3.0)
+    with pytest.raises(RequestError, match="the teacher has other weights"):
+        compare(recipe, ["kd"], [0, 1], resume=True, **given)
+    capsys.readouterr()
+    assert evaluate_run(tmp_path / "run", root)["agreement"] is None
+    assert "is left out: the teacher has other weights than in the run" in capsys.readouterr().err

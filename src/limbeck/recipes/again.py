@@ -24,7 +24,6 @@ from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
 from limbeck.recipes.same import refuse
 from limbeck.taps import evaluating
-from limbeck.teachers.module import fingerprint
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _teachers(run: Path, found: Finished) -> list[teachers.Candidate]:
         for one in candidates:
             _bring_back(run, one)
             expected = found.made_of["weights"].get(one.name, "") if found.made_of else ""
-            if expected and expected.partition(" ")[0] != fingerprint(one.module):
+            if expected and not identity.has_weights(one, expected):
                 raise RequestError(f"the {one.name} has other weights than in the run")
     except RequestError as error:
         tell(f"agreement with the teacher is left out: {error}")

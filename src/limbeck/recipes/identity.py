@@ -29,7 +29,7 @@ from limbeck.errors import RequestError, as_request, shown
 from limbeck.models.build import FILES
 from limbeck.recipes import schema
 from limbeck.recipes.job import places
-from limbeck.recipes.teachers import Candidate
+from limbeck.recipes.teachers import Candidate, file_of
 from limbeck.recipes.written_out import declared
 from limbeck.sources import names_in, own_modules
 from limbeck.teachers.module import fingerprint
@@ -122,7 +122,7 @@ class Origins:
         """Of all that came trained."""
         given = {one.name: _weights(one) for one in self.found if one.kept is None}
         if recipe.student.weights or _is_path(recipe.student.model):
-            given["student's start"] = self._start
+            given["student's start"] = f"{self._start} {_file(recipe.student.model)}".rstrip()
         for number, spec in enumerate(recipe.assistants, start=1):
             if spec.weights:
                 with as_request(lambda reason: f"cannot read the weights {spec.weights}: {reason}"):  # noqa: B023
@@ -213,8 +213,18 @@ def data_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 
 def _weights(one: Candidate) -> str:
-    """A digest of a teacher's weights; where it computes in half precision, it says something else."""
-    return f"{fingerprint(one.module)} {one.spec.dtype}"
+    """Digests of a teacher's weights, and of its file, which holds code too; half precision is told apart."""
+    return f"{fingerprint(one.module)} {one.spec.dtype} {_file(one.spec.model)}".rstrip()
+
+
+def _file(model: str) -> str:
+    return file_of(model) if _is_path(model) else ""
+
+
+def has_weights(one: Candidate, recorded: str) -> bool:
+    """Whether a teacher has the weights, and the file, that are recorded; it may compute in another precision."""
+    before, now = recorded.split(" "), _weights(one).split(" ")
+    return (before[0], before[2:]) == (now[0], now[2:])
 
 
 def _same_content(one: Mapping[str, Any], other: Mapping[str, Any], elsewhere: bool) -> bool:

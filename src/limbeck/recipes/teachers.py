@@ -268,13 +268,13 @@ def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
     # Samples in memory are known by their bytes, however they were made.
     data_code = [] if isinstance(data.train, InMemory) else [recipe.data.name]
     code = own_code([*names_in([training, steps]), *data_code], [one.module])
-    content = [KEYS, limbeck.__version__, training, batches, data.train.fingerprint, code, _file_of(spec.model)]
+    content = [KEYS, limbeck.__version__, training, batches, data.train.fingerprint, code, file_of(spec.model)]
     text = json.dumps(content, sort_keys=True)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.model)[-60:].lstrip(".")  # a file's path has no place in it
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _file_of(model: str) -> str:
+def file_of(model: str) -> str:
     """A digest of the file that a network begins as ("keras:FILE"); empty where it begins as none."""
     path = Path(model.partition(":")[2])
     if not path.is_file():
