@@ -118,14 +118,15 @@ def test_weights_that_were_swapped_or_are_not_finite(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("distill", [SMALL["distill"], {"method": "kd"}], ids=["terms", "method"])
 def test_a_run_that_was_moved_without_its_teachers_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], distill: dict[str, Any]
 ) -> None:
     root = images(tmp_path / "here")
     trained = go({}, tmp_path / "first", root)["teacher"]["weights"]
     shutil.copy(trained, tmp_path / "teacher.safetensors")
     spec = {"model": "mlp", "hidden": [8], "weights": str(tmp_path / "teacher.safetensors")}
-    result = go({"teacher": spec}, tmp_path / "run", root)
+    result = go({"teacher": spec, "distill": distill}, tmp_path / "run", root)
     moved = tmp_path / "there" / "moved"
     shutil.copytree(tmp_path / "run", moved)
     shutil.copytree(root, tmp_path / "there" / "data", copy_function=shutil.copyfile)

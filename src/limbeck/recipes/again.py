@@ -105,6 +105,9 @@ def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine)
         now = {**now, "versions": before["versions"]}
         if len(found) < len(recipe.teachers):
             now["code"] = {**before["code"], **now["code"]}
+            if recipe.distill.model_dump() == read(str(run / RECIPE)).distill.model_dump():
+                # A method is written out only with its teachers at hand.
+                now["recipe"] = {**now["recipe"], "distill": before["recipe"]["distill"]}
     refuse(run, now)
     tell(f"the run in {run} is finished: its result is given as it is, and nothing is trained")
     return read_result(run)
