@@ -65,6 +65,29 @@ def test_what_was_written_in_training_mode_is_said_and_left_as_it_was(
     }
 
 
+@pytest.mark.parametrize("wrap", [ModuleTeacher, lambda m: FunctionTeacher(lambda x: m(x))], ids=["module", "function"])
+def test_bytes_that_it_reads_at_the_second_attempt_leave_it_as_it_was(wrap: Callable[[nn.Module], Any]) -> None:
+    model = traced(network().train())
+    before = {name: buffer.tolist() for name, buffer in model.named_buffers()}
+    teacher = wrap(model)
+    for _ in range(3):
+        teacher(some()._replace(inputs=(255 * some().inputs).to(torch.uint8)))
+        assert {name: buffer.tolist() for name, buffer in model.named_buffers()} == before
+    moved = "changes 1.num_batches_tracked, 1.running_mean and 1 more of its own as it answers"
+    assert any(moved in note for note in teacher.notes)
+
+
+def test_a_run_that_fails_does_not_show_what_changes() -> None:
+    model = traced(network().train())
+    before = model.get_buffer("1.num_batches_tracked").item()
+    teacher = ModuleTeacher(model)
+    with pytest.raises(RuntimeError):
+        teacher(some()._replace(inputs=torch.ones(16, 5)))
+    teacher(some())
+    assert model.get_buffer("1.num_batches_tracked") == before
+    assert len(teacher.notes) == 1
+
+
 @pytest.mark.parametrize("write", [traced, exported], ids=["TorchScript", "torch.export"])
 def test_what_was_written_in_eval_mode_teaches_as_its_network(
     write: Callable[[nn.Module], nn.Module], capsys: pytest.CaptureFixture[str]

@@ -76,7 +76,11 @@ class FunctionTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Signal:
-        tensors = self._first_call(batch) if self._modules is None else self._call(batch, self._modules)
+        if self._modules is None:
+            tensors = self._first_call(batch)
+        else:
+            with self._frozen.kept():
+                tensors = self._call(batch, self._modules)
         logits = tensors.pop(LOGITS, None)
         if logits is not None:
             logits = self._ending(logits)
@@ -95,10 +99,11 @@ class FunctionTeacher:
             taken.clear()
             return self._call(batch, modules, lambda said: taken.append(self._taken_from(said)))
 
-        if modules:
-            tensors, self._reads = readable(run, batch.inputs, dtype_of(modules[0]))
-        else:
-            tensors = run(None)
+        with self._frozen.kept():
+            if modules:
+                tensors, self._reads = readable(run, batch.inputs, dtype_of(modules[0]))
+            else:
+                tensors = run(None)
         self._said = [self._reads.note(batch.inputs) if self._reads else None, *taken[:1]]
         self._modules = modules
         return tensors
@@ -122,7 +127,6 @@ class FunctionTeacher:
         with ExitStack() as stack:
             for module in modules:
                 stack.enter_context(evaluating(module))
-            stack.enter_context(self._frozen.kept())
             return self._pieces.run(run, inputs, batch.size)
 
     def _said_of(self, inputs: Inputs) -> Any:

@@ -16,8 +16,8 @@ SHOWN = 2
 class Frozen:
     """Keeps the buffers of models that change them in eval mode too, such as one that was traced in training mode.
 
-    The first run shows which these are; from then on only they are looked after. A buffer that a model replaces by
-    another tensor, as it fills a cache, is left to it.
+    The first run that succeeds shows which these are; from then on only they are looked after. A buffer that a model
+    replaces by another tensor, as it fills a cache, is left to it.
 
     Args:
         modules: The models.
@@ -42,14 +42,16 @@ class Frozen:
         values = [{name: buffer.clone() for name, buffer in one.items()} for one in held]
         try:
             yield
-        finally:
-            if before is None:
-                self._kept = before = [
-                    {name: value for name, value in old.items() if not _same(buffers[name], value)}
-                    for buffers, old in zip(held, values, strict=True)
-                ]
-                self.moved = sorted(name for one in before for name in one)
-            self._put_back(before)
+        except BaseException:
+            self._put_back(values if before is None else before)
+            raise
+        if before is None:
+            self._kept = before = [
+                {name: value for name, value in old.items() if not _same(buffers[name], value)}
+                for buffers, old in zip(held, values, strict=True)
+            ]
+            self.moved = sorted(name for one in before for name in one)
+        self._put_back(before)
 
     @property
     def note(self) -> str | None:
