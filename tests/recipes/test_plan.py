@@ -64,3 +64,11 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
 def test_chains_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="plan each of them by itself"):
         plan(read("digits-assistant"), root=tmp_path, machine=Machine(progress=False))
+
+
+@pytest.mark.parametrize("method", ["ab", "fsp", "ft"])
+def test_methods_with_stages_are_refused(tmp_path: Path, method: str) -> None:
+    convolutions = {"model": "cnn", "channels": [4, 8, 8]}
+    staged = SMALL | {"teacher": convolutions | {"epochs": 1}, "student": convolutions, "distill": {"method": method}}
+    with pytest.raises(RequestError, match=f"method {method} trains in stages, which are not planned"):
+        plan(check(staged), root=tmp_path, machine=Machine(progress=False))

@@ -28,6 +28,7 @@ from limbeck.recipes.job import settled
 from limbeck.recipes.machine import Machine
 from limbeck.recipes.rehearsal import rehearse
 from limbeck.recipes.signals import Asking
+from limbeck.recipes.written_out import setting_of
 from limbeck.teachers import RememberedTeacher, Teacher
 
 STEPS = 20
@@ -80,6 +81,9 @@ def plan(
     rehearse(recipe, student, found, data)
     if recipe.distill.scheme not in ("offline", "self", "mutual", "mean-teacher", "class-wise", "teacher-free"):
         raise RequestError(f"scheme {recipe.distill.scheme} is a chain of trainings; plan each of them by itself")
+    method = recipe.distill.method
+    if method is not None and setting_of(method).stages:
+        raise RequestError(f"method {method} trains in stages, which are not planned; plan another method or setting")
     recipe = settled(recipe, student, data, machine)
     count = samples or len(data.train)
     probe = _Probe(recipe, data, machine, count)
