@@ -84,9 +84,10 @@ def check_mixing(teacher: Teacher, temperatures: Sequence[float]) -> list[str]:
     if not others:
         return []
     read = ", ".join(f"{one:g}" for one in others)
+    one = "" if len(set(temperatures)) > 1 else f"EnsembleTeacher(…, temperature={others[0]:g}) or "
     return [
         f"the averaged ensemble mixes probabilities at temperature {teacher.temperature:g}, and terms read them at "
-        f"{read}, where the mean is another; EnsembleTeacher(…, temperature={others[0]:g}) or mix='logits' mends that"
+        f"{read}, where the mean is another; {one}mix='logits' mends that"
     ]
 
 
