@@ -124,7 +124,7 @@ def test_draws_follow_the_published_generator() -> None:
         ([{"crop": "wide"}], "augmentation crop: padding 'wide'"),
         ([{"crop": 2.5}], "augmentation crop: padding 2.5"),
         ([{"randaugment": 1.5}], "augmentation randaugment: operations 1.5"),
-        ([{"autoaugment": 3}], "unknown option of augmentation autoaugment '3'"),
+        ([{"autoaugment": {"stride": 3}}], "unknown option of augmentation autoaugment 'stride'"),
         (["mixup", "flip"], "the last of the augmentations"),
         (["mixup", "cutmix"], "once"),
         ([{"mixup": 0}], "strength must be above 0"),
