@@ -94,7 +94,9 @@ def _code(module: torch.jit.ScriptModule) -> str:
     except (RuntimeError, AttributeError):  # a part that only holds others
         return ""
     code = re.sub(r"___torch_mangle_\d+\.", "", code)  # which counts what this process has read before
-    return code + "".join(f"{key} {_digest(value) or value!r}" for key, value in sorted(constants.const_mapping.items()))
+    return code + "".join(
+        f"{key} {_digest(value) or value!r}" for key, value in sorted(constants.const_mapping.items())
+    )
 
 
 def refuse_program(student: nn.Module) -> None:
