@@ -87,7 +87,7 @@ def check_mixing(teacher: Teacher, temperatures: Sequence[float]) -> list[str]:
     one = "" if len(set(temperatures)) > 1 else f"EnsembleTeacher(…, temperature={others[0]:g}) or "
     return [
         f"the averaged ensemble mixes probabilities at temperature {teacher.temperature:g}, and terms read them at "
-        f"{read}, where the mean is another; {one}mix='logits' mends that"
+        f"{read}, where the mean is another; {one}mix='logits' (in a recipe ensemble: logits) mends that"
     ]
 
 

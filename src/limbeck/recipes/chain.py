@@ -16,13 +16,13 @@ from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.distillers.term import BoundTerm
 from limbeck.engine.devices import AUTO
+from limbeck.engine.first_answers import check_mixing
 from limbeck.engine.first_batch import settle
 from limbeck.engine.source import Source
 from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import build, schema, teachers
 from limbeck.recipes.job import Job, places
-from limbeck.recipes.temperatures import temperature, temperatures
 from limbeck.recipes.written_out import parts_of, with_terms
 from limbeck.seeds import derive
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
@@ -71,26 +71,14 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     lead = _lead_up(job, student, found)
     recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data, lead.kept)
     guide, asking = job.ask_once(live, lead.found) if live and listens(scheme) else (None, 0.0)
-    line = _mixed_elsewhere(recipe, live)
-    if line and job.fabric.is_global_zero:
-        tell(line)
+    if live is not None and guide is not live and job.fabric.is_global_zero:  # else the training says it
+        for line in check_mixing(live, scheme.teacher_temperatures):
+            tell(line)
     training = replace(job, recipe=recipe).train(scheme, "student", guide)
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
     everyone = [ModuleTeacher(m, inputs=build.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
     judge = teachers.signal(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
     return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.elders else None)
-
-
-def _mixed_elsewhere(recipe: schema.Recipe, live: Teacher | None) -> str | None:
-    """What is said where some terms read several teachers' mean at another temperature than it was taken at."""
-    read = temperatures(recipe)
-    if not isinstance(live, EnsembleTeacher) or live.mix == "logits" or len(read) < 2:
-        return None
-    others = ", ".join(f"{one:g}" for one in read[1:])
-    return (
-        f"the teachers' probabilities are averaged at temperature {live.temperature:g}, that of the first term, and "
-        f"read at {others} too, where the mean is another; ensemble: logits averages alike for every temperature"
-    )
 
 
 def assemble(
@@ -108,8 +96,15 @@ def assemble(
         return recipe, scheme, VirtualTeacher(data.classes, **options)
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
-    how: dict[str, Any] = {"mix": recipe.ensemble, "temperature": temperature(recipe)}
-    return recipe, scheme, teachers.signal(found, scheme.teacher_taps, **how)
+    return recipe, scheme, _taught_by(found, recipe, scheme)
+
+
+def _taught_by(
+    found: Sequence[teachers.Candidate], recipe: schema.Recipe, scheme: Scheme, logits: bool = True
+) -> Teacher:
+    """The teachers as one, several averaged at the temperature of the first term that reads their logits."""
+    temperature = next(iter(scheme.teacher_temperatures), 1.0)
+    return teachers.signal(found, scheme.teacher_taps, logits, mix=recipe.ensemble, temperature=temperature)
 
 
 def schemes(
@@ -170,8 +165,7 @@ def _stages(job: Job, lead: Lead) -> Lead:
     parts, rest = parts_of(job.recipe, lambda: places(job.recipe, lead.student, lead.found, job.data))
     for part in parts:
         _, scheme, _ = assemble(part.recipe, lead.student, lead.found, job.data)
-        how: dict[str, Any] = {"mix": part.recipe.ensemble, "temperature": temperature(part.recipe)}
-        live = teachers.signal(lead.found, scheme.teacher_taps, scheme.teacher_logits, **how)
+        live = _taught_by(lead.found, part.recipe, scheme, scheme.teacher_logits)
         guide, asking = job.ask_once(live, lead.found)
         training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide)
         if not all(bound.ready for bound in _bound(scheme)):  # it was trained before the run was resumed
