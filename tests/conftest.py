@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,12 @@ def student() -> nn.Sequential:
 @pytest.fixture
 def teacher() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+
+@pytest.fixture
+def benchmarks() -> Iterator[None]:
+    """The benchmarks, which lie beside the package, can be imported wherever the tests are started."""
+    root = str(Path(__file__).parent.parent)
+    sys.path.insert(0, root)
+    yield
+    sys.path.remove(root)

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +23,7 @@ ROOT = Path(__file__).parent.parent
 TELL = "import json, os, sys; tell = lambda **x: print(json.dumps(x), file=open(sys.argv[-1], 'a'), flush=True); "
 
 
-@pytest.fixture(autouse=True)
-def importable() -> Iterator[None]:
-    """The benchmarks lie beside the package, wherever the tests are started."""
-    sys.path.insert(0, str(ROOT))
-    yield
-    sys.path.remove(str(ROOT))
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def module(name: str) -> Any:
