@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 LINE = 300
@@ -79,6 +79,16 @@ def shown(value: object, most: int = VALUE) -> str:
     """
     text = repr(value)
     return text if len(text) <= most else f"{_cut(text, most)} ({len(text):,} characters)"
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """The first names of many, and how many more there are.
+
+    >>> some(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    first = ", ".join(names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
 
 
 def one_line(message: str, most: int = LINE) -> str:

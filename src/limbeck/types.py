@@ -49,7 +49,16 @@ class Batch(NamedTuple):
 
     def first(self, n: int) -> Batch:
         """The first `n` samples."""
-        return self.changed(lambda tensor: tensor[:n])._replace(targets=self.targets[:n], index=self.index[:n])
+        return self.part(slice(n))
+
+    def part(self, at: slice) -> Batch:
+        """Some of the samples."""
+        return self.changed(lambda tensor: tensor[at])._replace(targets=self.targets[at], index=self.index[at])
+
+
+def content(tensor: Tensor) -> memoryview:
+    """A tensor's bytes in order, for digests."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

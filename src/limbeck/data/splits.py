@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 
 from limbeck.errors import RequestError
 from limbeck.seeds import derive
+from limbeck.types import content
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class InMemory:
         """Hexadecimal digest of every sample and label."""
         digest = hashlib.blake2b(repr((self.inputs.shape, self.inputs.dtype)).encode(), digest_size=8)
         for tensor in (self.inputs, self.targets):
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(content(tensor))
         return digest.hexdigest()
 
 

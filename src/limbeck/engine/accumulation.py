@@ -39,12 +39,8 @@ def check_coupling(
     half = batch.size // 2
     if accumulate < 2 or half < 2:
         return []
-    whole = _parts(scheme, batch.first(2 * half), map_signal(signal, lambda x: x[: 2 * half]), autocast)
-    first = _parts(scheme, batch.first(half), map_signal(signal, lambda x: x[:half]), autocast)
-    behind = batch.changed(lambda x: x[half : 2 * half])._replace(
-        targets=batch.targets[half : 2 * half], index=batch.index[half : 2 * half]
-    )
-    second = _parts(scheme, behind, map_signal(signal, lambda x: x[half : 2 * half]), autocast)
+    parts = (slice(2 * half), slice(half), slice(half, 2 * half))
+    whole, first, second = (_losses(scheme, batch, signal, at, autocast) for at in parts)
     off = {
         name: abs((first[name] + second[name]) / 2 / value - 1)
         for name, value in whole.items()
@@ -59,9 +55,14 @@ def check_coupling(
     ]
 
 
-def _parts(
-    scheme: Scheme, batch: Batch, signal: Signal | None, autocast: Callable[[], AbstractContextManager[Any]]
+def _losses(
+    scheme: Scheme,
+    batch: Batch,
+    signal: Signal | None,
+    at: slice,
+    autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Mapping[str, float]:
+    """Each part of the loss on some of the batch's samples."""
     with stand_in(scheme) as tried, autocast():
-        step = tried.eval()(batch, signal)
+        step = tried.eval()(batch.part(at), map_signal(signal, lambda x: x[at]))
     return {name: float(part) for name, part in step.parts.items()}

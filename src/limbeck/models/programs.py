@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule
 from limbeck.errors import RequestError, reason_of
 from limbeck.models.program_files import check_archive, check_program
 from limbeck.taps.wrappers import part_at
+from limbeck.types import content
 
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -82,10 +83,7 @@ def _constants(module: nn.Module, graph: Graph) -> str:
 
 
 def _digest(value: object) -> str:
-    if not isinstance(value, Tensor):
-        return ""
-    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(content.tobytes()).hexdigest()
+    return hashlib.sha256(content(value)).hexdigest() if isinstance(value, Tensor) else ""
 
 
 def _code(module: torch.jit.ScriptModule) -> str:

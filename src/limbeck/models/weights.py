@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from limbeck.errors import RequestError, reason_of
+from limbeck.errors import RequestError, reason_of, some
 from limbeck.models.containers import State, holds_arrays, left_out, read_content, state_dicts
 from limbeck.taps.wrappers import plain_names, unwrapped
 
@@ -164,7 +164,7 @@ def _faults(model: nn.Module, own: Mapping[str, Any], state: Mapping[str, Any]) 
         if _is_shaped(own[name]) and (not _is_shaped(state[name]) or state[name].shape != own[name].shape)
     ]
     described = (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(misfits)))
-    return [f"{what} {_some(names)}" for what, names in described if names]
+    return [f"{what} {some(names)}" for what, names in described if names]
 
 
 def _is_shaped(value: Any) -> bool:
@@ -233,13 +233,8 @@ def _load_as_torch_does(model: nn.Module, path: str | Path, found: Mapping[str, 
             if place or prefix:
                 _tell(f"{path}: the weights are {Part(place, prefix, part)}")
             return
-    where = f" ({_some(list(map(repr, found)))})" if any(found) else ""
+    where = f" ({some(list(map(repr, found)))})" if any(found) else ""
     raise RequestError(f"the weights in {path}{where} do not fit {type(model).__name__}: {reasons[0]}")
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 @cache

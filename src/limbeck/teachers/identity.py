@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from limbeck.models.programs import program_text
 from limbeck.taps.wrappers import unwrapped
+from limbeck.types import content
 
 DEPTH = 4
 """So deep mappings and lists of settings are looked into."""
@@ -114,8 +115,8 @@ def _code_of_class(kind: type) -> str:
 def _code(code: CodeType) -> str:
     """A digest of compiled code; the lines and the file that it comes from are no part of it."""
     constants = [_constant(one) for one in code.co_consts]
-    content = [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    parts = [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _constant(value: Any) -> str:
@@ -127,6 +128,4 @@ def _constant(value: Any) -> str:
 def _tensor(value: Tensor | None) -> str:
     if value is None or value.is_meta or isinstance(value, torch.distributed.tensor.DTensor):
         return ""
-    content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) if value.numel() else torch.empty(0)
-    digest = hashlib.sha256(content.numpy().tobytes()).hexdigest()
-    return f"{value.dtype} {tuple(value.shape)} {digest}"
+    return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content(value)).hexdigest()}"

@@ -22,7 +22,7 @@ from limbeck.taps.wrappers import unwrapped
 from limbeck.teachers.identity import identity
 from limbeck.teachers.pixels import Found, as_floats, find_pixels
 from limbeck.teachers.state import Frozen
-from limbeck.types import Batch, Inputs, Signal, each
+from limbeck.types import Batch, Inputs, Signal, content, each
 
 
 class ModuleTeacher:
@@ -172,7 +172,6 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256(type(module).__qualname__.encode())
     for name, value in module.state_dict().items():
         value = value.full_tensor() if isinstance(value, DTensor) else value
-        value = value.detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
+        digest.update(content(value))
     return digest.hexdigest()[:16]

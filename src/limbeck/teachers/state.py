@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from limbeck.errors import some
+
 SHOWN = 2
 """So many names of buffers are told."""
 
@@ -58,10 +60,9 @@ class Frozen:
         """What should be said of it."""
         if not self.moved:
             return None
-        more = f" and {len(self.moved) - SHOWN} more" if len(self.moved) > SHOWN else ""
         return (
-            f"changes {', '.join(self.moved[:SHOWN])}{more} of its own as it answers, as in training mode; they are "
-            "put back after each batch"
+            f"changes {some(self.moved, SHOWN)} of its own as it answers, as in training mode; they are put back after "
+            "each batch"
         )
 
     def _put_back(self, kept: Sequence[dict[str, Tensor]]) -> None:
