@@ -70,7 +70,7 @@ def main() -> None:
 
 def _measure(name: str, root: Path | None, *, save: bool, quick: bool) -> None:
     from limbeck.folders import data_root
-    from limbeck.recipes.folder import environment
+    from limbeck.runs.folder import environment
 
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     options: dict[str, Any] = {"quick": True} if quick else {}

@@ -25,12 +25,13 @@ from benchmarks.turns import compared, in_turns, show, timed, untuned
 from limbeck import Distiller, fit
 from limbeck.data import DataSet, make_loader
 from limbeck.models import device_of
-from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble
-from limbeck.recipes.job import settled
-from limbeck.recipes.machine import Machine
+from limbeck.recipes import schema
 from limbeck.recipes.read import read
-from limbeck.recipes.signals import Asking, keep
+from limbeck.runs import components, teachers
+from limbeck.runs.machine import Machine
+from limbeck.runs.stages import assemble
+from limbeck.runs.teacher_outputs import Asking, keep
+from limbeck.runs.train import settled
 
 SAMPLES, EPOCHS, ROUNDS = 2560, 10, 3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,7 +42,7 @@ def main(data_root: Path) -> dict[str, Any]:
     """Measure, print and return the seconds of ten epochs on the part, for each student and for the teacher."""
     folder = (data_root / "train").is_dir()
     recipe = read("cifar10-tutorial", ["data.name=image-folder"] if folder else [])
-    data = build.data(recipe.data, data_root)
+    data = components.data(recipe.data, data_root)
     data = replace(data, train=data.train.subset(torch.arange(SAMPLES)))
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     whole: Dataset[Any] = (
@@ -69,7 +70,7 @@ def measured(
 
 
 def _networks(recipe: schema.Recipe, data: DataSet, device: torch.device | str) -> list[nn.Module]:
-    return [build.model(spec, data, 0).to(device) for spec in (recipe.teachers[0], recipe.student)]
+    return [components.model(spec, data, 0).to(device) for spec in (recipe.teachers[0], recipe.student)]
 
 
 @untuned()
@@ -135,12 +136,12 @@ def _our_students(recipe: schema.Recipe, data: DataSet, machine: Machine) -> flo
         )
         guide = None
         if variant is None:
-            scheme = build.alone(copy.deepcopy(student), recipe)
+            scheme = components.alone(copy.deepcopy(student), recipe)
         elif live is not None:
             kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
             guide, seconds = kept.teacher, seconds + kept.seconds
         loader = make_loader(data.train, recipe.data.batch_size, shuffle=True, device=fabric.device)
-        make = build.optimizer(recipe.optimizer)
+        make = components.optimizer(recipe.optimizer)
         seconds += EPOCHS * timed(
             lambda: fit(scheme, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)  # noqa: B023
         )
@@ -156,8 +157,8 @@ def _plain_teacher(recipe: schema.Recipe, data: DataSet, loader: DataLoader[Any]
 def _our_teacher(recipe: schema.Recipe, data: DataSet, machine: Machine) -> float:
     spec, size = recipe.teachers[0], recipe.data.batch_size
     teacher = _networks(recipe, data, "cpu")[0]
-    fabric = machine.fabric(machine.precision("auto", teacher, build.example(spec, data), size))
-    scheme = Distiller(teacher, inputs=build.inputs(spec))
+    fabric = machine.fabric(machine.precision("auto", teacher, components.example(spec, data), size))
+    scheme = Distiller(teacher, inputs=components.inputs(spec))
     loader = make_loader(data.train, size, shuffle=True, device=fabric.device)
-    make = build.optimizer(spec.optimizer)
+    make = components.optimizer(spec.optimizer)
     return timed(lambda: fit(scheme, loader, epochs=1, optimizer=make, fabric=fabric, progress=False))

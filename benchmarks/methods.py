@@ -24,13 +24,14 @@ from torch import nn
 from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine.balance import balance
-from limbeck.recipes import build, schema
-from limbeck.recipes.chain import assemble, losses_of
-from limbeck.recipes.job import places
+from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS
 from limbeck.recipes.read import check
-from limbeck.recipes.teachers import Candidate
-from limbeck.recipes.written_out import parts_of
+from limbeck.runs import components
+from limbeck.runs.stages import assemble, losses_of
+from limbeck.runs.teachers import Candidate
+from limbeck.runs.train import places
+from limbeck.runs.written_out import parts_of
 from limbeck.types import Batch
 
 STEPS, FEW = 300, 3
@@ -49,8 +50,8 @@ def main(data_root: Path, quick: bool = False) -> dict[str, Any]:
     folders = (data_root / "train").is_dir()
     base = RECIPE | ({"data": RECIPE["data"] | {"name": "image-folder"}} if folders else {})
     recipe = check({**base, "distill": {"method": "kd"}})
-    data = build.data(recipe.data, data_root)
-    teacher = Candidate(recipe.teachers[0], "teacher", build.model(recipe.teachers[0], data, 0))
+    data = components.data(recipe.data, data_root)
+    teacher = Candidate(recipe.teachers[0], "teacher", components.model(recipe.teachers[0], data, 0))
     _train(Distiller(teacher.module), data, recipe, None, steps)
     rows = []
     for name in names():
@@ -70,15 +71,15 @@ def names() -> list[str]:
 
 
 def _rows(recipe: schema.Recipe, name: str, teacher: Candidate, data: DataSet, steps: int) -> Iterator[dict[str, Any]]:
-    student = build.model(recipe.student, data, recipe.seed)
+    student = components.model(recipe.student, data, recipe.seed)
     parts, rest = parts_of(recipe, lambda: places(recipe, student, [teacher], data))
     kept: Mapping[str, nn.Module] = {}
     for phase, part in (*((part.phase, part.recipe) for part in parts), ("student", rest)):
         _, scheme, live = assemble(part, student, [teacher], data, kept)
         first = next(_batches(data, part))
-        signal = live(first) if live else None
-        scheme.prepare(first, signal)
-        pulls = balance(scheme, first, signal, nullcontext, part.epochs)
+        teacher_output = live(first) if live else None
+        scheme.prepare(first, teacher_output)
+        pulls = balance(scheme, first, teacher_output, nullcontext, part.epochs)
         losses = _train(scheme, data, part, live, steps)
         kept = {**kept, **losses_of(scheme)}
         last = losses[-max(1, len(losses) // 10) :]
@@ -110,7 +111,7 @@ def _train(scheme: Any, data: DataSet, recipe: schema.Recipe, teacher: Any, step
 
 
 def _batches(data: DataSet, recipe: schema.Recipe) -> Iterator[Batch]:
-    views = build.views(recipe.data, data)
+    views = components.views(recipe.data, data)
     while True:
         yield from make_loader(data.train, recipe.data.batch_size, shuffle=True, drop_last=True, seed=0, views=views)
 

@@ -30,11 +30,11 @@ from torchvision.datasets import MNIST
 from benchmarks.turns import in_turns, show, timed, untuned
 from limbeck import fit
 from limbeck.data import InMemory, make_loader
-from limbeck.recipes import build, teachers
-from limbeck.recipes.job import settled
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
-from limbeck.recipes.signals import Asking, keep
+from limbeck.runs import components, teachers
+from limbeck.runs.machine import Machine
+from limbeck.runs.teacher_outputs import Asking, keep
+from limbeck.runs.train import settled
 
 EPOCHS, STEPS, WARM, ROUNDS = 3, 150, 50, 3
 ALL_STEPS = EPOCHS * 1875
@@ -44,19 +44,19 @@ BACKENDS = ("tensorflow", "jax", "torch")
 def main(data_root: Path) -> dict[str, Any]:
     """Measure, print and return the seconds of three epochs and their ratios to the first."""
     recipe, machine = read("mnist-cnn"), Machine(progress=False)
-    data = build.data(recipe.data, data_root)
+    data = components.data(recipe.data, data_root)
     assert isinstance(data.train, InMemory)
     found = teachers.candidates(recipe, data, machine)
-    student = build.model(recipe.student, data, 0)
+    student = components.model(recipe.student, data, 0)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
     images = MNIST(data_root, train=True, transform=transforms.ToTensor())
     loader = make_loader(data.train, recipe.data.batch_size, shuffle=True)
 
     def ours() -> float:
-        scheme = build.scheme(copy.deepcopy(student), recipe, data)
-        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.signal(found))
-        make = build.optimizer(recipe.optimizer)
+        scheme = components.scheme(copy.deepcopy(student), recipe, data)
+        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.teacher_output(found))
+        make = components.optimizer(recipe.optimizer)
         options: dict[str, Any] = {"optimizer": make, "fabric": fabric, "progress": False}
         return kept.seconds + timed(lambda: fit(scheme, loader, teacher=kept.teacher, epochs=EPOCHS, **options))
 

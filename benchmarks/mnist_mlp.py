@@ -27,10 +27,10 @@ from benchmarks.turns import in_turns, show, timed, untuned
 from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.models import device_of
-from limbeck.recipes import build, teachers
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import read
-from limbeck.recipes.signals import Asking, keep
+from limbeck.runs import components, teachers
+from limbeck.runs.machine import Machine
+from limbeck.runs.teacher_outputs import Asking, keep
 
 ROUNDS = 9
 EPOCHS = 20
@@ -38,7 +38,7 @@ EPOCHS = 20
 
 def main(data_root: Path) -> dict[str, Any]:
     """Measure, print and return the seconds of an epoch and their ratios."""
-    data = build.data(read("mnist-mlp").data, data_root)
+    data = components.data(read("mnist-mlp").data, data_root)
     figures = measured(data, MNIST(data_root, train=True, transform=transforms.ToTensor()), "cpu", ROUNDS)
     show(figures, "an epoch")
     return figures
@@ -47,7 +47,7 @@ def main(data_root: Path) -> dict[str, Any]:
 def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> dict[str, Any]:
     """The seconds of an epoch on the device, and their ratios; the plain loop reads `images`, the same samples."""
     recipe = read("mnist-mlp")
-    teacher, student = (build.model(spec, data, 0).to(device) for spec in (recipe.teachers[0], recipe.student))
+    teacher, student = (components.model(spec, data, 0).to(device) for spec in (recipe.teachers[0], recipe.student))
     plain_loader = DataLoader(images, batch_size=recipe.data.batch_size, shuffle=True)
     machine = Machine(accelerator=device)
     fabric, spec = machine.fabric("32-true"), recipe.teachers[0]
@@ -55,12 +55,12 @@ def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> d
     asked = teachers.Candidate(teachers.settled(spec, teacher, data, recipe, machine), "teacher", teacher)
 
     def ours(guide: Teacher) -> None:
-        distiller = build.scheme(copy.deepcopy(student), recipe, data)
-        make = build.optimizer(recipe.optimizer)
+        distiller = components.scheme(copy.deepcopy(student), recipe, data)
+        make = components.optimizer(recipe.optimizer)
         fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
 
     def as_run() -> float:
-        kept = keep(Asking(recipe, data, fabric, spec.store), teachers.signal([asked]))
+        kept = keep(Asking(recipe, data, fabric, spec.store), teachers.teacher_output([asked]))
         return timed(lambda: ours(kept.teacher)) + kept.seconds / EPOCHS
 
     contenders: dict[str, Callable[[], float]] = {

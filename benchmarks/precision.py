@@ -19,8 +19,8 @@ from limbeck.compare import difference
 from limbeck.data import make_loader
 from limbeck.engine import evaluate
 from limbeck.engine.optim import cosine
-from limbeck.recipes import build
 from limbeck.recipes.read import read
+from limbeck.runs import components
 from limbeck.taps import evaluating
 
 SAMPLES, EPOCHS, SEEDS = 25_000, 2, (0, 1, 2)
@@ -30,7 +30,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 def main(data_root: Path) -> dict[str, Any]:
     """Train, print and return the accuracies, their paired differences and the seconds of each training."""
     recipe = read("cifar10-tutorial", ["data.name=image-folder"] if (data_root / "train").is_dir() else [])
-    spec, data = recipe.teachers[0], build.data(recipe.data, data_root)
+    spec, data = recipe.teachers[0], components.data(recipe.data, data_root)
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     data = replace(data, train=data.train.subset(order[:SAMPLES]))
     test = make_loader(data.test, 1000)
@@ -38,12 +38,12 @@ def main(data_root: Path) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
     for seed in SEEDS:
         for precision in PRECISIONS:
-            scheme = Distiller(build.model(spec, data, seed), inputs=build.inputs(spec))
+            scheme = Distiller(components.model(spec, data, seed), inputs=components.inputs(spec))
             run = fit(
                 scheme,
                 make_loader(data.train, recipe.data.batch_size, shuffle=True, seed=seed),
                 epochs=EPOCHS,
-                optimizer=build.optimizer(spec.optimizer),
+                optimizer=components.optimizer(spec.optimizer),
                 schedule=cosine(EPOCHS),
                 precision=precision,
                 accelerator="cpu",

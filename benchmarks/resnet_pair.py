@@ -29,7 +29,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.engine.compiling import REPLAYED
 from limbeck.engine.devices import choose_precision, make_fabric
 from limbeck.models import Preprocess
-from limbeck.models.resnet_cifar import resnet8x4, resnet32x4
+from limbeck.models.networks.resnet_cifar import resnet8x4, resnet32x4
 from limbeck.teachers import RememberedTeacher
 
 BATCHES, EPOCHS, ROUNDS = (64, 512), 3, 3

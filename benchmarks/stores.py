@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from limbeck import Batch, Distiller, ModuleTeacher, Signal, Term, fit, losses
+from limbeck import Batch, Distiller, ModuleTeacher, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.models.mlp import mlp
+from limbeck.models.networks.mlp import mlp
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.coding import Coding
 from limbeck.teachers.shards import Shards
@@ -31,8 +31,8 @@ class _Wide:
 
     fingerprint = "wide"
 
-    def __call__(self, batch: Batch) -> Signal:
-        return Signal(torch.rand(batch.size, 8192))
+    def __call__(self, batch: Batch) -> TeacherOutput:
+        return TeacherOutput(torch.rand(batch.size, 8192))
 
 
 def main() -> None:

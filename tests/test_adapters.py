@@ -30,7 +30,7 @@ def test_auto_brings_the_student_to_the_teachers_shape(
     assert sum(p.numel() for p in adapter.parameters()) == parameters
 
 
-def test_signals_are_adapted_where_that_is_asked_for() -> None:
+def test_teacher_outputs_are_adapted_where_that_is_asked_for() -> None:
     adapter = adapters.make("conv1x1", (2, 3, 8), (2, 5, 4))
     x = torch.randn(2, 3, 8)
     convolution = next(m for m in adapter.modules() if isinstance(m, nn.Conv1d))

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 from limbeck.compare import compare
 from limbeck.errors import RequestError
-from limbeck.models import mlp
-from limbeck.recipes.machine import Machine
+from limbeck.models.networks import mlp
 from limbeck.recipes.read import check
+from limbeck.runs.machine import Machine
 
 QUIET = Machine(accelerator="cpu", progress=False)
 LOSS = "SCALE = 1.0\n\ndef loss(student, teacher):\n    return SCALE * (student - teacher).abs().mean(1)\n"

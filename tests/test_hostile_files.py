@@ -26,9 +26,10 @@ from limbeck.engine.checkpoint import Checkpoint, read_checkpoint
 from limbeck.errors import LINE, RequestError
 from limbeck.models import read_weights
 from limbeck.models.build import build
-from limbeck.recipes import read, teachers
-from limbeck.recipes.folder import read_result
+from limbeck.recipes import read
 from limbeck.recipes.schema import check_name
+from limbeck.runs import teachers
+from limbeck.runs.folder import read_result
 from limbeck.teachers import StoredTeacher
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -146,7 +147,7 @@ def test_checkpoints(way: str, bomb: Bomb, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["pickle", "torch"])
 def test_stored_outputs_and_results(way: str, bomb: Bomb, tmp_path: Path) -> None:
-    for name in ("signals.json", "result.json", "student.json"):
+    for name in ("teacher outputs.json", "result.json", "student.json"):
         (tmp_path / name).write_bytes(WAYS[way](bomb))
     refused(lambda: StoredTeacher(tmp_path), bomb, "is damaged")
     refused(lambda: read_result(tmp_path), bomb, "holds no finished run")

@@ -74,7 +74,7 @@ def test_where_the_project_lies_does_not_count(project: Path, tmp_path_factory: 
 
 
 @pytest.mark.parametrize("name", ["torch:nn", "torchvision:resnet18", "json:dumps", "sys:path", "limbeck.data:load",
-                                  "onnx:file.onnx", "no_such_module:x", "mlp", "s3://bucket/signals"])  # fmt: skip
+                                  "onnx:file.onnx", "no_such_module:x", "mlp", "s3://bucket/outputs"])  # fmt: skip
 def test_what_is_not_the_users_own_has_no_digest(name: str) -> None:
     assert own_code([name]) == ""
 

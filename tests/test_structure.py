@@ -15,13 +15,15 @@ import limbeck
 SOURCE = Path(limbeck.__file__).parent
 # From top to bottom; a module may import from its own layer and those above it.
 LAYERS = [
-    {"errors", "folders", "seeds", "types", "imports", "notices", "options", "parts", "sources"},
+    {"errors", "folders", "seeds", "types", "imports", "notices", "options", "atomic", "sources"},
     {"taps"},
     {"losses", "adapters", "models"},
     {"distillers", "teachers", "data"},
     {"engine"},
-    {"recipes", "report"},
-    {"compare", "exits", "export"},
+    {"measure"},
+    {"recipes"},
+    {"runs"},
+    {"compare", "export", "report"},
     {"cli", "__main__"},
 ]
 

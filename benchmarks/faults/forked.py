@@ -25,7 +25,7 @@ import torch
 BEGINS_ANEW = "limbeck: nothing to resume in "
 TIMEOUT = 300.0
 """Seconds after which a process counts as hung."""
-IMPORTED = ("limbeck.cli.main", "limbeck.cli.show", "limbeck.compare", "limbeck.recipes.cache", "limbeck.recipes.run",
+IMPORTED = ("limbeck.cli.main", "limbeck.cli.show", "limbeck.compare", "limbeck.runs.cache", "limbeck.runs.run",
             "limbeck.report.charts", "sklearn.datasets", "torchvision")  # fmt: skip
 
 

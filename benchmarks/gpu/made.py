@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_pil_image
 
 from limbeck.data import DataSet, InMemory
-from limbeck.recipes import build, schema
+from limbeck.recipes import schema
+from limbeck.runs import components
 
 SAMPLES_BY_NAME = "LIMBECK_GPU_MADE"
 """Environment variable with the numbers of training and test samples of `cifar100`, which a recipe names."""
@@ -80,7 +81,7 @@ def real(spec: schema.Data, root: Path | None, folder: str) -> DataSet | None:
     """
     if root is None or not (root / folder).is_dir():
         return None
-    return build.data(spec, root)
+    return components.data(spec, root)
 
 
 class AsTorchvision(Dataset[tuple[Any, int]]):

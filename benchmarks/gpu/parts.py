@@ -29,10 +29,10 @@ from benchmarks import cifar10_tutorial, mnist_mlp, resnet_pair
 from benchmarks.gpu import made
 from limbeck.compare import compare
 from limbeck.data import DataSet, InMemory
-from limbeck.models.resnet_cifar import resnet8, resnet8x4, resnet14, resnet32x4
-from limbeck.recipes.folder import environment
-from limbeck.recipes.machine import Machine
+from limbeck.models.networks.resnet_cifar import resnet8, resnet8x4, resnet14, resnet32x4
 from limbeck.recipes.read import check, read
+from limbeck.runs.folder import environment
+from limbeck.runs.machine import Machine
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = (0, 1, 2)

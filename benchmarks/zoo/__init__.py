@@ -34,7 +34,7 @@ def measure(only: Sequence[str] = (), limit: int | None = None, out: Path | None
         limit: At most so many.
         out: Folder of the result file, benchmarks/results by default.
     """
-    from limbeck.recipes.folder import environment
+    from limbeck.runs.folder import environment
 
     path = (out or RESULTS) / "zoo.json"
     rows: dict[str, dict[str, Any]] = {}

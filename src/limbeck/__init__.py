@@ -21,21 +21,21 @@ if TYPE_CHECKING:
         Term,
         ramp,
     )
-    from limbeck.engine.diagnosis import Diagnosis, diagnose
     from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
+    from limbeck.measure.diagnosis import Diagnosis, diagnose
     from limbeck.models import KerasModel, NamedInputs, OnnxModel, Preprocess
     from limbeck.models.load import load_model
     from limbeck.teachers import EnsembleTeacher, FunctionTeacher, ModuleTeacher, Teacher, VirtualTeacher
-    from limbeck.types import Batch, Signal, Step
+    from limbeck.types import Batch, Step, TeacherOutput
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "types",
     "ClassWise": "distillers",
-    "Diagnosis": "engine",
+    "Diagnosis": "measure",
     "Distiller": "distillers",
     "EnsembleTeacher": "teachers",
     "Evaluation": "engine",
@@ -52,12 +52,12 @@ _HOMES = {
     "RunError": "errors",
     "Scheme": "distillers",
     "SelfDistiller": "distillers",
-    "Signal": "types",
     "Step": "types",
     "Teacher": "teachers",
+    "TeacherOutput": "types",
     "Term": "distillers",
     "VirtualTeacher": "teachers",
-    "diagnose": "engine",
+    "diagnose": "measure",
     "evaluate": "engine",
     "fit": "engine",
     "load_model": "models.load",
@@ -85,9 +85,9 @@ __all__ = [
     "RunError",
     "Scheme",
     "SelfDistiller",
-    "Signal",
     "Step",
     "Teacher",
+    "TeacherOutput",
     "Term",
     "VirtualTeacher",
     "diagnose",

@@ -44,7 +44,7 @@ class Resize(nn.Module):
 
 
 class Resample(nn.Module):
-    """Bring signals (B, C, L) to one length: average pooling down, linear interpolation up."""
+    """Bring teacher outputs (B, C, L) to one length: average pooling down, linear interpolation up."""
 
     def __init__(self, length: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The three records that travel through limbeck: Batch → Signal → Step."""
+"""The three records that travel through limbeck: Batch → TeacherOutput → Step."""
 
 from __future__ import annotations
 
@@ -94,24 +94,26 @@ def tensors_of(inputs: Inputs) -> list[Tensor]:
     return [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
 
 
-class Signal(NamedTuple):
-    """What a teacher says about a batch.
+class TeacherOutput(NamedTuple):
+    """What a teacher gives for a batch.
 
     Attributes:
-        logits: (B, C) teacher logits, or None for a teacher that gives features only.
+        output: Its output as losses compare it, such as logits (B, C); None for a teacher that gives features only.
         features: Tensors read at the teacher's taps, by tap name.
     """
 
-    logits: Tensor | None
+    output: Tensor | None
     features: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def map_signal(signal: Signal | None, change: Callable[[Tensor], Tensor]) -> Signal | None:
-    """The signal, each of its tensors changed."""
-    if signal is None:
+def map_teacher_output(
+    teacher_output: TeacherOutput | None, change: Callable[[Tensor], Tensor]
+) -> TeacherOutput | None:
+    """The teacher output, each of its tensors changed."""
+    if teacher_output is None:
         return None
-    features = {name: change(x) for name, x in signal.features.items()}
-    return Signal(None if signal.logits is None else change(signal.logits), features)
+    features = {name: change(x) for name, x in teacher_output.features.items()}
+    return TeacherOutput(None if teacher_output.output is None else change(teacher_output.output), features)
 
 
 class Step(NamedTuple):
@@ -119,11 +121,11 @@ class Step(NamedTuple):
 
     Attributes:
         loss: Scalar to minimise: task_weight · task loss + Σ weight · term.
-        logits: (B, C) student logits.
+        output: The student's output as losses compare it, such as logits (B, C).
         parts: Each loss by name, detached and without its weight. One called "task", or "task" and a number, is a mean
             over the samples that have a label; any other is a mean over all samples.
     """
 
     loss: Tensor
-    logits: Tensor
+    output: Tensor
     parts: Mapping[str, Tensor]

@@ -78,7 +78,7 @@ def test_a_run_that_loses_its_folder_to_another_takes_the_next(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tensorboard")
-    from limbeck.recipes import run
+    from limbeck.runs import run
 
     def late(*given: Any) -> None:
         (tmp_path / "runs" / "digits").mkdir(parents=True)  # another run begins meanwhile

@@ -43,7 +43,7 @@ def test_a_run_says_how_to_go_on_and_does(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patched:
-        stopped_at(patched, "limbeck.recipes.run.examine", number)
+        stopped_at(patched, "limbeck.runs.run.examine", number)
         assert command(patched, *RUN) == status
     line = capsys.readouterr().err
     assert line == f"limbeck: {word}; go on with: limbeck {' '.join(RUN)} --out runs/digits --resume\n"
@@ -59,9 +59,9 @@ def test_a_run_says_how_to_go_on_and_does(
 @pytest.mark.parametrize(
     ("arguments", "place", "again"),
     [
-        (["cache", "digits", "--quiet"], "limbeck.recipes.cache.cache", "; go on with: limbeck cache digits --quiet"),
-        (["diagnose", "digits"], "limbeck.recipes.diagnosis.diagnose_recipe", "; go on with: limbeck diagnose digits"),
-        (["run", "digits"], "limbeck.recipes.run.run", "; go on with: limbeck run digits"),
+        (["cache", "digits", "--quiet"], "limbeck.runs.cache.cache", "; go on with: limbeck cache digits --quiet"),
+        (["diagnose", "digits"], "limbeck.runs.diagnose.diagnose_recipe", "; go on with: limbeck diagnose digits"),
+        (["run", "digits"], "limbeck.runs.run.run", "; go on with: limbeck run digits"),
         (["list"], "limbeck.cli.names.names", ""),
     ],
 )
@@ -85,11 +85,11 @@ def test_a_folder_that_was_named_is_resumed_once_it_holds_the_recipe(
     out: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patched:
-        stopped_at(patched, "limbeck.recipes.folder.environment", signal.SIGINT)  # it has just been written
+        stopped_at(patched, "limbeck.runs.folder.environment", signal.SIGINT)  # it has just been written
         assert command(patched, *RUN, *out) == 130
     assert capsys.readouterr().err.endswith(f"limbeck {' '.join([*RUN, *out])} --resume\n")
     with monkeypatch.context() as patched:
-        stopped_at(patched, "limbeck.recipes.folder.write_text", signal.SIGINT)
+        stopped_at(patched, "limbeck.runs.folder.write_text", signal.SIGINT)
         assert command(patched, *RUN, "--out", "other") == 130
     assert capsys.readouterr().err.endswith(f"limbeck {' '.join(RUN)} --out other\n")
 

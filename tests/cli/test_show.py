@@ -12,7 +12,7 @@ from limbeck.cli.main import app
 from limbeck.errors import RequestError
 from limbeck.recipes.document import parse
 from limbeck.recipes.read import check, names, read, variants
-from limbeck.recipes.shown import as_yaml, keys
+from limbeck.runs.shown import as_yaml, keys
 
 
 def command(*arguments: str) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from limbeck.data import FromDisk, InMemory, load, make_loader
 from limbeck.errors import RequestError
-from limbeck.recipes import build, schema
-from limbeck.recipes.run import run
+from limbeck.recipes import schema
+from limbeck.runs import components
+from limbeck.runs.run import run
 
 KINDS = ("cat", "dog")
 
@@ -49,7 +50,7 @@ def test_with_all_three_val_is_the_validation(tmp_path: Path) -> None:
     assert [len(part) for part in (data.train, data.validation, data.test)] == [6, 4, 2]
     assert "is the test set" not in data.note
     with pytest.raises(RequestError, match=r"has a validation set of its own; leave data\.validation out"):
-        build.data(schema.Data(name="image-folder", validation=0.1), tmp_path)
+        components.data(schema.Data(name="image-folder", validation=0.1), tmp_path)
 
 
 @pytest.mark.parametrize("names", [("Train", "Val"), ("training", "valid"), ("TRAIN", "Test"), ("train", "validation")])
@@ -137,12 +138,12 @@ def test_one_class_is_refused_and_a_class_of_one_image_only_for_validation(tmp_p
     write(tmp_path, train=1, val=1)
     assert len(load("image-folder", tmp_path).train) == 2
     with pytest.raises(RequestError, match=r"class 'cat' has only one there; add samples of it, or leave data\.valid"):
-        build.data(schema.Data(name="image-folder", validation=0.5), tmp_path)
+        components.data(schema.Data(name="image-folder", validation=0.5), tmp_path)
     Image.new("RGB", (6, 6)).save(tmp_path / "train" / "cat" / "more.png")
     Image.new("RGB", (6, 6)).save(tmp_path / "train" / "dog" / "more.png")
     with pytest.raises(RequestError, match=r"0\.1 gives 1 samples for validation and 3 for training, and both"):
-        build.data(schema.Data(name="image-folder", validation=0.1), tmp_path)
-    assert len(build.data(schema.Data(name="image-folder", validation=0.5), tmp_path).train) == 2
+        components.data(schema.Data(name="image-folder", validation=0.1), tmp_path)
+    assert len(components.data(schema.Data(name="image-folder", validation=0.5), tmp_path).train) == 2
     for part in ("train", "val"):
         shutil.rmtree(tmp_path / part / "dog")
     with pytest.raises(RequestError, match=r"^image-folder has only one class, 'cat', and a classifier tells two"):

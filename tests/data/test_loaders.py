@@ -122,7 +122,7 @@ def test_validation_is_stratified_seeded_and_apart() -> None:
         data.with_validation(0.001)
 
 
-def test_the_index_stays_on_the_cpu_where_a_kept_signal_is_looked_up() -> None:
+def test_the_index_stays_on_the_cpu_where_a_kept_teacher_output_is_looked_up() -> None:
     batch = next(iter(make_loader(pixels(), 6, device="meta")))
     assert (batch.inputs.device.type, batch.index.device.type) == ("meta", "cpu")
     assert batch.to(torch.device("meta")).index.device.type == "cpu"

@@ -11,10 +11,11 @@ from torch import nn
 from limbeck import Batch, Term, losses
 from limbeck.distillers import MeanTeacher, ramp
 from limbeck.errors import RequestError
-from limbeck.recipes import build, schema
-from limbeck.recipes.machine import Machine
-from limbeck.recipes.run import run
-from limbeck.recipes.written_out import by_name
+from limbeck.recipes import schema
+from limbeck.runs import components
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
+from limbeck.runs.written_out import by_name
 
 
 def batch(n: int = 6) -> Batch:
@@ -81,7 +82,7 @@ def test_terms_compare_with_the_average_in_eval_mode() -> None:
     step = scheme(data, None)
     assert scheme.ema.training  # left in the mode that it was in
     guide = scheme.ema.eval()(data.inputs).double().numpy()
-    p, q = softmax(guide / 2), softmax(step.logits.detach().double().numpy() / 2)
+    p, q = softmax(guide / 2), softmax(step.output.detach().double().numpy() / 2)
     assert step.parts["kd"].item() == pytest.approx(4 * (p * np.log(p / q)).sum(1).mean(), rel=1e-4)
 
 
@@ -168,7 +169,7 @@ def test_the_preset_is_the_papers_and_trains(tmp_path: Path) -> None:
         {"data": data, "student": {"model": "cnn", "channels": [4]}, "distill": {"scheme": "mutual"}, "epochs": 1}
     )
     preset = by_name(recipe, "mean-teacher")
-    made = build.scheme(nn.Linear(4, 3), preset, None)  # type: ignore[arg-type]
+    made = components.scheme(nn.Linear(4, 3), preset, None)  # type: ignore[arg-type]
     assert isinstance(made, MeanTeacher)
     assert (made.decay, made.other_view) == (0.97, True)
     result = run(preset, root=tmp_path, out=tmp_path / "run", baseline=False, machine=Machine("cpu", progress=False))

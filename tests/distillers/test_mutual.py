@@ -54,7 +54,7 @@ def test_loss_and_parts_of_three_peers() -> None:
         total += 0.4 * task + 0.7 * np.mean(kls)
     assert {name: part.item() for name, part in step.parts.items()} == pytest.approx(expected, rel=1e-5)
     assert step.loss.item() == pytest.approx(total, rel=1e-5)
-    torch.testing.assert_close(step.logits, peers[0].z)
+    torch.testing.assert_close(step.output, peers[0].z)
 
 
 def test_a_peer_is_moved_by_what_others_say_but_not_by_teaching_them() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Signal, Term, losses, ramp
+from limbeck import Batch, Distiller, ModuleTeacher, TeacherOutput, Term, losses, ramp
 from limbeck.errors import RequestError
 
 
@@ -24,11 +24,11 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def test_loss_is_the_weighted_sum_of_its_parts(student: nn.Module) -> None:
     data = batch()
     # Far apart: in fp32 a tiny KL is mostly rounding.
-    signal = Signal(20 * torch.randn(5, 3))
+    teacher_output = TeacherOutput(20 * torch.randn(5, 3))
     distiller = Distiller(student, [Term(losses.kd, weight=0.7, temperature=7, scale=False)], task_weight=0.3).eval()
-    step = distiller(data, signal)
+    step = distiller(data, teacher_output)
 
-    z_s, z_t = (x.detach().double().numpy() for x in (step.logits, signal.logits))
+    z_s, z_t = (x.detach().double().numpy() for x in (step.output, teacher_output.output))
     p_s, p_t = softmax(z_s / 7), softmax(z_t / 7)
     kl = (p_t * np.log(p_t / p_s)).sum(-1).mean()
     ce = -np.log(softmax(z_s)[np.arange(5), data.targets]).mean()
@@ -39,18 +39,18 @@ def test_loss_is_the_weighted_sum_of_its_parts(student: nn.Module) -> None:
 
 def test_a_weight_of_zero_leaves_the_other_terms_alone(student: nn.Module, teacher: nn.Module) -> None:
     data = batch()
-    signal = ModuleTeacher(teacher)(data)
+    teacher_output = ModuleTeacher(teacher)(data)
     alone = Distiller(student).eval()(data)
-    zero = Distiller(student, [Term(losses.kd, weight=0.0)]).eval()(data, signal)
+    zero = Distiller(student, [Term(losses.kd, weight=0.0)]).eval()(data, teacher_output)
     torch.testing.assert_close(zero.loss, alone.loss)
 
 
 def test_without_task_weight_no_labels_are_read(student: nn.Module, teacher: nn.Module) -> None:
     data = batch()._replace(targets=torch.full((5,), 999))
     distiller = Distiller(student, [Term(losses.kd)], task_weight=0)
-    signal = ModuleTeacher(teacher)(data)
-    distiller.prepare(data, signal)
-    assert set(distiller(data, signal).parts) == {"kd"}
+    teacher_output = ModuleTeacher(teacher)(data)
+    distiller.prepare(data, teacher_output)
+    assert set(distiller(data, teacher_output).parts) == {"kd"}
 
 
 def test_adapter_is_sized_trained_and_saved(student: nn.Module, teacher: nn.Module) -> None:
@@ -58,7 +58,7 @@ def test_adapter_is_sized_trained_and_saved(student: nn.Module, teacher: nn.Modu
     term = Term(losses.mse, student="0", teacher="0", adapter="auto")
     distiller = Distiller(student, [term])
     guide = ModuleTeacher(teacher, distiller.teacher_taps)
-    with pytest.raises(RequestError, match=r"call prepare\(batch, signal\)"):
+    with pytest.raises(RequestError, match=r"call prepare\(batch, teacher output\)"):
         distiller(data, guide(data))
     distiller.prepare(data, guide(data))
     names = [name for name, _ in distiller.named_parameters() if not name.startswith("student.")]
@@ -72,12 +72,12 @@ def test_two_distillers_made_from_one_term_share_nothing(student: nn.Module, tea
     term = Term(losses.mse, student="0", teacher="0", adapter=nn.Linear(6, 16))
     data = batch()
     made = [Distiller(copy.deepcopy(student), [term]) for _ in range(2)]
-    signal = ModuleTeacher(teacher, ["0"])(data)
+    teacher_output = ModuleTeacher(teacher, ["0"])(data)
     for distiller in made:
-        distiller.prepare(data, signal)
+        distiller.prepare(data, teacher_output)
     before = copy.deepcopy(made[1].state_dict())
     optimizer = torch.optim.SGD(made[0].parameters(), lr=1.0)
-    made[0](data, signal).loss.backward()
+    made[0](data, teacher_output).loss.backward()
     optimizer.step()
     for name, value in made[1].state_dict().items():
         torch.testing.assert_close(value, before[name])
@@ -98,19 +98,19 @@ def test_terms_of_one_loss_are_told_apart(student: nn.Module, teacher: nn.Module
     terms = [Term(losses.mse, student=s, teacher="0", adapter="auto") for s in ("0", "2")]
     distiller = Distiller(student, terms)
     data = batch()
-    signal = ModuleTeacher(teacher, ["0"])(data)
-    distiller.prepare(data, signal)
-    assert list(distiller(data, signal).parts) == ["task", "mse:0", "mse:2"]
+    teacher_output = ModuleTeacher(teacher, ["0"])(data)
+    distiller.prepare(data, teacher_output)
+    assert list(distiller(data, teacher_output).parts) == ["task", "mse:0", "mse:2"]
 
 
 def test_weights_follow_a_schedule_over_epochs(student: nn.Module, teacher: nn.Module) -> None:
     distiller = Distiller(student, [Term(losses.kd, weight=ramp(4, 8.0))], task_weight=0).eval()
     data = batch()
-    signal = ModuleTeacher(teacher)(data)
+    teacher_output = ModuleTeacher(teacher)(data)
     ratios = []
     for epoch in (0, 1, 3, 9):
         distiller.at(epoch)
-        step = distiller(data, signal)
+        step = distiller(data, teacher_output)
         ratios.append((step.loss / step.parts["kd"]).item())
     assert ratios == pytest.approx([2, 4, 8, 8])
 
@@ -123,7 +123,7 @@ def test_a_loss_gets_targets_and_index_where_it_asks(student: nn.Module) -> None
         return (student - teacher).square().mean()
 
     data = batch()
-    Distiller(student, [Term(own)])(data, Signal(torch.randn(5, 3)))
+    Distiller(student, [Term(own)])(data, TeacherOutput(torch.randn(5, 3)))
     assert seen["targets"] is data.targets
     assert seen["index"] is data.index
 
@@ -135,9 +135,9 @@ def test_a_tuple_of_taps_reaches_the_loss_as_a_tuple(student: nn.Module, teacher
 
     data = batch()
     distiller = Distiller(student, [Term(widths, student=("0", "3"), teacher=("0", "4"), adapter="auto")])
-    signal = ModuleTeacher(teacher, ["0", "4"])(data)
-    distiller.prepare(data, signal)
-    distiller(data, signal)
+    teacher_output = ModuleTeacher(teacher, ["0", "4"])(data)
+    distiller.prepare(data, teacher_output)
+    distiller(data, teacher_output)
 
 
 @pytest.mark.parametrize(
@@ -158,19 +158,23 @@ def test_wrong_requests_are_refused_when_made(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("term", "signal", "message"),
+    ("term", "teacher_output", "message"),
     [
-        (Term(losses.kd), Signal(torch.randn(5, 7)), "the teacher knows 7 classes and the student 3"),
+        (Term(losses.kd), TeacherOutput(torch.randn(5, 7)), "the teacher knows 7 classes and the student 3"),
         (Term(losses.kd), None, "the terms kd need a teacher"),
-        (Term(losses.mse, teacher="layer4"), Signal(torch.randn(5, 3), {"layer3": torch.randn(5, 3)}), "layer3"),
-        (Term(losses.mse, student="0", teacher="f"), Signal(None, {"f": torch.randn(5, 9)}), r"\(5, 6\).*\(5, 9\)"),
+        (Term(losses.mse, teacher="layer4"), TeacherOutput(torch.randn(5, 3), {"layer3": torch.randn(5, 3)}), "layer3"),
+        (
+            Term(losses.mse, student="0", teacher="f"),
+            TeacherOutput(None, {"f": torch.randn(5, 9)}),
+            r"\(5, 6\).*\(5, 9\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_first_step(
-    student: nn.Module, term: Term, signal: Signal | None, message: str
+    student: nn.Module, term: Term, teacher_output: TeacherOutput | None, message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        Distiller(student, [term]).prepare(batch(), signal)
+        Distiller(student, [term]).prepare(batch(), teacher_output)
 
 
 def test_labels_out_of_range_are_refused(student: nn.Module) -> None:

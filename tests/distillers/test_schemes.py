@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Scheme, Signal, Term, fit, losses
+from limbeck import Batch, Scheme, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import ClassWise, MeanTeacher, MutualDistiller, SelfDistiller
 from limbeck.engine import optim
 from limbeck.errors import RequestError
-from limbeck.models.multi_exit import Exits
+from limbeck.models.networks.multi_exit import Exits
 from limbeck.taps import evaluating
 
 
@@ -95,7 +95,7 @@ def test_a_step_is_a_loss_with_detached_parts_of_finite_value(make: Callable[[],
     step = ready(make)(example(), None)
     assert step.loss.shape == ()
     assert step.loss.requires_grad
-    assert step.logits.shape == (12, 3)
+    assert step.output.shape == (12, 3)
     assert len(step.parts) > 1
     assert not any(part.requires_grad or part.dim() or not part.isfinite() for part in step.parts.values())
 
@@ -235,7 +235,7 @@ def test_prepare_leaves_state_and_mode_as_they_are(make: Callable[[], Scheme]) -
 @every_scheme
 def test_a_teacher_is_refused(make: Callable[[], Scheme], blobs: InMemory) -> None:
     with pytest.raises(RequestError, match="is its own teacher, and another was given"):
-        make().prepare(example(), Signal(torch.randn(12, 3)))
+        make().prepare(example(), TeacherOutput(torch.randn(12, 3)))
     with pytest.raises(RequestError, match="is its own teacher"):
         train(make(), make_loader(blobs, 16), teacher=network())
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from limbeck import Batch
 from limbeck.distillers import SelfDistiller
 from limbeck.errors import RequestError
-from limbeck.models.multi_exit import Exits, MultiExit, byot_small, exit_network
+from limbeck.models.networks.multi_exit import Exits, MultiExit, byot_small, exit_network
 
 B, C, WIDTHS = 5, 3, (4, 6, 7, 8)  # feature widths, deepest first
 
@@ -69,7 +69,7 @@ def test_loss_is_the_papers_sum() -> None:
             total += 0.05 * hint
     assert {name: part.item() for name, part in step.parts.items()} == pytest.approx(expected, rel=1e-5)
     assert step.loss.item() == pytest.approx(total, rel=1e-5)
-    torch.testing.assert_close(step.logits, z[0])
+    torch.testing.assert_close(step.output, z[0])
 
 
 def test_the_deepest_exit_learns_from_the_labels_alone() -> None:

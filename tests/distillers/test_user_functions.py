@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from limbeck import Batch, Distiller, ModuleTeacher, Term, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 
 
 class Two(nn.Module):
@@ -50,9 +50,9 @@ def test_a_function_of_tensors_of_both_models() -> None:
     term = Term(own, student=("first", "add", "logits"), teacher=("relu", "logits"), margin=0.5, weight=2.0)
     distiller = Distiller(student, [term])
     assert set(distiller.teacher_taps) == {"relu"}
-    signal = ModuleTeacher(teacher, distiller.teacher_taps)(batch)
-    distiller.prepare(batch, signal)
-    step = distiller(batch, signal)
+    teacher_output = ModuleTeacher(teacher, distiller.teacher_taps)(batch)
+    distiller.prepare(batch, teacher_output)
+    step = distiller(batch, teacher_output)
 
     x, y = batch.inputs.double().numpy(), batch.targets.numpy()
     weights = [[(m.weight.detach().double().numpy(), m.bias.detach().double().numpy()) for m in model.children()]
@@ -90,9 +90,9 @@ def test_torchs_own_functions_are_losses_too() -> None:
     batch = Batch(torch.randn(6, 4), torch.arange(6) % 3, torch.arange(6))
     terms = [Term(F.smooth_l1_loss, student="add", teacher="add", beta=0.5), Term(torch.dist)]
     distiller = Distiller(student, terms)
-    signal = ModuleTeacher(teacher, ["add"])(batch)
-    distiller.prepare(batch, signal)
-    assert set(distiller(batch, signal).parts) == {"task", "smooth_l1_loss", "dist"}
+    teacher_output = ModuleTeacher(teacher, ["add"])(batch)
+    distiller.prepare(batch, teacher_output)
+    assert set(distiller(batch, teacher_output).parts) == {"task", "smooth_l1_loss", "dist"}
 
 
 def test_fit_learns_by_it(blobs: InMemory) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, RequestError, Signal, Term, losses
+from limbeck import Batch, Distiller, RequestError, TeacherOutput, Term, losses
 
 IDS = torch.randint(0, 90, (3, 5))
 TEXT = Batch(IDS, IDS, torch.arange(3))
@@ -36,8 +36,8 @@ def test_the_common_part_is_compared_and_that_is_said_once(
 ) -> None:
     student, said = language_model(ours), torch.randn(3, 5, theirs)
     distiller = Distiller(student, [Term(losses.kd, temperature=1.0)], task_loss=task)
-    distiller.prepare(TEXT, Signal(said))
-    step = distiller(TEXT, Signal(said))
+    distiller.prepare(TEXT, TeacherOutput(said))
+    step = distiller(TEXT, TeacherOutput(said))
     z = student(IDS)
     p, q = softmax(said[..., :100]), softmax(z[..., :100])
     assert step.parts["kd"].item() == pytest.approx((p * np.log(p / q)).sum(-1).mean(), rel=1e-4)
@@ -67,7 +67,7 @@ def test_other_differences_are_refused(student: Any, teacher: Any, targets: Tens
     batch = Batch(torch.randn(student), targets, torch.arange(3))
     distiller = Distiller(nn.Identity(), [Term(losses.kd)], task_loss=lambda z, y: z.mean())
     with pytest.raises(RequestError, match=message):
-        distiller.prepare(batch, Signal(torch.randn(teacher)))
+        distiller.prepare(batch, TeacherOutput(torch.randn(teacher)))
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((4, 6), 1), ((4, 6, 2, 3), 1), ((4, 2, 6), 2)])
@@ -79,11 +79,11 @@ def test_a_user_may_say_which_classes_are_the_same(
     terms = [Term(losses.kd), Term(losses.mse, student="0", teacher="0")]
     distiller = Distiller(nn.Sequential(nn.Identity()), terms, task_weight=0, common_classes=5)
     batch = Batch(student, torch.zeros(4, dtype=torch.int64), torch.arange(4))
-    signal = Signal(said, {"0": torch.randn(shape)})
-    distiller.prepare(batch, signal)
-    parts = distiller(batch, signal).parts
+    teacher_output = TeacherOutput(said, {"0": torch.randn(shape)})
+    distiller.prepare(batch, teacher_output)
+    parts = distiller(batch, teacher_output).parts
     torch.testing.assert_close(parts["kd"], losses.kd(student.narrow(axis, 0, 5), said.narrow(axis, 0, 5)).mean())
-    torch.testing.assert_close(parts["mse"], losses.mse(student, signal.features["0"]).mean())
+    torch.testing.assert_close(parts["mse"], losses.mse(student, teacher_output.features["0"]).mean())
     assert capsys.readouterr().err == ""
 
 
@@ -91,4 +91,4 @@ def test_more_common_classes_than_there_are_is_refused() -> None:
     batch = Batch(torch.randn(4, 6), torch.zeros(4, dtype=torch.int64), torch.arange(4))
     distiller = Distiller(nn.Identity(), [Term(losses.kd)], common_classes=7)
     with pytest.raises(RequestError, match="common_classes must lie between 1 and 6, not 7"):
-        distiller.prepare(batch, Signal(torch.randn(4, 9)))
+        distiller.prepare(batch, TeacherOutput(torch.randn(4, 9)))

@@ -30,7 +30,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.distillers import MeanTeacher, MutualDistiller, Scheme, SelfDistiller
 from limbeck.engine import make_fabric, sharding
 from limbeck.engine.held_out import HeldOut
-from limbeck.models.multi_exit import Exits
+from limbeck.models.networks.multi_exit import Exits
 
 SGD = partial(torch.optim.SGD, lr=0.5)
 HELD_OUT, SAMPLES = 45, 70

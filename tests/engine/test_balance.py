@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, MeanTeacher, Signal, Term, fit, losses
+from limbeck import Batch, Distiller, MeanTeacher, TeacherOutput, Term, fit, losses
 from limbeck.compare import compare
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import ramp
 from limbeck.engine.balance import balance, told
-from limbeck.recipes.machine import Machine
-from limbeck.recipes.plan import plan
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
+from limbeck.runs.estimate import plan
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 from limbeck.seeds import random_state
 
 QUIET = Machine(accelerator="cpu", progress=False)
@@ -47,19 +47,19 @@ def student() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.0), nn.Linear(6, 3))
 
 
-def data() -> tuple[Batch, Signal]:
+def data() -> tuple[Batch, TeacherOutput]:
     rng = torch.Generator().manual_seed(1)
     batch = Batch(torch.randn(12, 4, generator=rng), torch.arange(12) % 3, torch.arange(12))
-    return batch, Signal(3 * torch.randn(12, 3, generator=rng), {"hint": torch.randn(12, 6, generator=rng)})
+    return batch, TeacherOutput(3 * torch.randn(12, 3, generator=rng), {"hint": torch.randn(12, 6, generator=rng)})
 
 
 def test_each_gradient_is_that_of_the_loss_alone_on_the_weights_that_both_reach() -> None:
-    batch, signal = data()
+    batch, teacher_output = data()
     net = student()
     terms = [Term(losses.kd, weight=ramp(20, 2.0)), Term(losses.mse, weight=3.0, student="0", teacher="hint")]
     distiller = Distiller(net, terms, task_weight=0.5)
-    distiller.prepare(batch, signal)
-    found = {pull.name: pull for pull in balance(distiller, batch, signal, Nothing, 30)}
+    distiller.prepare(batch, teacher_output)
+    found = {pull.name: pull for pull in balance(distiller, batch, teacher_output, Nothing, 30)}
 
     def norms(part: Any) -> list[Tensor]:
         own = copy.deepcopy(net).train()
@@ -72,9 +72,11 @@ def test_each_gradient_is_that_of_the_loss_alone_on_the_weights_that_both_reach(
 
     task = norms(lambda z, h: 0.5 * F.cross_entropy(z, batch.targets))
     kd = norms(
-        lambda z, h: 2.0 * 16 * F.kl_div((z / 4).log_softmax(1), (signal.logits / 4).softmax(1), reduction="batchmean")
+        lambda z, h: (
+            2.0 * 16 * F.kl_div((z / 4).log_softmax(1), (teacher_output.output / 4).softmax(1), reduction="batchmean")
+        )
     )
-    hint = norms(lambda z, h: 3.0 * F.mse_loss(h, signal.features["hint"]))
+    hint = norms(lambda z, h: 3.0 * F.mse_loss(h, teacher_output.features["hint"]))
     assert found["task"].gradient == pytest.approx(norm(task), rel=1e-4)
     assert found["task"].share == 1
     assert found["kd"].weight == 2.0  # the ramp is over
@@ -86,13 +88,13 @@ def test_each_gradient_is_that_of_the_loss_alone_on_the_weights_that_both_reach(
 
 
 def test_nothing_of_the_student_changes() -> None:
-    batch, signal = data()
+    batch, teacher_output = data()
     distiller = Distiller(student(), [Term(losses.kd)])
-    distiller.prepare(batch, signal)
+    distiller.prepare(batch, teacher_output)
     distiller.student[4].weight.grad = torch.ones(3, 6)
     before, random = copy.deepcopy(distiller.state_dict()), random_state()
     modes = [module.training for module in distiller.modules()]
-    balance(distiller, batch, signal, Nothing, 1)
+    balance(distiller, batch, teacher_output, Nothing, 1)
     for name, value in distiller.state_dict().items():
         assert torch.equal(value, before[name])
     assert torch.equal(distiller.student[4].weight.grad, torch.ones(3, 6))
@@ -105,17 +107,19 @@ def test_nothing_of_the_student_changes() -> None:
     ("weight", "said"), [(1e5, "smaller"), (1e-5, "larger"), (1.0, None), (float("inf"), "not finite")]
 )
 def test_a_term_far_from_the_task_loss_is_warned_of(weight: float, said: str | None) -> None:
-    batch, signal = data()
+    batch, teacher_output = data()
     distiller = Distiller(student(), [Term(losses.kd, weight=weight)])
-    warning = balance(distiller, batch, signal, Nothing, 1)[1].warning
+    warning = balance(distiller, batch, teacher_output, Nothing, 1)[1].warning
     assert (warning is None) if said is None else (warning is not None and said in warning)
 
 
 def test_without_terms_a_teacher_or_a_task_there_is_nothing_to_compare() -> None:
-    batch, signal = data()
+    batch, teacher_output = data()
     assert balance(Distiller(student()), batch, None, Nothing, 1) == ()
     assert balance(MeanTeacher(student(), [Term(losses.kd)]), batch, None, Nothing, 1) == ()
-    (alone,) = balance(Distiller(student(), [Term(losses.kd, weight=1e6)], task_weight=0), batch, signal, Nothing, 1)
+    (alone,) = balance(
+        Distiller(student(), [Term(losses.kd, weight=1e6)], task_weight=0), batch, teacher_output, Nothing, 1
+    )
     assert (alone.share, alone.warning) == (None, None)
 
 

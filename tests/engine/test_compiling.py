@@ -19,7 +19,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.distillers import SelfDistiller
 from limbeck.engine import compiling
 from limbeck.engine.devices import make_fabric
-from limbeck.models.multi_exit import byot_small
+from limbeck.models.networks.multi_exit import byot_small
 
 COMPILE = torch.compile
 

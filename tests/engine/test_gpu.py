@@ -97,7 +97,7 @@ def test_pixels_are_those_of_a_cpu(images: InMemory, device: torch.device) -> No
         assert off.float().mean() < 0.01  # where an image is turned, a pixel may come from its neighbour
 
 
-def test_a_signal_remembered_on_the_cpu_teaches_on_the_gpu(images: InMemory, device: torch.device) -> None:
+def test_a_teacher_output_remembered_on_the_cpu_teaches_on_the_gpu(images: InMemory, device: torch.device) -> None:
     teacher = network(channels=[8, 8])
     remembered = RememberedTeacher(ModuleTeacher(copy.deepcopy(teacher)), [make_loader(images, 32)], len(images))
     taught = train(images, device, teacher=remembered).student

@@ -272,19 +272,19 @@ def test_a_store_is_the_same_on_both(
     stored = StoredTeacher(tmp_path)
     batch = next(iter(make_loader(images, 24, shuffle=True, device=other)))
     told, expected = stored(batch), ModuleTeacher(network(channels=[8, 16]), ["mean"])(batch)
-    assert told.logits is not None
-    assert expected.logits is not None
-    assert told.logits.device == batch.targets.device
+    assert told.output is not None
+    assert expected.output is not None
+    assert told.output.device == batch.targets.device
     # The last of the three layers' results is stored; each layer rounds its weights and its maps.
     bound = 3 * 2 * eps_of("32-true", device) + (torch.finfo(torch.float16).eps if dtype == "float16" else 0) + 1e-6
-    assert error(told.logits, expected.logits.cpu()) < bound
+    assert error(told.output, expected.output.cpu()) < bound
     assert error(told.features["mean"], expected.features["mean"].cpu()) < bound
 
 
 def test_a_teacher_in_bf16_says_fp32_and_leaves_its_module_alone(images: InMemory, device: torch.device) -> None:
     module = network()
     batch = next(iter(make_loader(images, 32, device=device)))
-    said = ModuleTeacher(module, dtype=torch.bfloat16)(batch).logits
+    said = ModuleTeacher(module, dtype=torch.bfloat16)(batch).output
     assert said is not None
     assert (said.dtype, said.device.type) == (torch.float32, device.type)
     assert {value.dtype for value in module.parameters()} == {torch.float32}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Signal, Step, Term, fit, losses
+from limbeck import Batch, Distiller, ModuleTeacher, Step, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
 from limbeck.teachers import RememberedTeacher
 
@@ -24,8 +24,8 @@ class Watched(Distiller):
         tensors = sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
         self.seen = [*getattr(self, "seen", []), (resident(), tensors)]
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
-        return super().forward(batch, signal)
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
+        return super().forward(batch, teacher_output)
 
 
 def resident() -> int:

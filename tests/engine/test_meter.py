@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, RequestError, Signal, Step, fit
+from limbeck import Batch, Distiller, RequestError, Step, TeacherOutput, fit
 from limbeck.distillers import Scheme
 from limbeck.engine import meter as meters
 from limbeck.engine.checkpoint import read_checkpoint
@@ -134,7 +134,7 @@ def test_the_step_and_term_that_are_not_finite_are_named(held: int, monkeypatch:
 class Changing(Scheme):
     """Its second step of two has other parts than its first."""
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         logits = self.student(batch.inputs)
         name = "even" if int(batch.inputs[0, 0]) % 2 == 0 else "odd"
         return Step(logits.square().mean(), logits, {name: batch.inputs.mean()})

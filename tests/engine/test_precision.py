@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Signal, Step, Term, fit, losses
+from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Step, TeacherOutput, Term, fit, losses
 from limbeck.engine import devices
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import optimizer
 from limbeck.errors import RunError
-from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
+from limbeck.models import mobilenet_v1, resnet8x4, tutorial_student
+from limbeck.models.networks import mlp
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -29,13 +30,18 @@ def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 class Watching(Distiller):
     """Notes the dtypes that reach it, and that of its logits."""
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
-        step = super().forward(batch, signal)
-        self.seen = (batch.inputs.dtype, signal.logits.dtype if signal else None, step.logits.dtype, step.loss.dtype)
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
+        step = super().forward(batch, teacher_output)
+        self.seen = (
+            batch.inputs.dtype,
+            teacher_output.output.dtype if teacher_output else None,
+            step.output.dtype,
+            step.loss.dtype,
+        )
         return step
 
 
-def test_autocast_leaves_pixels_and_signal_as_they_are() -> None:
+def test_autocast_leaves_pixels_and_teacher_output_as_they_are() -> None:
     scheme = Watching(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), [Term(losses.kd)])
     images = [(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0]))]
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))

@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("limbeck.parts.os.fsync", full)
+    monkeypatch.setattr("limbeck.atomic.os.fsync", full)
     with pytest.raises(RunError, match="No space left on device"):
         go(student, teacher, limbeck_loader(blobs), tmp_path, resume=True)
     assert last.read_bytes() == before

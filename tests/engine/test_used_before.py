@@ -13,9 +13,9 @@ from torch import nn
 
 from limbeck import Batch, Distiller, RequestError, Term, fit, losses
 from limbeck.distillers import MutualDistiller
-from limbeck.recipes.again import evaluate_run
 from limbeck.recipes.read import read
-from limbeck.recipes.run import run as run_recipe
+from limbeck.runs.finished import evaluate_run
+from limbeck.runs.run import run as run_recipe
 
 
 def images() -> list[Batch]:

@@ -15,12 +15,13 @@ import limbeck
 from limbeck.errors import RequestError, RunError
 from limbeck.export import export_run
 from limbeck.export import onnx as onnx_module
-from limbeck.models import mlp, multiply_adds, parameter_count
+from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.load import load_network
-from limbeck.models.multi_exit import MultiExit
-from limbeck.recipes.machine import Machine
+from limbeck.models.networks import mlp
+from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 
 QUIET = Machine(accelerator="cpu", progress=False)
 SELF: dict[str, Any] = {

@@ -8,7 +8,7 @@ import reference as ref
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, Signal, Term, losses
+from limbeck import Batch, Distiller, TeacherOutput, Term, losses
 from limbeck.errors import RequestError
 
 
@@ -207,12 +207,12 @@ def test_the_paraphraser_learns_at_its_own_weight_whatever_the_terms_is(weight):
     student = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(64, 2)).double()
     distiller = Distiller(student, [term])
     batch = Batch(maps(2, 3, 4, 4), torch.tensor([0, 1]), torch.arange(2))
-    signal = Signal(None, {"map": 10 * maps(2, 6, 4, 4, seed=1)})
-    distiller.prepare(batch, signal)
+    teacher_output = TeacherOutput(None, {"map": 10 * maps(2, 6, 4, 4, seed=1)})
+    distiller.prepare(batch, teacher_output)
     transfer = distiller.terms["FactorTransfer"].loss.double()
-    distiller(batch, signal).loss.backward()
+    distiller(batch, teacher_output).loss.backward()
     got = [p.grad for p in transfer.paraphraser.parameters()]
-    alone = transfer.paraphraser((), signal.features["map"]).mean()
+    alone = transfer.paraphraser((), teacher_output.features["map"]).mean()
     for g, wanted in zip(got, torch.autograd.grad(alone, list(transfer.paraphraser.parameters())), strict=True):
         torch.testing.assert_close(g, wanted)
 
@@ -224,10 +224,10 @@ def test_factor_transfer_stays_finite_at_its_published_weight(rate):
     distiller = Distiller(student, [Term(losses.FactorTransfer, weight=500.0, student="1", teacher="map")])
     inputs, teacher = maps(32, 3, 8, 8).float(), 3 * maps(32, 64, 8, 8, seed=1).float().relu()
     batch = Batch(inputs, torch.arange(32) % 4, torch.arange(32))
-    distiller.prepare(batch, Signal(None, {"map": teacher}))
+    distiller.prepare(batch, TeacherOutput(None, {"map": teacher}))
     optimizer = torch.optim.SGD(distiller.parameters(), rate, momentum=0.9, weight_decay=5e-4)
     for _ in range(30):
-        step = distiller(batch, Signal(None, {"map": teacher}))
+        step = distiller(batch, TeacherOutput(None, {"map": teacher}))
         optimizer.zero_grad()
         step.loss.backward()
         optimizer.step()

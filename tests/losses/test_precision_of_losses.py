@@ -12,9 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck import Batch, ClassWise, Distiller, MeanTeacher, MutualDistiller, SelfDistiller, Signal, Term, losses
+from limbeck import (
+    Batch,
+    ClassWise,
+    Distiller,
+    MeanTeacher,
+    MutualDistiller,
+    SelfDistiller,
+    TeacherOutput,
+    Term,
+    losses,
+)
 from limbeck.distillers import Scheme
-from limbeck.models.multi_exit import Exits
+from limbeck.models.networks.multi_exit import Exits
 
 LARGE = Batch(torch.full((4, 3), 100.0), torch.tensor([0, 1, 2, 0]), torch.arange(4))
 calls: list[tuple[torch.dtype, bool]] = []
@@ -74,13 +84,13 @@ def test_a_task_loss_that_says_otherwise_runs_in_autocast(name: str) -> None:
 
 def test_a_term_of_ones_own_is_in_fp32_and_its_adapter_in_autocast() -> None:
     distiller = Distiller(network(), [Term(seen, student="0", teacher="0", adapter="linear")], task_weight=0)
-    signal = Signal(None, {"0": torch.rand(4, 5)})
-    distiller.prepare(LARGE, signal)
+    teacher_output = TeacherOutput(None, {"0": torch.rand(4, 5)})
+    distiller.prepare(LARGE, teacher_output)
     calls.clear()
     inside: list[torch.dtype] = []
     distiller.terms["seen"].adapters[0].register_forward_hook(lambda m, i, out: inside.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        value = distiller(LARGE, signal).parts["seen"]
+        value = distiller(LARGE, teacher_output).parts["seen"]
     assert inside == [torch.bfloat16]
     assert calls == [(torch.float32, False)]
     h = distiller.student[0](LARGE.inputs).bfloat16()
@@ -126,7 +136,7 @@ class InHalf(Module):
     ids=range(9),
 )
 def test_what_marks_a_loss(loss: Any, as_it_comes: bool) -> None:
-    half = Signal(torch.rand(4, 3).bfloat16())
+    half = TeacherOutput(torch.rand(4, 3).bfloat16())
     distiller = Distiller(network().bfloat16(), [Term(loss, name="own")], task_weight=0)
     distiller(LARGE._replace(inputs=LARGE.inputs.bfloat16()), half)
     assert calls == [(torch.bfloat16 if as_it_comes else torch.float32, False)]
@@ -165,7 +175,7 @@ def test_the_right_value_where_half_precision_overflows() -> None:
     student = nn.Identity()
     batch = Batch(torch.full((2, 3), 1000.0, dtype=torch.float16), torch.zeros(2, dtype=torch.int64), torch.arange(2))
     distiller = Distiller(student, [Term(square)], task_weight=0)
-    assert distiller(batch, Signal(torch.zeros(2, 3, dtype=torch.float16))).loss.item() == 1e6
+    assert distiller(batch, TeacherOutput(torch.zeros(2, 3, dtype=torch.float16))).loss.item() == 1e6
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

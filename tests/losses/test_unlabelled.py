@@ -18,7 +18,7 @@ from limbeck import (
     MeanTeacher,
     MutualDistiller,
     SelfDistiller,
-    Signal,
+    TeacherOutput,
     Term,
     VirtualTeacher,
     fit,
@@ -26,7 +26,7 @@ from limbeck import (
 )
 from limbeck.distillers import Scheme
 from limbeck.distillers.class_wise import partners
-from limbeck.models.multi_exit import Exits
+from limbeck.models.networks.multi_exit import Exits
 
 TARGETS = torch.tensor([2, -100, 0, -100, 3])
 KNOWN = TARGETS >= 0
@@ -85,7 +85,7 @@ def test_crd_remembers_them_but_does_not_learn_from_them() -> None:
 def test_a_term_counts_them_as_samples_and_the_task_loss_does_not() -> None:
     student, teacher = nn.Linear(3, 4), torch.randn(5, 4)
     batch = Batch(torch.randn(5, 3), TARGETS, torch.arange(5))
-    parts = Distiller(student, [Term(losses.dkd), Term(losses.kd)])(batch, Signal(teacher)).parts
+    parts = Distiller(student, [Term(losses.dkd), Term(losses.kd)])(batch, TeacherOutput(teacher)).parts
     z = student(batch.inputs).detach()
     expected = losses.dkd(z[KNOWN], teacher[KNOWN], targets=TARGETS[KNOWN]).sum() / 5
     torch.testing.assert_close(parts["dkd"], expected)
@@ -96,11 +96,11 @@ def test_a_term_counts_them_as_samples_and_the_task_loss_does_not() -> None:
 def test_a_virtual_teacher_knows_nothing_of_them() -> None:
     batch = Batch(torch.zeros(5, 1), TARGETS, torch.arange(5))
     teacher = VirtualTeacher(4, probability=0.7)
-    p = teacher(batch).logits.exp()
+    p = teacher(batch).output.exp()
     torch.testing.assert_close(p[~KNOWN], torch.full((2, 4), 0.25))
     torch.testing.assert_close(p[0], torch.tensor([0.1, 0.1, 0.7, 0.1]))
     student = torch.randn(5, 4, requires_grad=True)
-    losses.kd(student, teacher(batch).logits, targets=TARGETS, ignore_index=-100).sum().backward()
+    losses.kd(student, teacher(batch).output, targets=TARGETS, ignore_index=-100).sum().backward()
     assert torch.equal((student.grad == 0).all(1), ~KNOWN)
 
 
@@ -155,7 +155,7 @@ def test_on_another_device_no_value_is_looked_at() -> None:
     with torch.device("meta"):
         student = nn.Linear(3, 4)
         batch = Batch(torch.empty(5, 3), torch.empty(5, dtype=torch.int64), torch.arange(5))
-        step = Distiller(student, [Term(losses.dkd)])(batch, Signal(torch.empty(5, 4)))
+        step = Distiller(student, [Term(losses.dkd)])(batch, TeacherOutput(torch.empty(5, 4)))
     assert step.loss.device.type == "meta"
 
 

@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from limbeck.models.resnet import resnet18, resnet50
-from limbeck.models.shufflenet import shufflenet_v2
-from limbeck.models.vgg import vgg13
+from limbeck.models.networks.resnet import resnet18, resnet50
+from limbeck.models.networks.shufflenet import shufflenet_v2
+from limbeck.models.networks.vgg import vgg13
 from limbeck.taps import Taps
 
 

@@ -11,8 +11,8 @@ from limbeck.data import DataSet, InMemory
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
-from limbeck.recipes import build as build_recipe
 from limbeck.recipes import schema
+from limbeck.runs import components as build_recipe
 
 
 def test_own_and_torchvisions_models_know_the_number_of_classes() -> None:

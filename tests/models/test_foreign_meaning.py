@@ -15,10 +15,10 @@ from limbeck.data import load
 from limbeck.export import write_onnx
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
-from limbeck.models.outputs import Outputs, flattened
+from limbeck.models.foreign.outputs import Outputs, flattened
 from limbeck.models.pixels import configured
-from limbeck.recipes.pixels import with_pixels
 from limbeck.recipes.schema import Teacher
+from limbeck.runs.pixels import with_pixels
 from limbeck.types import Batch
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -55,7 +55,7 @@ def cast(to: int = 1) -> Any:
 
 def asked(model: nn.Module, images: Tensor, inputs: nn.Module | None = None) -> tuple[Tensor, list[str]]:
     teacher = ModuleTeacher(model, inputs=inputs)
-    logits = teacher(Batch(images, torch.zeros(len(images), dtype=torch.long), torch.arange(len(images)))).logits
+    logits = teacher(Batch(images, torch.zeros(len(images), dtype=torch.long), torch.arange(len(images)))).output
     assert logits is not None
     return logits, teacher.notes
 

@@ -25,12 +25,12 @@ from limbeck.engine.loop import Loop
 from limbeck.errors import RequestError
 from limbeck.models import load_weights, multiply_adds, parameter_count
 from limbeck.models.build import build
-from limbeck.models.keras_cnn import keras_cnn
+from limbeck.models.networks.keras_cnn import keras_cnn
 from limbeck.models.stages import embedding, stages
-from limbeck.recipes.again import evaluate_run
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
+from limbeck.runs.finished import evaluate_run
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
 
@@ -430,5 +430,5 @@ def test_what_prepares_the_input_comes_before(images: torch.Tensor) -> None:
     model = KerasModel(example_cnn(4, 4, size=16)).eval()
     prepare = Preprocess(mean=[0.5], std=[0.25], size=16)
     batch = Batch(images, torch.zeros(6, dtype=torch.long), torch.arange(6))
-    said = ModuleTeacher(model, inputs=prepare)(batch).logits
+    said = ModuleTeacher(model, inputs=prepare)(batch).output
     torch.testing.assert_close(said, model(prepare(images)))

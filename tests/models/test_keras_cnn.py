@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from limbeck.errors import RequestError
-from limbeck.models.keras_cnn import SamePad2d, keras_cnn
 from limbeck.models.measure import parameter_count
+from limbeck.models.networks.keras_cnn import SamePad2d, keras_cnn
 
 MNIST = {"input_shape": (1, 28, 28), "classes": 10}
 

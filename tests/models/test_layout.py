@@ -17,7 +17,7 @@ from limbeck import Batch, Distiller, RequestError, fit
 from limbeck.models import lay_out
 from limbeck.models.layout import Layout, move
 from limbeck.recipes.read import read
-from limbeck.recipes.run import run as run_recipe
+from limbeck.runs.run import run as run_recipe
 from limbeck.taps import evaluating
 
 SCRIPT = Path(__file__).with_name("layouts.py")

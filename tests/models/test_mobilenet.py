@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from limbeck.models.measure import parameter_count
-from limbeck.models.mobilenet import InvertedResidual, mobilenet_v1, mobilenet_v2
-from limbeck.models.resnet import resnet50
+from limbeck.models.networks.mobilenet import InvertedResidual, mobilenet_v1, mobilenet_v2
+from limbeck.models.networks.resnet import resnet50
 from limbeck.taps import Taps, evaluating
 
 

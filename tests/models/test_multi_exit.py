@@ -7,7 +7,7 @@ from torch import nn
 
 from limbeck.errors import RequestError
 from limbeck.models.measure import multiply_adds, parameter_count
-from limbeck.models.multi_exit import (
+from limbeck.models.networks.multi_exit import (
     Exits,
     byot_resnet18,
     byot_resnet34,
@@ -19,7 +19,7 @@ from limbeck.models.multi_exit import (
     exit_network,
     first_exits,
 )
-from limbeck.models.resnet import resnet18
+from limbeck.models.networks.resnet import resnet18
 
 
 def separable(c_in, c_out):

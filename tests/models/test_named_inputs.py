@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from limbeck import Batch, Distiller, ModuleTeacher, NamedInputs, Preprocess, Term, evaluate, fit, losses
 from limbeck.errors import RequestError
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 from limbeck.taps import evaluating
 
 
@@ -78,13 +78,13 @@ def test_each_model_gets_its_own_names() -> None:
     batch = Batch(inputs, torch.tensor([0, 1]), torch.arange(2))
     teacher, student = Teacher(), Student()
     said = ModuleTeacher(teacher, ["add"], inputs=NamedInputs(FOR_TEACHER))(batch)
-    torch.testing.assert_close(said.logits, teacher(image=inputs["x"], text=inputs["t"]).detach())
+    torch.testing.assert_close(said.output, teacher(image=inputs["x"], text=inputs["t"]).detach())
     assert said.features["add"].shape == (2, 12)
     distiller = Distiller(student, [Term(losses.kd)], inputs=NamedInputs(FOR_STUDENT))
-    torch.testing.assert_close(distiller(batch, said).logits, student(inputs["t"], inputs["x"]))
+    torch.testing.assert_close(distiller(batch, said).output, student(inputs["t"], inputs["x"]))
     blind = Blind()
     torch.testing.assert_close(
-        Distiller(blind, inputs=NamedInputs({"words": "t"}))(batch).logits, blind.head(inputs["t"])
+        Distiller(blind, inputs=NamedInputs({"words": "t"}))(batch).output, blind.head(inputs["t"])
     )
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError
-from limbeck.models import mobilenet, resnet, resnet_cifar, shufflenet, vgg, wide_resnet
-from limbeck.models.keras_cnn import keras_cnn
 from limbeck.models.measure import parameter_count
-from limbeck.models.tutorial_cnn import tutorial_student, tutorial_teacher
+from limbeck.models.networks import mobilenet, resnet, resnet_cifar, shufflenet, vgg, wide_resnet
+from limbeck.models.networks.keras_cnn import keras_cnn
+from limbeck.models.networks.tutorial_cnn import tutorial_student, tutorial_teacher
 from limbeck.taps import Taps, evaluating
 
 # Exact counts at 100 classes of the models behind the tables of arXiv 1910.10699.

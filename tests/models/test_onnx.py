@@ -26,9 +26,9 @@ from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
 from limbeck.models.inspect import inspect
 from limbeck.models.stages import embedding, stages
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
 
@@ -123,11 +123,13 @@ class TestTorchsExporter:
         model = OnnxModel(exported)
         names = [tap.name for tap in trace(model, images)]
         assert (names[-1], set(names) >= {"relu", "max_pool2d"}) == ("logits", True)
-        signal = ModuleTeacher(model, ["relu", "max_pool2d"])(batch(images))
+        teacher_output = ModuleTeacher(model, ["relu", "max_pool2d"])(batch(images))
         expected = torch.relu(original.norm(original.conv(images))).detach()
-        torch.testing.assert_close(signal.features["relu"], expected, **WITHIN)
-        torch.testing.assert_close(signal.features["max_pool2d"], nn.functional.max_pool2d(expected, 2), **WITHIN)
-        torch.testing.assert_close(signal.logits, original(images).detach(), **WITHIN)
+        torch.testing.assert_close(teacher_output.features["relu"], expected, **WITHIN)
+        torch.testing.assert_close(
+            teacher_output.features["max_pool2d"], nn.functional.max_pool2d(expected, 2), **WITHIN
+        )
+        torch.testing.assert_close(teacher_output.output, original(images).detach(), **WITHIN)
         assert exported.read_bytes() == before
 
     def test_distils_as_its_original_does(self, exported: Path, original: nn.Module, digits: InMemory) -> None:
@@ -343,7 +345,7 @@ class TestRecipes:
     def test_an_ensemble_with_a_module(self, exported: Path, original: nn.Module, images: torch.Tensor) -> None:
         both = EnsembleTeacher([ModuleTeacher(OnnxModel(exported)), ModuleTeacher(original)])
         expected = original(images).detach().log_softmax(1)
-        torch.testing.assert_close(both(batch(images)).logits, expected, **WITHIN)
+        torch.testing.assert_close(both(batch(images)).output, expected, **WITHIN)
 
 
 class TestKerassExporter:

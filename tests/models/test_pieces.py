@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Batch, Distiller, FunctionTeacher, ModuleTeacher, Term, fit, losses
 from limbeck.errors import RequestError
-from limbeck.models.pieces import Pieces, fixed_batch, pieces
+from limbeck.models.foreign.pieces import Pieces, fixed_batch, pieces
 
 
 class Folds(nn.Module):
@@ -52,7 +52,7 @@ def exported(network: nn.Module, samples: int) -> nn.Module:
 def test_every_size_gets_the_networks_answers(network: Folds, write: object, samples: int) -> None:
     teacher = ModuleTeacher(write(network, samples))  # type: ignore[operator]
     for size in (10, 4, 1, 7):
-        torch.testing.assert_close(teacher(batch(size)).logits, network(batch(size).inputs))
+        torch.testing.assert_close(teacher(batch(size)).output, network(batch(size).inputs))
     one = "one sample at a time" if samples == 1 else "in pieces of 4 samples"
     (note,) = teacher.notes
     assert note.startswith(f"takes batches of {samples} alone, and runs {one}")
@@ -104,7 +104,7 @@ def test_a_function_that_takes_one_sample_and_named_inputs() -> None:
 
     x = {"left": torch.rand(5, 3), "right": torch.rand(5, 3)}
     teacher = FunctionTeacher(alone)
-    found = teacher(Batch(x, torch.zeros(5, dtype=torch.long), torch.arange(5))).logits
+    found = teacher(Batch(x, torch.zeros(5, dtype=torch.long), torch.arange(5))).output
     torch.testing.assert_close(found, x["left"] - 2 * x["right"])
     assert teacher.notes[0].startswith("takes batches of 1 alone, and runs one sample at a time")
 

@@ -23,10 +23,10 @@ from limbeck.errors import RequestError
 from limbeck.models import load_weights
 from limbeck.models.build import build
 from limbeck.models.inspect import inspect
-from limbeck.recipes.machine import Machine
 from limbeck.recipes.read import check
-from limbeck.recipes.run import run
-from limbeck.recipes.teachers import candidates, signal
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
+from limbeck.runs.teachers import candidates, teacher_output
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
 
@@ -74,7 +74,7 @@ def test_a_file_by_name_teaches_as_its_network(network: Small, files: dict[str, 
     model = build(name_of(files[name]), input_shape=SHAPE, classes=10)
     x = torch.rand(6, *SHAPE)
     teacher = ModuleTeacher(model)
-    found = teacher(Batch(x, torch.zeros(6, dtype=torch.long), torch.arange(6))).logits
+    found = teacher(Batch(x, torch.zeros(6, dtype=torch.long), torch.arange(6))).output
     torch.testing.assert_close(found, network(x).detach())
     assert bool(teacher.notes) == (name == "four.pt2")
 
@@ -139,7 +139,7 @@ def test_a_recipe_sees_the_accuracy_of_the_network(
         }
     )
     (one,) = candidates(recipe, data)
-    assert evaluate_teacher(signal([one]), make_loader(split, 7)).top1 == pytest.approx(0.75)
+    assert evaluate_teacher(teacher_output([one]), make_loader(split, 7)).top1 == pytest.approx(0.75)
 
 
 def test_a_script_is_inspected_and_one_in_training_mode_is_said_before_its_outputs_are_stored(

@@ -1,6 +1,6 @@
 import torch
 
-from limbeck.models.shufflenet import GroupedDown, Shuffle
+from limbeck.models.networks.shufflenet import GroupedDown, Shuffle
 
 
 def test_shuffle_deals_channels_out():

@@ -6,11 +6,11 @@ import torchvision
 from torch import nn
 
 from limbeck.errors import RequestError
-from limbeck.models.cnn import cnn
-from limbeck.models.multi_exit import byot_small
-from limbeck.models.resnet_cifar import resnet8
+from limbeck.models.networks.cnn import cnn
+from limbeck.models.networks.multi_exit import byot_small
+from limbeck.models.networks.resnet_cifar import resnet8
+from limbeck.models.networks.vgg import vgg8
 from limbeck.models.stages import embedding, stages
-from limbeck.models.vgg import vgg8
 
 TORCHVISION = {
     "resnet18": (("layer1", "layer2", "layer3", "layer4"), "fc:in"),

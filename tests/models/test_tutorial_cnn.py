@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from limbeck.models.measure import parameter_count
-from limbeck.models.tutorial_cnn import tutorial_student, tutorial_teacher
+from limbeck.models.networks.tutorial_cnn import tutorial_student, tutorial_teacher
 from limbeck.taps import Taps, evaluating
 
 CIFAR_10 = {"input_shape": (3, 32, 32), "classes": 10}

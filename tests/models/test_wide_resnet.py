@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from limbeck.models.measure import parameter_count
-from limbeck.models.wide_resnet import wrn_16_1, wrn_16_2
+from limbeck.models.networks.wide_resnet import wrn_16_1, wrn_16_2
 
 
 def paper_form(network, x):

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, Signal, VirtualTeacher
-from limbeck.recipes import build, schema
+from limbeck import Batch, Distiller, TeacherOutput, VirtualTeacher
+from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, SCHEMES
+from limbeck.runs import components
 
 
 class Logits(nn.Module):
@@ -30,7 +31,9 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def made(student: nn.Module, task_weight: float, terms: list[dict[str, Any]]) -> Distiller:
-    return Distiller(student, [build.term(schema.Term.model_validate(term)) for term in terms], task_weight=task_weight)
+    return Distiller(
+        student, [components.term(schema.Term.model_validate(term)) for term in terms], task_weight=task_weight
+    )
 
 
 def test_teacher_free_rests_where_the_authors_loss_rests() -> None:
@@ -49,12 +52,12 @@ def test_teacher_free_rests_where_the_authors_loss_rests() -> None:
     student = Logits(torch.zeros(1, classes, dtype=torch.float64))
     distiller = made(student, preset["task_weight"], preset["terms"])
     batch = Batch(torch.zeros(1, 1), torch.tensor([label]), torch.tensor([0]))
-    signal = VirtualTeacher(classes, **preset["options"])(batch)
+    teacher_output = VirtualTeacher(classes, **preset["options"])(batch)
     optimizer = torch.optim.LBFGS(student.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = distiller(batch, signal).loss
+        value = distiller(batch, teacher_output).loss
         value.backward()
         return value
 
@@ -80,4 +83,4 @@ def test_mlkd_weighs_its_levels_as_the_authors_code_does() -> None:
     method = METHODS["mlkd"].default
     distiller = made(Logits(torch.tensor(s)), method.task_weight, method.terms(None))
     batch = Batch(torch.zeros(b, 1), torch.tensor(y), torch.arange(b))
-    np.testing.assert_allclose(distiller(batch, Signal(torch.tensor(t))).loss.item(), theirs, rtol=1e-6)
+    np.testing.assert_allclose(distiller(batch, TeacherOutput(torch.tensor(t))).loss.item(), theirs, rtol=1e-6)

@@ -7,10 +7,10 @@ import torch
 
 from limbeck.data import DataSet, InMemory
 from limbeck.distillers import SelfDistiller
-from limbeck.models.multi_exit import MultiExit
-from limbeck.recipes import build
+from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes.read import read
-from limbeck.recipes.rehearsal import rehearse
+from limbeck.runs import components
+from limbeck.runs.checks import rehearse
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_constants_are_the_published_ones(name: str) -> None:
 
 
 def test_the_rate_falls_at_a_third_two_thirds_and_ten_epochs_before_the_end() -> None:
-    schedule = build.schedule(read("byot-resnet18").schedule, 250)
+    schedule = components.schedule(read("byot-resnet18").schedule, 250)
     assert schedule
     rates = [round(schedule(epoch), 6) for epoch in range(250)]
     falls = [epoch for epoch in range(1, 250) if rates[epoch] != rates[epoch - 1]]
@@ -43,10 +43,10 @@ def test_the_rate_falls_at_a_third_two_thirds_and_ten_epochs_before_the_end() ->
 
 def test_resnet18_has_four_exits_of_a_hundred_classes(cifar: DataSet) -> None:
     recipe = read("byot-resnet18")
-    student = build.model(recipe.student, cifar, 0)
+    student = components.model(recipe.student, cifar, 0)
     assert isinstance(student, MultiExit)
     rehearse(recipe, student, [], cifar)
-    scheme = build.scheme(student, recipe, cifar)
+    scheme = components.scheme(student, recipe, cifar)
     assert isinstance(scheme, SelfDistiller)
     assert (scheme.soft_weight, scheme.hint_weight, scheme.temperature) == (0.3, 0.03, 3)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from limbeck import adapters
 from limbeck.errors import RequestError
 from limbeck.models.build import build
 from limbeck.recipes.methods import METHODS, Places
-from limbeck.recipes.written_out import setting_of
+from limbeck.runs.written_out import setting_of
 
 CIFAR, IMAGENET = ("resnet32x4", "resnet8x4"), ("torchvision:resnet34", "torchvision:resnet18")
 SHAPES = {CIFAR: (3, 32, 32), IMAGENET: (3, 64, 64)}

@@ -8,7 +8,7 @@ from limbeck.errors import RequestError
 from limbeck.models import NETWORKS
 from limbeck.recipes.length import at_length
 from limbeck.recipes.read import check, read, variants
-from limbeck.recipes.written_out import by_name
+from limbeck.runs.written_out import by_name
 
 # RepDistiller: README, both tables; train_student.py has lr 0.01 for MobileNetV2, ShuffleV1 and ShuffleV2.
 PAIRS = {

@@ -202,12 +202,12 @@ def test_nothing_stays_behind() -> None:
     keys = list(model.state_dict()), [name for name, _ in model.named_parameters()], set(vars(model.block))
     distiller = Distiller(model, [Term(losses.mse, student="block.add", teacher="block.add", adapter="linear")])
     batch = Batch(torch.randn(5, 4), torch.arange(5) % 3, torch.arange(5))
-    signal = ModuleTeacher(copy.deepcopy(model), ["block.add"])(batch)
-    distiller.prepare(batch, signal)
+    teacher_output = ModuleTeacher(copy.deepcopy(model), ["block.add"])(batch)
+    distiller.prepare(batch, teacher_output)
     distiller.eval()
-    loss = distiller(batch, signal).loss
+    loss = distiller(batch, teacher_output).loss
     for again in (copy.deepcopy(distiller), pickle.loads(pickle.dumps(distiller))):
-        torch.testing.assert_close(again(batch, signal).loss, loss)
+        torch.testing.assert_close(again(batch, teacher_output).loss, loss)
     assert keys == (list(model.state_dict()), [name for name, _ in model.named_parameters()], set(vars(model.block)))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 

@@ -174,9 +174,9 @@ def test_peers_teachers_and_traces_are_plain_too() -> None:
         MutualDistiller([one, nn.DataParallel(one)])
     x = torch.randn(4, 8)
     assert [tap.name for tap in trace(eager(one), x)] == [tap.name for tap in trace(one, x)]
-    signal = ModuleTeacher(AveragedModel(one), ["norm"])(Batch(x, torch.zeros(4).long(), torch.arange(4)))
+    teacher_output = ModuleTeacher(AveragedModel(one), ["norm"])(Batch(x, torch.zeros(4).long(), torch.arange(4)))
     one.eval()
-    torch.testing.assert_close(signal.features["norm"], one.norm(one.features(x)))
+    torch.testing.assert_close(teacher_output.features["norm"], one.norm(one.features(x)))
     assert ModuleTeacher(nn.DataParallel(one)).fingerprint == ModuleTeacher(one).fingerprint
     assert Taps(nn.DataParallel(one), ["add"]).model is one
 

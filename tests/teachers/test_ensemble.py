@@ -14,9 +14,10 @@ from torch import nn
 from limbeck import Batch, Distiller, EnsembleTeacher, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
-from limbeck.recipes import build, schema, teachers
-from limbeck.recipes.chain import assemble
-from limbeck.recipes.diagnosis import temperature
+from limbeck.recipes import schema
+from limbeck.runs import components, teachers
+from limbeck.runs.diagnose import temperature
+from limbeck.runs.stages import assemble
 from limbeck.teachers import RememberedTeacher, StoredTeacher
 from limbeck.teachers.coding import Coding
 from limbeck.teachers.stored import store
@@ -53,7 +54,7 @@ def mean(data: Batch, weights: tuple[float, float], t: float) -> np.ndarray:
 def test_probabilities_are_averaged_at_the_temperature(t: float) -> None:
     data = batch()
     guide = EnsembleTeacher([ModuleTeacher(one) for one in members()], [3.0, 1.0], temperature=t)
-    softened = (guide(data).logits / t).softmax(-1)
+    softened = (guide(data).output / t).softmax(-1)
     np.testing.assert_allclose(softened, mean(data, (0.75, 0.25), t), rtol=1e-5)
 
 
@@ -61,7 +62,7 @@ def test_logits_can_be_averaged_instead() -> None:
     data = batch()
     guide = EnsembleTeacher([ModuleTeacher(one) for one in members()], [3.0, 1.0], mix="logits")
     first, second = logits(data)
-    np.testing.assert_allclose(guide(data).logits, 0.75 * first + 0.25 * second, rtol=1e-5)
+    np.testing.assert_allclose(guide(data).output, 0.75 * first + 0.25 * second, rtol=1e-5)
 
 
 def test_mix_and_temperature_are_checked_and_tell_ensembles_apart() -> None:
@@ -91,9 +92,9 @@ def recipe(**changes: Any) -> schema.Recipe:
 def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[str, Any], tmp_path: Path) -> None:
     """What a term at T 4 reads, live, remembered and stored, is the mean of the members at T 4."""
     one = recipe(distill=distill)
-    data = build.data(one.data, tmp_path)
+    data = components.data(one.data, tmp_path)
     found = teachers.candidates(one, data)
-    resolved, _, live = assemble(one, build.model(one.student, data, 0), found, data)
+    resolved, _, live = assemble(one, components.model(one.student, data, 0), found, data)
     assert live is not None
     assert temperature(resolved) == 4
     split = InMemory(data.train.inputs[:40], data.train.targets[:40])
@@ -102,7 +103,7 @@ def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[
     store(
         live,
         lambda view, first, end: [next(iter(loader)).first(end - first)] if end - first < 20 else loader,
-        tmp_path / "signals",
+        tmp_path / "teacher outputs",
         samples=40,
         views=1,
         batch_size=20,
@@ -112,16 +113,16 @@ def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[
     with torch.no_grad():
         for some in loader:
             own = [(candidate.module(some.inputs) / 4).softmax(-1) for candidate in found]
-            for guide in (live, remembered, StoredTeacher(tmp_path / "signals")):
-                softened = (guide(some).logits / 4).softmax(-1)
+            for guide in (live, remembered, StoredTeacher(tmp_path / "teacher outputs")):
+                softened = (guide(some).output / 4).softmax(-1)
                 torch.testing.assert_close(softened, (own[0] + own[1]) / 2, rtol=1e-4, atol=1e-6)
 
 
 def test_a_recipe_can_average_logits(tmp_path: Path) -> None:
     one = recipe(distill={"method": "kd"}, ensemble="logits")
-    data = build.data(one.data, tmp_path)
+    data = components.data(one.data, tmp_path)
     found = teachers.candidates(one, data)
-    _, _, live = assemble(one, build.model(one.student, data, 0), found, data)
+    _, _, live = assemble(one, components.model(one.student, data, 0), found, data)
     assert isinstance(live, EnsembleTeacher)
     assert live.mix == "logits"
 

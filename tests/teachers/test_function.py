@@ -19,10 +19,10 @@ BATCH = Batch(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([0, 1]), torc
 
 def test_logits_come_back_in_fp32_and_without_gradient() -> None:
     weight = torch.eye(2, dtype=torch.float64, requires_grad=True)
-    signal = FunctionTeacher(lambda x: x.double() @ weight * 2)(BATCH)
-    assert signal.features == {}
-    torch.testing.assert_close(signal.logits, torch.tensor([[2.0, 4.0], [6.0, 10.0]]))
-    assert not signal.logits.requires_grad
+    teacher_output = FunctionTeacher(lambda x: x.double() @ weight * 2)(BATCH)
+    assert teacher_output.features == {}
+    torch.testing.assert_close(teacher_output.output, torch.tensor([[2.0, 4.0], [6.0, 10.0]]))
+    assert not teacher_output.output.requires_grad
 
 
 def test_numpy_in_and_out() -> None:
@@ -37,18 +37,18 @@ def test_numpy_in_and_out() -> None:
 
 def test_rows_of_numbers_are_one_array() -> None:
     teacher = FunctionTeacher(lambda x: [[float(value) for value in row] for row in x])
-    torch.testing.assert_close(teacher(BATCH).logits, BATCH.inputs.float())
+    torch.testing.assert_close(teacher(BATCH).output, BATCH.inputs.float())
     assert teacher.notes == []
 
 
 def test_named_inputs_are_keywords() -> None:
     batch = Batch({"a": torch.ones(2, 3), "b": torch.ones(2, 3)}, torch.tensor([0, 1]), torch.arange(2))
-    torch.testing.assert_close(FunctionTeacher(lambda a, b: a + b)(batch).logits, torch.full((2, 3), 2.0))
+    torch.testing.assert_close(FunctionTeacher(lambda a, b: a + b)(batch).output, torch.full((2, 3), 2.0))
 
 
 def test_probabilities_are_taken_for_logits() -> None:
     given = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    logits = FunctionTeacher(lambda x: given, probabilities=True)(BATCH).logits
+    logits = FunctionTeacher(lambda x: given, probabilities=True)(BATCH).output
     torch.testing.assert_close(logits.softmax(1), given, rtol=0, atol=1e-6)
     with pytest.raises(RequestError, match=r"ends in probabilities .* set probabilities=True"):
         FunctionTeacher(lambda x: given)(BATCH)
@@ -74,7 +74,7 @@ def test_each_is_one_of_its_own_unless_it_is_named() -> None:
         ({"hidden": torch.zeros(1, 4)}, r"hidden of shape \(1, 4\) for 2 samples; features are \(B, \.\.\.\)"),
     ],
 )
-def test_what_is_no_signal_is_refused(value: Any, message: str) -> None:
+def test_what_is_no_teacher_output_is_refused(value: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         FunctionTeacher(lambda x: value)(BATCH)
 

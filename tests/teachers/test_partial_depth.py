@@ -44,13 +44,13 @@ def test_layers_behind_the_last_tap_do_not_run() -> None:
     guide(batch())  # the first pass counts what there is to read
     deepest = module[5].passes
     data = batch()
-    signal = guide(data)
+    teacher_output = guide(data)
     assert module[5].passes == deepest == 1
     assert module[3].passes == 2
-    assert signal.logits is None
+    assert teacher_output.output is None
     for name, tensor in whole(data).features.items():
-        torch.testing.assert_close(signal.features[name], tensor)
-    assert set(signal.features) == {"3", "1"}
+        torch.testing.assert_close(teacher_output.features[name], tensor)
+    assert set(teacher_output.features) == {"3", "1"}
 
 
 def test_an_input_tap_stops_before_its_module() -> None:
@@ -58,9 +58,9 @@ def test_an_input_tap_stops_before_its_module() -> None:
     guide = ModuleTeacher(module, ["3:in"], logits=False)
     guide(batch())
     data = batch()
-    signal = guide(data)
+    teacher_output = guide(data)
     assert module[3].passes == 1
-    torch.testing.assert_close(signal.features["3:in"], ModuleTeacher(module, ["3:in"])(data).features["3:in"])
+    torch.testing.assert_close(teacher_output.features["3:in"], ModuleTeacher(module, ["3:in"])(data).features["3:in"])
 
 
 def test_hooks_are_gone_and_mode_and_state_are_kept() -> None:
@@ -68,10 +68,10 @@ def test_hooks_are_gone_and_mode_and_state_are_kept() -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     guide = ModuleTeacher(module, ["0"], logits=False)
     for _ in range(2):
-        signal = guide(batch())
+        teacher_output = guide(batch())
         assert hooks(module) == 0
         assert all(m.training for m in module.modules())
-        assert not signal.features["0"].requires_grad
+        assert not teacher_output.features["0"].requires_grad
         assert torch.is_grad_enabled()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
@@ -155,7 +155,7 @@ def test_a_hint_stage_trains(blobs: InMemory) -> None:
     assert torch.equal(run.student[1].weight, head)
 
 
-def test_a_signal_without_logits_has_a_fingerprint_of_its_own() -> None:
+def test_a_teacher_output_without_logits_has_a_fingerprint_of_its_own() -> None:
     module = network()
     assert ModuleTeacher(module, ["0"]).fingerprint != ModuleTeacher(module, ["0"], logits=False).fingerprint
 

@@ -84,7 +84,7 @@ def test_they_run_in_eval_mode_and_stay_as_they_were(way: str) -> None:
     net.body[2].eval()
     before = net.body[1].running_mean.clone()
     batch = Batch(x, torch.zeros(6, dtype=torch.long), torch.arange(6))
-    logits = FunctionTeacher(WAYS[way](net))(batch).logits
+    logits = FunctionTeacher(WAYS[way](net))(batch).output
     assert torch.equal(net.body[1].running_mean, before)
     assert [module.training for module in net.modules()] == [True, True, True, True, False, True]
     with torch.no_grad():
@@ -118,6 +118,6 @@ def test_a_tuple_gives_its_logits_and_says_which() -> None:
     net = Net()
     batch = Batch(torch.randn(6, 4), torch.zeros(6, dtype=torch.long), torch.arange(6))
     teacher = FunctionTeacher(lambda x: net(x)[::-1], classes=3)
-    logits = teacher(batch).logits
+    logits = teacher(batch).output
     torch.testing.assert_close(logits, net.eval()(batch.inputs)[0].detach())
     assert teacher.notes == ["returns a tuple of 2 elements; element 1, of shape (6, 3), is taken as its logits"]

@@ -18,7 +18,7 @@ from limbeck import Batch, Distiller, FunctionTeacher, ModuleTeacher, Term, fit,
 from limbeck.engine.first_answers import check_answers
 from limbeck.errors import RequestError
 from limbeck.teachers import EnsembleTeacher
-from limbeck.types import Signal
+from limbeck.types import TeacherOutput
 
 
 def network() -> nn.Sequential:
@@ -95,7 +95,7 @@ def test_what_was_written_in_eval_mode_teaches_as_its_network(
     model = network()
     model(some(32).inputs)  # statistics that are not 0 and 1
     teacher = ModuleTeacher(write(model.eval()))
-    torch.testing.assert_close(teacher(some()).logits, model(some().inputs))
+    torch.testing.assert_close(teacher(some()).output, model(some().inputs))
     assert check_answers(teacher, some(), teacher(some()), labelled=False) == []
 
 
@@ -114,7 +114,7 @@ def test_a_counter_and_a_cache_of_a_network_in_eval_mode() -> None:
     model = Counts()
     teacher = ModuleTeacher(model)
     for _ in range(3):
-        assert teacher(some()).logits is not None
+        assert teacher(some()).output is not None
         assert model.calls == 0
     assert model.cache.shape == (16, 6)  # its own affair
     assert teacher.notes == [
@@ -189,16 +189,16 @@ def test_a_teacher_may_write_into_what_it_gets(make: Callable[[], Any]) -> None:
 
 def test_the_answer_is_that_to_the_images_as_they_are() -> None:
     for teacher in (ModuleTeacher(Writes()), FunctionTeacher(subtracts), FunctionTeacher(on_arrays, numpy=True)):
-        torch.testing.assert_close(teacher(some()).logits, 4 * (some().inputs - 0.5))
-        torch.testing.assert_close(teacher(some()).logits, 4 * (some().inputs - 0.5))
+        torch.testing.assert_close(teacher(some()).output, 4 * (some().inputs - 0.5))
+        torch.testing.assert_close(teacher(some()).output, 4 * (some().inputs - 0.5))
 
 
 def test_a_teacher_of_ones_own_that_writes_is_refused() -> None:
     class Own:
         fingerprint = "own"
 
-        def __call__(self, batch: Batch) -> Signal:
-            return Signal(subtracts(batch.inputs))
+        def __call__(self, batch: Batch) -> TeacherOutput:
+            return TeacherOutput(subtracts(batch.inputs))
 
     with pytest.raises(RequestError, match=r"writes into its inputs, which the student reads too: .* x\.clone\(\)"):
         train(Own())

@@ -1,4 +1,4 @@
-"""Stored signals: what is read is what was said, whole or refused with the reason."""
+"""Stored teacher outputs: what is read is what was said, whole or refused with the reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, RequestError, RunError, Signal, Term, fit, losses
+from limbeck import Batch, Distiller, ModuleTeacher, RequestError, RunError, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, Views, make_loader, make_views
 from limbeck.teachers import RememberedTeacher, StoredTeacher, shards, stored
 from limbeck.teachers.coding import DTYPES, Coding
@@ -84,12 +84,12 @@ def test_what_is_read_is_what_the_teacher_says(
     assert len(known.description.shards) > 1
     for batch in batches(split):
         said, now = known(batch), teacher(batch)
-        for kept, new in ((said.logits, now.logits), (said.features["0"], now.features["0"])):
+        for kept, new in ((said.output, now.output), (said.features["0"], now.features["0"])):
             assert kept.dtype == torch.float32
             torch.testing.assert_close(kept, new, rtol=tolerance, atol=max(tolerance, 1e-6))
 
 
-def test_a_stored_signal_belongs_to_the_pixels_that_the_student_sees(
+def test_a_stored_teacher_output_belongs_to_the_pixels_that_the_student_sees(
     tmp_path: Path, split: InMemory, teacher: ModuleTeacher
 ) -> None:
     views = make_views(["crop", "flip", {"cutout": 3}], count=3)
@@ -98,10 +98,10 @@ def test_a_stored_signal_belongs_to_the_pixels_that_the_student_sees(
     for epoch in range(5):
         for batch in batches(split, views, epoch):
             assert batch.view == epoch % 3
-            assert torch.cosine_similarity(known(batch).logits, teacher(batch).logits).min() >= 0.9999
+            assert torch.cosine_similarity(known(batch).output, teacher(batch).output).min() >= 0.9999
     other = batches(split, views, 1)[0]
-    elsewhere = known(other._replace(view=0)).logits
-    assert torch.cosine_similarity(elsewhere, teacher(other).logits).min() < 0.9999
+    elsewhere = known(other._replace(view=0)).output
+    assert torch.cosine_similarity(elsewhere, teacher(other).output).min() < 0.9999
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
@@ -137,7 +137,7 @@ def test_the_likeliest_classes_are_kept_and_the_rest_is_spread(
 ) -> None:
     write(tmp_path, teacher, split, coding=Coding("float16", top_k=2))
     batch = batches(split)[0]
-    kept, now = StoredTeacher(tmp_path)(batch).logits.softmax(-1), teacher(batch).logits.softmax(-1)
+    kept, now = StoredTeacher(tmp_path)(batch).output.softmax(-1), teacher(batch).output.softmax(-1)
     top = now.topk(2).indices
     torch.testing.assert_close(kept.gather(1, top), now.gather(1, top))
     rest = 1 - now.gather(1, top).sum(1)
@@ -168,7 +168,7 @@ def test_soft_labels_of_the_likeliest_classes_keep_their_tail(tmp_path: Path) ->
     logits[:, :3] += 9
     for dtype in DTYPES:
         coding = Coding(dtype, top_k=20)
-        kept = coding.decode(coding.encode(Signal(logits)), 100).logits
+        kept = coding.decode(coding.encode(TeacherOutput(logits)), 100).output
         p, q = (logits / 4).log_softmax(-1), (kept / 4).log_softmax(-1)
         assert (p.exp() * (p - q)).sum(-1).max() < 0.03
 
@@ -179,7 +179,7 @@ def test_more_views_are_added_to_those_that_are_there(tmp_path: Path, split: InM
     write(tmp_path, asked, split, more)
     assert asked.count < 2 * SAMPLES + 10
     for batch in batches(split, more, 2):
-        torch.testing.assert_close(StoredTeacher(tmp_path)(batch).logits, teacher(batch).logits, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(StoredTeacher(tmp_path)(batch).output, teacher(batch).output, rtol=2e-3, atol=2e-3)
     fewer = Asked(teacher)
     write(tmp_path, fewer, split, make_views(["flip"], count=2))
     assert fewer.count < 10
@@ -199,7 +199,7 @@ def test_another_batch_size_finds_and_finishes_the_same_store(
     options = {"samples": SAMPLES, "views": 1, "made_of": MADE_OF, "coding": Coding()}
     store(teacher, by_five, tmp_path, batch_size=5, **options)
     for batch in batches(split):
-        torch.testing.assert_close(StoredTeacher(tmp_path)(batch).logits, teacher(batch).logits, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(StoredTeacher(tmp_path)(batch).output, teacher(batch).output, rtol=2e-3, atol=2e-3)
 
 
 def test_a_failed_read_is_not_called_damage(
@@ -279,7 +279,9 @@ def test_a_flipped_byte_is_found_at_the_first_read(tmp_path: Path, split: InMemo
         victim.write_bytes(damaged)
         known = StoredTeacher(tmp_path)
         known(first_of(split, 0))  # of a shard that is whole
-        with pytest.raises(RequestError, match=f"{victim.name} is damaged .*delete it, and store the signals again"):
+        with pytest.raises(
+            RequestError, match=f"{victim.name} is damaged .*delete it, and store the teacher outputs again"
+        ):
             known(first_of(split, known.description.rows))
     victim.write_bytes(content[:-2])
     with pytest.raises(RequestError, match="is damaged"):
@@ -304,7 +306,7 @@ def test_a_shard_of_another_place_or_store_is_damage(tmp_path: Path, split: InMe
         with pytest.raises(RequestError, match=r"shard-000000\.safetensors is damaged"):
             known(first_of(split, 0))
     # Without a description nobody knows whose the shards are, so that they are written anew.
-    (tmp_path / "other" / "signals.json").unlink()
+    (tmp_path / "other" / "teacher outputs.json").unlink()
     asked = Asked(teacher)
     write(tmp_path / "other", asked, split)
     assert asked.count >= SAMPLES
@@ -313,16 +315,16 @@ def test_a_shard_of_another_place_or_store_is_damage(tmp_path: Path, split: InMe
 
 def test_a_changed_description_is_found(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
     write(tmp_path, teacher, split)
-    path = tmp_path / "signals.json"
+    path = tmp_path / "teacher outputs.json"
     whole = path.read_text()
     content = json.loads(whole)
     for changed in (content | {"samples": SAMPLES - 1}, content | {"views": 2}, content | {"digest": "0" * 32}, [], {}):
         path.write_text(json.dumps(changed))
-        with pytest.raises(RequestError, match=r"signals.json is damaged.*delete it|of format None"):
+        with pytest.raises(RequestError, match=r"teacher outputs.json is damaged.*delete it|of format None"):
             StoredTeacher(tmp_path)
     for text in (whole.replace("t", "s", 1), whole[:-5], "[" * 100_000, " " * (2**24 + 1)):
         path.write_text(text)
-        with pytest.raises(RequestError, match=r"signals.json is damaged.*delete it|of format"):
+        with pytest.raises(RequestError, match=r"teacher outputs.json is damaged.*delete it|of format"):
             StoredTeacher(tmp_path)
     path.write_text(json.dumps(content | {"format": 1}))
     with pytest.raises(RequestError, match="format 1, which this limbeck does not read; delete it, or choose another"):
@@ -335,8 +337,8 @@ def test_a_changed_description_is_found(tmp_path: Path, split: InMemory, teacher
 def test_a_description_that_can_be_none_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     about = {"classes": 2, "dtype": "float16", "top_k": None, "sample_bytes": 4}
     given = {"made_of": {}, "samples": 4, "views": 1, "rows": 4, "tensors": {}, "about": about, "words": {}}
-    (tmp_path / "signals.json").write_text(Description(**given | changes).as_json())  # with a digest that fits
-    with pytest.raises(RequestError, match=r"signals.json is damaged"):
+    (tmp_path / "teacher outputs.json").write_text(Description(**given | changes).as_json())  # with a digest that fits
+    with pytest.raises(RequestError, match=r"teacher outputs.json is damaged"):
         StoredTeacher(tmp_path)
 
 
@@ -371,7 +373,7 @@ def test_a_store_is_checked_and_read_without_loading_it(tmp_path: Path) -> None:
     known = StoredTeacher(tmp_path)
     for seed in range(5):
         index = torch.randint(0, rows * count, (64,), generator=torch.Generator().manual_seed(seed))
-        assert known(Batch(index, index, index)).logits.shape == (64, width)
+        assert known(Batch(index, index, index)).output.shape == (64, width)
     assert len(known._shards._open) == count
     assert held_memory() - before < 100 * 2**20  # of 1 GiB
 
@@ -382,11 +384,11 @@ def held_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def test_signals_lie_where_fsspec_can_put_them(split: InMemory, teacher: ModuleTeacher) -> None:
-    write("memory://signals/test", teacher, split)
-    known = StoredTeacher("memory://signals/test", MADE_OF)
+def test_teacher_outputs_lie_where_fsspec_can_put_them(split: InMemory, teacher: ModuleTeacher) -> None:
+    write("memory://teacher outputs/test", teacher, split)
+    known = StoredTeacher("memory://teacher outputs/test", MADE_OF)
     for batch in batches(split):
-        torch.testing.assert_close(known(batch).logits, teacher(batch).logits, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(known(batch).output, teacher(batch).output, rtol=1e-3, atol=1e-3)
 
 
 def test_too_little_space_is_said_before_anything_is_written(
@@ -418,7 +420,7 @@ def test_batches_that_nobody_asked_about_are_refused(tmp_path: Path, split: InMe
         known(batch._replace(view=1))
     with pytest.raises(RequestError, match="this loader gives none"):
         known(batch._replace(index=torch.full_like(batch.index, -1)))
-    with pytest.raises(RequestError, match="no signals are stored"):
+    with pytest.raises(RequestError, match="no teacher outputs are stored"):
         StoredTeacher(tmp_path / "nowhere")
-    with pytest.raises(RequestError, match="unknown dtype of stored signals 'float61'; did you mean float16"):
+    with pytest.raises(RequestError, match="unknown dtype of stored teacher outputs 'float61'; did you mean float16"):
         Coding("float61")

@@ -23,21 +23,21 @@ def test_teacher_is_in_eval_whatever_mode_it_is_put_in_and_stays_as_it_was(teach
     guide = ModuleTeacher(teacher, ["0"])
     data = batch()
     first, second = guide(data), guide(data)
-    torch.testing.assert_close(first.logits, second.logits)  # dropout is off
+    torch.testing.assert_close(first.output, second.output)  # dropout is off
     assert all(module.training for module in teacher.modules())
     assert all(p.requires_grad for p in teacher.parameters())
     for name, value in teacher.state_dict().items():
         torch.testing.assert_close(value, before[name])  # batch-norm statistics have not moved
-    assert first.logits is not None
-    assert not first.logits.requires_grad
+    assert first.output is not None
+    assert not first.output.requires_grad
     assert not first.features["0"].requires_grad
-    torch.testing.assert_close(first.logits, teacher.eval()(data.inputs))
+    torch.testing.assert_close(first.output, teacher.eval()(data.inputs))
 
 
 def test_own_dtype_computes_on_a_copy_and_speaks_fp32(teacher: nn.Module) -> None:
     data = batch()
-    exact = ModuleTeacher(teacher)(data).logits
-    rough = ModuleTeacher(teacher, dtype=torch.bfloat16)(data).logits
+    exact = ModuleTeacher(teacher)(data).output
+    rough = ModuleTeacher(teacher, dtype=torch.bfloat16)(data).output
     assert rough.dtype == torch.float32
     assert next(teacher.parameters()).dtype == torch.float32
     assert 0 < (exact - rough).abs().max() < 0.05
@@ -61,15 +61,15 @@ def test_ensemble_is_the_weighted_mean_of_probabilities() -> None:
     data = batch()
     members = {"a": nn.Linear(4, 3), "b": nn.Linear(4, 3)}
     guide = EnsembleTeacher({name: ModuleTeacher(m) for name, m in members.items()}, {"a": 3, "b": 1})
-    signal = guide(data)
+    teacher_output = guide(data)
     expected = 0.75 * members["a"](data.inputs).softmax(-1) + 0.25 * members["b"](data.inputs).softmax(-1)
-    torch.testing.assert_close(signal.logits.softmax(-1), expected)
-    torch.testing.assert_close(signal.features["b.logits"], members["b"](data.inputs))
+    torch.testing.assert_close(teacher_output.output.softmax(-1), expected)
+    torch.testing.assert_close(teacher_output.features["b.logits"], members["b"](data.inputs))
 
 
 def test_ensemble_members_taps_stay_readable(teacher: nn.Module) -> None:
-    signal = EnsembleTeacher([ModuleTeacher(teacher, ["0"]), ModuleTeacher(nn.Linear(4, 3))])(batch())
-    assert set(signal.features) == {"0.0", "0.logits", "1.logits"}
+    teacher_output = EnsembleTeacher([ModuleTeacher(teacher, ["0"]), ModuleTeacher(nn.Linear(4, 3))])(batch())
+    assert set(teacher_output.features) == {"0.0", "0.logits", "1.logits"}
 
 
 def test_ensemble_weights_are_checked() -> None:
@@ -89,12 +89,12 @@ def test_a_remembered_teacher_says_what_the_live_one_says(teacher: nn.Module) ->
     teacher.forward = None  # type: ignore[assignment]  # it is not asked again
     for batch in make_loader(split, 4, shuffle=True, seed=3):
         logits = nn.Sequential.forward(teacher.eval(), batch.inputs)
-        signal = remembered(batch)
-        torch.testing.assert_close(signal.logits, logits)
-        torch.testing.assert_close(signal.features["0"], teacher[0](batch.inputs))
+        teacher_output = remembered(batch)
+        torch.testing.assert_close(teacher_output.output, logits)
+        torch.testing.assert_close(teacher_output.features["0"], teacher[0](batch.inputs))
 
 
-def test_a_remembered_signal_is_for_the_very_pixels(teacher: nn.Module) -> None:
+def test_a_remembered_teacher_output_is_for_the_very_pixels(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
     remembered = RememberedTeacher(ModuleTeacher(teacher), [make_loader(split, 4)], 8)
     batch = next(iter(make_loader(split, 4)))
@@ -104,7 +104,7 @@ def test_a_remembered_signal_is_for_the_very_pixels(teacher: nn.Module) -> None:
         remembered(batch._replace(index=torch.full((4,), -1)))
 
 
-def test_a_remembered_signal_leaves_no_sample_out(teacher: nn.Module) -> None:
+def test_a_remembered_teacher_output_leaves_no_sample_out(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
     live, loader = ModuleTeacher(teacher), make_loader(split, 4)
     with pytest.raises(RequestError, match="not asked about sample 4 in view 0"):
@@ -115,7 +115,7 @@ def test_a_remembered_signal_leaves_no_sample_out(teacher: nn.Module) -> None:
         RememberedTeacher(live, [loader], 8)(next(iter(loader))._replace(index=torch.tensor([0, 1, 2, 8])))
 
 
-def test_a_remembered_signal_follows_the_batches_to_their_device(teacher: nn.Module) -> None:
+def test_a_remembered_teacher_output_follows_the_batches_to_their_device(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
     remembered = RememberedTeacher(ModuleTeacher(teacher, ["0"]), [make_loader(split, 4)], 8)
     elsewhere = next(iter(make_loader(split, 4))).to(torch.device("meta"))

@@ -19,17 +19,17 @@ def batch(targets: Tensor) -> Batch:
 
 
 def test_labels_get_their_share_and_the_rest_is_uniform() -> None:
-    signal = VirtualTeacher(5)(batch(torch.tensor([3, 0])))
+    teacher_output = VirtualTeacher(5)(batch(torch.tensor([3, 0])))
     expected = np.full((2, 5), 0.01 / 4)
     expected[0, 3] = expected[1, 0] = 0.99
-    np.testing.assert_allclose(signal.logits.exp().numpy(), expected, rtol=1e-5)
-    assert not signal.features
-    assert signal.logits.dtype == torch.float32
+    np.testing.assert_allclose(teacher_output.output.exp().numpy(), expected, rtol=1e-5)
+    assert not teacher_output.features
+    assert teacher_output.output.dtype == torch.float32
 
 
 def test_the_loss_softens_its_logits() -> None:
     z = torch.randn(2, 4, dtype=torch.float64)
-    signal = VirtualTeacher(4, probability=0.97)(batch(torch.tensor([1, 2])))
+    teacher_output = VirtualTeacher(4, probability=0.97)(batch(torch.tensor([1, 2])))
     p = np.full((2, 4), 0.01)
     p[0, 1] = p[1, 2] = 0.97
     p = p ** (1 / 20)
@@ -37,13 +37,15 @@ def test_the_loss_softens_its_logits() -> None:
     q = np.exp(z.numpy() / 20)
     q /= q.sum(1, keepdims=True)
     expected = 400 * (p * np.log(p / q)).sum(1)
-    np.testing.assert_allclose(losses.kd(z, signal.logits.double(), temperature=20).numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        losses.kd(z, teacher_output.output.double(), temperature=20).numpy(), expected, rtol=1e-4
+    )
 
 
 def test_mixed_labels_mix_the_distributions() -> None:
-    signal = VirtualTeacher(3)(batch(torch.tensor([[0.25, 0.75, 0.0]])))
-    np.testing.assert_allclose(signal.logits.exp().numpy()[0, 2], 0.005, rtol=1e-4)
-    np.testing.assert_allclose(signal.logits.exp().numpy()[0, 0], 0.25 * 0.99 + 0.75 * 0.005, rtol=1e-5)
+    teacher_output = VirtualTeacher(3)(batch(torch.tensor([[0.25, 0.75, 0.0]])))
+    np.testing.assert_allclose(teacher_output.output.exp().numpy()[0, 2], 0.005, rtol=1e-4)
+    np.testing.assert_allclose(teacher_output.output.exp().numpy()[0, 0], 0.25 * 0.99 + 0.75 * 0.005, rtol=1e-5)
 
 
 def test_a_student_learns_from_it_alone(blobs: InMemory) -> None:

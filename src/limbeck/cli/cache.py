@@ -71,10 +71,10 @@ def _store(
     from limbeck.cli import stored as show
     from limbeck.engine.devices import is_first
     from limbeck.folders import data_root as default_root
-    from limbeck.recipes.cache import as_cached, taken_by
-    from limbeck.recipes.cache import cache as carry_out
-    from limbeck.recipes.machine import Machine
     from limbeck.recipes.read import read
+    from limbeck.runs.cache import as_cached, taken_by
+    from limbeck.runs.cache import cache as carry_out
+    from limbeck.runs.machine import Machine
 
     made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
     stored = as_cached(made, where=where, dtype=dtype, top_k=top_k)
@@ -89,7 +89,7 @@ def _store(
 
 def _look(rules: dict[str, Any] | None) -> None:
     from limbeck.cli import stored as show
-    from limbeck.recipes.cache_content import content, prune
+    from limbeck.runs.cache_content import content, prune
 
     if rules is None:
         show.listing(content())

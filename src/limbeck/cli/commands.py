@@ -74,9 +74,9 @@ def run(
     """Distil a teacher into a student, and say what that gained over the student alone."""
     from limbeck.cli import show
     from limbeck.engine.devices import is_first
-    from limbeck.recipes.folder import choose
-    from limbeck.recipes.machine import Machine
     from limbeck.recipes.read import read
+    from limbeck.runs.folder import choose
+    from limbeck.runs.machine import Machine
 
     given = {"seed": seed, "precision": precision}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
@@ -85,7 +85,7 @@ def run(
     root = root_of(data_root, proposed if resume else None)
     logs = loggers(tensorboard, proposed)
     machine = Machine(accelerator, count(devices), strategy, not quiet, logs, num_nodes, deterministic)
-    from limbeck.recipes.run import run as carry_out
+    from limbeck.runs.run import run as carry_out
 
     folders: list[Path] = []
 
@@ -135,16 +135,16 @@ def compare(
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
     from limbeck.cli import show
     from limbeck.engine.devices import is_first
-    from limbeck.recipes.folder import choose
     from limbeck.recipes.read import read
+    from limbeck.runs.folder import choose
 
     made = read(recipe, set_ or [], epochs)
     folder = choose(out, f"compare-{made.name}", resume or redo)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
     from limbeck.compare.cells import chosen_variants
-    from limbeck.recipes.machine import Machine
     from limbeck.report import write_page
+    from limbeck.runs.machine import Machine
 
     machine = Machine(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
@@ -185,8 +185,8 @@ def diagnose(
     from limbeck.recipes.read import read
 
     made = read(recipe, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
-    from limbeck.recipes.diagnosis import diagnose_recipe
-    from limbeck.recipes.machine import Machine
+    from limbeck.runs.diagnose import diagnose_recipe
+    from limbeck.runs.machine import Machine
 
     machine = Machine(accelerator, progress=not quiet)
     with resumable():
@@ -216,9 +216,9 @@ def plan(
     """Say what a recipe will cost on this machine, from a probe of a few steps."""
     from limbeck.cli import show
     from limbeck.folders import data_root as default_root
-    from limbeck.recipes.machine import Machine
-    from limbeck.recipes.plan import plan as carry_out
     from limbeck.recipes.read import read
+    from limbeck.runs.estimate import plan as carry_out
+    from limbeck.runs.machine import Machine
 
     made = read(recipe, set_ or [], epochs)
     show.plan(carry_out(made, root=data_root or default_root(), samples=samples, machine=Machine(accelerator)), as_json)

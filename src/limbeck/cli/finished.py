@@ -16,7 +16,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run's student on its test set: loss, top-1, top-5, calibration, agreement with the teacher."""
     from limbeck.cli import show
-    from limbeck.recipes.again import evaluate_run
+    from limbeck.runs.finished import evaluate_run
 
     show.evaluation(evaluate_run(run, data_root))
 
@@ -45,9 +45,9 @@ def exits(
 ) -> None:
     """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
     from limbeck.cli import show
-    from limbeck.exits import THRESHOLDS, weigh_exits
-    from limbeck.recipes.machine import Machine
     from limbeck.report.exits import write_exits_page
+    from limbeck.runs.exits import THRESHOLDS, weigh_exits
+    from limbeck.runs.machine import Machine
 
     found = weigh_exits(
         run,

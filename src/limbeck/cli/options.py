@@ -43,7 +43,7 @@ def version(asked: bool) -> None:
 
 def root_of(given: Path | None, resumed: Path | None) -> Path:
     """--data-root: where it is left out, the folder that a resumed run had its data in, else the usual one."""
-    from limbeck.recipes import identity
+    from limbeck.runs import identity
 
     return given or (identity.data_root(resumed) if resumed else None) or data_root()
 

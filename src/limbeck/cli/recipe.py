@@ -19,8 +19,8 @@ def show(
     set_: Overrides = None,
 ) -> None:
     """Print a recipe as it will be carried out, with comments, or what the keys of recipes mean."""
-    from limbeck.recipes import shown
     from limbeck.recipes.read import read
+    from limbeck.runs import shown
 
     if keys:
         if set_ or epochs is not None:

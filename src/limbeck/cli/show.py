@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from limbeck.models.inspect import Inspected
-from limbeck.recipes.outputs import table_line
+from limbeck.runs.ledger import table_line
 from limbeck.taps import match
 
 
@@ -149,11 +149,11 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
         table.add_row("student, stored teacher", "", "", "", _duration(found["stored"]))
     console = _console()
     console.print(table)
-    if "signal" in found:
-        signal = found["signal"]
-        size = f"{signal['bytes'] / 1e9:,.3f} GB in {signal['views']} view(s)"
-        asked = f"{_duration(signal['seconds'])} of the teacher, read at {signal['bytes_a_second'] / 1e3:,.1f} kB/s"
-        console.print(f"stored signal: {size}, {asked}", soft_wrap=True)
+    if "store" in found:
+        store = found["store"]
+        size = f"{store['bytes'] / 1e9:,.3f} GB in {store['views']} view(s)"
+        asked = f"{_duration(store['seconds'])} of the teacher, read at {store['bytes_a_second'] / 1e3:,.1f} kB/s"
+        console.print(f"stored teacher outputs: {size}, {asked}", soft_wrap=True)
     if "balance" in found:
         _balance(console, found["balance"], found["teacher_trained"])
 

@@ -11,12 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from limbeck.recipes.cache import Estimate
-from limbeck.recipes.cache_content import Entry, Pruned
+from limbeck.runs.cache import Estimate
+from limbeck.runs.cache_content import Entry, Pruned
 
 
 def estimate(estimate: Estimate) -> None:
-    """What storing a signal will take, on stderr."""
+    """What storing teacher outputs will take, on stderr."""
     seen = "" if estimate.views == 1 else f" in {estimate.views} views"
     told = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
     _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {told}")

@@ -13,15 +13,16 @@ from torch import nn
 
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, unknown
-from limbeck.models.multi_exit import MultiExit
-from limbeck.recipes import identity, schema
-from limbeck.recipes.folder import RESULT, student_folder
-from limbeck.recipes.identity import Identity, Origins
+from limbeck.models.networks.multi_exit import MultiExit
+from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import read_variants, variants
-from limbeck.recipes.same import changes, told
-from limbeck.recipes.teachers import Candidate
-from limbeck.recipes.written_out import by_name, setting_of
+from limbeck.runs import identity
+from limbeck.runs.folder import RESULT, student_folder
+from limbeck.runs.identity import Identity, Origins
+from limbeck.runs.same import changes, told
+from limbeck.runs.teachers import Candidate
+from limbeck.runs.written_out import by_name, setting_of
 
 SCRATCH = "scratch"
 OWN = "recipe"

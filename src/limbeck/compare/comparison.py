@@ -29,18 +29,19 @@ from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.notices import once
-from limbeck.recipes import build, identity, schema, teachers
-from limbeck.recipes.chain import distil
-from limbeck.recipes.compiling import decided
-from limbeck.recipes.diagnosis import examine
-from limbeck.recipes.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened
-from limbeck.recipes.identity import Origins
-from limbeck.recipes.job import Job, settled
-from limbeck.recipes.machine import Machine
-from limbeck.recipes.outputs import Ledger
+from limbeck.recipes import schema
 from limbeck.recipes.read import dump, recorded_variants
-from limbeck.recipes.rehearsal import check_shares, rehearse
-from limbeck.recipes.run import teacher_entry
+from limbeck.runs import components, identity, teachers
+from limbeck.runs.checks import check_shares, rehearse
+from limbeck.runs.compiling import decided
+from limbeck.runs.diagnose import examine
+from limbeck.runs.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened
+from limbeck.runs.identity import Origins
+from limbeck.runs.ledger import Ledger
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import teacher_entry
+from limbeck.runs.stages import distil
+from limbeck.runs.train import Job, settled
 
 
 def compare(
@@ -87,9 +88,9 @@ def compare(
         raise RequestError("a comparison needs at least one seed")
     proposed = choose(out, f"compare-{recipe.name}", resume)
     before = students_in(proposed) if resume else []
-    data = build.data(recipe.data, root)
+    data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
-    student = build.model(recipe.student, data, recipe.seed)
+    student = components.model(recipe.student, data, recipe.seed)
     recipes = {name: recipe_of(recipe, name, variants, student) for name in (*asked, *(method for method, _ in before))}
     for name, one in recipes.items():
         rehearse(recipe if name == BACKBONE else one, student, found, data)
@@ -170,14 +171,14 @@ def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> Non
     if job.fabric.is_global_zero:
         identity.write(job.out, cell.made_of)
         write_text(job.out / RECIPE, dump(job.recipe))
-    student = build.model(job.recipe.student, job.data, job.recipe.seed)
-    judge = teachers.signal(found, mix=job.recipe.ensemble) if found else None
+    student = components.model(job.recipe.student, job.data, job.recipe.seed)
+    judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
     if cell.method == SCRATCH:
-        alone = build.alone(student, job.recipe)
+        alone = components.alone(student, job.recipe)
         training = job.train(alone, "student")
         tested = job.test(alone, judge)
     elif cell.method == BACKBONE:
-        alone = Distiller(student, inputs=build.inputs(job.recipe.student))
+        alone = Distiller(student, inputs=components.inputs(job.recipe.student))
         training = job.train(alone, "student")
         tested = job.test(alone, judge)
         deepest = job.recipe.student.options["exit"]

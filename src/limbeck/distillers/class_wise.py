@@ -13,7 +13,7 @@ from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
 from limbeck.taps import call, evaluating
-from limbeck.types import Batch, Signal, Step, labelled
+from limbeck.types import Batch, Step, TeacherOutput, labelled
 
 
 class ClassWise(Scheme):
@@ -61,7 +61,7 @@ class ClassWise(Scheme):
         self.task_weight = task_weight
         self.task_loss = task_loss
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         """One training step's loss, its parts "task" and "class-wise"."""
         logits = self.answer(call(self.student, self.prepared(batch.inputs)))
         # A sample without a partner is its own, where the divergence is 0.
@@ -72,13 +72,13 @@ class ClassWise(Scheme):
         return Step(self.task_weight * task + self.weight * alike, logits, parts)
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+    def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Check the labels against the student.
 
         Raises:
             RequestError: Labels that are no class indices or out of range, or a teacher given.
         """
-        refuse_teacher(self, signal)
+        refuse_teacher(self, teacher_output)
         if batch.targets.is_floating_point() or batch.targets.dim() != 1:
             raise RequestError(
                 f"class-wise distillation needs one class index a sample, not targets {tuple(batch.targets.shape)} of "

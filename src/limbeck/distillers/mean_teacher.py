@@ -17,12 +17,12 @@ from limbeck.distillers.term import Term
 from limbeck.errors import RequestError
 from limbeck.models import lazy_layers
 from limbeck.taps import LOGITS, Taps, call, evaluating, logits_of
-from limbeck.types import Batch, Inputs, Signal, Step
+from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
 
-# A distiller in all but where its signal comes from, hence a subclass of a subclass.
+# A distiller in all but where its teacher outputs come from, hence a subclass of a subclass.
 class MeanTeacher(Distiller):
-    """A distiller whose signal comes from the exponential moving average of its student.
+    """A distiller whose teacher outputs come from the exponential moving average of its student.
 
         ema ← d · ema + (1 − d) · student,   d = min(decay, 1 − 1/(step + 1)) after step 1, 2, …
 
@@ -91,25 +91,25 @@ class MeanTeacher(Distiller):
     def teacher_taps(self) -> Sequence[str]:
         return ()
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         """One training step's loss, after bringing the average up to date where training is on."""
         if self.training:
             self.update()
-        return super().forward(batch, signal)
+        return super().forward(batch, teacher_output)
 
     def losses(
-        self, batch: Batch, signal: Signal | None = None
+        self, batch: Batch, teacher_output: TeacherOutput | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor], Sequence[float]]:
         """What `forward` adds up, against the average as it is."""
         return super().losses(batch, self._says(batch))
 
-    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+    def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Size the adapters and check every term against the average; see `Distiller.prepare`.
 
         Raises:
             RequestError: What `Distiller.prepare` raises, or a teacher was given.
         """
-        refuse_teacher(self, signal)
+        refuse_teacher(self, teacher_output)
         super().prepare(batch, self._says(batch))
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class MeanTeacher(Distiller):
         return {"student": self.predict(inputs), "ema": logits_of(call(self.ema, self.prepared(inputs)))}
 
     @torch.no_grad()
-    def _says(self, batch: Batch) -> Signal:
+    def _says(self, batch: Batch) -> TeacherOutput:
         inputs = batch.inputs
         if self.other_view and batch.other is not None:
             inputs = batch.other
@@ -139,7 +139,7 @@ class MeanTeacher(Distiller):
             )
         with evaluating(self.ema):
             _, tensors = self._ema_taps.run(self.prepared(inputs))
-        return Signal(tensors.pop(LOGITS), tensors)
+        return TeacherOutput(tensors.pop(LOGITS), tensors)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"averaged": self._averaged}

@@ -15,7 +15,7 @@ from limbeck.errors import RequestError
 from limbeck.losses import kd
 from limbeck.taps import call, evaluating
 from limbeck.taps.wrappers import unwrapped
-from limbeck.types import Batch, Inputs, Signal, Step
+from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
 
 class MutualDistiller(Scheme):
@@ -72,7 +72,7 @@ class MutualDistiller(Scheme):
         """All peers, the student first."""
         return (self.student, *self.others)
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         """One training step's loss, its parts named by peer: "task 1", "mutual 1", "task 2", …"""
         logits = self._logits(batch.inputs)
         loss = logits[0].new_zeros(())
@@ -86,13 +86,13 @@ class MutualDistiller(Scheme):
         return Step(loss, logits[0], {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+    def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Check that all peers fit the labels and each other.
 
         Raises:
             RequestError: Peers of different numbers of classes, a label out of range, or a teacher given.
         """
-        refuse_teacher(self, signal)
+        refuse_teacher(self, teacher_output)
         with evaluating(self):
             logits = self._logits(batch.inputs)
         shapes = [tuple(z.shape) for z in logits]

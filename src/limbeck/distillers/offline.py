@@ -1,4 +1,4 @@
-"""Offline distillation: a frozen teacher's signal, a student, and a weighted sum of losses."""
+"""Offline distillation: a frozen teacher's output, a student, and a weighted sum of losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
-from limbeck.types import Batch, Signal, Step
+from limbeck.types import Batch, Step, TeacherOutput
 
 TASK = "task"
 
@@ -55,7 +55,7 @@ class Distiller(Scheme):
     >>> student = nn.Linear(4, 3)
     >>> distiller = Distiller(student, [Term(losses.kd, weight=0.9)], task_weight=0.1)
     >>> batch = Batch(torch.randn(2, 4), torch.tensor([0, 2]), torch.arange(2))
-    >>> sorted(distiller(batch, Signal(torch.randn(2, 3))).parts)
+    >>> sorted(distiller(batch, TeacherOutput(torch.randn(2, 3))).parts)
     ['kd', 'task']
     """
 
@@ -114,28 +114,28 @@ class Distiller(Scheme):
     def teacher_logits(self) -> bool:
         return LOGITS in self._teacher_taps
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         """One training step's loss.
 
         Args:
             batch: The samples.
-            signal: What the teacher says about them; None only without terms.
+            teacher_output: What the teacher says about them; None only without terms.
 
         Raises:
-            RequestError: A term's adapter was not sized by `prepare`, or the signal lacks what a term reads.
+            RequestError: A term's adapter was not sized by `prepare`, or the teacher output lacks what a term reads.
         """
-        logits, parts, weights = self.losses(batch, signal)
+        logits, parts, weights = self.losses(batch, teacher_output)
         loss = weighted_sum(parts.values(), weights)
         return Step(loss, logits, {name: part.detach() for name, part in parts.items()})
 
     def losses(
-        self, batch: Batch, signal: Signal | None = None
+        self, batch: Batch, teacher_output: TeacherOutput | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor], Sequence[float]]:
         """What `forward` adds up: the student's logits, each loss by name with its gradient, and their weights.
 
         Args:
             batch: The samples.
-            signal: What the teacher says about them; None only without terms.
+            teacher_output: What the teacher says about them; None only without terms.
 
         Raises:
             RequestError: As `forward`.
@@ -144,7 +144,7 @@ class Distiller(Scheme):
         labelled = logits = student[LOGITS] = self.answer(output)
         if self.two_heads:
             labelled, student[LOGITS], logits = self._by_head(output)
-        teacher = self._tensors(signal)
+        teacher = self._tensors(teacher_output)
         parts: dict[str, Tensor] = {}
         weights: list[float] = []
         if self.task_weight:
@@ -153,23 +153,23 @@ class Distiller(Scheme):
         for name, term in self._bound.items():
             if not term.ready:
                 raise RequestError(
-                    f"term {name} is not sized yet; call prepare(batch, signal) before making the optimizer"
+                    f"term {name} is not sized yet; call prepare(batch, teacher_output) before making the optimizer"
                 )
             weights.append(term.weight(self.epoch))
             parts[name] = term(student, teacher, batch, weights[-1])
         return logits, parts, weights
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+    def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Size the adapters by one example, and check every term on it; the student's state is left as it is.
 
         Raises:
-            RequestError: Student and teacher know different numbers of classes, a tap is missing from the signal,
-                or shapes cannot be brought together.
+            RequestError: Student and teacher know different numbers of classes, a tap is missing from what the teacher
+                gave, or shapes cannot be brought together.
         """
         with evaluating(self):
             _, student = self._student_taps.run(self.prepared(batch.inputs))
-            teacher = self._tensors(signal)
+            teacher = self._tensors(teacher_output)
             self._check_classes(student[LOGITS], batch.targets, teacher.get(LOGITS))
             for name, term in self._bound.items():
                 term.place(batch.targets.device)
@@ -190,14 +190,14 @@ class Distiller(Scheme):
             return answer, answer, answer
         return *heads, answer
 
-    def _tensors(self, signal: Signal | None) -> Mapping[str, Tensor]:
+    def _tensors(self, teacher_output: TeacherOutput | None) -> Mapping[str, Tensor]:
         if not self._teacher_taps:
             return {}
-        if signal is None:
+        if teacher_output is None:
             raise RequestError(f"the terms {', '.join(self.terms)} need a teacher, and none was given")
-        tensors = dict(signal.features)
-        if signal.logits is not None:
-            tensors[LOGITS] = signal.logits
+        tensors = dict(teacher_output.features)
+        if teacher_output.output is not None:
+            tensors[LOGITS] = teacher_output.output
         for name in self._teacher_taps:
             if name not in tensors:
                 raise unknown("teacher tap", name, tensors)

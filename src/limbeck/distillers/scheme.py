@@ -1,4 +1,4 @@
-"""What every way of distilling has in common: one contract, (batch, signal) → Step."""
+"""What every way of distilling has in common: one contract, (batch, teacher_output) → Step."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.models.keras import refuse_keras
-from limbeck.models.programs import refuse_program
+from limbeck.models.foreign.keras import refuse_keras
+from limbeck.models.foreign.programs import refuse_program
 from limbeck.taps import Conversion, call, heads_of, logits_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
-from limbeck.types import Batch, Inputs, Signal, Step, labelled
+from limbeck.types import Batch, Inputs, Step, TeacherOutput, labelled
 
 
 class Scheme(nn.Module):
     """A student with all that is trained beside it; the engine wraps it once, and calls it once a step.
 
-    Subclasses give `forward(batch, signal) -> Step`, and `prepare` where they size something by an example.
+    Subclasses give `forward(batch, teacher_output) -> Step`, and `prepare` where they size something by an example.
 
     Args:
         student: The model to ship; of a wrapped one (torch.compile, DataParallel, Fabric) the plain network is trained.
@@ -96,8 +96,8 @@ class Scheme(nn.Module):
         """Whether the loss depends on the student; where not, it trains what stands beside it alone."""
         return True
 
-    def prepare(self, batch: Batch, signal: Signal | None) -> None:
-        """Check that student and signal fit, and size what depends on their shapes; before the optimizer is made."""
+    def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
+        """Check that student and teacher fit, and size what depends on their shapes; before the optimizer is made."""
 
     def at(self, epoch: int) -> None:
         """Tell the scheme which epoch (from 0) begins, for weights that follow a schedule."""
@@ -124,7 +124,7 @@ class Scheme(nn.Module):
             inputs = self.inputs(inputs)
         return inputs if self.reads is None else self.reads.after(inputs)
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         raise NotImplementedError
 
 
@@ -152,9 +152,9 @@ def weighted_sum(parts: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
     return total
 
 
-def refuse_teacher(scheme: Scheme, signal: Signal | None) -> None:
+def refuse_teacher(scheme: Scheme, teacher_output: TeacherOutput | None) -> None:
     """Raise RequestError where a scheme that teaches itself was given a teacher."""
-    if signal is not None:
+    if teacher_output is not None:
         raise RequestError(f"{type(scheme).__name__} is its own teacher, and another was given; leave that out")
 
 

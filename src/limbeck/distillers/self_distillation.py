@@ -13,9 +13,9 @@ from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import soft_cross_entropy
 from limbeck.losses.precision import full_precision
-from limbeck.models.multi_exit import Exits
+from limbeck.models.networks.multi_exit import Exits
 from limbeck.taps import call, evaluating
-from limbeck.types import Batch, Inputs, Signal, Step
+from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
 
 class SelfDistiller(Scheme):
@@ -30,7 +30,7 @@ class SelfDistiller(Scheme):
     is the ensemble: the mean of all exits' logits. The step's own logits are the deepest exit's.
 
     Args:
-        student: A network whose forward pass returns `limbeck.models.multi_exit.Exits`, such as byot_resnet18.
+        student: A network whose forward pass returns `limbeck.models.networks.multi_exit.Exits`, such as byot_resnet18.
         soft_weight: λ in [0, 1].
         hint_weight: β; 0 leaves the hints and their layers out.
         temperature: T > 0 of the soft labels.
@@ -68,7 +68,7 @@ class SelfDistiller(Scheme):
         self.task_loss = task_loss
         self.adapters = nn.ModuleDict()
 
-    def forward(self, batch: Batch, signal: Signal | None = None) -> Step:
+    def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         """One training step's loss, its parts named by exit: "task 4/4", "task 3/4", "soft 3/4", … "hint 1/4".
 
         Raises:
@@ -92,14 +92,14 @@ class SelfDistiller(Scheme):
         return Step(loss, deepest, {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, signal: Signal | None) -> None:
+    def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Make the linear layers of the hints, sized by one example; those that exist stay.
 
         Raises:
             RequestError: The student is no network with several exits, its features are no vectors, a label is out
                 of range, or a teacher was given.
         """
-        refuse_teacher(self, signal)
+        refuse_teacher(self, teacher_output)
         with evaluating(self):
             exits = self._exits(batch.inputs)
         check_labels(exits.logits[0], batch.targets)

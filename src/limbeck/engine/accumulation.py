@@ -10,7 +10,7 @@ import torch
 
 from limbeck.distillers import Scheme
 from limbeck.engine.stand_in import stand_in
-from limbeck.types import Batch, Signal, map_signal
+from limbeck.types import Batch, TeacherOutput, map_teacher_output
 
 EQUAL = 0.01
 """How far, of itself, a loss over a batch may lie from the mean over its halves and count as a mean over samples."""
@@ -20,7 +20,7 @@ EQUAL = 0.01
 def check_coupling(
     scheme: Scheme,
     batch: Batch,
-    signal: Signal | None,
+    teacher_output: TeacherOutput | None,
     autocast: Callable[[], AbstractContextManager[Any]],
     accumulate: int,
 ) -> list[str]:
@@ -32,7 +32,7 @@ def check_coupling(
     Args:
         scheme: Prepared, on its device; it is left as it is.
         batch: The first batch.
-        signal: What the teacher says about it.
+        teacher_output: What the teacher says about it.
         autocast: Makes the context of a training's forward passes.
         accumulate: How many batches make a step.
     """
@@ -40,7 +40,7 @@ def check_coupling(
     if accumulate < 2 or half < 2:
         return []
     parts = (slice(2 * half), slice(half), slice(half, 2 * half))
-    whole, first, second = (_losses(scheme, batch, signal, at, autocast) for at in parts)
+    whole, first, second = (_losses(scheme, batch, teacher_output, at, autocast) for at in parts)
     off = {
         name: abs((first[name] + second[name]) / 2 / value - 1)
         for name, value in whole.items()
@@ -58,11 +58,11 @@ def check_coupling(
 def _losses(
     scheme: Scheme,
     batch: Batch,
-    signal: Signal | None,
+    teacher_output: TeacherOutput | None,
     at: slice,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Mapping[str, float]:
     """Each part of the loss on some of the batch's samples."""
     with stand_in(scheme) as tried, autocast():
-        step = tried.eval()(batch.part(at), map_signal(signal, lambda x: x[at]))
+        step = tried.eval()(batch.part(at), map_teacher_output(teacher_output, lambda x: x[at]))
     return {name: float(part) for name, part in step.parts.items()}

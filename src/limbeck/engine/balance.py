@@ -15,7 +15,7 @@ from limbeck.distillers import Distiller, Scheme
 from limbeck.distillers.offline import TASK
 from limbeck.engine.first_batch import Trial
 from limbeck.engine.stand_in import stand_in
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch, TeacherOutput
 
 SAMPLES = 128
 """Of the first batch, on which the balance is measured."""
@@ -59,7 +59,7 @@ class Pull:
 def balance(
     scheme: Scheme,
     batch: Batch,
-    signal: Signal | None,
+    teacher_output: TeacherOutput | None,
     autocast: Callable[[], AbstractContextManager[Any]],
     epochs: int,
 ) -> Sequence[Pull]:
@@ -71,7 +71,7 @@ def balance(
     Args:
         scheme: Prepared, on its device.
         batch: Samples; the first `SAMPLES` are taken.
-        signal: What the teacher says about them.
+        teacher_output: What the teacher says about them.
         autocast: Makes the context of a training's forward passes.
         epochs: How many epochs it is trained for.
 
@@ -79,15 +79,15 @@ def balance(
         The task loss, where it counts, and each term; nothing for schemes without terms or without a teacher, whose
         terms compare the student with itself as it starts.
     """
-    if not isinstance(scheme, Distiller) or not len(scheme.terms) or signal is None:
+    if not isinstance(scheme, Distiller) or not len(scheme.terms) or teacher_output is None:
         return ()
-    few = Trial(scheme, batch, signal, autocast).first(SAMPLES)
+    few = Trial(scheme, batch, teacher_output, autocast).first(SAMPLES)
     try:
         with stand_in(scheme) as made:
             tried = cast(Distiller, made)
             tried.at(epochs - 1)
             with autocast():
-                _, parts, weights = tried.losses(few.batch, few.signal)
+                _, parts, weights = tried.losses(few.batch, few.teacher_output)
             return _pulls(tried, parts, weights)
     except torch.OutOfMemoryError:  # the training itself holds less at once
         return ()

@@ -20,7 +20,7 @@ from limbeck.engine.allocator import keep_freed
 from limbeck.engine.sharding import sharding
 from limbeck.errors import RequestError, RunError, unknown
 from limbeck.models import multiply_adds, parameter_count
-from limbeck.models.nodes import Node
+from limbeck.models.foreign.nodes import Node
 from limbeck.types import Inputs
 
 if not torch.cuda.is_available():

@@ -94,7 +94,7 @@ def evaluate_teacher(teacher: Teacher, loader: Iterable[Any], *, device: torch.d
     """
 
     def predict(batch: Batch) -> Mapping[str, Tensor]:
-        logits = teacher(batch).logits
+        logits = teacher(batch).output
         if logits is None:
             raise RequestError("this teacher gives no logits, so it cannot be evaluated")
         return {"teacher": logits}
@@ -112,7 +112,7 @@ def _evaluate(
     held_out = loader if isinstance(loader, HeldOut) else HeldOut(loader, torch.device(device))
     tallies: dict[str, Tally] = {}
     for batch, counted in held_out:
-        said = teacher(batch).logits if teacher is not None else None
+        said = teacher(batch).output if teacher is not None else None
         for name, logits in predict(batch).items():
             tally = tallies.setdefault(name, Tally())
             tally.add(logits[:counted], batch.targets[:counted], None if said is None else said[:counted])

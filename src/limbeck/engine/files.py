@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from limbeck.atomic import put
 from limbeck.errors import RunError
-from limbeck.parts import put
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

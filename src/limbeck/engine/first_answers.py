@@ -12,7 +12,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.models.probabilities import are_probabilities, near_probabilities
 from limbeck.teachers import EnsembleTeacher, Teacher
-from limbeck.types import Batch, Signal, tensors_of
+from limbeck.types import Batch, TeacherOutput, tensors_of
 
 STEADY = 0.05
 """How far, relative to their spread, answers may lie from those to the same samples asked again."""
@@ -24,29 +24,29 @@ MANY = 64
 """Numbers from which on all of them between 0 and 1 are no accident."""
 
 
-def first_answers(teacher: Teacher, batch: Batch) -> Signal:
+def first_answers(teacher: Teacher, batch: Batch) -> TeacherOutput:
     """What a teacher says about the first batch.
 
     Raises:
         RequestError: It writes into the batch, which the student is to read; those of limbeck get a copy.
     """
     before = batch.changed(Tensor.clone)
-    signal = teacher(batch)
+    teacher_output = teacher(batch)
     for now, was in zip(tensors_of(batch.inputs), tensors_of(before.inputs), strict=True):
         if not torch.allclose(now, was, rtol=0, atol=0, equal_nan=True):
             raise RequestError(
                 "the teacher writes into its inputs, which the student reads too: let it begin with a copy, x.clone()"
             )
-    return signal
+    return teacher_output
 
 
-def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: bool) -> list[str]:
+def check_answers(teacher: Teacher, batch: Batch, teacher_output: TeacherOutput, *, labelled: bool) -> list[str]:
     """Look at a teacher's answers to a batch, and ask it about half of that again.
 
     Args:
         teacher: Who gave them.
         batch: The samples.
-        signal: The answers.
+        teacher_output: The answers.
         labelled: Whether the labels mean something; where nothing learns them, they may be any.
 
     Returns:
@@ -55,7 +55,7 @@ def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: b
     Raises:
         RequestError: It gives probabilities, or NaN.
     """
-    logits = signal.logits
+    logits = teacher_output.output
     notes: list[str] = []
     if logits is not None:
         refuse_probabilities(logits)
@@ -66,7 +66,7 @@ def check_answers(teacher: Teacher, batch: Batch, signal: Signal, *, labelled: b
                 "gives numbers from 0 to 1 alone, as behind a sigmoid, of which a softmax makes nearly equal "
                 "probabilities; give what stands before it"
             )
-    notes += _unsteady(teacher, batch, signal)
+    notes += _unsteady(teacher, batch, teacher_output)
     labels = None if logits is None else _labels(batch, logits)
     if logits is not None and labels is not None:
         known = labels >= 0
@@ -112,7 +112,7 @@ def check_steady(teacher: Teacher, batch: Batch) -> list[str]:
 
 
 @torch.no_grad()
-def _unsteady(teacher: Teacher, batch: Batch, signal: Signal) -> list[str]:
+def _unsteady(teacher: Teacher, batch: Batch, teacher_output: TeacherOutput) -> list[str]:
     """A line for a teacher whose answers change when half of the batch is asked about by itself, or again.
 
     Batch statistics show in the first, noise in both; small differences in the first alone may be those of rounding,
@@ -123,7 +123,7 @@ def _unsteady(teacher: Teacher, batch: Batch, signal: Signal) -> list[str]:
         again = teacher(batch.first(half))
     except Exception:  # it may take batches of one size alone
         half, again = batch.size, teacher(batch)
-    change = _change(signal, again, half)
+    change = _change(teacher_output, again, half)
     if change <= EXACT:
         return []
     if change <= STEADY and _change(again, teacher(batch.first(half)), half) <= EXACT:
@@ -135,7 +135,7 @@ def _unsteady(teacher: Teacher, batch: Batch, signal: Signal) -> list[str]:
     ]
 
 
-def _change(one: Signal, other: Signal, samples: int) -> float:
+def _change(one: TeacherOutput, other: TeacherOutput, samples: int) -> float:
     """How far two answers to the first samples lie apart, relative to their spread."""
     first, second = _answers(one), _answers(other)
     if first is None or second is None:
@@ -147,8 +147,12 @@ def _change(one: Signal, other: Signal, samples: int) -> float:
     return apart / max(float(first.std()), torch.finfo(torch.float32).tiny) if apart else 0.0
 
 
-def _answers(signal: Signal) -> Tensor | None:
-    return signal.logits if signal.logits is not None else next(iter(signal.features.values()), None)
+def _answers(teacher_output: TeacherOutput) -> Tensor | None:
+    return (
+        teacher_output.output
+        if teacher_output.output is not None
+        else next(iter(teacher_output.features.values()), None)
+    )
 
 
 def _labels(batch: Batch, logits: Tensor) -> Tensor | None:

@@ -25,7 +25,7 @@ from limbeck.models import Layout, device_of, lay_out, materialise
 from limbeck.models.probabilities import are_probabilities
 from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
 from limbeck.taps.wrappers import hooks_run
-from limbeck.types import Batch, Signal, map_signal, tensors_of
+from limbeck.types import Batch, TeacherOutput, map_teacher_output, tensors_of
 
 FEW = 8
 """Samples on which a training step is tried."""
@@ -77,7 +77,7 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
     return [f"the student {note}" for note in (read, taken) if note]
 
 
-def sized(scheme: Scheme, example: Batch, signal: Signal | None, layout: str | None = None) -> Layout:
+def sized(scheme: Scheme, example: Batch, teacher_output: TeacherOutput | None, layout: str | None = None) -> Layout:
     """Size what depends on the first batch and the teacher's answers to it, in a layout in which gradients are right.
 
     Raises:
@@ -88,18 +88,20 @@ def sized(scheme: Scheme, example: Batch, signal: Signal | None, layout: str | N
         batch = example.changed(change)
         with torch.no_grad(), evaluating(scheme):
             scheme.predict(batch.inputs)
-        scheme.prepare(batch, signal)
+        scheme.prepare(batch, teacher_output)
 
     return lay_out(scheme, layout, run)
 
 
-def check_step(scheme: Scheme, example: Batch, signal: Signal | None, source: Source, fabric: Fabric) -> list[str]:
+def check_step(
+    scheme: Scheme, example: Batch, teacher_output: TeacherOutput | None, source: Source, fabric: Fabric
+) -> list[str]:
     """Try a training step, and leave batches of one sample out of the source where the student cannot train on one.
 
     Args:
         scheme: Prepared, on its device; `two_heads` may be set, all else is left as it is.
         example: A batch.
-        signal: What the teacher says about it.
+        teacher_output: What the teacher says about it.
         source: Where the batches come from; `least` may be set.
         fabric: Device and precision.
 
@@ -109,7 +111,7 @@ def check_step(scheme: Scheme, example: Batch, signal: Signal | None, source: So
     Raises:
         RequestError: No step can be made, it has no gradient, or the student ends in a softmax.
     """
-    trial = Trial(scheme, example, signal, fabric.autocast).first(FEW)
+    trial = Trial(scheme, example, teacher_output, fabric.autocast).first(FEW)
     notes = trial.check()
     if example.size > 1 and source.alone != 0:
         needs_several = trial.needs_several()  # by all processes, which may share statistics
@@ -139,19 +141,19 @@ class Trial:
     Attributes:
         scheme: Prepared, on its device; `two_heads` may be set, all else is left as it is.
         batch: The samples.
-        signal: What the teacher says about them.
+        teacher_output: What the teacher says about them.
         autocast: Makes the context of a training's forward passes.
     """
 
     scheme: Scheme
     batch: Batch
-    signal: Signal | None
+    teacher_output: TeacherOutput | None
     autocast: Callable[[], AbstractContextManager[Any]]
 
     def first(self, samples: int) -> Trial:
         """The same on the first samples."""
-        signal = map_signal(self.signal, lambda x: x[:samples])
-        return Trial(self.scheme, self.batch.first(samples), signal, self.autocast)
+        teacher_output = map_teacher_output(self.teacher_output, lambda x: x[:samples])
+        return Trial(self.scheme, self.batch.first(samples), teacher_output, self.autocast)
 
     def check(self) -> list[str]:
         """Make the step, with gradients; gives what should be said of it, a line each.
@@ -182,15 +184,17 @@ class Trial:
         try:
             with torch.no_grad(), stand_in(self.scheme) as scheme, self.autocast():
                 alone = self.first(1)
-                return not bool(torch.isfinite(scheme(alone.batch, alone.signal).loss))
+                return not bool(torch.isfinite(scheme(alone.batch, alone.teacher_output).loss))
         except Exception:  # of many kinds: batch norm's, or a loss's that compares samples
             return True
 
     def _check_one(self) -> None:
-        batch, signal = self.batch, map_signal(self.signal, _twice)
+        batch, teacher_output = self.batch, map_teacher_output(self.teacher_output, _twice)
         twice = batch.changed(_twice)._replace(targets=_twice(batch.targets), index=_twice(batch.index))
         if self.needs_several():
-            Trial(self.scheme, twice, signal, self.autocast)._with_gradients()  # where that fails too, it says why
+            Trial(
+                self.scheme, twice, teacher_output, self.autocast
+            )._with_gradients()  # where that fails too, it says why
             raise RequestError(
                 "each batch holds one sample, and the student cannot train on one alone, as with batch norm; take a "
                 "larger batch_size"
@@ -203,7 +207,7 @@ class Trial:
         told, enough = self._told(), enough_memory("student", size, device)
         with stand_in(self.scheme) as scheme, told, enough, returned_by(scheme.student, outputs):
             with self.autocast():
-                step = scheme(self.batch, self.signal)
+                step = scheme(self.batch, self.teacher_output)
             if not step.loss.requires_grad:
                 raise RequestError(
                     "the loss has no gradient: between the student's weights and it stands something that stops it, "
@@ -216,7 +220,7 @@ class Trial:
                     "no weight of the student gets a gradient: what the losses read of it is detached, or does not "
                     "depend on its weights"
                 )
-        return step.logits.detach(), outputs[-1] if outputs else None
+        return step.output.detach(), outputs[-1] if outputs else None
 
     def _find_heads(self, output: Any, evaluated: Tensor) -> str:
         """Find out what of a tuple that the student returns in training its answer in evaluation is: the nearest.

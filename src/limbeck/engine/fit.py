@@ -36,7 +36,7 @@ from limbeck.models import Layout, device_of
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch, TeacherOutput
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,19 @@ def fit(
     guide = _guide(teacher, distiller)
     shown = progress and fabric.is_global_zero
     with seeded(derive(seed, "adapters")):
-        laid, example, signal = _prepare(distiller, guide, example, fabric, layout)
+        laid, example, teacher_output = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
     change = laid.inputs if laid.unsafe else None
     source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
-    if guide and signal:
-        notes += check_answers(guide, example, signal, labelled=bool(getattr(distiller, "task_weight", 1)))
+    if guide and teacher_output:
+        notes += check_answers(guide, example, teacher_output, labelled=bool(getattr(distiller, "task_weight", 1)))
         notes += check_mixing(guide, distiller.teacher_temperatures)
     trained_parameters(distiller)
     with laid.kept():
-        notes += check_step(distiller, example, signal, source, fabric)
-        notes += check_coupling(distiller, example, signal, fabric.autocast, accumulate)
-        pulls = balance(distiller, example, signal, fabric.autocast, epochs) if measure_balance else ()
+        notes += check_step(distiller, example, teacher_output, source, fabric)
+        notes += check_coupling(distiller, example, teacher_output, fabric.autocast, accumulate)
+        pulls = balance(distiller, example, teacher_output, fabric.autocast, epochs) if measure_balance else ()
     notes += [pull.warning for pull in pulls if pull.warning]
     if pulls and shown:
         tell(f"{phase}: {told(pulls)}")
@@ -206,7 +206,7 @@ def fit(
     state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
     display = Progress(phase, epochs, len(source), shown)
     size = example.size
-    del example, signal
+    del example, teacher_output
     memory = enough_memory(phase, size, fabric.device)
     with memory, laid.kept(), compiled(trained.student, choice.mode, size), display:
         loop = Loop(
@@ -268,7 +268,7 @@ def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
 
 def _prepare(
     distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str
-) -> tuple[Layout, Batch, Signal | None]:
+) -> tuple[Layout, Batch, TeacherOutput | None]:
     """Bring the scheme to its device and its layout, and size what depends on the first batch and its answers.
 
     Gives these too, as the training reads them: the layout, the batch, the teacher's answers to it.
@@ -276,12 +276,12 @@ def _prepare(
     example = example.to(fabric.device)
     distiller.to(fabric.device)
     with reading("teacher", example):
-        signal = first_answers(guide, example) if guide else None
+        teacher_output = first_answers(guide, example) if guide else None
 
     if is_sharding(fabric) and layout == AUTO:
         layout = CONTIGUOUS  # as shards are in any case
-    laid = sized(distiller, example, signal, None if layout == AUTO else layout)
-    return laid, example.changed(laid.inputs) if laid.unsafe else example, signal
+    laid = sized(distiller, example, teacher_output, None if layout == AUTO else layout)
+    return laid, example.changed(laid.inputs) if laid.unsafe else example, teacher_output
 
 
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:

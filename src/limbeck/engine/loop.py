@@ -33,7 +33,7 @@ from limbeck.errors import RunError
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.teachers import Teacher
-from limbeck.types import Batch, Signal, Step
+from limbeck.types import Batch, Step, TeacherOutput
 
 
 @dataclass(kw_only=True)
@@ -109,7 +109,7 @@ class Loop:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     @cached_property
-    def forward(self) -> Callable[[Batch, Signal | None], Step]:
+    def forward(self) -> Callable[[Batch, TeacherOutput | None], Step]:
         """The scheme's forward pass."""
         return autocast(self.scheme, self.fabric) if self.plain else self.model
 
@@ -156,9 +156,9 @@ class Loop:
         """One step of the optimizer on the mean loss over all samples of the window."""
         samples = sum(batch.size for batch in window)
         for number, batch in enumerate(window, start=1):
-            signal = self.teacher(batch) if self.teacher else None
+            teacher_output = self.teacher(batch) if self.teacher else None
             with self.fabric.no_backward_sync(self.model) if number < len(window) else nullcontext():
-                step = self.forward(batch, signal)
+                step = self.forward(batch, teacher_output)
                 self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
             meter.add(step, batch)
         if self.clip is not None:

@@ -70,7 +70,7 @@ class Meter:
         Steps are held as they are and counted many at once: on small networks, counting each by itself would take a
         tenth of a step.
         """
-        logits = step.logits.detach()
+        logits = step.output.detach()
         if logits.is_cuda:  # the next replay of a compiled student's CUDA graph writes over them
             logits = logits.clone()
         values = [step.loss.detach(), *step.parts.values()]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from limbeck.engine.files import write_bytes
 from limbeck.errors import RequestError, RunError, reason_of
 from limbeck.models import preprocess
-from limbeck.models.staged import named
+from limbeck.models.networks.staged import named
 from limbeck.taps.wrappers import unwrapped
 
 TOLERANCE = 1e-4

@@ -13,8 +13,8 @@ from limbeck.errors import RequestError
 from limbeck.export.onnx import write_onnx
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.load import load_network, read_description
-from limbeck.models.multi_exit import MultiExit, exit_network
-from limbeck.recipes.folder import read_result
+from limbeck.models.networks.multi_exit import MultiExit, exit_network
+from limbeck.runs.folder import read_result
 
 
 def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, onnx: bool = False) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 Each network is a function `name(*, input_shape, classes, **options) -> nn.Module`.
 """
 
-from limbeck.models.cnn import cnn
-from limbeck.models.keras import KerasModel
-from limbeck.models.keras_cnn import keras_cnn
+from limbeck.models.foreign.keras import KerasModel
+from limbeck.models.foreign.onnx import OnnxModel
 from limbeck.models.layout import Layout, device_of, lay_out, move
 from limbeck.models.lazy import lazy_layers, materialise, refuse_lazy
 from limbeck.models.measure import multiply_adds, parameter_count
-from limbeck.models.mlp import mlp
-from limbeck.models.mobilenet import mobilenet_v1, mobilenet_v2
-from limbeck.models.multi_exit import (
+from limbeck.models.named_inputs import NamedInputs
+from limbeck.models.networks.cnn import cnn
+from limbeck.models.networks.keras_cnn import keras_cnn
+from limbeck.models.networks.mlp import mlp
+from limbeck.models.networks.mobilenet import mobilenet_v1, mobilenet_v2
+from limbeck.models.networks.multi_exit import (
     byot_resnet18,
     byot_resnet34,
     byot_resnet50,
@@ -19,11 +21,8 @@ from limbeck.models.multi_exit import (
     byot_resnet152,
     byot_small,
 )
-from limbeck.models.named_inputs import NamedInputs
-from limbeck.models.onnx import OnnxModel
-from limbeck.models.preprocess import Preprocess, preprocess
-from limbeck.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
-from limbeck.models.resnet_cifar import (
+from limbeck.models.networks.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from limbeck.models.networks.resnet_cifar import (
     resnet8,
     resnet8x4,
     resnet14,
@@ -34,11 +33,12 @@ from limbeck.models.resnet_cifar import (
     resnet56,
     resnet110,
 )
-from limbeck.models.shufflenet import shufflenet_v1, shufflenet_v2
-from limbeck.models.tutorial_cnn import tutorial_student, tutorial_teacher
-from limbeck.models.vgg import vgg8, vgg13
+from limbeck.models.networks.shufflenet import shufflenet_v1, shufflenet_v2
+from limbeck.models.networks.tutorial_cnn import tutorial_student, tutorial_teacher
+from limbeck.models.networks.vgg import vgg8, vgg13
+from limbeck.models.networks.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
+from limbeck.models.preprocess import Preprocess, preprocess
 from limbeck.models.weights import load_weights, read_weights
-from limbeck.models.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 _NETWORKS = (
     mlp, cnn, keras_cnn, tutorial_teacher, tutorial_student,

@@ -12,11 +12,11 @@ from torch import nn
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS, KerasModel, OnnxModel
-from limbeck.models.keras import is_keras, load_keras
+from limbeck.models.foreign.keras import is_keras, load_keras
+from limbeck.models.foreign.programs import load_program, load_script
 from limbeck.models.memory import WithinMemory, weigh
-from limbeck.models.multi_exit import MultiExit, exit_network
+from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.models.pixels import Pixels, configured
-from limbeck.models.programs import load_program, load_script
 from limbeck.options import fitting
 
 _READERS: dict[str, Callable[..., nn.Module]] = {

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from limbeck.errors import RequestError, as_request, reason_of, shown
-from limbeck.models.program_files import kind_of
+from limbeck.models.foreign.program_files import kind_of
 from limbeck.models.torch_file import load_torch
 
 State = dict[str, Any]

@@ -9,8 +9,8 @@ import torch
 
 from limbeck.errors import as_request
 from limbeck.models.build import build_from
+from limbeck.models.foreign.pieces import fixed_batch
 from limbeck.models.measure import multiply_adds, parameter_count
-from limbeck.models.pieces import fixed_batch
 from limbeck.taps import TapInfo, trace
 
 

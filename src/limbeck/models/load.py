@@ -13,8 +13,8 @@ from torch import nn
 from limbeck.errors import RequestError, shown
 from limbeck.models.build import build_from
 from limbeck.models.finite import check_finite
+from limbeck.models.networks.staged import named
 from limbeck.models.preprocess import preprocess
-from limbeck.models.staged import named
 from limbeck.models.weights import load_weights
 from limbeck.seeds import seeded
 

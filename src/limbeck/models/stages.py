@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError, reason_of
-from limbeck.models.nodes import Node
+from limbeck.models.foreign.nodes import Node
 from limbeck.taps import TapInfo, trace
 
 PROBE_SIZE = 64
@@ -33,7 +33,7 @@ def stages(model: nn.Module, *, input_shape: tuple[int, ...] | None = None) -> t
     Raises:
         RequestError: The model shows no stages, or does not run on that input.
 
-    >>> from limbeck.models.resnet_cifar import resnet8
+    >>> from limbeck.models.networks.resnet_cifar import resnet8
     >>> stages(resnet8(input_shape=(3, 32, 32), classes=10))
     ('stage1', 'stage2', 'stage3')
     """
@@ -55,7 +55,7 @@ def embedding(model: nn.Module) -> str:
     Raises:
         RequestError: The model has no such layer.
 
-    >>> from limbeck.models.resnet_cifar import resnet8
+    >>> from limbeck.models.networks.resnet_cifar import resnet8
     >>> embedding(resnet8(input_shape=(3, 32, 32), classes=10))
     'classifier:in'
     """

@@ -138,7 +138,7 @@ PLACES = ("auto", "memory", "disk", "never")
 
 
 class Store(Strict):
-    """Whether, where and how a teacher's signal is kept.
+    """Whether, where and how a teacher's output is kept.
 
     `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
     folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits the
@@ -161,7 +161,7 @@ class Store(Strict):
     def a_choice_or_a_place(cls, where: str) -> str:
         """A word without a slash is one of the choices: a mistyped one is no folder."""
         if where not in PLACES and "/" not in where:
-            raise ValueError(f"choose {', '.join(PLACES)}, or a place with a slash, such as ./signals")
+            raise ValueError(f"choose {', '.join(PLACES)}, or a place with a slash, such as ./teacher outputs")
         return where
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from limbeck.recipes.folder import student_folder
+from limbeck.runs.folder import student_folder
 
 BLUE, GREY = "#0969da", "#8c959f"
 

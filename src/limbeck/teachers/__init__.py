@@ -1,4 +1,4 @@
-"""Teachers: what turns a batch into a signal. Each is frozen, and stays outside the distiller."""
+"""Teachers: what turns a batch into a `TeacherOutput`. Each is frozen, and stays outside the distiller."""
 
 from limbeck.teachers.ensemble import EnsembleTeacher
 from limbeck.teachers.function import FunctionTeacher

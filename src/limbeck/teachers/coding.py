@@ -1,4 +1,4 @@
-"""How a signal becomes the tensors that are stored of it, and is read back."""
+"""How teacher outputs become the tensors that are stored, and are read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.errors import RequestError, unknown
 from limbeck.losses.response.sparse import TopK, spread
 from limbeck.taps import LOGITS
-from limbeck.types import Signal
+from limbeck.types import TeacherOutput
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What stored values can be."""
@@ -20,7 +20,7 @@ _TOP, _WHICH = "logits/top", "logits/index"
 
 @dataclass(frozen=True)
 class Coding:
-    """How a signal is stored.
+    """How teacher outputs are stored.
 
     Attributes:
         dtype: One of `DTYPES`.
@@ -33,19 +33,19 @@ class Coding:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise unknown("dtype of stored signals", self.dtype, DTYPES)
+            raise unknown("dtype of stored teacher outputs", self.dtype, DTYPES)
         if self.top_k is not None and self.top_k < 1:
             raise RequestError(f"top_k must be 1 or more, not {self.top_k}")
 
-    def encode(self, signal: Signal) -> dict[str, Tensor]:
-        """The tensors that are stored of a signal.
+    def encode(self, teacher_output: TeacherOutput) -> dict[str, Tensor]:
+        """The tensors that are stored of a batch's teacher output.
 
         Raises:
             RequestError: A value is not finite or too large for the dtype, or there are fewer than k classes.
         """
-        tensors = dict(signal.features)
-        if signal.logits is not None:
-            tensors[LOGITS] = signal.logits
+        tensors = dict(teacher_output.features)
+        if teacher_output.output is not None:
+            tensors[LOGITS] = teacher_output.output
         coded = {}
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
@@ -61,10 +61,10 @@ class Coding:
         return coded
 
     @staticmethod
-    def decode(tensors: Mapping[str, Tensor], classes: int | None) -> Signal:
-        """The signal, in fp32, of the tensors that `encode` gave."""
+    def decode(tensors: Mapping[str, Tensor], classes: int | None) -> TeacherOutput:
+        """The teacher output, in fp32, of the tensors that `encode` gave."""
         found = {name: tensor if name == _WHICH else tensor.float() for name, tensor in tensors.items()}
         logits = found.pop(LOGITS, None)
         if _TOP in found and classes is not None:
             logits = spread(found.pop(_TOP), found.pop(_WHICH).long(), classes, 1.0)
-        return Signal(logits, found)
+        return TeacherOutput(logits, found)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError, unknown
 from limbeck.teachers.teacher import Teacher
-from limbeck.types import Batch, Signal
+from limbeck.types import Batch, TeacherOutput
 
 T = TypeVar("T")
 Mix = Literal["probabilities", "logits"]
@@ -75,17 +75,17 @@ class EnsembleTeacher:
         """What should be known of how each member is run."""
         return [f"{name} {note}" for name, one in self.teachers.items() for note in getattr(one, "notes", [])]
 
-    def __call__(self, batch: Batch) -> Signal:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         features: dict[str, Tensor] = {}
         members: list[tuple[float, Tensor]] = []
         for name, teacher in self.teachers.items():
-            signal = teacher(batch)
-            features |= {f"{name}.{tap}": tensor for tap, tensor in signal.features.items()}
-            if signal.logits is not None:
-                features[f"{name}.logits"] = signal.logits
+            teacher_output = teacher(batch)
+            features |= {f"{name}.{tap}": tensor for tap, tensor in teacher_output.features.items()}
+            if teacher_output.output is not None:
+                features[f"{name}.logits"] = teacher_output.output
                 if self.weights[name]:
-                    members.append((self.weights[name], signal.logits.float()))
-        return Signal(self._mixed(members) if members else None, features)
+                    members.append((self.weights[name], teacher_output.output.float()))
+        return TeacherOutput(self._mixed(members) if members else None, features)
 
     def _mixed(self, members: Sequence[tuple[float, Tensor]]) -> Tensor:
         if self.mix == "logits":

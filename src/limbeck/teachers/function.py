@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models import refuse_lazy
-from limbeck.models.pieces import Pieces
+from limbeck.models.foreign.pieces import Pieces
 from limbeck.models.probabilities import Ending
 from limbeck.taps import LOGITS, Conversion, dtype_of, evaluating, logits_of, readable, taken_from
 from limbeck.teachers.reached import modules_reached
 from limbeck.teachers.state import Frozen
-from limbeck.types import Batch, Inputs, Signal, each, tensors_of
+from limbeck.types import Batch, Inputs, TeacherOutput, each, tensors_of
 
 
 class FunctionTeacher:
@@ -33,7 +33,7 @@ class FunctionTeacher:
             one is the logits: the first (B, classes).
         numpy: It gets NumPy arrays in place of tensors.
         probabilities: It returns probabilities in place of logits, as scikit-learn's `predict_proba` does.
-        fingerprint: What names this function, so that signals which it gave can be known again; without it every
+        fingerprint: What names this function, so that what it gave can be known again; without it every
             FunctionTeacher is one of its own, since code can change without its name.
         classes: See there; None takes a tuple's first tensor (B, ...).
 
@@ -44,7 +44,7 @@ class FunctionTeacher:
         RequestError: `function` cannot be called.
 
     >>> teacher = FunctionTeacher(lambda x: x[:, :2] * 3)
-    >>> teacher(Batch(torch.ones(1, 4), torch.tensor([0]), torch.tensor([0]))).logits
+    >>> teacher(Batch(torch.ones(1, 4), torch.tensor([0]), torch.tensor([0]))).output
     tensor([[3., 3.]])
     """
 
@@ -75,7 +75,7 @@ class FunctionTeacher:
         return [note for note in (*self._said, *self._ending.notes, self._frozen.note, self._pieces.note) if note]
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Signal:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         if self._modules is None:
             tensors = self._first_call(batch)
         else:
@@ -84,7 +84,7 @@ class FunctionTeacher:
         logits = tensors.pop(LOGITS, None)
         if logits is not None:
             logits = self._ending(logits)
-        return Signal(logits, tensors)
+        return TeacherOutput(logits, tensors)
 
     def _first_call(self, batch: Batch) -> dict[str, Tensor]:
         """The first call, which finds out what the function runs, and how that reads inputs."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.models.programs import program_text
+from limbeck.models.foreign.programs import program_text
 from limbeck.taps.wrappers import unwrapped
 from limbeck.types import content
 

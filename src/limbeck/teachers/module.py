@@ -14,15 +14,15 @@ from torch.distributed.tensor import DTensor
 
 from limbeck.errors import RequestError
 from limbeck.models import move, refuse_lazy
-from limbeck.models.keras import refuse_keras
-from limbeck.models.outputs import choose_logits
-from limbeck.models.pieces import Pieces
+from limbeck.models.foreign.keras import refuse_keras
+from limbeck.models.foreign.outputs import choose_logits
+from limbeck.models.foreign.pieces import Pieces
 from limbeck.taps import LOGITS, NUMBERS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
 from limbeck.taps.wrappers import unwrapped
 from limbeck.teachers.identity import identity
 from limbeck.teachers.pixels import Found, as_floats, find_pixels
 from limbeck.teachers.state import Frozen
-from limbeck.types import Batch, Inputs, Signal, content, each
+from limbeck.types import Batch, Inputs, TeacherOutput, content, each
 
 
 class ModuleTeacher:
@@ -30,7 +30,8 @@ class ModuleTeacher:
 
     Its parameters, statistics and training flags are left as they are, and so are its inputs: it gets a copy. It moves
     to the batch's device when first called. Inputs of a dtype that it cannot read are brought to its own
-    (`limbeck.taps.Conversion`); one that takes batches of a single size runs in pieces (`limbeck.models.pieces`).
+    (`limbeck.taps.Conversion`); one that takes batches of a single size runs in pieces
+    (`limbeck.models.foreign.pieces`).
 
     Args:
         module: The trained model.
@@ -81,7 +82,7 @@ class ModuleTeacher:
         self._said: list[str | None] = []
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Signal:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         if not self._settled:
             refuse_lazy(self.module)
         self._move(batch.targets.device)
@@ -89,7 +90,7 @@ class ModuleTeacher:
             tensors = self._run(batch) if self._settled else self._first_run(batch)
         if self.dtype is not None:
             tensors = {name: tensor.float() for name, tensor in tensors.items()}
-        return Signal(tensors.pop(LOGITS, None), tensors)
+        return TeacherOutput(tensors.pop(LOGITS, None), tensors)
 
     @cached_property
     def fingerprint(self) -> str:

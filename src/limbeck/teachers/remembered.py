@@ -10,11 +10,11 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.teachers.stored import check_known
 from limbeck.teachers.teacher import Teacher
-from limbeck.types import Batch, Signal, send
+from limbeck.types import Batch, TeacherOutput, send
 
 
 class RememberedTeacher:
-    """A teacher's signal for every sample of a data set, in one view or several, computed once and kept in memory.
+    """A teacher's output for every sample of a data set, in one view or several, computed once and kept in memory.
 
     Args:
         teacher: Who is asked.
@@ -64,7 +64,7 @@ class RememberedTeacher:
             if table.device.type != "cpu":
                 table.flatten()[:1].tolist()  # until the device has computed it
 
-    def __call__(self, batch: Batch) -> Signal:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         view, device = batch.view, batch.targets.device
         index = send(batch.index, device)
         if view < 0 or index is not batch.index:  # a GPU would be lost by an index that is not there
@@ -73,7 +73,9 @@ class RememberedTeacher:
             self._move(device)
         try:
             logits = self._logits[view].index_select(0, index) if self._logits else None
-            return Signal(logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()})
+            return TeacherOutput(
+                logits, {name: table[view].index_select(0, index) for name, table in self._tables.items()}
+            )
         except IndexError as error:
             check_known(batch, self._views, self._samples)
             raise RequestError(f"a sample's index is none of those that were asked about: {error}") from error
@@ -92,7 +94,7 @@ def _table(tables: list[Tensor], view: int, samples: int, example: Tensor) -> Te
 
 
 def memory_need(teacher: Teacher, example: Batch, samples: int) -> int:
-    """The bytes that remembering the signal of so many samples takes."""
+    """The bytes that remembering the outputs for so many samples takes."""
     logits, features = teacher(example)
     tensors = [*features.values(), *([] if logits is None else [logits])]
     sizes = [int(tensor[0].numel() * tensor.element_size()) for tensor in tensors]

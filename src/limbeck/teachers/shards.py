@@ -4,7 +4,7 @@ Each shard is a safetensors file with every tensor for a range of samples in one
 so that a table larger than the memory costs what is read of it. Before its first read it is compared with the checksum
 that it was written with, which holds its content, its place in the table, and what the table was made of; the checksum
 is a CRC-32, which finds every changed byte, and is the fastest that Python brings along. The place is a folder, or any
-fsspec address such as "s3://bucket/signals"; shards from elsewhere are fetched once into a local folder.
+fsspec address such as "s3://bucket/teacher outputs"; shards from elsewhere are fetched once into a local folder.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from limbeck.atomic import ENDING, put, sweep
 from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
-from limbeck.parts import ENDING, put, sweep
 from limbeck.teachers.description import Description, OtherFormatError
 
-DESCRIPTION = "signals.json"
+DESCRIPTION = "teacher outputs.json"
 MOST_DESCRIBED = 2**24
 """Bytes of a description, or of what describes a shard's tensors; more is no limbeck's."""
 CHUNK = 2**20
@@ -50,7 +50,7 @@ class Shards:
         try:
             self._files, self._root = fsspec.url_to_fs(self.place)
         except (ValueError, ImportError) as error:
-            raise RequestError(f"cannot open the place {self.place} of stored signals: {error}") from error
+            raise RequestError(f"cannot open the place {self.place} of stored teacher outputs: {error}") from error
         self._is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
         self._near: Path | None = None
         self._open: dict[tuple[int, int], dict[str, Tensor]] = {}
@@ -70,13 +70,13 @@ class Shards:
             return Description.from_json(self._files.cat_file(path))
         except OtherFormatError as error:
             raise RequestError(
-                f"{self.place} holds stored signals of format {error}, which this limbeck does not read; delete it, or "
-                "choose another place, and store them anew"
+                f"{self.place} holds teacher outputs of format {error}, which this limbeck does not read; delete it, "
+                "or choose another place, and store them anew"
             ) from error
         except (ValueError, TypeError, RecursionError) as error:
             raise RequestError(
                 f"{self.place}/{DESCRIPTION} is damaged: its content is not what was written; delete it to store the "
-                "signals anew"
+                "teacher outputs anew"
             ) from error
 
     def describe(self, description: Description) -> None:
@@ -127,10 +127,10 @@ class Shards:
             raise self._unreadable(view, number, ValueError("its content is not what was written"))
 
     def check_writable(self) -> None:
-        """Find a place that cannot be written before a teacher is trained for it; one that holds signals can be read.
+        """Find a place that cannot be written before a teacher is trained for it; one that holds outputs can be read.
 
         Raises:
-            RequestError: It is a folder in which nobody can write, and it holds no signals yet.
+            RequestError: It is a folder in which nobody can write, and it holds no teacher outputs yet.
         """
         there = nearest(Path(self._root)) if self._is_local else None
         if there is None or (there.is_dir() and os.access(there, os.W_OK)):
@@ -157,7 +157,7 @@ class Shards:
 
     def _unreadable(self, view: int, number: int, error: Exception) -> RequestError:
         name, reason = f"{self.place}/{_name(view, number)}", str(error).splitlines()[0] if str(error) else "empty"
-        again = "store the signals again, which writes what is missing"
+        again = "store the teacher outputs again, which writes what is missing"
         if isinstance(error, FileNotFoundError):
             return RequestError(f"{name} is missing; {again}")
         if isinstance(error, OSError):
@@ -169,7 +169,7 @@ class Shards:
         if self._is_local:
             return f"{self._root}/{name}"
         if self._near is None:
-            self._near = Path(tempfile.mkdtemp(prefix="limbeck-signals-"))
+            self._near = Path(tempfile.mkdtemp(prefix="limbeck-teacher outputs-"))
             weakref.finalize(self, shutil.rmtree, self._near, ignore_errors=True)
         here = self._near / name
         if not here.exists():

@@ -1,4 +1,4 @@
-"""A teacher whose signal was stored before: for each sample and view, asked once for all runs to come."""
+"""A teacher whose outputs were stored before: for each sample and view, computed once for all runs to come."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from limbeck.teachers.coding import Coding
 from limbeck.teachers.description import Description
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.teacher import Teacher
-from limbeck.types import Batch, Signal, send
+from limbeck.types import Batch, TeacherOutput, send
 
 SHARD_BYTES = 64 * 2**20
 TOLERANCE = 0.02
@@ -27,11 +27,11 @@ TOLERANCE = 0.02
 
 
 class StoredTeacher:
-    """Reads the signal of each sample, in the view that the student sees, from where `store` wrote it.
+    """Reads the output for each sample, in the view that the student sees, from where `store` wrote it.
 
     Args:
         place: A folder or an fsspec address.
-        made_of: What the signal must have been made of; None takes it as it is.
+        made_of: What the outputs must have been made of; None takes them as they are.
 
     Raises:
         RequestError: Nothing is stored there, or it is not complete, or it was made of something else.
@@ -41,20 +41,20 @@ class StoredTeacher:
         self._shards = Shards(place)
         found = self._shards.description()
         if found is None:
-            raise RequestError(f"no signals are stored in {place}; limbeck cache RECIPE stores them")
+            raise RequestError(f"no teacher outputs are stored in {place}; limbeck cache RECIPE stores them")
         if made_of is not None:
             refuse_stale(place, found, made_of)
         missing = sum(not self._shards.has(*shard) for shard in found.shards)
         if missing:
             raise RequestError(
-                f"the signals in {place} are not complete: {missing} of {len(found.shards)} shards are missing; "
-                "limbeck cache goes on with it"
+                f"the teacher outputs in {place} are not complete: {missing} of {len(found.shards)} shards are "
+                "missing; limbeck cache goes on with it"
             )
         self.description = found
         text = json.dumps([found.made_of, found.about], sort_keys=True)
         self.fingerprint = f"stored-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
-    def __call__(self, batch: Batch) -> Signal:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         held = self.description
         check_known(batch, held.views, held.samples)
         index = batch.index
@@ -102,21 +102,21 @@ def store(
         samples: Number of samples.
         views: Number of views.
         batch_size: Samples asked at once.
-        made_of: What the signal is a function of, by name.
+        made_of: What the teacher outputs are a function of, by name.
         coding: How it is stored.
-        words: What the signal is made of in words, for who lists stores.
+        words: What the outputs are made of in words, for who lists stores.
         rank: Which process this is.
         world_size: Of how many.
         after_shard: Told the number of shards that are done, and that of all.
 
     Raises:
-        RequestError: The place holds signals made of something else, or has not enough space.
+        RequestError: The place holds teacher outputs made of something else, or has not enough space.
         RunError: A shard cannot be written.
     """
     shards = Shards(place)
     shards.sweep()
-    signal = teacher(next(iter(batches(0, 0, min(samples, 2)))))
-    described = describe(signal, samples, views, batch_size, made_of, coding, words)
+    teacher_output = teacher(next(iter(batches(0, 0, min(samples, 2)))))
+    described = describe(teacher_output, samples, views, batch_size, made_of, coding, words)
     found = shards.description()
     if found is not None:
         refuse_stale(place, found, made_of)
@@ -152,7 +152,7 @@ def _coded(
 
 
 def _refuse_form(place: str | Path, found: Description, wanted: Description) -> None:
-    """Raise RequestError for signals that are there, but not as they are wanted now."""
+    """Raise RequestError for teacher outputs that are there, but not as they are wanted now."""
     pairs = {
         "dtype": (found.about["dtype"], wanted.about["dtype"]),
         "top_k": (found.about["top_k"], wanted.about["top_k"]),
@@ -162,13 +162,13 @@ def _refuse_form(place: str | Path, found: Description, wanted: Description) -> 
     for name, (was, now) in pairs.items():
         if was != now:
             raise RequestError(
-                f"the signals in {place} are stored in another form: {name} {was} instead of {now}; choose another "
-                f"place, or that {name}"
+                f"the teacher outputs in {place} are stored in another form: {name} {was} instead of {now}; choose "
+                f"another place, or that {name}"
             )
 
 
 def describe(
-    signal: Signal,
+    teacher_output: TeacherOutput,
     samples: int,
     views: int,
     batch_size: int,
@@ -176,40 +176,40 @@ def describe(
     coding: Coding,
     words: Mapping[str, str] = MappingProxyType({}),
 ) -> Description:
-    """What storing signals such as this one for all samples and views will hold."""
-    coded = coding.encode(signal)
+    """What storing teacher outputs such as this one for all samples and views will hold."""
+    coded = coding.encode(teacher_output)
     tensors = {name: (str(t.dtype).removeprefix("torch."), list(t.shape[1:])) for name, t in coded.items()}
     sample_bytes = sum(t[0].numel() * t.element_size() for t in coded.values())
     rows = max(1, SHARD_BYTES // sample_bytes // batch_size) * batch_size
-    classes = None if signal.logits is None else signal.logits.shape[-1]
+    classes = None if teacher_output.output is None else teacher_output.output.shape[-1]
     about = {"classes": classes, "dtype": coding.dtype, "top_k": coding.top_k, "sample_bytes": sample_bytes}
     return Description(dict(made_of), samples, views, min(rows, math.ceil(samples / batch_size) * batch_size),
                        tensors, about, dict(words))  # fmt: skip
 
 
 def refuse_stale(place: str | Path, found: Description, made_of: Mapping[str, str]) -> None:
-    """Raise RequestError, with the reason, for signals that were made of something else."""
+    """Raise RequestError, with the reason, for teacher outputs that were made of something else."""
     changed = [name for name in made_of if found.made_of.get(name) != made_of[name]]
     if changed:
         was = ", ".join(f"{name} {found.made_of.get(name)} instead of {made_of[name]}" for name in changed)
-        raise RequestError(f"the signals in {place} are stale, made with another {was}; choose another place")
+        raise RequestError(f"the teacher outputs in {place} are stale, made with another {was}; choose another place")
 
 
 def check_known(batch: Batch, views: int, samples: int) -> None:
     """Raise RequestError for a batch about which nothing can have been kept: an unknown view, no index, or beyond."""
     if not 0 <= batch.view < views:
         raise RequestError(
-            f"this signal is known for {views} view(s) of each sample, and the batch is view {batch.view} (from 0); "
+            f"this teacher is known in {views} view(s) of each sample, and the batch is view {batch.view} (from 0); "
             f"give the loader as many: views.count, or data.views: {views} in a recipe"
         )
     if not batch.size:
         return
     lowest, highest = (int(x) for x in batch.index.aminmax())
     if lowest < 0:  # a loader that says no index gives -1 for all
-        raise RequestError("a kept signal is found by each sample's index, and this loader gives none")
+        raise RequestError("a cached teacher output is found by each sample's index, and this loader gives none")
     if highest >= samples:
         raise RequestError(
-            f"a sample's index is {highest}, none of those that were asked about: the signal holds {samples} samples"
+            f"a sample's index is {highest}, none of those that were asked about: the teacher was asked about {samples}"
         )
 
 
@@ -218,22 +218,22 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
     free = shards.free_bytes()
     if free is not None and need > free:
         raise RequestError(
-            f"storing the signals takes {need / 1e6:,.1f} MB in {shards.place}, and {free / 1e6:,.1f} MB are free; "
+            f"storing them takes {need / 1e6:,.1f} MB in {shards.place}, and {free / 1e6:,.1f} MB are free; "
             "store fewer views, fewer taps, top_k classes, or elsewhere"
         )
 
 
 def place_key(made_of: Mapping[str, str], coding: Coding, asked: str = "") -> str:
-    """A name for the place of such signals, and of signals that were `asked` in one way alone."""
+    """A name for the place of such teacher outputs, and of teacher outputs that were `asked` in one way alone."""
     text = json.dumps([dict(made_of), coding.dtype, coding.top_k, asked], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def verify(place: str | Path, ask: Callable[[int, Tensor], Signal], samples: int = 256) -> dict[str, Any]:
+def verify(place: str | Path, ask: Callable[[int, Tensor], TeacherOutput], samples: int = 256) -> dict[str, Any]:
     """Check every shard's bytes, and ask the teacher again about some samples.
 
     Args:
-        place: Where the signals are.
+        place: Where the teacher outputs are.
         ask: From a view and sample indices (B,) to what the teacher says about them now.
         samples: How many are asked again in each view.
 
@@ -262,8 +262,8 @@ def verify(place: str | Path, ask: Callable[[int, Tensor], Signal], samples: int
     return {"shards": len(held.shards), "samples": held.views * min(samples, held.samples), "error": worst}
 
 
-def _pairs(stored: Signal, now: Signal) -> list[tuple[Tensor, Tensor]]:
+def _pairs(stored: TeacherOutput, now: TeacherOutput) -> list[tuple[Tensor, Tensor]]:
     pairs = [(tensor, now.features[name]) for name, tensor in stored.features.items()]
-    if stored.logits is not None and now.logits is not None:
-        pairs.append((stored.logits, now.logits))
+    if stored.output is not None and now.output is not None:
+        pairs.append((stored.output, now.output))
     return pairs

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError, unknown
 from limbeck.losses.samples import known_labels
-from limbeck.types import Batch, Signal, labelled
+from limbeck.types import Batch, TeacherOutput, labelled
 
 Softens = Literal["logarithms", "probabilities"]
 """What of its probabilities a temperature divides."""
@@ -39,7 +39,7 @@ class VirtualTeacher:
         arXiv 1909.11723; a 0.99, T 20.
 
     >>> batch = Batch(torch.zeros(1, 4), torch.tensor([1]), torch.tensor([0]))
-    >>> VirtualTeacher(classes=3)(batch).logits.exp()
+    >>> VirtualTeacher(classes=3)(batch).output.exp()
     tensor([[0.0050, 0.9900, 0.0050]])
     """
 
@@ -60,7 +60,7 @@ class VirtualTeacher:
         return hashlib.sha256(f"virtual {self.classes} {self.probability} {self.softens}".encode()).hexdigest()[:16]
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Signal:
+    def __call__(self, batch: Batch) -> TeacherOutput:
         self._check(batch.targets)
         rest = (1 - self.probability) / (self.classes - 1)
         if batch.targets.is_floating_point():
@@ -72,9 +72,9 @@ class VirtualTeacher:
             if known is not None:
                 probabilities = probabilities.where(known[:, None], 1 / self.classes)
         if self.softens == "logarithms":
-            return Signal(probabilities.log())
+            return TeacherOutput(probabilities.log())
         # Less a constant, which no softmax sees: logits that are probabilities are taken for an error elsewhere.
-        return Signal(probabilities - self.probability)
+        return TeacherOutput(probabilities - self.probability)
 
     def _check(self, targets: Tensor) -> None:
         # On a GPU once: it would have to wait each time.

@@ -1,0 +1,5 @@
+"""What is measured of trained models: a teacher's diagnosis, and what early exits cost and give."""
+
+from limbeck.measure.diagnosis import Diagnosis, diagnose
+
+__all__ = ["Diagnosis", "diagnose"]

@@ -1,0 +1,1 @@
+"""Models of other frameworks and files, made to behave like modules of PyTorch."""

@@ -1,0 +1,218 @@
+"""What is found before anything is written or trained: names, options and shapes that do not fit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.data import DataSet, InMemory, make_loader
+from limbeck.distillers import Distiller, Scheme
+from limbeck.engine.compiling import check_compile
+from limbeck.engine.first_answers import refuse_probabilities
+from limbeck.engine.first_batch import Trial, settle, sized
+from limbeck.engine.fit import check
+from limbeck.errors import RequestError, as_request, unknown
+from limbeck.models.layout import CHANNELS_LAST
+from limbeck.models.memory import check_trainable_size
+from limbeck.recipes import schema
+from limbeck.runs import components, teachers
+from limbeck.runs.stages import schemes
+from limbeck.seeds import seeded
+from limbeck.taps import call, evaluating
+from limbeck.teachers.shards import Shards
+from limbeck.types import Batch, TeacherOutput
+
+_ALL_LOGITS = ("dist", "logit_mse", "mlkd", "probability_mse")
+"""Losses that cannot do with the likeliest classes alone."""
+_TAKES = {
+    "offline": (),
+    "assistant": (),
+    "born-again": ("generations",),
+    "two-stage": ("hint", "hint_epochs"),
+    "teacher-free": ("probability", "softens"),
+}
+"""The options of the schemes that are no class of their own; a class is asked for its signature."""
+
+
+def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet) -> None:
+    """Find what does not fit before anything is written or trained.
+
+    Raises:
+        RequestError: A name, an option or a shape that does not fit.
+    """
+    _check_options(recipe)
+    check(recipe.epochs, recipe.accumulate, recipe.keep, recipe.clip, None, validates=data.validation is not None)
+    _check_views(recipe, data)
+    components.optimizer(recipe.optimizer)
+    components.schedule(recipe.schedule, recipe.epochs)
+    views = components.views(recipe.data, data)
+    if recipe.distill.options.get("other_view"):
+        views.other()
+    with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
+        next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
+    example = next(iter(make_loader(data.train, 2)))
+    _check_trainable([student, *(one.module for one in found if one.kept)])
+    _check_sizes(recipe, student, found)
+    for one in found:
+        if one.spec.store.where not in schema.PLACES:
+            Shards(one.spec.store.where).check_writable()
+        components.teacher_views(one.spec, recipe, data)
+        with _reading("teacher", one.spec.model, example):
+            logits = teachers.teacher_output([one])(example).output
+        if logits is not None:
+            refuse_probabilities(logits)
+        if one.kept:
+            _check_step(one, example)
+            _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
+    _check_schemes(recipe, student, found, data)
+    for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
+        assistant = components.model(spec, data, recipe.seed)
+        check_trainable_size("an assistant", assistant)
+        _check_schemes(recipe.model_copy(update={"student": spec}), assistant, found, data)
+        _check_batches(assistant, spec, recipe.data.batch_size, data)
+    _check_batches(student, recipe.student, recipe.data.batch_size, data)
+
+
+def check_shares(recipe: schema.Recipe, found: Sequence[teachers.Candidate], processes: int) -> None:
+    """Raise RequestError for batches that so many processes cannot share."""
+    for size in (recipe.data.batch_size, *(one.spec.batch_size for one in found if one.kept)):
+        if size is not None and size % processes:
+            raise RequestError(f"batch_size {size} does not divide by {processes} processes")
+
+
+def _check_schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> None:
+    """Put each stage of a student's training together, and compute its loss once."""
+    example = next(iter(make_loader(data.train, 2, pairs=True)))
+    # On a GPU every layout is right; the checks run on the CPU.
+    layout = CHANNELS_LAST if recipe.layout == CHANNELS_LAST and not torch.cuda.is_available() else None
+    with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
+        stages = list(schemes(recipe, student, found, data))
+    for resolved, scheme, live in stages:
+        _check_top_k(resolved)
+        check_compile(recipe.compile, scheme, recipe.accumulate)
+        with _reading("student", recipe.student.model, example):
+            settle(scheme, example, recipe.seed)
+            teacher_output = live(example) if live else None
+            laid = sized(scheme, example, teacher_output, layout)
+            _check_labels(scheme, example, data)
+        _check_loss(scheme, example, teacher_output)
+        with laid.kept():
+            Trial(scheme, example.changed(laid.inputs), teacher_output, nullcontext).check()
+
+
+def _check_step(teacher: teachers.Candidate, example: Batch) -> None:
+    """Raise RequestError for a teacher to be trained that cannot make a training step."""
+    scheme = Distiller(teacher.module, inputs=components.inputs(teacher.spec))
+    try:
+        with as_request(str):
+            settle(scheme, example, teacher.spec.seed)
+            Trial(scheme, example, None, nullcontext).check()
+    except RequestError as error:
+        raise RequestError(f"the {teacher.name} {teacher.spec.model} cannot be trained: {error}") from error
+
+
+@torch.no_grad()
+def _check_loss(scheme: Scheme, example: Batch, teacher_output: TeacherOutput | None) -> None:
+    """Raise RequestError for a loss that is not finite before any training."""
+    with evaluating(scheme):
+        step = scheme(example, teacher_output)
+    odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
+    if odd or not torch.isfinite(step.loss).all():
+        raise RequestError(
+            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the loss's "
+            "options and weights, and the samples"
+        )
+
+
+@torch.no_grad()
+def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
+    """Raise RequestError for a label, of any split, for which the student has no output."""
+    with evaluating(scheme):
+        outputs = scheme.predict(example.inputs).shape[1]
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        highest = -1 if split is None else int(split.targets.max())
+        if highest >= outputs:
+            raise RequestError(
+                f"the {name} data of {data.name} has the label {highest}, and the student {outputs} outputs, for "
+                "labels from 0 on; mend the labels, or build the student with more outputs"
+            )
+
+
+def _check_views(recipe: schema.Recipe, data: DataSet) -> None:
+    split = data.train
+    if recipe.data.views and not recipe.data.augment and (isinstance(split, InMemory) or not split.random):
+        raise RequestError(
+            "data.views counts augmented versions, and there is no data.augment; leave one out or add one"
+        )
+    if recipe.data.augment and isinstance(split, InMemory) and split.inputs.is_floating_point():
+        low, high = float(split.inputs.min()), float(split.inputs.max())
+        if low < 0 or high > 1:
+            raise RequestError(
+                f"augmentation takes pixels of uint8, or floats of 0–1, and these run from {low:.3g} to {high:.3g}; "
+                "normalise by the model's mean and std instead"
+            )
+
+
+def _reading(role: str, name: str, example: Batch) -> AbstractContextManager[None]:
+    shape = tuple(example.inputs.shape[1:]) if isinstance(example.inputs, Tensor) else "of several inputs"
+    return as_request(
+        lambda reason: f"{role} {name} cannot read samples of shape {shape} ({reason}); set its mean, std or size"
+    )
+
+
+def _check_trainable(trained: Sequence[nn.Module]) -> None:
+    for model in trained:
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise RequestError(
+                f"{type(model).__name__} has no parameter to train; an ONNX file can only teach, and takes no epochs"
+            )
+
+
+def _check_sizes(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> None:
+    """Raise RequestError for networks that the machine has no memory to train."""
+    generations = recipe.distill.options.get("generations", 3) if recipe.distill.scheme == "born-again" else 1
+    check_trainable_size("the student", student, generations)
+    for one in found:
+        if one.kept:
+            check_trainable_size(f"the {one.name}", one.module)
+
+
+def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: DataSet) -> None:
+    """Raise RequestError for a network that cannot train on one sample, where no batch has more."""
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if batch_size > 1 or not normed:
+        return
+    inputs, prepare = next(iter(make_loader(data.train, 1))).inputs, components.inputs(spec)
+    try:
+        with torch.no_grad(), seeded(0):
+            call(copy.deepcopy(model).train(), inputs if prepare is None else prepare(inputs))
+    except ValueError as error:
+        raise RequestError(
+            "batches hold one sample each, on which batch norm cannot train; set another batch_size"
+        ) from error
+
+
+def _check_top_k(recipe: schema.Recipe) -> None:
+    """Raise RequestError for losses that need the logits that a top-k store leaves out."""
+    if not recipe.teachers or recipe.teachers[0].store.top_k is None:
+        return
+    for term in recipe.distill.terms:
+        if term.loss in _ALL_LOGITS or (term.model_extra or {}).get("standardize"):
+            raise RequestError(
+                f"{term.loss} compares all logits, and store.top_k keeps the likeliest classes alone; leave top_k out, "
+                "or distil with kd, reverse_kl, jsd or soft_cross_entropy, not standardised"
+            )
+
+
+def _check_options(recipe: schema.Recipe) -> None:
+    scheme, options = recipe.distill.scheme, recipe.distill.options
+    for option in options:
+        if option not in _TAKES.get(scheme, options):
+            raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
+    components.whole_number("generations", options.get("generations", 3), least=2)

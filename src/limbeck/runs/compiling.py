@@ -1,0 +1,84 @@
+"""One decision about torch.compile for all students of a run or a comparison, which must differ in the method alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from torch import nn
+
+from limbeck.engine.compiling import Choice, choose_compile, may_gain
+from limbeck.engine.devices import AUTO, from_first
+from limbeck.engine.files import write_json
+from limbeck.engine.first_batch import settle
+from limbeck.engine.progress import tell
+from limbeck.errors import RequestError
+from limbeck.models import move
+from limbeck.recipes import schema
+from limbeck.runs import components, teachers
+from limbeck.runs.stages import schemes
+from limbeck.runs.train import Job
+
+DECISION = "compile.json"
+
+
+def decided(job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]) -> Job:
+    """The job with the mode in which all its students are trained, if its recipe says auto.
+
+    It is tried once, on the student without a teacher, and kept in the folder for when the job is resumed. Where a
+    method reads hidden tensors, which a compiled student does not show, none is compiled.
+
+    Args:
+        job: A run, or a comparison.
+        recipes: By which its students are taught.
+        student: The network, as it starts.
+        found: The teachers.
+
+    Raises:
+        RequestError: The students of a resumed comparison are compiled, and a method that has been added cannot be.
+    """
+    if job.recipe.compile != AUTO:
+        return job
+    path = job.out / DECISION
+    choice: Choice = from_first(
+        job.fabric,
+        lambda: (
+            Choice(**json.loads(path.read_text(encoding="utf-8")))
+            if job.resume and path.exists()
+            else _tried(job, recipes, student, found)
+        ),
+    )
+    if choice.mode and _reads_inside(job, recipes, student, found):
+        raise RequestError(
+            f"the students in {job.out} are compiled ({path.name}), and an added method reads hidden tensors, which a "
+            "compiled student does not show; compare it in another folder, or with compile: null"
+        )
+    return replace(job, compile=choice.mode)
+
+
+def _tried(
+    job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]
+) -> Choice:
+    alone = components.alone(copy.deepcopy(student), job.recipe)
+    if not may_gain(alone, job.fabric):
+        return Choice(None)
+    if _reads_inside(job, recipes, student, found):
+        choice = Choice(None, "no student is compiled, as a method reads hidden tensors")
+    else:
+        move(alone, job.fabric.device)
+        loader = job.training_loader()
+        example = next(iter(loader))
+        settle(alone, example, job.recipe.seed)
+        choice = choose_compile(alone, example, job.fabric, job.recipe.epochs * len(loader))
+    if choice.reason and job.machine.progress:
+        tell(f"all students: {choice.reason}")
+    write_json(job.out / DECISION, asdict(choice))
+    return choice
+
+
+def _reads_inside(
+    job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]
+) -> bool:
+    return any(scheme.reads_inside for one in recipes for _, scheme, _ in schemes(one, student, found, job.data))

@@ -1,0 +1,165 @@
+"""A finished run, taken up again from its folder: on this machine or another, with or without its teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.data import DataSet, make_loader
+from limbeck.engine import evaluate
+from limbeck.engine.first_batch import settle
+from limbeck.engine.progress import tell
+from limbeck.errors import RequestError
+from limbeck.folders import data_root
+from limbeck.models.load import load_own
+from limbeck.recipes import schema
+from limbeck.runs import components, identity, teachers
+from limbeck.runs.folder import RECIPE, RESULT, read_result
+from limbeck.runs.identity import Identity, Origins
+from limbeck.runs.in_use import using
+from limbeck.runs.train import settled
+from limbeck.runs.machine import Machine
+from limbeck.recipes.read import read
+from limbeck.runs.same import refuse
+from limbeck.taps import evaluating
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run left.
+
+    Attributes:
+        recipe: Its recipe.
+        data: Its data set, found again.
+        student: Its student, with its weights.
+        made_of: What it records of its origins; None of an earlier limbeck's.
+    """
+
+    recipe: schema.Recipe
+    data: DataSet
+    student: nn.Module
+    made_of: Identity | None
+
+
+def take_up(run: Path, root: Path | None = None) -> Finished:
+    """Read a finished run's student and its data.
+
+    Args:
+        run: The run folder.
+        root: Folder of the data; by default the one that the run had, else the usual one.
+
+    Raises:
+        RequestError: The folder holds no finished run, the weights are not the run's own, the data cannot be read, or
+            their classes are others than those that the student learned.
+    """
+    read_result(run)
+    recipe, made_of = read(str(run / RECIPE)), identity.read(run)
+    root = root or identity.data_root(run) or data_root()
+    data = components.data(recipe.data, root)
+    if made_of is not None:
+        _check_data(run, made_of, data, root)
+    student = components.model(recipe.student.model_copy(update={"weights": None}), data, recipe.seed)
+    load_own(student, run / "student.json")
+    return Finished(recipe, data, student, made_of)
+
+
+def evaluate_run(run: Path, root: Path | None = None) -> dict[str, Any]:
+    """The student of a run on its test set, and its agreement with the teacher where that can be found.
+
+    Args:
+        run: The run folder.
+        root: Folder of the data; by default the one that the run had, else the usual one.
+
+    Raises:
+        RequestError: As `take_up` raises.
+    """
+    found = take_up(run, root)
+    scheme = components.alone(found.student, found.recipe)
+    loader = make_loader(found.data.test, components.held_out_batch(found.recipe, found.data))
+    settle(scheme, next(iter(loader)), found.recipe.seed)
+    teaching = _teachers(run, found)
+    with evaluating(scheme):
+        mix = found.recipe.ensemble
+        figures = evaluate(scheme.predict, loader, teacher=teachers.teacher_output(teaching, mix=mix) if teaching else None)
+    return figures.as_dict()
+
+
+def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine) -> dict[str, Any] | None:
+    """The result of a run that is asked for again, if it is finished: as it was written, for it is not made anew.
+
+    Its teacher's file may be gone by now; the recipe, the user's code and the data are those of the run.
+
+    Raises:
+        RequestError: It is a run of something else.
+    """
+    if not (run / RESULT).exists() or not (run / RECIPE).exists():
+        return None
+    data = components.data(recipe.data, root)
+    student = components.model(recipe.student.model_copy(update={"weights": None}), data, recipe.seed)
+    before, found = identity.read(run), _known(recipe, data)
+    now = Origins(student, found, data, root).of(settled(recipe, student, data, machine))
+    if before is not None:
+        # Nothing is trained: what other versions would make of it plays no part, nor what a missing teacher needs.
+        now = {**now, "versions": before["versions"]}
+        if len(found) < len(recipe.teachers):
+            now["code"] = {**before["code"], **now["code"]}
+            if recipe.distill.model_dump() == read(str(run / RECIPE)).distill.model_dump():
+                # A method is written out only with its teachers at hand.
+                now["recipe"] = {**now["recipe"], "distill": before["recipe"]["distill"]}
+    refuse(run, now)
+    tell(f"the run in {run} is finished: its result is given as it is, and nothing is trained")
+    return read_result(run)
+
+
+def _known(recipe: schema.Recipe, data: DataSet) -> list[teachers.Candidate]:
+    """The recipe's teachers; none where one of them cannot be built, its file being gone."""
+    try:
+        return teachers.candidates(recipe, data)
+    except RequestError as error:
+        tell(f"the teacher is left out of the checks: {error}")
+        return []
+
+
+def _check_data(run: Path, made_of: Identity, data: DataSet, root: Path) -> None:
+    """Refuse other classes, and say what else differs: a student may be tested on new samples."""
+    now = Origins(nn.Identity(), [], data, root).described
+    changed = identity.data_differences(made_of["data"], now)
+    if made_of["data"]["classes"] != now["classes"]:
+        raise RequestError(
+            f"the student of {run} learned other classes: {changed[0]} in {root}; --data-root names the folder of data "
+            "with the same classes in the same order"
+        )
+    tested = [change for change in changed if "test" in change]
+    if tested:
+        tell(f"these are not the figures of {run}: {'; '.join(tested)} in {root}")
+
+
+def _teachers(run: Path, found: Finished) -> list[teachers.Candidate]:
+    """The teachers of a run with the weights that they had then; none, and why is said, where one is not there."""
+    try:
+        candidates = teachers.candidates(found.recipe, found.data)
+        for one in candidates:
+            _bring_back(run, one)
+            expected = found.made_of["weights"].get(one.name, "") if found.made_of else ""
+            if expected and not identity.has_weights(one, expected):
+                raise RequestError(f"the {one.name} has other weights than in the run")
+    except RequestError as error:
+        tell(f"agreement with the teacher is left out: {error}")
+        return []
+    return candidates
+
+
+def _bring_back(run: Path, one: teachers.Candidate) -> None:
+    """Give a teacher that was trained here its weights, from the run's folder or from limbeck's cache."""
+    if one.kept is None:
+        return
+    places = ((run, one.name), (one.kept, "teacher"))
+    place = next((folder / f"{name}.json" for folder, name in places if (folder / f"{name}.json").exists()), None)
+    if place is None:
+        raise RequestError(f"the trained {one.name} is neither in {run} nor in limbeck's cache")
+    with using(one.kept):
+        load_own(one.module, place)
+    one.source = "reused"

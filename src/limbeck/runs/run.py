@@ -1,0 +1,136 @@
+"""The main job: a teacher, the student alone (baseline) and the distilled student, compared on the test set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.distillers import Distiller, Scheme
+from limbeck.engine.files import write_json
+from limbeck.models import parameter_count
+from limbeck.recipes import schema
+from limbeck.runs import components, teachers
+from limbeck.runs.finished import finished_run
+from limbeck.runs.stages import distil
+from limbeck.runs.compiling import decided
+from limbeck.runs.diagnose import examine
+from limbeck.runs.folder import RESULT, opened
+from limbeck.runs.identity import Origins
+from limbeck.runs.train import Job, settled
+from limbeck.runs.machine import Machine
+from limbeck.runs.ledger import Ledger
+from limbeck.recipes.read import dump
+from limbeck.runs.checks import check_shares, rehearse
+from limbeck.runs.same import record, refuse
+
+
+def run(
+    recipe: schema.Recipe,
+    *,
+    root: Path,
+    out: Path | None = None,
+    resume: bool = False,
+    baseline: bool = True,
+    retrain_teacher: bool = False,
+    machine: Machine | None = None,
+    began: Callable[[Path], None] = lambda folder: None,
+) -> dict[str, Any]:
+    """Carry out a recipe.
+
+    Args:
+        recipe: What to do.
+        root: Folder of the data.
+        out: Run folder; runs/NAME by default.
+        resume: Resume the run in `out`; the result of a finished one is given as it is.
+        baseline: Train the same student without the teacher too: same start, epochs and data order.
+        retrain_teacher: Train the teacher even if an earlier run has kept it.
+        machine: Devices and display.
+        began: Told the folder, before anything is trained.
+
+    Returns:
+        What result.json holds, and "out", the run folder.
+
+    Raises:
+        RequestError: Something does not fit, or a resumed run was begun with another recipe, own code, teacher or
+            data; found before anything is written.
+        RunError: A training failed.
+    """
+    machine = machine or Machine()
+    if resume and out is not None and (finished := finished_run(recipe, out, root, machine)) is not None:
+        began(out)
+        return {**finished, "out": str(out)}
+    data = components.data(recipe.data, root)
+    found = teachers.candidates(recipe, data, machine)
+    student = components.model(recipe.student, data, recipe.seed)
+    alone = components.alone(copy.deepcopy(student), recipe)
+    rehearse(recipe, student, found, data)
+    recipe = settled(recipe, student, data, machine)
+    fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found, fabric.world_size)
+
+    origins = Origins(student, found, data, root)
+    begun = origins.of(recipe)
+    with opened(out, recipe.name, dump(recipe), resume, fabric, lambda folder: refuse(folder, begun)) as folder:
+        began(folder)
+        record(folder, begun, fabric)
+        for one in found:
+            teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
+        record(folder, origins.completed(begun), fabric)
+        teachers.share_out(found, fabric)
+        job = Job(recipe, data, machine, fabric, folder, resume, outputs=Ledger(folder, fabric, resume))
+        job = decided(job, [recipe], student, found)
+        result = _students(job, found, student, alone if baseline else None)
+        if fabric.is_global_zero:
+            write_json(folder / RESULT, result)
+    return {**result, "out": str(folder)}
+
+
+def _students(
+    job: Job, found: Sequence[teachers.Candidate], student: nn.Module, alone: Scheme | None
+) -> dict[str, Any]:
+    """Train the student, before that the baseline if it is wanted, and test them: what result.json holds."""
+    size = parameter_count(student)
+    diagnosis = examine(job, student, found)
+    trained = job.train(alone, "baseline") if alone else {}
+    distilled = distil(job, student, found)
+    result: dict[str, Any] = {
+        "recipe": job.recipe.name,
+        "data": job.data.name,
+        "seed": job.recipe.seed,
+        "device": job.fabric.device.type,
+        "teacher": _teachers(found, job),
+        **diagnosis,
+    }
+    if alone:
+        result["baseline"] = {"parameters": size, **job.test(alone, distilled.teacher), **trained}
+    tested = job.test(distilled.scheme, distilled.teacher)
+    result["distilled"] = {"parameters": size, **tested, **distilled.training}
+    if outputs := job.outputs.entries():
+        result["teacher_outputs"] = outputs
+    if distilled.ensemble:
+        result["ensemble"] = job.test_teacher(distilled.ensemble)
+    return result
+
+
+def _teachers(found: Sequence[teachers.Candidate], job: Job) -> dict[str, Any] | list[dict[str, Any]]:
+    """One entry as it is, several or none as a list."""
+    entries = [teacher_entry(one, job) for one in found]
+    return entries[0] if len(entries) == 1 else entries
+
+
+def teacher_entry(one: teachers.Candidate, job: Job) -> dict[str, Any]:
+    """What result.json says of a teacher."""
+    tested = job.test(Distiller(one.module, inputs=components.inputs(one.spec)))
+    kept = str(one.kept / "teacher.safetensors") if one.kept else one.spec.weights
+    return {
+        "parameters": parameter_count(one.module),
+        **tested,
+        "epochs": one.epochs,
+        "seconds": one.seconds,
+        "source": one.source,
+        "weights": kept,
+    }

@@ -1,0 +1,213 @@
+"""What must be trained before the student: assistants, earlier generations, a hint stage.
+
+Each is one more training by the same engine; what follows takes its result as teacher, or as its start.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from limbeck.data import DataSet
+from limbeck.distillers import Scheme
+from limbeck.distillers.term import BoundTerm
+from limbeck.engine.devices import AUTO
+from limbeck.engine.first_answers import check_mixing
+from limbeck.engine.first_batch import settle
+from limbeck.engine.source import Source
+from limbeck.notices import tell
+from limbeck.options import fitting
+from limbeck.recipes import schema
+from limbeck.runs import components, teachers
+from limbeck.runs.train import Job, places
+from limbeck.runs.written_out import parts_of, with_terms
+from limbeck.seeds import derive
+from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
+
+
+@dataclass
+class Lead:
+    """What the student's own training begins with.
+
+    Attributes:
+        found: Who teaches it.
+        student: The network, possibly trained already.
+        recipe: How the rest is trained.
+        seconds: What came before.
+        elders: The generations before it.
+        kept: The losses with a state that were trained before, by their names.
+    """
+
+    found: Sequence[teachers.Candidate]
+    student: nn.Module
+    recipe: schema.Recipe
+    seconds: float = 0.0
+    elders: Sequence[nn.Module] = ()
+    kept: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+@dataclass
+class Distilled:
+    """A trained student.
+
+    Attributes:
+        scheme: The student with what was trained beside it.
+        teacher: Who taught it, live, several averaged at temperature 1; None for schemes without a teacher.
+        training: Its epochs, and the seconds of all that its training took.
+        ensemble: It and all generations before it, as one; None without generations.
+    """
+
+    scheme: Scheme
+    teacher: Teacher | None
+    training: dict[str, Any]
+    ensemble: Teacher | None = None
+
+
+def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
+    """Train a student as the recipe says, with all that must be trained before it."""
+    lead = _lead_up(job, student, found)
+    recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data, lead.kept)
+    guide, asking = job.ask_once(live, lead.found) if live and listens(scheme) else (None, 0.0)
+    if live is not None and guide is not live and job.fabric.is_global_zero:  # else the training says it
+        for line in check_mixing(live, scheme.teacher_temperatures):
+            tell(line)
+    training = replace(job, recipe=recipe).train(scheme, "student", guide)
+    training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
+    everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
+    judge = teachers.teacher_output(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
+    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.elders else None)
+
+
+def assemble(
+    recipe: schema.Recipe,
+    student: nn.Module,
+    found: Sequence[teachers.Candidate],
+    data: DataSet,
+    kept: Mapping[str, nn.Module] | None = None,
+) -> tuple[schema.Recipe, Scheme, Teacher | None]:
+    """The recipe with its terms written out, the student with its losses, and who gives the teacher outputs."""
+    recipe = with_terms(recipe, lambda: places(recipe, student, found, data), kept or {})
+    scheme = components.scheme(student, recipe, data)
+    if recipe.distill.scheme == "teacher-free":
+        options = fitting("scheme teacher-free", VirtualTeacher, recipe.distill.options, given={"self", "classes"})
+        return recipe, scheme, VirtualTeacher(data.classes, **options)
+    if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
+        return recipe, scheme, None
+    return recipe, scheme, _taught_by(found, recipe, scheme)
+
+
+def _taught_by(
+    found: Sequence[teachers.Candidate], recipe: schema.Recipe, scheme: Scheme, logits: bool = True
+) -> Teacher:
+    """The teachers as one, several averaged at the temperature of the first term that reads their logits."""
+    temperature = next(iter(scheme.teacher_temperatures), 1.0)
+    return teachers.teacher_output(found, scheme.teacher_taps, logits, mix=recipe.ensemble, temperature=temperature)
+
+
+def schemes(
+    recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
+) -> Iterator[tuple[schema.Recipe, Scheme, Teacher | None]]:
+    """What `assemble` makes for each stage of a student's training, for copies of it.
+
+    Without a teacher, the student's form stands in for an earlier generation of it.
+    """
+    itself = schema.Teacher.model_validate(recipe.student.model_dump())
+    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    parts, rest = parts_of(recipe, lambda: places(recipe, student, stand_in, data))
+    for part in (*(part.recipe for part in parts), rest):
+        yield assemble(part, copy.deepcopy(student), stand_in, data)
+
+
+def listens(scheme: Scheme) -> bool:
+    """Whether anything in a student's loss comes from a teacher."""
+    return bool(scheme.teacher_taps) or scheme.teacher_logits
+
+
+def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
+    begun = Lead(found, student, job.recipe)
+    return _LEADS.get(job.recipe.distill.scheme, _stages)(job, begun)
+
+
+def _assistants(job: Job, lead: Lead) -> Lead:
+    """Teacher → assistant → … → student: each is taught by the one before (Mirzadeh et al., arXiv:1902.03393)."""
+    for number, spec in enumerate(job.recipe.assistants, start=1):
+        module = components.model(spec, job.data, derive(job.recipe.seed, "assistant", number))
+        recipe = job.recipe.model_copy(update={"student": spec})
+        # It is another network, and a teacher to the students that are compared: how it is compiled is its own matter.
+        lead = _next_teacher(replace(job, recipe=recipe, compile=AUTO), f"assistant-{number}", module, lead)
+    return lead
+
+
+def _generations(job: Job, lead: Lead) -> Lead:
+    """Generation 1 learns from labels, each later one also from the one before (Furlanello et al., arXiv:1805.04770).
+
+    The student itself is the last generation.
+    """
+    lead = replace(lead, found=())
+    elders = []
+    for number in range(1, job.recipe.distill.options.get("generations", 3)):
+        module = components.model(job.recipe.student, job.data, derive(job.recipe.seed, "generation", number))
+        lead = _next_teacher(job, f"generation-{number}", module, lead)
+        elders.append(module)
+    return replace(lead, elders=elders)
+
+
+def _stages(job: Job, lead: Lead) -> Lead:
+    """The trainings that a method, or the scheme two-stage, has before the student's own (arXiv:1412.6550 and others).
+
+    They are a part of the recipe's epochs. In each the teacher runs only as deep as its last tap.
+    """
+    if not lead.found:
+        return lead
+    parts, rest = parts_of(job.recipe, lambda: places(job.recipe, lead.student, lead.found, job.data))
+    for part in parts:
+        _, scheme, _ = assemble(part.recipe, lead.student, lead.found, job.data)
+        live = _taught_by(lead.found, part.recipe, scheme, scheme.teacher_logits)
+        guide, asking = job.ask_once(live, lead.found)
+        training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide)
+        if not all(bound.ready for bound in _bound(scheme)):  # it was trained before the run was resumed
+            _size(scheme, live, job)
+        scheme.train()  # and what was in eval mode before is so again
+        seconds = lead.seconds + training["seconds"] + asking
+        lead = replace(lead, seconds=seconds, kept={**lead.kept, **losses_of(scheme)})
+    return replace(lead, recipe=rest)
+
+
+def losses_of(scheme: Scheme) -> dict[str, nn.Module]:
+    """The losses with a state that were trained beside a student, by their names."""
+    return {type(one.loss).__name__: one.loss for one in _bound(scheme) if isinstance(one.loss, nn.Module)}
+
+
+def _bound(scheme: Scheme) -> list[BoundTerm]:
+    return [module for module in scheme.modules() if isinstance(module, BoundTerm)]
+
+
+def _size(scheme: Scheme, teacher: Teacher, job: Job) -> None:
+    """Give a scheme's losses their form; what they had learned comes with the checkpoint of the training behind."""
+    batch = Source(job.training_loader(), job.fabric.device).first()
+    settle(scheme, batch, job.recipe.seed)
+    scheme.prepare(batch, teacher(batch))
+
+
+def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
+    """Train a module by the recipe's terms, or by the labels where nobody teaches yet; it teaches what follows."""
+    asking = 0.0
+    if lead.found:
+        _, scheme, live = assemble(job.recipe, module, lead.found, job.data)
+        guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
+        training = job.train(scheme, phase, guide)
+    else:
+        training = job.train(components.alone(module, job.recipe), phase)
+    spec = schema.Teacher.model_validate(job.recipe.student.model_dump())
+    one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
+    return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)
+
+
+_LEADS: dict[str, Callable[[Job, Lead], Lead]] = {
+    "assistant": _assistants,
+    "born-again": _generations,
+}

@@ -1,0 +1,303 @@
+"""Keeping what a teacher says: whether it pays, where, and the loaders that ask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+import limbeck
+from limbeck.data import DataSet, InMemory, Loader, make_loader
+from limbeck.errors import counted
+from limbeck.folders import cache_root
+from limbeck.recipes import schema
+from limbeck.runs import components
+from limbeck.runs.in_use import use
+from limbeck.runs.ledger import Outputs
+from limbeck.sources import names_in, own_code
+from limbeck.teachers import EnsembleTeacher, ModuleTeacher, RememberedTeacher, StoredTeacher, Teacher, memory_need
+from limbeck.teachers.coding import Coding
+from limbeck.teachers.shards import Shards
+from limbeck.teachers.stored import place_key, store
+from limbeck.types import Batch, TeacherOutput
+
+MEMORY_BYTES = 2 * 2**30
+"""Teacher outputs are kept in memory up to this size."""
+READ_BYTES_PER_SECOND = 200e6
+"""What a disk is trusted to read; a teacher that answers faster is asked anew."""
+PROBE = 4
+"""Batches on which a teacher's speed is measured."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Who gives the teacher outputs.
+
+    Attributes:
+        teacher: The teacher itself, or one that remembers what it said.
+        where: "live", "memory", or the place on disk.
+        seconds: What asking took in this run.
+        outputs: What the run's result says of it.
+    """
+
+    teacher: Teacher
+    where: str
+    seconds: float
+    outputs: Outputs
+
+    @property
+    def reason(self) -> str:
+        """What was decided and why, in one line."""
+        return self.outputs.reason
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A recipe's training samples, as a teacher is asked about them."""
+
+    recipe: schema.Recipe
+    data: DataSet
+    fabric: Fabric
+    spec: schema.Store
+
+    @property
+    def views(self) -> int:
+        """How many versions of each sample the students' epochs see."""
+        split = self.data.train
+        changing = bool(self.recipe.data.augment) or (not isinstance(split, InMemory) and split.random)
+        return min(self.recipe.data.views or self.recipe.epochs, self.recipe.epochs) if changing else 1
+
+    @property
+    def batch_size(self) -> int:
+        """Samples asked at once: as many as a student's batch, so that the values are those of a live teacher."""
+        return min(self.spec.batch_size or self.recipe.data.batch_size, len(self.data.train))
+
+    def batches(self, view: int, start: int = 0, stop: int | None = None) -> Iterable[Batch]:
+        """The samples from `start`, a multiple of the batch size, to `stop`, in order, in one view."""
+        loader = self._loader()
+        loader.set_epoch(view)
+        stop = len(self.data.train) if stop is None else stop
+        return islice(loader.starting_at(start // self.batch_size), math.ceil((stop - start) / self.batch_size))
+
+    def made_of(self, teacher: Teacher) -> dict[str, str]:
+        """What the teacher outputs are a function of."""
+        spec = self.recipe.data
+        networks = [(one.model, one.options) for one in self.recipe.teachers]
+        data_code = [] if isinstance(self.data.train, InMemory) else [spec.name]
+        return {
+            "teacher": teacher.fingerprint,
+            "model": _digest(networks),
+            "code": own_code([*names_in([networks, spec.augment]), *data_code], _networks(teacher)),
+            "data": self.data.train.fingerprint,
+            "views": _digest((spec.augment, spec.view_seed)),
+            "limbeck": limbeck.__version__,
+        }
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What it is made of in words."""
+        teachers = ", ".join(one.model for one in self.recipe.teachers)
+        asked = f"batches of {self.batch_size} on {self._kernels()}"
+        return {"teacher": teachers, "data": self.data.name, "asked": asked}
+
+    def coding(self, teacher: Teacher) -> Coding:
+        """How the teacher outputs are stored on disk.
+
+        As the recipe says; in a place of the user's own as it is stored there already; in limbeck's cache in half
+        precision, but where the recipe leaves the place to limbeck: then that must change no figure.
+        """
+        dtype, top_k = self.spec.dtype, self.spec.top_k
+        if dtype is None and self.spec.where not in schema.PLACES:
+            found = Shards(self.place(teacher)).description()
+            if found is not None:
+                return Coding(found.about["dtype"], top_k or found.about["top_k"])
+        return Coding(dtype or ("float32" if self.spec.where == "auto" else "float16"), top_k)
+
+    def place(self, teacher: Teacher) -> str:
+        """Where the teacher outputs are stored, if on disk.
+
+        A place of the user's own holds logits; each set of taps besides has a folder of its own in it, so that several
+        methods can share the place.
+        """
+        if self.spec.where in schema.PLACES:
+            # What is found unasked has the very bits that would be computed here: not those of another batch size.
+            asked = f"{self.batch_size} {self._kernels()}" if self.spec.where == "auto" else ""
+            return str(cache_root() / "teacher outputs" / place_key(self.made_of(teacher), self.coding(teacher), asked))
+        logits, features = teacher(next(iter(self.batches(0))).first(2))
+        if logits is not None and not features:
+            return self.spec.where
+        taps = json.dumps([logits is not None, *sorted(features)])
+        return f"{self.spec.where.rstrip('/')}/taps-{hashlib.sha256(taps.encode()).hexdigest()[:8]}"
+
+    def _kernels(self) -> str:
+        """What the last bits of a network's outputs depend on besides the network and the batch."""
+        device = self.fabric.device
+        if device.type == "cuda":
+            return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+        units = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} thread(s)"
+        return f"{device.type} {units}, torch {torch.__version__}"
+
+    def _loader(self) -> Loader:
+        views = components.views(self.recipe.data, self.data)
+        device, workers = self.fabric.device, self.recipe.data.workers
+        return make_loader(self.data.train, self.batch_size, device=device, workers=workers, views=views)
+
+
+def keep(asking: Asking, teacher: Teacher, trainings: int = 1, before: Outputs | None = None) -> Kept:
+    """The teacher, asked once about every sample in every view if that is possible and pays.
+
+    Args:
+        asking: The samples.
+        teacher: Who is asked.
+        trainings: How many students will listen.
+        before: What was decided before, which is done again.
+    """
+    # What one process has measured holds for all: each by itself might decide otherwise, and wait for the rest.
+    where, reason = asking.fabric.broadcast(_decided(asking, teacher, trainings) if before is None else ("", ""))
+    if before is not None:
+        where = {"online": "live"}.get(before.where, before.where)
+        asking = replace(asking, spec=_as_before(asking.spec, before))
+    if where == "disk":
+        there = before is not None and before.place is not None and _is_stored(before.place, asking.views)
+        kept = store_outputs(asking, teacher, place=before.place if before and there else None)
+    elif where == "live":
+        told = f"the teacher is asked at every step: {reason}"
+        kept = Kept(teacher, "live", 0.0, Outputs("online", told))
+    else:
+        kept = _remembered(asking, teacher)
+    return kept if before is None else replace(kept, outputs=replace(before, place=kept.outputs.place))
+
+
+def _as_before(spec: schema.Store, before: Outputs) -> schema.Store:
+    """In a place of the user's own the form of what was found there before."""
+    if spec.where in schema.PLACES:
+        return spec
+    return spec.model_copy(update={"dtype": before.dtype, "top_k": before.top_k})
+
+
+def _remembered(asking: Asking, teacher: Teacher) -> Kept:
+    samples, views = len(asking.data.train), asking.views
+    began = time.perf_counter()
+    known = RememberedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
+    seconds = time.perf_counter() - began
+    told = _told("kept in memory", samples, views, _need(asking, teacher))
+    return Kept(known, "memory", seconds, Outputs("memory", told))
+
+
+def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str]:
+    """Live, memory or disk, and why."""
+    spec, views = asking.spec, asking.views
+    if spec.where not in schema.PLACES or spec.where == "disk":
+        return "disk", "as the recipe says"
+    if spec.where == "never":
+        return "live", "as the recipe says"
+    stored = spec.where == "auto" and _is_stored(asking.place(teacher), views)
+    if stored and asking.coding(teacher) == Coding("float32"):
+        return "disk", "it is there"
+    passes = asking.recipe.epochs * trainings
+    if spec.where == "auto" and passes <= views:
+        return "live", (
+            f"storing its outputs saves nothing: {counted(passes, 'epoch')} in all, and {counted(views, 'view')} of "
+            "each sample"
+        )
+    need = _need(asking, teacher)
+    if spec.where == "memory" or need <= MEMORY_BYTES:
+        return "memory", "it fits"
+    if stored:
+        return "disk", "it is there"
+    free, cost = Shards(asking.place(teacher)).free_bytes(), seconds_per_sample(asking, teacher)
+    reading = need / views / len(asking.data.train) / READ_BYTES_PER_SECOND
+    # Of a store each process writes a part, and a teacher in shards answers only all of them together.
+    together = asking.fabric.world_size > 1 and any(one.shard for one in asking.recipe.teachers)
+    if free is not None and need <= free / 2 and cost > reading and not together:
+        return "disk", "reading costs less than asking"
+    return "live", f"its outputs would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
+
+
+def _need(asking: Asking, teacher: Teacher) -> int:
+    example = next(iter(asking.batches(0))).first(2)
+    return asking.views * memory_need(teacher, example, len(asking.data.train))
+
+
+def store_outputs(
+    asking: Asking,
+    teacher: Teacher,
+    after_shard: Callable[[int, int], None] = lambda done, of: None,
+    place: str | None = None,
+) -> Kept:
+    """Store the teacher outputs on disk, where they belong or in the place given, or find them there."""
+    fabric, made_of, place = asking.fabric, asking.made_of(teacher), place or asking.place(teacher)
+    samples, began = len(asking.data.train), time.perf_counter()
+    claim = use(place)
+    found = _is_stored(place, asking.views)
+    store(
+        teacher,
+        asking.batches,
+        place,
+        samples=samples,
+        views=asking.views,
+        batch_size=asking.batch_size,
+        made_of=made_of,
+        coding=asking.coding(teacher),
+        words=asking.words,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        after_shard=after_shard,
+    )
+    fabric.barrier()
+    known = StoredTeacher(place, made_of)
+    weakref.finalize(known, claim.release)
+    held = known.description
+    size = held.samples * held.views * held.about["sample_bytes"]
+    what = f"{'found' if found else 'stored'} in {place} as {held.about['dtype']}"
+    told = _told(what, samples, asking.views, size)
+    outputs = Outputs("disk", told, place, found, held.about["dtype"], held.about["top_k"])
+    return Kept(known, place, time.perf_counter() - began, outputs)
+
+
+def seconds_per_sample(asking: Asking, teacher: Teacher) -> float:
+    """What asking the teacher about one sample takes, by a probe of some batches."""
+    batches: Sequence[Batch] = list(islice(asking.batches(0), PROBE))
+    teacher(batches[0])
+    began = time.perf_counter()
+    for batch in batches:
+        _wait(teacher(batch))
+    return (time.perf_counter() - began) / sum(batch.size for batch in batches)
+
+
+def _wait(teacher_output: TeacherOutput) -> None:
+    """Until the device has computed it."""
+    for tensor in (teacher_output.output, *teacher_output.features.values()):
+        if tensor is not None:
+            tensor.flatten()[:1].tolist()
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _networks(teacher: Teacher) -> list[nn.Module]:
+    """The networks behind a teacher, where there are any."""
+    if isinstance(teacher, EnsembleTeacher):
+        return [network for one in teacher.teachers.values() for network in _networks(one)]
+    return [teacher.module] if isinstance(teacher, ModuleTeacher) else []
+
+
+def _is_stored(place: str, views: int) -> bool:
+    shards = Shards(place)
+    found = shards.description()
+    return found is not None and found.views >= views and all(shards.has(*shard) for shard in found.shards)
+
+
+def _told(what: str, samples: int, views: int, size: int) -> str:
+    seen = "" if views == 1 else f" in {views} views"
+    return f"the teacher is asked once about {samples:,} samples{seen}: {size / 1e6:,.1f} MB {what}"

@@ -1,0 +1,214 @@
+"""Training and testing as a recipe says: what a single run and a comparison share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from limbeck.data import DataSet, Loader, make_loader
+from limbeck.data.splits import Split
+from limbeck.distillers import Scheme
+from limbeck.engine import Evaluation, fit
+from limbeck.engine.checkpoint import checkpoint_phase, restore_student
+from limbeck.engine.compiling import check_whole
+from limbeck.engine.devices import AUTO
+from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
+from limbeck.engine.first_answers import check_steady
+from limbeck.engine.first_batch import settle
+from limbeck.engine.progress import tell
+from limbeck.engine.source import Source
+from limbeck.models import move
+from limbeck.recipes import schema
+from limbeck.runs import components
+from limbeck.runs.machine import Machine
+from limbeck.recipes.methods import Places
+from limbeck.runs.ledger import Ledger
+from limbeck.runs.teacher_outputs import Asking, Kept, keep
+from limbeck.runs.teachers import Candidate
+from limbeck.taps import evaluating
+from limbeck.teachers import RememberedTeacher, Teacher
+
+HELD_OUTPUTS = 2
+"""Signals held at once: one that many methods share, such as logits, and one of a method's own."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recipe on one data set, in one folder, on one machine."""
+
+    recipe: schema.Recipe
+    data: DataSet
+    machine: Machine
+    fabric: Fabric
+    out: Path
+    resume: bool = False
+    compile: str | None = AUTO
+    """What `compile: auto` comes to for all students; "auto" leaves that to each training."""
+    trainings: int = 1
+    """How many students will listen to the same teacher."""
+    memory: dict[str, Kept] = field(default_factory=dict)
+    """The teacher outputs that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
+    judges: dict[str, Teacher] = field(default_factory=dict)
+    """What teachers say about the test set, by their fingerprints; likewise shared."""
+    measured: set[str] = field(default_factory=set)
+    """Trainings whose losses' balance was said; a comparison's jobs share it."""
+    outputs: Ledger = field(default_factory=Ledger)
+    """Where the teacher outputs came from, as it is written down and kept by a resumed run; a comparison's jobs share it."""
+
+    def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
+        """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
+        finished = restore_student(scheme.student, self.fabric, lambda: self._finished(phase))
+        if finished is not None:
+            move(scheme, self.fabric.device)
+            return finished[1]
+        recipe, data = self.recipe, self.data
+        run = fit(
+            scheme,
+            self.training_loader(pairs=getattr(scheme, "other_view", False)),
+            teacher=teacher,
+            val=self.held_out(data.validation) if data.validation else None,
+            epochs=recipe.epochs,
+            optimizer=components.optimizer(recipe.optimizer),
+            schedule=components.schedule(recipe.schedule, recipe.epochs),
+            accumulate=recipe.accumulate,
+            clip=recipe.clip,
+            keep=recipe.keep,
+            fabric=self.fabric,
+            compile=self.compile if recipe.compile == AUTO else recipe.compile,
+            layout=recipe.layout,
+            out=self.out,
+            resume=self.resume,
+            phase=phase,
+            about=components.about(recipe.student, data),
+            seed=recipe.seed,
+            progress=self.machine.progress,
+            measure_balance=self._measures_balance(scheme, phase),
+            loggers=self.machine.loggers,
+        )
+        return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
+
+    def _measures_balance(self, scheme: Scheme, phase: str) -> bool:
+        """Whether the balance of these losses was not measured yet, for another seed of a comparison."""
+        terms = [repr(one) for one in getattr(scheme, "terms", {}).values()]
+        recipe = self.recipe.model_dump(exclude={"seed": True, "distill": {"terms"}})  # of which some hold networks
+        key = f"{phase} {terms} {recipe}"
+        before = key in self.measured
+        self.measured.add(key)
+        return not before
+
+    def training_loader(self, pairs: bool = False) -> Loader:
+        """The training samples, in the order of the recipe's seed; in two views each, in pairs."""
+        recipe, data = self.recipe, self.data
+        return make_loader(
+            data.train,
+            recipe.data.batch_size,
+            shuffle=True,
+            drop_last=recipe.data.drop_last,
+            seed=recipe.seed,
+            workers=recipe.data.workers,
+            views=components.views(recipe.data, data),
+            pairs=pairs,
+            **self.machine.place(self.fabric),
+        )
+
+    def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
+        """The teacher that these candidates are, its outputs kept if that pays; and the seconds that asking took."""
+        asking = Asking(self.recipe, self.data, self.fabric, found[0].spec.store if found else schema.Store())
+        key = f"{teacher.fingerprint} in {asking.views} views"
+        kept = self.memory.pop(key, None)
+        while len(self.memory) >= HELD_OUTPUTS:
+            self.memory.pop(next(iter(self.memory)))
+        if kept is None:
+            before = self.outputs.get(key)
+            kept = keep(asking, teacher, self.trainings, before)
+            if kept.outputs != before:
+                self.outputs.note(key, kept.outputs)
+            lines = [] if kept.where == "live" else check_steady(teacher, next(iter(asking.batches(0))))
+            if self.machine.progress and self.fabric.is_global_zero:
+                for line in (kept.reason, *lines):
+                    tell(line)
+        self.memory[key] = kept
+        return kept.teacher, kept.seconds
+
+    def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
+        """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
+        move(scheme, self.fabric.device)
+        loader = self.held_out(self.data.test)
+        judge = self._judge(teacher) if teacher else None
+        if scheme.classes is None:  # this process did not train it, and does not know yet how it reads inputs
+            settle(scheme, Source(loader, self.fabric.device).first(), self.recipe.seed)
+        with evaluating(scheme):
+            found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge)
+        each = {f"test_accuracy/{name}": one.top1 for name, one in found.items() if len(found) > 1}
+        return figures(found[scheme.chosen]) | each
+
+    def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
+        """The test figures of a teacher, such as an ensemble."""
+        loader = self.held_out(self.data.test)
+        return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+
+    def held_out(self, split: Split) -> Loader:
+        """A split's samples in order, for tests."""
+        return make_loader(
+            split,
+            components.held_out_batch(self.recipe, self.data),
+            device=self.fabric.device,
+            workers=self.recipe.data.workers,
+        )
+
+    def _finished(self, phase: str) -> tuple[Path, str] | None:
+        """Where a student lies that this run has done with before it was resumed."""
+        # What is trained beside the student is in its checkpoint alone, until the next phase writes its own.
+        done = self.resume and (self.out / f"{phase}.json").exists() and checkpoint_phase(self.out) != phase
+        return (self.out, phase) if done else None
+
+    def _judge(self, teacher: Teacher) -> Teacher:
+        """The teacher, asked once about the test set for all the students that are compared with it."""
+        if teacher.fingerprint not in self.judges:
+            test = self.data.test
+            known = RememberedTeacher(teacher, [self.held_out(test)], len(test), features=False)
+            self.judges[teacher.fingerprint] = known
+        return self.judges[teacher.fingerprint]
+
+
+def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:
+    """The recipe with its precision decided, as it is then written down.
+
+    Raises:
+        RequestError: The machine is to compile students, and to keep them in shards.
+    """
+    if machine.strategy == "fsdp":
+        check_whole(recipe.compile)
+    example = components.example(recipe.student, data)
+    precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
+    return recipe.model_copy(update={"precision": precision})
+
+
+def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:
+    """Where the recipe's networks can be compared; of several teachers the first one counts."""
+    teacher = found[0]
+    return Places(
+        student,
+        teacher.module,
+        components.shape(recipe.student, data),
+        len(data.train),
+        components.shape(teacher.spec, data),
+        (recipe.student.model, teacher.spec.model),
+    )
+
+
+def figures(evaluation: Evaluation) -> dict[str, Any]:
+    """The test figures under the names that result.json uses."""
+    named = {
+        "accuracy": evaluation.top1,
+        "top5": evaluation.top5,
+        "loss": evaluation.loss,
+        "calibration_error": evaluation.calibration_error,
+        "agreement": evaluation.agreement,
+    }
+    return {f"test_{name}": value for name, value in named.items() if value is not None}

@@ -1,0 +1,52 @@
+"""A teacher in shards teaches what a whole one does; under torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from limbeck.engine import sharding
+from limbeck.errors import RequestError
+from limbeck.recipes.read import check
+
+TEACHER = {"model": "mlp", "hidden": [32, 16], "epochs": 2, "shard": True}
+RECIPE = {
+    "name": "shards",
+    "data": {"name": "digits", "batch_size": 64, "drop_last": True},
+    "teacher": TEACHER,
+    "student": {"model": "mlp", "hidden": [16]},
+    "distill": {"terms": [{"loss": "kd"}, {"loss": "mse", "student": "2", "teacher": "4"}]},
+    "epochs": 2,
+    "optimizer": {"name": "sgd", "lr": 0.05},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
+def test_a_sharded_teacher_teaches_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "shards.yaml"
+    file.write_text(yaml.safe_dump(RECIPE))
+    environment = os.environ | {"LIMBECK_CACHE": str(tmp_path / "cache")}
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for folder, launcher in (("1", []), ("2", two)):
+        command = [sys.executable, *launcher, "-m", "limbeck", "run", str(file), "--no-baseline"]
+        command += ["--accelerator", "cpu", "--out", str(tmp_path / folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("student distilled") == 1  # one of the processes speaks
+    alone, shared = (load_file(tmp_path / str(n) / "student.safetensors") for n in (1, 2))
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{"dtype": "bfloat16"}, {"store": "disk"}, {"store": "s3://bucket/teacher outputs"}])
+def test_what_shards_cannot_do_is_refused(more: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match="a teacher in shards"):
+        check(RECIPE | {"teacher": TEACHER | more})
