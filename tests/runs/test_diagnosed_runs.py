@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from limbeck.compare import compare
+from limbeck.recipes.read import check
+from limbeck.report import write_page
 from limbeck.runs.diagnose import diagnose_recipe, temperature
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check
 from limbeck.runs.run import run
-from limbeck.report import write_page
 from limbeck.teachers import ModuleTeacher
 from limbeck.types import Batch, TeacherOutput
 

@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import load_file
 
 from limbeck.errors import RequestError
-from limbeck.runs.machine import Machine
 from limbeck.recipes.read import check
+from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
 NETWORKS = """

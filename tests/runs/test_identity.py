@@ -18,13 +18,13 @@ import limbeck
 from limbeck.cli.names import names
 from limbeck.compare import compare
 from limbeck.errors import RequestError
-from limbeck.runs.exits import weigh_exits
 from limbeck.export import export_run
 from limbeck.models.build import FILES
+from limbeck.recipes.read import check, read
 from limbeck.runs import train
+from limbeck.runs.exits import weigh_exits
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check, read
 from limbeck.runs.run import run
 
 QUIET = Machine(accelerator="cpu", progress=False)
@@ -158,10 +158,10 @@ def test_an_interrupted_run_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     whole = go({}, tmp_path / "whole", root)
-    monkeypatch.setattr(job, "fit", stopped)
+    monkeypatch.setattr(train, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         go({}, tmp_path / "run", root)
-    monkeypatch.setattr(job, "fit", fit)
+    monkeypatch.setattr(train, "fit", fit)
     shutil.move(root, tmp_path / "there")
     shutil.move(tmp_path / "run", tmp_path / "moved")
     assert (

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from limbeck.errors import RequestError
 from limbeck.atomic import is_part
+from limbeck.errors import RequestError
+from limbeck.recipes.read import check
+from limbeck.recipes.schema import Recipe
 from limbeck.runs import teachers
 from limbeck.runs.cache import cache
 from limbeck.runs.folder import choose
 from limbeck.runs.in_use import using
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check
 from limbeck.runs.run import run
-from limbeck.recipes.schema import Recipe
 from limbeck.teachers.shards import Shards
 
 SMALL: dict[str, Any] = {

@@ -14,8 +14,8 @@ import torch
 from limbeck.compare import compare
 from limbeck.engine import compiling
 from limbeck.errors import RequestError
-from limbeck.runs.machine import Machine
 from limbeck.recipes.read import check
+from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
 QUIET = Machine(accelerator="cpu", progress=False)

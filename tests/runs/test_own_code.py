@@ -12,9 +12,9 @@ from torch import nn
 
 import limbeck
 from limbeck.recipes import schema
+from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check
 from limbeck.runs.run import run
 from limbeck.runs.teacher_outputs import Asking
 

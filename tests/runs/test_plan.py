@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from limbeck.cli.main import app
 from limbeck.errors import RequestError
-from limbeck.runs.machine import Machine
-from limbeck.runs.estimate import plan
 from limbeck.recipes.read import check, read
+from limbeck.runs.estimate import plan
+from limbeck.runs.machine import Machine
 
 SMALL = {
     "teacher": {"model": "mlp", "hidden": [32], "epochs": 5},

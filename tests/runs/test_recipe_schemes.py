@@ -11,9 +11,9 @@ import pytest
 from limbeck.errors import RequestError
 from limbeck.models import load_weights
 from limbeck.models.networks import cnn
+from limbeck.recipes.read import check, names, read
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check, names, read
 from limbeck.runs.run import run
 
 QUIET = Machine(accelerator="cpu", progress=False)

@@ -16,13 +16,13 @@ from torch import nn
 from limbeck.engine import make_fabric
 from limbeck.errors import RequestError
 from limbeck.models.networks import mlp
+from limbeck.recipes.read import check, read
 from limbeck.runs import components
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.folder import choose, claimed, opened
-from limbeck.runs.train import Job
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check, read
 from limbeck.runs.run import run
+from limbeck.runs.train import Job
 from limbeck.teachers import FunctionTeacher
 
 SMALL: dict[str, Any] = {
@@ -327,7 +327,9 @@ def test_a_teacher_is_asked_once_about_the_test_set_for_all_students(tmp_path: P
         return nn.functional.one_hot(torch.arange(len(x)) % 10, 10) * 3.0
 
     teacher = FunctionTeacher(answer)
-    first, second = (job.test(components.alone(components.model(made.student, data, 0), made), teacher) for _ in range(2))
+    first, second = (
+        job.test(components.alone(components.model(made.student, data, 0), made), teacher) for _ in range(2)
+    )
     assert first == second
     assert sum(asked) == len(data.test)
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from limbeck.errors import RequestError
+from limbeck.recipes.read import check
+from limbeck.report.exits import write_exits_page
 from limbeck.runs.exits import weigh_exits
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check
 from limbeck.runs.run import run
-from limbeck.report.exits import write_exits_page
 
 QUIET = Machine(accelerator="cpu", progress=False)
 RECIPE: dict[str, Any] = {

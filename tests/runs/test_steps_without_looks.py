@@ -8,10 +8,10 @@ import torch
 from limbeck import Batch, TeacherOutput
 from limbeck.data import DataSet, InMemory
 from limbeck.engine.optim import optimizer
-from limbeck.runs import components, teachers
-from limbeck.runs.stages import assemble
 from limbeck.recipes.methods import METHODS
 from limbeck.recipes.read import check
+from limbeck.runs import components, teachers
+from limbeck.runs.stages import assemble
 
 META = torch.device("meta")
 SPLIT = InMemory(torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8), torch.arange(32) % 7)
@@ -42,7 +42,9 @@ def test_a_step_of_every_way_to_distil(name: str, monkeypatch: pytest.MonkeyPatc
     there = example.to(META)
     if teacher_output is not None:
         logits = None if teacher_output.output is None else teacher_output.output.to(META)
-        teacher_output = TeacherOutput(logits, {tap: tensor.to(META) for tap, tensor in teacher_output.features.items()})
+        teacher_output = TeacherOutput(
+            logits, {tap: tensor.to(META) for tap, tensor in teacher_output.features.items()}
+        )
     make = optimizer("adam", lr=1e-3, fused=False)
     step = scheme(there, teacher_output)
     step.loss.backward()

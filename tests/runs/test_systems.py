@@ -14,12 +14,12 @@ from limbeck.compare import compare
 from limbeck.data import load
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
+from limbeck.recipes.read import read, recorded_variants, variants
+from limbeck.report import write_page
 from limbeck.runs import components
 from limbeck.runs.folder import student_folder
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import read, recorded_variants, variants
 from limbeck.runs.run import run
-from limbeck.report import write_page
 
 QUIET = Machine(accelerator="cpu", progress=False)
 

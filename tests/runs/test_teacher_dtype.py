@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from limbeck.engine import devices
+from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check
 
 RECIPE: dict[str, Any] = {
     "name": "dtypes",

@@ -12,10 +12,10 @@ from limbeck.cli import show
 from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
-from limbeck.runs import components, train, teacher_outputs, teachers
+from limbeck.recipes.read import check
+from limbeck.runs import components, teacher_outputs, teachers, train
 from limbeck.runs.cache import as_cached, cache, stored_at, taken_by
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import check
 from limbeck.runs.run import run
 from limbeck.runs.teacher_outputs import Asking, keep
 
@@ -109,17 +109,17 @@ def test_auto_finds_only_what_has_the_very_bits(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("store", ["auto", "OWN"])
 def test_a_resumed_run_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     store = store.replace("OWN", str(tmp_path / "own"))
-    train = train.fit
+    fit = train.fit
 
     def stopped(*given: Any, **options: Any) -> Any:
         if options["phase"] == "student":
             raise KeyboardInterrupt
-        return train(*given, **options)
+        return fit(*given, **options)
 
-    monkeypatch.setattr(job, "fit", stopped)
+    monkeypatch.setattr(train, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path / "run", store)
-    monkeypatch.setattr(job, "fit", train)
+    monkeypatch.setattr(train, "fit", fit)
     cache(as_cached(recipe(store)), root=tmp_path, machine=QUIET)  # which a new run would find
     (entry,) = go(tmp_path / "run", store, resume=True)["teacher_outputs"]
     assert (entry["where"], entry["found"]) == ("memory" if store == "auto" else "disk", False)

@@ -14,9 +14,9 @@ from torch import nn
 import published as ref
 from limbeck import Batch, Distiller, TeacherOutput
 from limbeck.models.build import build
-from limbeck.runs import components as recipes_build
 from limbeck.recipes import schema
 from limbeck.recipes.methods import OfStage, OfTeacher, Places
+from limbeck.runs import components as recipes_build
 from limbeck.runs.written_out import setting_of
 from limbeck.taps import Taps, evaluating
 

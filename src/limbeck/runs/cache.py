@@ -12,14 +12,14 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
-from limbeck.runs.stages import assemble
-from limbeck.runs.in_use import using
-from limbeck.runs.train import settled
-from limbeck.runs.machine import Machine
 from limbeck.recipes.read import check as check_recipe
+from limbeck.runs import components, teachers
 from limbeck.runs.checks import rehearse
+from limbeck.runs.in_use import using
+from limbeck.runs.machine import Machine
+from limbeck.runs.stages import assemble
 from limbeck.runs.teacher_outputs import Asking, seconds_per_sample, store_outputs
+from limbeck.runs.train import settled
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.stored import describe, verify
 from limbeck.types import TeacherOutput
@@ -116,7 +116,7 @@ def stored_at(recipe: schema.Recipe, **store: Any) -> schema.Recipe:
 def as_cached(
     recipe: schema.Recipe, where: str | None = None, dtype: str | None = None, top_k: int | None = None
 ) -> schema.Recipe:
-    """The recipe with its teacher outputs on disk: by itself where its runs look for them, and in the form that they take.
+    """The recipe with its teacher outputs on disk: by itself where its runs look for them, in the form that they take.
 
     Under `store: auto` runs take unasked only what changes no figure, so that another form is for `store: disk`.
 
@@ -167,5 +167,7 @@ def _asker(asking: Asking, teacher: Teacher) -> Callable[[int, Tensor], TeacherO
 def _joined(said: list[tuple[Tensor, TeacherOutput]]) -> TeacherOutput:
     logits = [teacher_output.output[at].cpu() for at, teacher_output in said if teacher_output.output is not None]
     names = said[0][1].features
-    features = {name: torch.cat([teacher_output.features[name][at].cpu() for at, teacher_output in said]) for name in names}
+    features = {
+        name: torch.cat([teacher_output.features[name][at].cpu() for at, teacher_output in said]) for name in names
+    }
     return TeacherOutput(torch.cat(logits) if logits else None, features)

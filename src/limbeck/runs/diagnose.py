@@ -11,17 +11,17 @@ from typing import Any
 from torch import nn
 
 from limbeck.data import make_loader
-from limbeck.measure.diagnosis import Diagnosis, diagnose
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
+from limbeck.measure.diagnosis import Diagnosis, diagnose
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.runs import components, teachers
-from limbeck.runs.stages import assemble
-from limbeck.runs.train import Job, places, settled
-from limbeck.runs.machine import Machine
 from limbeck.runs.checks import rehearse
+from limbeck.runs.machine import Machine
+from limbeck.runs.stages import assemble
 from limbeck.runs.temperatures import temperature
+from limbeck.runs.train import Job, places, settled
 from limbeck.runs.written_out import with_terms
 from limbeck.teachers import Teacher
 

@@ -24,11 +24,11 @@ from limbeck.notices import muted
 from limbeck.recipes import schema
 from limbeck.runs import components, teachers
 from limbeck.runs.cache import estimated
-from limbeck.runs.stages import assemble
-from limbeck.runs.train import settled
-from limbeck.runs.machine import Machine
 from limbeck.runs.checks import rehearse
+from limbeck.runs.machine import Machine
+from limbeck.runs.stages import assemble
 from limbeck.runs.teacher_outputs import Asking
+from limbeck.runs.train import settled
 from limbeck.runs.written_out import setting_of
 from limbeck.teachers import RememberedTeacher, Teacher
 

@@ -11,9 +11,9 @@ import torch
 from limbeck.data import make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import SelfDistiller
-from limbeck.measure.early_exit import EarlyPoint, ExitRecord, ask_exits, cheapest, early_point
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError
+from limbeck.measure.early_exit import EarlyPoint, ExitRecord, ask_exits, cheapest, early_point
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.networks.multi_exit import MultiExit, exit_network, first_exits
 from limbeck.runs import components

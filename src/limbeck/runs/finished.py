@@ -16,14 +16,14 @@ from limbeck.errors import RequestError
 from limbeck.folders import data_root
 from limbeck.models.load import load_own
 from limbeck.recipes import schema
+from limbeck.recipes.read import read
 from limbeck.runs import components, identity, teachers
 from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.in_use import using
-from limbeck.runs.train import settled
 from limbeck.runs.machine import Machine
-from limbeck.recipes.read import read
 from limbeck.runs.same import refuse
+from limbeck.runs.train import settled
 from limbeck.taps import evaluating
 
 
@@ -83,7 +83,9 @@ def evaluate_run(run: Path, root: Path | None = None) -> dict[str, Any]:
     teaching = _teachers(run, found)
     with evaluating(scheme):
         mix = found.recipe.ensemble
-        figures = evaluate(scheme.predict, loader, teacher=teachers.teacher_output(teaching, mix=mix) if teaching else None)
+        figures = evaluate(
+            scheme.predict, loader, teacher=teachers.teacher_output(teaching, mix=mix) if teaching else None
+        )
     return figures.as_dict()
 
 

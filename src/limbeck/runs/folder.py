@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 
 import limbeck
+from limbeck.atomic import is_part, sweep
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
-from limbeck.atomic import is_part, sweep
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"

@@ -28,8 +28,8 @@ from limbeck.engine.files import write_json
 from limbeck.errors import RequestError, as_request, shown
 from limbeck.models.build import FILES
 from limbeck.recipes import schema
-from limbeck.runs.train import places
 from limbeck.runs.teachers import Candidate, file_of
+from limbeck.runs.train import places
 from limbeck.runs.written_out import declared
 from limbeck.sources import names_in, own_modules
 from limbeck.teachers.module import fingerprint

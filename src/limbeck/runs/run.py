@@ -13,19 +13,19 @@ from limbeck.distillers import Distiller, Scheme
 from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
+from limbeck.recipes.read import dump
 from limbeck.runs import components, teachers
-from limbeck.runs.finished import finished_run
-from limbeck.runs.stages import distil
+from limbeck.runs.checks import check_shares, rehearse
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
+from limbeck.runs.finished import finished_run
 from limbeck.runs.folder import RESULT, opened
 from limbeck.runs.identity import Origins
-from limbeck.runs.train import Job, settled
-from limbeck.runs.machine import Machine
 from limbeck.runs.ledger import Ledger
-from limbeck.recipes.read import dump
-from limbeck.runs.checks import check_shares, rehearse
+from limbeck.runs.machine import Machine
 from limbeck.runs.same import record, refuse
+from limbeck.runs.stages import distil
+from limbeck.runs.train import Job, settled
 
 
 def run(

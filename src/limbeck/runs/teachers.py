@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 import limbeck
+from limbeck.atomic import sweep
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Distiller
 from limbeck.engine import fit
@@ -26,7 +27,6 @@ from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
 from limbeck.models.load import load_own
-from limbeck.atomic import sweep
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.runs.folder import claimed
@@ -257,7 +257,9 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
 
 
 def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
-    return ModuleTeacher(one.module, taps, dtype=components.dtype(one.spec), inputs=components.inputs(one.spec), logits=logits)
+    return ModuleTeacher(
+        one.module, taps, dtype=components.dtype(one.spec), inputs=components.inputs(one.spec), logits=logits
+    )
 
 
 def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:

@@ -24,10 +24,10 @@ from limbeck.engine.progress import tell
 from limbeck.engine.source import Source
 from limbeck.models import move
 from limbeck.recipes import schema
-from limbeck.runs import components
-from limbeck.runs.machine import Machine
 from limbeck.recipes.methods import Places
+from limbeck.runs import components
 from limbeck.runs.ledger import Ledger
+from limbeck.runs.machine import Machine
 from limbeck.runs.teacher_outputs import Asking, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
@@ -58,7 +58,7 @@ class Job:
     measured: set[str] = field(default_factory=set)
     """Trainings whose losses' balance was said; a comparison's jobs share it."""
     outputs: Ledger = field(default_factory=Ledger)
-    """Where the teacher outputs came from, as it is written down and kept by a resumed run; a comparison's jobs share it."""
+    """Where the teacher outputs came from, as recorded and kept by a resumed run; a comparison's jobs share it."""
 
     def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""

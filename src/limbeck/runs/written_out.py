@@ -11,10 +11,10 @@ from torch import nn
 
 from limbeck.errors import RequestError, shown, unknown
 from limbeck.recipes import schema
-from limbeck.runs import components
 from limbeck.recipes.length import at_length
 from limbeck.recipes.methods import METHODS, SCHEME_EPOCHS, SCHEMES, OfStage, OfTeacher, Places, Setting
 from limbeck.recipes.methods.declaration import Terms
+from limbeck.runs import components
 
 Find = Callable[[], Places]
 """Finds where a recipe's networks can be compared."""
