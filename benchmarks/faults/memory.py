@@ -99,7 +99,7 @@ def watch(kind: str, epochs: int, seed: int, out: Path) -> list[list[int]]:
         make_loader(split, BATCH, shuffle=True, views=views),
         teacher=_teacher(kind, ModuleTeacher(network), split, views, out),
         val=make_loader(split, BATCH),
-        keep="best",
+        restore_best=True,
         epochs=epochs,
         optimizer=partial(torch.optim.Adam, lr=1e-3),
         out=out / "run",

@@ -160,7 +160,7 @@ class Trial:
         data = DataLoader(TensorDataset(x, torch.arange(len(x)) % CLASSES), batch_size=BATCH)
         run = fit(
             Distiller(student, terms, task_weight=0.5), data, teacher=teacher, epochs=1, progress=False,
-            optimizer=partial(torch.optim.SGD, lr=0.01), accelerator="cpu", precision="32-true", clip=1.0,
+            optimizer=partial(torch.optim.SGD, lr=0.01), accelerator="cpu", precision="32-true", max_grad_norm=1.0,
         )  # fmt: skip
         if not run.metrics:
             raise ValueError("no epoch is recorded")

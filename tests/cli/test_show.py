@@ -55,7 +55,7 @@ def test_every_key_has_a_meaning() -> None:
     [
         ("data.validation", "data.validation: number >= 0 < 1; default: 0.0"),
         ("distill.terms.0.loss", "distill.terms.N.loss: text; default: required"),
-        ("keep", "keep: last | best; default: last"),
+        ("restore_best", "restore_best: true or false; default: false"),
         ("teacher.epochs", "teacher.epochs: whole number > 0 <= 1000000, or null; default: null"),
     ],
 )

@@ -182,18 +182,18 @@ class Interrupted:
 
 
 @every_scheme
-@pytest.mark.parametrize(("epoch", "step", "every", "accumulate"), [(1, 0, None, 1), (1, 5, 2, 1), (2, 4, 2, 2)])
+@pytest.mark.parametrize(("epoch", "step", "every", "accumulate_steps"), [(1, 0, None, 1), (1, 5, 2, 1), (2, 4, 2, 2)])
 def test_a_killed_run_goes_on_to_the_same_state(
     make: Callable[[], Scheme],
     epoch: int,
     step: int,
     every: int | None,
-    accumulate: int,
+    accumulate_steps: int,
     blobs: InMemory,
     tmp_path: Path,
 ) -> None:
     loader = make_loader(blobs, 16, shuffle=True, seed=5)
-    options: dict[str, Any] = {"val": make_loader(blobs, 32), "accumulate": accumulate}
+    options: dict[str, Any] = {"val": make_loader(blobs, 32), "accumulate_steps": accumulate_steps}
     start = ready(make)
     whole = copy.deepcopy(start)
     train(whole, loader, out=tmp_path / "whole", **options)

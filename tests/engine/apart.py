@@ -106,7 +106,9 @@ def validated(fabric: Fabric, kind: str) -> dict[str, Any]:
     student, (rank, world_size) = start(normed), (fabric.global_rank, fabric.world_size)
     train = make_loader(made(SAMPLES), 14, shuffle=True, rank=rank, world_size=world_size)
     val = held_out(kind, rank, world_size)
-    run = fit(Distiller(student), train, val=val, keep="best", epochs=6, optimizer=SGD, fabric=fabric, progress=False)
+    run = fit(
+        Distiller(student), train, val=val, restore_best=True, epochs=6, optimizer=SGD, fabric=fabric, progress=False
+    )
     figures = [(record["val_accuracy"], record["val_loss"]) for record in run.metrics]
     return {"student": run.student.state_dict(), "figures": figures}
 

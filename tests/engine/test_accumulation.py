@@ -55,7 +55,7 @@ def test_a_scheme_that_couples_a_batch_is_named_too(blobs: InMemory, capsys: pyt
 
 def test_one_batch_a_step_is_said_nothing_of(blobs: InMemory, capsys: pytest.CaptureFixture[str]) -> None:
     scheme = Distiller(nn.Linear(4, 3), [Term(losses.dist)])
-    assert "accumulated" not in trained(scheme, blobs, capsys, nn.Linear(4, 3), accumulate=1)
+    assert "accumulated" not in trained(scheme, blobs, capsys, nn.Linear(4, 3), accumulate_steps=1)
 
 
 def trained(
@@ -63,7 +63,7 @@ def trained(
     samples: InMemory,
     capsys: pytest.CaptureFixture[str],
     teacher: nn.Module | None,
-    accumulate: int = 2,
+    accumulate_steps: int = 2,
 ) -> str:
     fit(
         scheme,
@@ -71,7 +71,7 @@ def trained(
         teacher=teacher,
         epochs=1,
         optimizer=partial(torch.optim.SGD, lr=0.01),
-        accumulate=accumulate,
+        accumulate_steps=accumulate_steps,
         progress=False,
         measure_balance=False,
     )

@@ -242,5 +242,5 @@ def test_what_cannot_be_compiled_is_said() -> None:
     with pytest.raises(RequestError, match="unknown mode of compile 'fast'"):
         train(Network(), compile="fast")
     with pytest.raises(RequestError, match="CUDA graphs, which put each batch's gradients"):
-        train(Network(), compile="reduce-overhead", accumulate=2)
-    train(Network(), compile="max-autotune-no-cudagraphs", accumulate=2)
+        train(Network(), compile="reduce-overhead", accumulate_steps=2)
+    train(Network(), compile="max-autotune-no-cudagraphs", accumulate_steps=2)

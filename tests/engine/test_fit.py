@@ -99,7 +99,7 @@ def test_no_hook_remains_and_the_student_is_plain(blobs: InMemory, student: nn.M
 def test_accumulated_batches_equal_the_large_batch(blobs: InMemory) -> None:
     start = nn.Linear(4, 3)
     # 96 samples in batches of 20: windows of 40, 40 and 16 samples, the last batch being smaller.
-    small = train(copy.deepcopy(start), blobs, loader=make_loader(blobs, 20), accumulate=2)
+    small = train(copy.deepcopy(start), blobs, loader=make_loader(blobs, 20), accumulate_steps=2)
     large = train(copy.deepcopy(start), blobs, loader=make_loader(blobs, 40))
     torch.testing.assert_close(weights(small.student), weights(large.student), rtol=1e-5, atol=1e-6)
 
@@ -109,7 +109,7 @@ def test_clipping_bounds_the_step(blobs: InMemory) -> None:
     before = weights(start)
     whole = make_loader(blobs, 96)
     plain = partial(torch.optim.SGD, lr=1.0)
-    after = train(start, blobs, loader=whole, clip=0.01, epochs=1, optimizer=plain).student
+    after = train(start, blobs, loader=whole, max_grad_norm=0.01, epochs=1, optimizer=plain).student
     assert (weights(after) - before).norm().item() == pytest.approx(0.01, rel=1e-4)
 
 
@@ -140,7 +140,7 @@ def test_the_best_student_by_validation_is_kept(blobs: InMemory, tmp_path: Path)
     val = make_loader(blobs, 96)
     plain = partial(torch.optim.SGD, lr=0.1)
     ruined = lambda time: 1.0 if time < 3 else -1.0  # noqa: E731 - climbs the loss in the end
-    run = train(model, blobs, optimizer=plain, schedule=ruined, val=val, keep="best", epochs=9, out=tmp_path)
+    run = train(model, blobs, optimizer=plain, schedule=ruined, val=val, restore_best=True, epochs=9, out=tmp_path)
     best = max(record["val_accuracy"] for record in run.metrics)
     assert run.metrics[-1]["val_accuracy"] < best
     assert (model(blobs.inputs).argmax(-1) == blobs.targets).float().mean().item() == pytest.approx(best)
@@ -183,11 +183,11 @@ def test_weights_that_are_not_finite_are_never_saved(blobs: InMemory, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs and accumulate must be whole numbers from 1 on"),
+        ({"epochs": 0}, "epochs and accumulate_steps must be whole numbers from 1 on"),
         ({"epochs": 1.5}, "whole numbers from 1 on, not 1.5 and 1"),
-        ({"clip": float("nan")}, "clip and checkpoint_steps must be positive"),
-        ({"keep": "beast"}, "unknown value of keep 'beast'; did you mean best"),
-        ({"keep": "best"}, "give validation data"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm and checkpoint_steps must be positive"),
+        ({"restore_best": "best"}, "restore_best is True or False, not 'best'"),
+        ({"restore_best": True}, "give validation data"),
         ({"precision": "bf16"}, "unknown precision 'bf16'"),
         ({"loader": [torch.zeros(4)]}, r"pairs \(inputs, targets\)"),
         ({"loader": []}, "no batch at all"),
@@ -251,14 +251,14 @@ def test_two_runs_at_once_do_not_influence_each_other(blobs: InMemory, student: 
 def test_a_gradient_that_is_not_finite_is_named_with_clipping_too(blobs: InMemory) -> None:
     endless = partial(torch.optim.SGD, lr=1e38)
     with pytest.raises(RunError, match=r"student: task is not finite in epoch 1, step \d+"):
-        train(nn.Linear(4, 3), blobs, optimizer=endless, clip=1e8)
+        train(nn.Linear(4, 3), blobs, optimizer=endless, max_grad_norm=1e8)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clip": -1.0}, "clip and checkpoint_steps must be positive"),
-        ({"checkpoint_steps": 0}, "clip and checkpoint_steps must be positive"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm and checkpoint_steps must be positive"),
+        ({"checkpoint_steps": 0}, "max_grad_norm and checkpoint_steps must be positive"),
         ({"optimizer": "adam"}, "optimizer is a function such as"),
         ({"teacher": nn.Linear(4, 3)}, "no term of the distiller listens to it"),
     ],

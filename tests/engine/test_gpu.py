@@ -113,7 +113,7 @@ def test_what_was_trained_there_is_evaluated_there(images: InMemory, device: tor
 def test_half_precision_is_clipped_and_resumed(
     images: InMemory, device: torch.device, tmp_path: Path, precision: str
 ) -> None:
-    options = {"precision": precision, "clip": 1.0, "out": tmp_path}
+    options = {"precision": precision, "max_grad_norm": 1.0, "out": tmp_path}
     train(images, device, epochs=1, **options)
     run = train(images, device, resume=True, **options)
     assert len(run.metrics) == 3

@@ -132,7 +132,7 @@ def gradients(images: InMemory, device: torch.device, precision: str, **options:
     fabric = make_fabric(precision, device.type)
     if precision == "16-mixed":  # its usual start may be above what fp16 holds, and then the first steps are left out
         fabric.strategy.precision.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14)  # type: ignore[union-attr]
-    loader = make_loader(images, SAMPLES // options.get("accumulate", 1), device=device)
+    loader = make_loader(images, SAMPLES // options.get("accumulate_steps", 1), device=device)
     scheme = Distiller(student, [Term(losses.kd, weight=0.5)])
     options |= {"teacher": smooth(16), "fabric": fabric, "progress": False}
     fit(scheme, loader, epochs=1, optimizer=optimizer("sgd", lr=1.0), **options)
@@ -157,7 +157,7 @@ def rounded(x: Tensor, eps: float) -> Tensor:
     return torch.ldexp((mantissa * (2 / eps)).round() * (eps / 2), exponent)
 
 
-def plain_gradients(images: InMemory, clip: float | None, parts: int, eps: float = 0.0) -> dict[str, Tensor]:
+def plain_gradients(images: InMemory, max_grad_norm: float | None, parts: int, eps: float = 0.0) -> dict[str, Tensor]:
     """The same by hand in float64: cross-entropy + 0.5 · kd at the loss's own temperature, 4.
 
     With `eps`, each layer's weights, result and gradients are rounded to such a format, as autocast does.
@@ -173,21 +173,21 @@ def plain_gradients(images: InMemory, clip: float | None, parts: int, eps: float
         s, t = student(rounded(x, eps) if eps else x), teacher(x).detach()
         soft = F.kl_div(F.log_softmax(s / 4, 1), F.softmax(t / 4, 1), reduction="batchmean") * 16
         ((F.cross_entropy(s, y) + 0.5 * soft) / parts).backward()
-    if clip is not None:
-        nn.utils.clip_grad_norm_(student.parameters(), clip)
+    if max_grad_norm is not None:
+        nn.utils.clip_grad_norm_(student.parameters(), max_grad_norm)
     return {name: value.grad for name, value in student.named_parameters() if value.grad is not None}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize(("clip", "accumulate"), [(None, 1), (0.1, 2)])
+@pytest.mark.parametrize(("max_grad_norm", "accumulate_steps"), [(None, 1), (0.1, 2)])
 def test_a_step_takes_the_gradients_of_a_plain_one(
-    images: InMemory, device: torch.device, precision: str, clip: float | None, accumulate: int
+    images: InMemory, device: torch.device, precision: str, max_grad_norm: float | None, accumulate_steps: int
 ) -> None:
-    found = gradients(images, device, precision, clip=clip, accumulate=accumulate)
-    expected = plain_gradients(images, clip, accumulate)
+    found = gradients(images, device, precision, max_grad_norm=max_grad_norm, accumulate_steps=accumulate_steps)
+    expected = plain_gradients(images, max_grad_norm, accumulate_steps)
     fp32 = torch.finfo(torch.float32).eps
     sums = math.sqrt(SAMPLES * 16 * 16) * fp32  # which are kept in fp32
-    coarse = plain_gradients(images, clip, accumulate, 8 * max(sums, eps_of(precision, device)))
+    coarse = plain_gradients(images, max_grad_norm, accumulate_steps, 8 * max(sums, eps_of(precision, device)))
     # The gradient is the difference of two weights, each rounded to fp32.
     rest = max(float(fp32 * p.detach().norm() / expected[name].norm()) for name, p in smooth().named_parameters())
     # Kernels round inside too, some CPUs' even sums: as if the format had three bits less. One wrong tensor of the
@@ -233,7 +233,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         loader = make_loader(images, 16, shuffle=True, device=device)
         scheme = Distiller(network(dropout=0.2), [Term(losses.kd)])
         make = optimizer(name, lr=0.01, **({"momentum": 0.9} if name == "sgd" else {}))
-        kind = {"accelerator": device.type, "precision": precision, "checkpoint_steps": 1, "clip": 1.0, "out": out}
+        kind = {
+            "accelerator": device.type,
+            "precision": precision,
+            "checkpoint_steps": 1,
+            "max_grad_norm": 1.0,
+            "out": out,
+        }
         fit(scheme, wrap(loader), teacher=network(), epochs=3, optimizer=make, progress=False, **kind, **options)
         return (out / "student.safetensors").read_bytes()
 
@@ -321,5 +327,5 @@ def test_no_step_waits_for_the_gpu(images: InMemory, device: torch.device, preci
     loader = Watched(make_loader(images, 8, device=device), device)
     make = optimizer("adam", lr=1e-3)
     kind = {"accelerator": device.type, "precision": precision}
-    run = fit(scheme, loader, teacher=network(), epochs=1, optimizer=make, progress=False, clip=1.0, **kind)
+    run = fit(scheme, loader, teacher=network(), epochs=1, optimizer=make, progress=False, max_grad_norm=1.0, **kind)
     assert math.isfinite(run.metrics[-1]["loss"])

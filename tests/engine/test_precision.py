@@ -56,7 +56,7 @@ def test_scaled_gradients_are_clipped(name: str) -> None:
     student, plain = nn.Linear(12, 3), nn.Linear(12, 3)
     plain.load_state_dict(student.state_dict())
     for network, precision in ((student, "16-mixed"), (plain, "32-true")):
-        options: dict[str, Any] = {"optimizer": optimizer(name, lr=0.1), "clip": 0.01, "progress": False}
+        options: dict[str, Any] = {"optimizer": optimizer(name, lr=0.1), "max_grad_norm": 0.01, "progress": False}
         fit(Distiller(network), images, epochs=2, precision=precision, accelerator="cpu", **options)
     torch.testing.assert_close(student.weight, plain.weight, rtol=0.01, atol=1e-4)
 
@@ -135,7 +135,11 @@ def test_bf16_without_the_wrappers_is_bf16_with_them(monkeypatch: pytest.MonkeyP
         student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
         if not plain:
             monkeypatch.setattr(Loop, "plain", False)
-        options: dict[str, Any] = {"optimizer": optimizer("adam", lr=0.01), "precision": "bf16-mixed", "clip": 1.0}
+        options: dict[str, Any] = {
+            "optimizer": optimizer("adam", lr=0.01),
+            "precision": "bf16-mixed",
+            "max_grad_norm": 1.0,
+        }
         fit(Distiller(student), images, epochs=2, accelerator="cpu", progress=False, **options)
         weights.append(student.state_dict())
     for name, value in weights[0].items():

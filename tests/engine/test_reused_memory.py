@@ -47,14 +47,20 @@ class Reusing(Fresh):
             yield (inputs, targets) if self.pairs else Batch(inputs, targets, index)
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_training_and_its_metrics(accumulate: int, blobs: InMemory) -> None:
+@pytest.mark.parametrize("accumulate_steps", [1, 3])
+def test_training_and_its_metrics(accumulate_steps: int, blobs: InMemory) -> None:
     runs = []
     for kind in (Fresh, Reusing):
         torch.manual_seed(1)
         crd = Term(losses.CRD, student="0", teacher="0", samples=len(blobs.targets), negatives=8, weight=0.1)
         student, teacher = (nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)) for _ in range(2))
-        options = {"epochs": 2, "optimizer": SGD, "progress": False, "accelerator": "cpu", "accumulate": accumulate}
+        options = {
+            "epochs": 2,
+            "optimizer": SGD,
+            "progress": False,
+            "accelerator": "cpu",
+            "accumulate_steps": accumulate_steps,
+        }
         run = fit(Distiller(student, [crd]), kind(blobs, pairs=False), teacher=teacher, **options)
         runs.append([{k: v for k, v in record.items() if k != "seconds"} for record in run.metrics])
     assert runs[0] == runs[1]

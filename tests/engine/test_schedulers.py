@@ -174,7 +174,9 @@ def test_a_plateau_follows_the_validation_and_is_resumed(blobs: InMemory, tmp_pa
 
 def test_every_step_and_accumulated_batches(blobs: InMemory, capsys: pytest.CaptureFixture[str]) -> None:
     make = partial(lr_scheduler.ExponentialLR, gamma=0.9)
-    run = train(nn.Linear(4, 3), blobs, partial(SGD, lr=1.0), EveryStep(make), epochs=2, accumulate=4, progress=True)
+    run = train(
+        nn.Linear(4, 3), blobs, partial(SGD, lr=1.0), EveryStep(make), epochs=2, accumulate_steps=4, progress=True
+    )
     # Two steps an epoch, of four batches and of two.
     assert [record["lr"] for record in run.metrics] == pytest.approx([0.9, 0.9**3])
     assert "limbeck: student: ExponentialLR is stepped after each step" in capsys.readouterr().err

@@ -46,7 +46,9 @@ def test_mnist_mlp_has_the_published_constants() -> None:
 
 def test_overrides_reach_any_key(tmp_path: Path) -> None:
     path = write(tmp_path / "own.yaml")
-    recipe = read(path, ["epochs=3", "optimizer.lr=1e-2", "distill.terms.0.weight=2", "data.name=mnist", "clip=null"])
+    recipe = read(
+        path, ["epochs=3", "optimizer.lr=1e-2", "distill.terms.0.weight=2", "data.name=mnist", "max_grad_norm=null"]
+    )
     assert (recipe.name, recipe.epochs, recipe.optimizer.lr, recipe.data.name) == ("own", 3, 0.01, "mnist")
     assert recipe.distill.terms[0].weight == 2
 
@@ -75,7 +77,7 @@ def test_a_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ({"teacher": "mlp"}, r"teacher: write a mapping, such as \{model: mlp, epochs: 5\}, and it is 'mlp'$"),
         ({"epochs": {"start": 1}}, "epochs: write a whole number$"),
         ({"teacher": None}, r"recipe: the key 'teacher' is missing, .* needs one; write teacher: .*born-again$"),
-        ({"keep": "beast"}, "keep: .*'last' or 'best', and it is 'beast'"),
+        ({"ensemble": "beast"}, "ensemble: .*'probabilities' or 'logits', and it is 'beast'"),
     ],
 )  # fmt: skip
 def test_faults_are_named_with_their_place(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
         ({"student": {"model": "vgg8"}, "data": {"name": "digits", "batch_size": 1}}, "batches hold one sample each"),
         ({"teacher": {"model": "vgg8", "epochs": 1, "batch_size": 1}}, "batches hold one sample each"),
         ({"compile": "default", "distill": {"method": "rkd"}}, "compile: default takes terms on logits"),
-        ({"compile": "reduce-overhead", "accumulate": 2}, "compile: reduce-overhead records CUDA graphs"),
+        ({"compile": "reduce-overhead", "accumulate_steps": 2}, "compile: reduce-overhead records CUDA graphs"),
     ],
     ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's batches of one", "hidden tensors", "graphs"],
 )

@@ -28,7 +28,7 @@ class MeanTeacher(Distiller):
 
     So the average is the plain mean of all weights at first. It is brought up to date at the beginning of each
     forward pass in training mode, which equals doing so after the step before; where several batches make one
-    step (`accumulate`), `decay` therefore counts batches. The first pass takes the student as it then stands.
+    step (`accumulate_steps`), `decay` therefore counts batches. The first pass takes the student as it then stands.
     Floating-point buffers, batch norm's running statistics among them, are averaged with the same d; integer ones
     are copied. The average speaks in eval mode, gets no gradient, and belongs to the scheme's state. The student to
     ship is still `student`; the average is `ema`, one step behind until `update`.

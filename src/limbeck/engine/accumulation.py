@@ -22,7 +22,7 @@ def check_coupling(
     batch: Batch,
     teacher_output: TeacherOutput | None,
     autocast: Callable[[], AbstractContextManager[Any]],
-    accumulate: int,
+    accumulate_steps: int,
 ) -> list[str]:
     """A line on the losses that are no mean over samples, where the gradients of several batches are joined.
 
@@ -34,10 +34,10 @@ def check_coupling(
         batch: The first batch.
         teacher_output: What the teacher says about it.
         autocast: Makes the context of a training's forward passes.
-        accumulate: How many batches make a step.
+        accumulate_steps: How many batches make a step.
     """
     half = batch.size // 2
-    if accumulate < 2 or half < 2:
+    if accumulate_steps < 2 or half < 2:
         return []
     parts = (slice(2 * half), slice(half), slice(half, 2 * half))
     whole, first, second = (_losses(scheme, batch, teacher_output, at, autocast) for at in parts)
@@ -50,8 +50,8 @@ def check_coupling(
     if not coupled:
         return []
     return [
-        f"{accumulate} accumulated batches are not one step on all their samples for what compares the samples of a "
-        f"batch with one another; off on the halves of the first batch are {', '.join(coupled)}"
+        f"{accumulate_steps} accumulated batches are not one step on all their samples for what compares the samples "
+        f"of a batch with one another; off on the halves of the first batch are {', '.join(coupled)}"
     ]
 
 

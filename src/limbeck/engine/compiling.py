@@ -41,7 +41,7 @@ STRUCTURES = 64
 _LIMIT = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"  # until torch 2.6
 
 
-def check_compile(mode: str | None, scheme: Scheme, accumulate: int) -> None:
+def check_compile(mode: str | None, scheme: Scheme, accumulate_steps: int) -> None:
     """Raise RequestError for a mode that does not exist, or that a scheme cannot be trained in."""
     if mode in (None, AUTO):
         return
@@ -54,10 +54,10 @@ def check_compile(mode: str | None, scheme: Scheme, accumulate: int) -> None:
             f"compile: {mode} takes terms on logits, and one here reads hidden tensors, which a compiled student does "
             "not show; leave compile out, or use other terms"
         )
-    if accumulate > 1 and mode in REPLAYED:
+    if accumulate_steps > 1 and mode in REPLAYED:
         raise RequestError(
             f"compile: {mode} records CUDA graphs, which put each batch's gradients where the last batch's are; take "
-            f"default or max-autotune-no-cudagraphs with accumulate: {accumulate}"
+            f"default or max-autotune-no-cudagraphs with accumulate_steps: {accumulate_steps}"
         )
 
 

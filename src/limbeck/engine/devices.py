@@ -204,7 +204,7 @@ def enough_memory(phase: str, samples: int, device: torch.device) -> Iterator[No
     except torch.OutOfMemoryError as error:
         raise RunError(
             f"{phase}: {device} has not enough memory for steps of {samples} samples; halve batch_size, and double "
-            "accumulate to keep the step as it is"
+            "accumulate_steps to keep the step as it is"
         ) from error
 
 

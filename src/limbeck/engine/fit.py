@@ -28,10 +28,11 @@ from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer, trained_parameters
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
+from limbeck.engine.settings import check
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.shares import training_part
 from limbeck.engine.source import Source
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError
 from limbeck.models import Layout, device_of
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
@@ -73,9 +74,9 @@ def fit(
     teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
     val: Iterable[Any] | None = None,
     schedule: AnySchedule | None = None,
-    accumulate: int = 1,
-    clip: float | None = None,
-    keep: str = "last",
+    accumulate_steps: int = 1,
+    max_grad_norm: float | None = None,
+    restore_best: bool = False,
     precision: str = AUTO,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
@@ -107,11 +108,12 @@ def fit(
         val: Held-out batches, evaluated after each epoch; several processes share them.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
             function of the optimizer that makes one (`limbeck.engine.schedulers`).
-        accumulate: Batches whose gradients are joined to one step, equal to one step on all their samples for losses
-            that are means over samples. Each batch has its own of batch norm, means over positions or over the samples
-            with a label, and of what compares the samples of a batch (dist, mlkd, rkd, class-wise), which is said.
-        clip: Largest norm of the gradient.
-        keep: "last", or "best" for the student with the highest validation accuracy.
+        accumulate_steps: Batches whose gradients are joined to one step, equal to one step on all their samples for
+            losses that are means over samples. Each batch has its own of batch norm, means over positions or over the
+            samples with a label, and of what compares the samples of a batch (dist, mlkd, rkd, class-wise), which is
+            said.
+        max_grad_norm: Largest norm of the gradient.
+        restore_best: Give the student of the epoch with the highest validation accuracy, instead of the last epoch's.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
             (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
             for what `limbeck.losses.own_precision` marks.
@@ -143,8 +145,8 @@ def fit(
     """
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
-    check(epochs, accumulate, keep, clip, checkpoint_steps, validates=val is not None)
-    check_compile(compile, distiller, accumulate)
+    check(epochs, accumulate_steps, restore_best, max_grad_norm, checkpoint_steps, validates=val is not None)
+    check_compile(compile, distiller, accumulate_steps)
     example = Source(train, torch.device("cpu")).first()
     with reading("student", example):
         notes = settle(distiller, example, seed)
@@ -164,14 +166,14 @@ def fit(
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
     change = laid.inputs if laid.unsafe else None
-    source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate)
+    source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate_steps)
     if guide and teacher_output:
         notes += check_answers(guide, example, teacher_output, labelled=bool(getattr(distiller, "task_weight", 1)))
         notes += check_mixing(guide, distiller.teacher_temperatures)
     trained_parameters(distiller)
     with laid.kept():
         notes += check_step(distiller, example, teacher_output, source, fabric)
-        notes += check_coupling(distiller, example, teacher_output, fabric.autocast, accumulate)
+        notes += check_coupling(distiller, example, teacher_output, fabric.autocast, accumulate_steps)
         pulls = balance(distiller, example, teacher_output, fabric.autocast, epochs) if measure_balance else ()
     notes += [pull.warning for pull in pulls if pull.warning]
     if pulls and shown:
@@ -181,7 +183,7 @@ def fit(
     trained = trained_copy(distiller, fabric)
     model = fabric.setup_module(trained)
     optimizer = made_optimizer(optimizer, trained)
-    taken = steps_in_all(epochs, len(source), accumulate)
+    taken = steps_in_all(epochs, len(source), accumulate_steps)
     rates = taken_schedule(schedule, optimizer, fabric, epochs=epochs, steps=taken, validates=val is not None)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -189,7 +191,7 @@ def fit(
         load_optimizer(optimizer, optimizer.state_dict())
     stepper = fabric.setup_optimizers(optimizer)
     folder = Path(out) if out else None
-    settings = {"seed": seed, "steps": len(source), "accumulate": accumulate}
+    settings = {"seed": seed, "steps": len(source), "accumulate_steps": accumulate_steps}
     checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer, rates)
     state = checkpoint.load() if resume else Progressed()
     checkpoint.restart_metrics(state)
@@ -220,11 +222,11 @@ def fit(
             checkpoint=checkpoint,
             display=display,
             schedule=rates,
-            accumulate=accumulate,
-            clip=clip,
+            accumulate_steps=accumulate_steps,
+            max_grad_norm=max_grad_norm,
             checkpoint_steps=checkpoint_steps,
             val=val,
-            keep=keep,
+            restore_best=restore_best,
             loggers=loggers,
             seed=seed,
         )
@@ -232,7 +234,7 @@ def fit(
     fabric.barrier()
     if trained is not distiller:
         distiller.load_state_dict(whole(trained.state_dict()))
-    if keep == "best":
+    if restore_best:
         checkpoint.load_best(distiller)
     student = distiller.student.eval()
     if folder and checkpoint.writes:
@@ -240,22 +242,6 @@ def fit(
         training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3), **how}}
         save_student(folder, phase, student, dict(about or {}) | training)
     return Run(student, state.records, state.seconds, folder, choice.mode, laid.name, pulls)
-
-
-def check(
-    epochs: int, accumulate: int, keep: str, clip: float | None, checkpoint_steps: int | None, *, validates: bool
-) -> None:
-    """Raise RequestError for numbers and choices that no training can start with."""
-    if (clip is not None and not clip > 0) or (checkpoint_steps is not None and checkpoint_steps < 1):
-        raise RequestError(f"clip and checkpoint_steps must be positive, not {clip} and {checkpoint_steps}")
-    if epochs < 1 or accumulate < 1 or not isinstance(epochs, int):
-        raise RequestError(f"epochs and accumulate must be whole numbers from 1 on, not {epochs} and {accumulate}")
-    if keep not in ("last", "best"):
-        raise unknown("value of keep", keep, ("last", "best"))
-    if keep == "best" and not validates:
-        raise RequestError(
-            "keep 'best' chooses by validation accuracy: give validation data (data.validation in a recipe)"
-        )
 
 
 def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:

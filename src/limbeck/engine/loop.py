@@ -53,11 +53,11 @@ class Loop:
     checkpoint: Checkpoint
     display: Progress
     schedule: Schedule | Scheduler | None
-    accumulate: int
-    clip: float | None
+    accumulate_steps: int
+    max_grad_norm: float | None
     checkpoint_steps: int | None
     val: Iterable[Any] | None
-    keep: str
+    restore_best: bool
     loggers: Sequence[Logger]
     seed: int
 
@@ -75,7 +75,7 @@ class Loop:
             share_buffers(self.scheme, self.fabric)
             if held_out is not None:
                 record |= _validate(self.scheme, held_out)
-                if self.keep == "best" and (state.best is None or record["val_accuracy"] > state.best):
+                if self.restore_best and (state.best is None or record["val_accuracy"] > state.best):
                     state.best = record["val_accuracy"]
                     self.checkpoint.save_best()
             if isinstance(self.schedule, Scheduler):
@@ -161,8 +161,8 @@ class Loop:
                 step = self.forward(batch, teacher_output)
                 self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
             meter.add(step, batch)
-        if self.clip is not None:
-            self._clip(self.clip)
+        if self.max_grad_norm is not None:
+            self._clip(self.max_grad_norm)
         self.advance()
         self.forget_gradients()
 

@@ -139,9 +139,9 @@ def taken_schedule(
     return Scheduler(made, per_step, fabric)
 
 
-def steps_in_all(epochs: int, batches: int, accumulate: int) -> int:
+def steps_in_all(epochs: int, batches: int, accumulate_steps: int) -> int:
     """Steps of the optimizer in a training of so many batches an epoch."""
-    return epochs * math.ceil(batches / accumulate)
+    return epochs * math.ceil(batches / accumulate_steps)
 
 
 def _gives_factor(given: Any) -> bool:

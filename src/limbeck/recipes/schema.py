@@ -322,12 +322,12 @@ class Recipe(Strict):
     """Optimizer of the student."""
     schedule: Schedule = Schedule()
     """Learning-rate schedule of the student."""
-    accumulate: Count = 1
+    accumulate_steps: Count = 1
     """Batches whose gradients are added before a step."""
-    clip: PositiveFloat | None = None
+    max_grad_norm: PositiveFloat | None = None
     """Largest norm of the gradient; null: not clipped."""
-    keep: Literal["last", "best"] = "last"
-    """Which weights the run keeps: those of the last epoch, or of the best on validation."""
+    restore_best: bool = False
+    """Give the weights of the best epoch on validation, instead of those of the last epoch."""
     precision: Precision = "auto"
     """Precision of the student's training; auto: bf16 where it helps, else fp32."""
     compile: Compile | None = "auto"

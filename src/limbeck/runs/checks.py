@@ -14,7 +14,7 @@ from limbeck.distillers import Distiller, Scheme
 from limbeck.engine.compiling import check_compile
 from limbeck.engine.first_answers import refuse_probabilities
 from limbeck.engine.first_batch import Trial, settle, sized
-from limbeck.engine.fit import check
+from limbeck.engine.settings import check
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models.layout import CHANNELS_LAST
 from limbeck.models.memory import check_trainable_size
@@ -45,7 +45,14 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
         RequestError: A name, an option or a shape that does not fit.
     """
     _check_options(recipe)
-    check(recipe.epochs, recipe.accumulate, recipe.keep, recipe.clip, None, validates=data.validation is not None)
+    check(
+        recipe.epochs,
+        recipe.accumulate_steps,
+        recipe.restore_best,
+        recipe.max_grad_norm,
+        None,
+        validates=data.validation is not None,
+    )
     _check_views(recipe, data)
     components.optimizer(recipe.optimizer)
     components.schedule(recipe.schedule, recipe.epochs)
@@ -95,7 +102,7 @@ def _check_schemes(
         stages = list(schemes(recipe, student, found, data))
     for resolved, scheme, live in stages:
         _check_top_k(resolved)
-        check_compile(recipe.compile, scheme, recipe.accumulate)
+        check_compile(recipe.compile, scheme, recipe.accumulate_steps)
         with _reading("student", recipe.student.model, example):
             settle(scheme, example, recipe.seed)
             teacher_output = live(example) if live else None

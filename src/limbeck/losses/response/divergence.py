@@ -57,7 +57,7 @@ def kd(
 
     Returns:
         (B,) values ≥ 0, 0 where both distributions agree; their mean is the loss. With "positions" that is the mean
-        over the batch's own positions, also where several batches make one step (`accumulate`).
+        over the batch's own positions, also where several batches make one step (`accumulate_steps`).
 
     Raises:
         RequestError: The shapes differ, or an option does not fit.
