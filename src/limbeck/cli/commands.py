@@ -28,7 +28,9 @@ from limbeck.cli.options import (
     shape_of,
     version,
 )
+from limbeck.cli.predict import predict
 from limbeck.cli.recipe import show as show_recipe
+from limbeck.cli.table import table
 
 app = typer.Typer(
     name="limbeck",
@@ -197,6 +199,8 @@ def diagnose(
 
 
 app.command()(evaluate)
+app.command()(predict)
+app.command()(table)
 app.command()(export)
 app.command()(exits)
 app.command()(cache)

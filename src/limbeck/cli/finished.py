@@ -7,18 +7,50 @@ from typing import Annotated
 
 import typer
 
-from limbeck.cli.options import Accelerator, DataRoot, RunArgument, drawn, numbers
+from limbeck.cli.options import (
+    Accelerator,
+    AsJson,
+    DataRoot,
+    RunArgument,
+    Threads,
+    drawn,
+    numbers,
+    use_threads,
+)
 
 
 def evaluate(
     run: RunArgument,
     data_root: DataRoot = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Figures by class, confusion matrix, surest mistakes: into the run folder.")
+    ] = False,
+    as_json: AsJson = False,
+    threads: Threads = None,
 ) -> None:
     """Evaluate a run's student on its test set: loss, top-1, top-5, calibration, agreement with the teacher."""
+    use_threads(threads)
     from limbeck.cli import show
+    from limbeck.cli.printing import document
     from limbeck.runs.finished import evaluate_run
 
-    show.evaluation(evaluate_run(run, data_root))
+    if not report:
+        found = evaluate_run(run, data_root)
+        document(found) if as_json else show.evaluation(found)
+        return
+    from limbeck.cli.classes import by_class, written
+    from limbeck.report.classes import write_report
+    from limbeck.runs.answers import answers
+
+    said = answers(run, data_root)
+    if not as_json:
+        show.evaluation(said.figures)
+        by_class(said.as_dict())
+    files = write_report(run, said)
+    if as_json:
+        document({**said.as_dict(), "files": [str(path) for path in files]})
+    else:
+        written(files)
 
 
 def export(
@@ -26,8 +58,10 @@ def export(
     exit: Annotated[int | None, typer.Option(help="Of a student with several exits: 1 is the shallowest.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder. Default: RUN/export.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX too, checked with onnxruntime.")] = False,
+    threads: Threads = None,
 ) -> None:
     """Write a run's student, or one of its exits, as a plain model to ship, with its size and accuracy."""
+    use_threads(threads)
     from limbeck.cli import show
     from limbeck.export import export_run
 
@@ -42,8 +76,10 @@ def exits(
     ] = None,
     data_root: DataRoot = None,
     accelerator: Accelerator = "auto",
+    threads: Threads = None,
 ) -> None:
     """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
+    use_threads(threads)
     from limbeck.cli import show
     from limbeck.report.exits import write_exits_page
     from limbeck.runs.exits import THRESHOLDS, weigh_exits

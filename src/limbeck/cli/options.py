@@ -32,6 +32,8 @@ Strategy = Annotated[
 ]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat their bits.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of one process on the CPU. Default: torch's choice.", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]
 
 
 def version(asked: bool) -> None:
@@ -39,6 +41,14 @@ def version(asked: bool) -> None:
     if asked:
         print(f"limbeck {limbeck.__version__}")  # noqa: T201
         raise typer.Exit
+
+
+def use_threads(count: int | None) -> None:
+    """--threads: how many one operation may use; before any work is done."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def root_of(given: Path | None, resumed: Path | None) -> Path:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from limbeck.cli.printing import cell as _cell
+from limbeck.cli.printing import console as _console
+from limbeck.cli.printing import document
+from limbeck.cli.printing import table as _table
 from limbeck.models.inspect import Inspected
 from limbeck.runs.ledger import table_line
 from limbeck.taps import match
@@ -89,7 +91,7 @@ def _outputs(console: Console, found: Mapping[str, Any]) -> None:
 def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
     """What a recipe's teacher has to teach, as a table or as JSON."""
     if as_json:
-        print(json.dumps(found, indent=2))  # noqa: T201 - for machines: neither wrapped nor coloured
+        document(found)
         return
     figures = found["diagnosis"]
     held_out, at = figures["held_out"], f"at temperature {figures['temperature']:g}"
@@ -133,7 +135,7 @@ def _difference(found: Mapping[str, Any]) -> str:
 def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
     """What a recipe will cost."""
     if as_json:
-        print(json.dumps(found, indent=2))  # noqa: T201 - for machines: neither wrapped nor coloured
+        document(found)
         return
     table = _table(f"{found['recipe']}: {found['samples']:,} samples, {found['epochs']} epochs")
     table.add_column("")
@@ -286,19 +288,6 @@ def names(kinds: Mapping[str, Mapping[str, str]]) -> None:
         for name, line in entries.items():
             table.add_row(name, line)
         _console().print(table)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-
-
-def _console() -> Console:
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=110)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from limbeck.cli.printing import console as _console
 from limbeck.runs.cache import Estimate
 from limbeck.runs.cache_content import Entry, Pruned
 
@@ -78,11 +78,6 @@ def _size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:,.1f} {name}"
     return f"{count} B"
-
-
-def _console() -> Console:
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=110)
 
 
 def _tell(line: str) -> None:

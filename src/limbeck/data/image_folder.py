@@ -47,7 +47,7 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
 
     def __init__(self, root: Path, size: int | None, *, may_lack: bool = False) -> None:
         self.left_out: Counter[str] = Counter()
-        steps: list[Any] = [] if size is None else [v2.Resize(size), v2.CenterCrop(size)]
+        steps: list[Any] = [] if size is None else brought_to(size)
         with as_request(
             lambda reason: f"cannot read the image folder {root} ({reason}); give it one folder of images a class"
         ):
@@ -60,7 +60,7 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         """The folders that stand for classes; hidden ones, which editors and archives leave, are none."""
-        names = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir() and not _is_hidden(entry))
+        names = sorted(entry.name for entry in Path(directory).iterdir() if entry.is_dir() and not is_hidden(entry))
         if not names:
             raise FileNotFoundError("there are no folders in it")
         return names, {name: number for number, name in enumerate(names)}
@@ -78,7 +78,7 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
 
     def _takes(self, path: str) -> bool:
         """Whether a file is an image by its name; what is left out is counted, but for hidden files."""
-        if _is_hidden(Path(path)):
+        if is_hidden(Path(path)):
             return False
         taken = path.lower().endswith(SUFFIXES)
         if not taken:
@@ -152,6 +152,22 @@ def read_parts(root: Path, size: int | None) -> dict[str, Images]:
     return parts
 
 
+def test_files(root: Path) -> list[str]:
+    """The paths of the test set's images, in the order of its samples.
+
+    Raises:
+        RequestError: A part is missing, or cannot be told from another.
+    """
+    folders = _folders(root)
+    folder = folders.get("test") or folders["validation"]
+    return [path for path, _ in Images(folder, None, may_lack=True).samples]
+
+
+def brought_to(size: int) -> list[Any]:
+    """The transforms that bring an image to a square: its shorter side resized, then the middle cut out."""
+    return [v2.Resize(size), v2.CenterCrop(size)]
+
+
 def decoded(path: str) -> Image.Image:
     """An image file as RGB: grey and palette images too, 16 bits brought to 8.
 
@@ -201,5 +217,6 @@ def _folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _is_hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
+    """Whether an editor or an archive left a file, and no user."""
     return path.name.startswith((".", "__MACOSX"))

@@ -75,6 +75,8 @@ def _is_image(value: Tensor) -> bool:
     return value.dim() == 4 and value.is_floating_point()
 
 
-def preprocess(mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None) -> Preprocess | None:
+def preprocess(
+    mean: Sequence[float] | None, std: Sequence[float] | None, size: int | tuple[int, int] | None
+) -> Preprocess | None:
     """A Preprocess, or None where there is nothing to do."""
     return None if mean is None and std is None and size is None else Preprocess(mean, std, size)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.data import DataSet, Views, load, make_loader, make_views
+from limbeck.data import DataSet, InMemory, Views, load, make_loader, make_views
 from limbeck.distillers import (
     ClassWise,
     Distiller,
@@ -106,8 +106,22 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
         "options": spec.options,
         "classes": data.classes,
         **({"class_names": list(data.class_names)} if data.class_names else {}),
-        "input": {"shape": list(shape(spec, data)), "range": [0, 1], "mean": spec.mean, "std": spec.std},
+        "input": {
+            "shape": list(shape(spec, data)),
+            "range": [0, 1],
+            "mean": spec.mean,
+            "std": spec.std,
+            **({} if spec.inputs else {"sample": _sample(data)}),
+        },
     }
+
+
+def _sample(data: DataSet) -> dict[str, Any]:
+    """Shape and dtype of one sample as the data set holds it, before a network's own size and scale."""
+    train = data.train
+    first = train.inputs if isinstance(train, InMemory) else train.dataset[0][0]
+    dtype = str(first.dtype).removeprefix("torch.") if isinstance(first, Tensor) else "several inputs"
+    return {"shape": list(data.input_shape), "dtype": dtype}
 
 
 def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:

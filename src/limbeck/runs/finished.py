@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.data import DataSet, make_loader
+from limbeck.data import DataSet, Loader, make_loader
+from limbeck.distillers import Scheme
 from limbeck.engine import evaluate
 from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
@@ -76,10 +77,20 @@ def evaluate_run(run: Path, root: Path | None = None) -> dict[str, Any]:
     Raises:
         RequestError: As `take_up` raises.
     """
-    found = take_up(run, root)
+    return evaluated(run, take_up(run, root))
+
+
+def ready(found: Finished) -> tuple[Scheme, Loader]:
+    """A run's student, ready to predict, and the loader of its test set."""
     scheme = components.alone(found.student, found.recipe)
     loader = make_loader(found.data.test, components.held_out_batch(found.recipe, found.data))
     settle(scheme, next(iter(loader)), found.recipe.seed)
+    return scheme, loader
+
+
+def evaluated(run: Path, found: Finished) -> dict[str, Any]:
+    """The same of a run that is taken up already."""
+    scheme, loader = ready(found)
     teaching = _teachers(run, found)
     with evaluating(scheme):
         mix = found.recipe.ensemble

@@ -1,0 +1,31 @@
+"""How the commands print: tables that fit a terminal, and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def document(found: Any) -> None:
+    """One JSON document, neither wrapped nor coloured."""
+    print(json.dumps(found, indent=2))  # noqa: T201
+
+
+def cell(value: float | None, form: str) -> str:
+    """A figure in a table."""
+    return "–" if value is None else format(value, form)
+
+
+def table(title: str) -> Table:
+    """A table with a title."""
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def console() -> Console:
+    """Standard output; where it is no terminal, wide enough for all tables."""
+    found = Console(highlight=False, markup=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=110)

@@ -1,0 +1,204 @@
+"""Runs and comparisons of several recipes or machines in one table: a row a method, and columns for what differs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limbeck.compare.cells import students_in
+from limbeck.errors import RequestError
+from limbeck.runs import identity
+from limbeck.runs.figures import monitored, tested
+from limbeck.runs.folder import COMPARISON, read_result, student_folder
+from limbeck.runs.identity import Identity
+
+BUDGET = "budget"
+UNKNOWN = "not recorded"
+NO_BUDGET = ("distill", "seed")
+"""Keys of a recipe in which methods and seeds differ at an equal budget."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one folder.
+
+    Attributes:
+        folder: Where it was read.
+        method: Its name.
+        figure: Which test figure the values are.
+        values: The figure by seed.
+        made_of: What the students depend on, by dotted keys.
+        verdict: Its comparison's "difference", "interval" and "verdict", if it has them.
+    """
+
+    folder: str
+    method: str
+    figure: str
+    values: Mapping[int, float]
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.mean(self.values.values())
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation over the seeds; None of one seed."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, and in which keys they differ.
+
+    Attributes:
+        rows: One a method and folder.
+        differ: The dotted keys of recipe, data, versions and machine in which rows differ.
+        unequal: Those among them that make a budget unequal: all but versions and machine.
+    """
+
+    rows: Sequence[Row]
+    differ: Sequence[str]
+    unequal: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that the table says, for programs."""
+        return {
+            "equal_budget": not self.unequal,
+            "differ": list(self.differ),
+            "rows": [
+                {
+                    "folder": row.folder,
+                    "method": row.method,
+                    "figure": row.figure,
+                    "mean": row.mean,
+                    "std": row.std,
+                    "seeds": list(row.values),
+                    "values": list(row.values.values()),
+                    **row.verdict,
+                    **{key: row.made_of.get(key) for key in self.differ},
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def table(folders: Sequence[Path]) -> Table:
+    """The students of run folders and comparisons side by side.
+
+    Args:
+        folders: Of runs, comparisons, or one student of a comparison.
+
+    Raises:
+        RequestError: A folder holds nothing finished, or the figures of different tasks.
+    """
+    rows = [row for folder in folders for row in _rows(folder)]
+    figures = {row.figure: row.folder for row in rows}
+    if len(figures) > 1:
+        held = ", ".join(f"{folder} has {figure}" for figure, folder in figures.items())
+        raise RequestError(f"these folders have other figures ({held}); make a table of each kind")
+    differ = _differing(rows)
+    return Table(rows, differ, [key for key in differ if key.partition(".")[0] not in ("machine", "versions")])
+
+
+def _rows(folder: Path) -> Iterator[Row]:
+    if (folder / COMPARISON).exists() or any(folder.glob("*-seed*/result.json")):
+        yield from _of_comparison(folder)
+        return
+    result, made_of = read_result(folder), _flat(folder, folder)
+    if "method" in result:
+        yield _row(folder, result["method"], {result["seed"]: result}, made_of)
+        return
+    if "distilled" not in result:
+        raise RequestError(f"{folder} holds no finished run or comparison")
+    if "baseline" in result:
+        yield _row(folder, "scratch", {result["seed"]: result["baseline"]}, made_of)
+    yield _row(folder, _method(folder), {result["seed"]: result["distilled"]}, made_of)
+
+
+def _of_comparison(folder: Path) -> Iterator[Row]:
+    """A row a method; a comparison that was interrupted has the students that are finished."""
+    by_method: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for method, seed in sorted(students_in(folder), key=lambda one: one[1]):
+        by_method.setdefault(method, {})[seed] = read_result(folder / student_folder(method, seed))
+    summed = _json(folder / COMPARISON).get("methods", {})
+    order = [*filter(by_method.__contains__, summed), *(name for name in by_method if name not in summed)]
+    for method in order:
+        known = {key: summed.get(method, {})[key] for key in VERDICT if key in summed.get(method, {})}
+        first = folder / student_folder(method, min(by_method[method]))
+        yield _row(folder, method, by_method[method], _flat(first, folder), known)
+
+
+VERDICT = ("difference", "interval", "verdict")
+
+
+def _row(
+    folder: Path,
+    method: str,
+    results: Mapping[int, Mapping[str, Any]],
+    made_of: Mapping[str, Any],
+    verdict: Mapping[str, Any] | None = None,
+) -> Row:
+    figure = monitored(next(iter(results.values())))
+    values = {seed: tested(result, figure) for seed, result in results.items()}
+    lacking = [seed for seed, value in values.items() if value is None]
+    if lacking:
+        raise RequestError(f"{folder}: {method}, seed {lacking[0]}, has no test {figure}")
+    whole = {seed: value for seed, value in values.items() if value is not None}
+    return Row(str(folder), method, figure, whole, made_of, verdict or {})
+
+
+def _method(run: Path) -> str:
+    """What a run's way of distilling is called: its recipe's method, or "recipe"."""
+    made_of = identity.read(run)
+    distill = (made_of["recipe"].get("distill") or {}) if made_of else {}
+    return str(distill.get("method") or "recipe")
+
+
+def _flat(student: Path, folder: Path) -> dict[str, Any]:
+    """What a student depends on, by dotted keys; empty where that was not recorded."""
+    made_of = identity.read(student)
+    if made_of is None:
+        return {}
+    return {**dict(_leaves(without_method(made_of))), **dict(_leaves({"machine": _machine(folder)}))}
+
+
+def without_method(made_of: Identity) -> dict[str, Any]:
+    """What must be the same in students of an equal budget: recipe but for method and seed, data, versions."""
+    recipe = {key: value for key, value in made_of["recipe"].items() if key not in NO_BUDGET}
+    splits = {name: split.get("portable", split["digest"]) for name, split in made_of["data"]["splits"].items()}
+    return {**recipe, "data": {**recipe["data"], "samples": splits}, "versions": made_of["versions"]}
+
+
+def _machine(folder: Path) -> dict[str, Any]:
+    machine = _json(folder / "environment.json")
+    return {"processor": ", ".join(machine.get("gpus") or ()) or machine.get("processor", UNKNOWN)}
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _differing(rows: Sequence[Row]) -> list[str]:
+    """The keys in which rows differ; a backbone's exit is its method."""
+    known = [row.made_of for row in rows if row.method != "backbone"]
+    keys = dict.fromkeys(key for one in known for key in one)
+    return [key for key in keys if any(one.get(key, UNKNOWN) != known[0].get(key, UNKNOWN) for one in known)]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
