@@ -64,7 +64,7 @@ def heads_of(output: Any) -> tuple[Tensor, Tensor] | None:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module of a model in eval mode, and back to the mode that each was in."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in model.modules() if getattr(module, "training", False)]  # frozen scripts have none
     for module in training:
         module.training = False
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 
 from limbeck.taps.forward import call, evaluating
 from limbeck.taps.operations import Operations, watched
-from limbeck.taps.wrappers import hooks_run, plain_modules, unwrapped
+from limbeck.taps.scripts import Scripted, scripts_in
+from limbeck.taps.wrappers import hooks_run, part_at, plain_modules, unwrapped
 from limbeck.types import Inputs
 
 
@@ -52,7 +55,12 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
             path = names[module]
             size = sum(p.numel() for p in module.parameters())
             found.pop(path, None)  # a module that runs twice stands where it ran last
-            found[path] = TapInfo(path, type(module).__name__, tuple(output.shape), size)
+            found[path] = TapInfo(path, _kind(module), tuple(output.shape), size)
+
+    def record_within(script: str, path: str, args: tuple[Any, ...], output: Any) -> None:
+        module = part_at(part_at(model, script), path)
+        if module is not model:
+            record(module, args, output)
 
     def record_operation(name: str, kind: str, value: Any) -> None:
         if name in paths:
@@ -66,7 +74,9 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
     shown = [module for module in names if not isinstance(module, torch.jit.ScriptModule)]  # which calls no hooks
     handles = [module.register_forward_hook(record) for module in shown]
     try:
-        with evaluating(model), hooks_run(model.modules()):
+        with evaluating(model), hooks_run(model.modules()), ExitStack() as stack:
+            for path, script in scripts_in(model).items():
+                stack.enter_context(Scripted(script).shown(partial(record_within, path)))
             if operations:
                 call(model, inputs)  # a first pass may fill caches, by operations that never run again
                 found.clear()
@@ -76,3 +86,11 @@ def trace(model: nn.Module, inputs: Inputs, *, operations: bool = False) -> list
         for handle in handles:
             handle.remove()
     return list(found.values())
+
+
+def _kind(module: nn.Module) -> str:
+    """A module's type; of one of a program, TorchScript or of torch.export, the type that it was made from."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name)
+    made_from = getattr(module, "_ty", None)
+    return made_from.rpartition(".")[2] if isinstance(made_from, str) else type(module).__name__

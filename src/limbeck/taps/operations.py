@@ -110,15 +110,15 @@ class Operations(TorchFunctionMode):
 
 
 def watched(model: nn.Module) -> list[str]:
-    """Paths of the modules in whose forward operations have names: all but the layers of torch.nn."""
-    return [path for path, module in plain_modules(model).items() if not path or not _is_layer(module)]
+    """Paths of the modules in whose forward operations have names: all but the layers of torch.nn, and foreign ones."""
+    return [path for path, module in plain_modules(model).items() if _is_scope(path, module)]
 
 
 def scope_of(path: str, model: nn.Module) -> str | None:
     """The path of the module in whose forward an operation of this name could stand; None where it names none."""
     scope, _, last = path.rpartition(".")
     modules = plain_modules(model)
-    possible = scope in modules and (not scope or not _is_layer(modules[scope]))
+    possible = scope in modules and _is_scope(scope, modules[scope])
     return scope if possible and (unnumbered(last) in _names().values() or unnumbered(path) in modules) else None
 
 
@@ -138,6 +138,11 @@ def guessed(model: nn.Module) -> list[str]:
 def unnumbered(name: str) -> str:
     """The name of an operation without its number."""
     return re.sub(r"_\d+$", "", name)
+
+
+def _is_scope(path: str, module: nn.Module) -> bool:
+    # In what runs a model of another framework, operations are limbeck's or the framework's own, and no layers.
+    return (not path or not _is_layer(module)) and getattr(module, "shows_operations", True)
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
-from torch.jit import ScriptModule
 from torch.utils.hooks import RemovableHandle
 
 from limbeck.errors import RequestError, unknown
 from limbeck.taps.forward import call, logits_of
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.operations import Operations, guessed, scope_of, unnumbered
+from limbeck.taps.scripts import TapsOfScripts
 from limbeck.taps.wrappers import hooks_run, part_at, real_paths, runnable, unwrapped
 from limbeck.types import Inputs
 
@@ -47,6 +47,7 @@ class Taps:
         self._parts = tuple(self.model.modules())
         self._paths = real_paths(self.model)
         self._scopes: dict[str, list[Tap]] = {}  # taps of operations, by the module in whose forward they stand
+        self._scripts = TapsOfScripts(self.model)
         for tap in self.taps:
             if tap.path not in self._paths:
                 scope = scope_of(tap.path, self.model)
@@ -56,10 +57,8 @@ class Taps:
                 if tap.side == "in":
                     raise RequestError(f"tap {tap.name!r}: an operation has no input to tap; name what gives it")
                 self._scopes.setdefault(scope, []).append(tap)
-            elif isinstance(part_at(self.model, self._paths[tap.path]), ScriptModule):
-                raise RequestError(
-                    f"tap {tap.name!r}: TorchScript shows no hidden tensors; give the network itself, or pt2:FILE"
-                )
+            else:
+                self._scripts.take(tap, self._paths[tap.path])
         self._counts: dict[bool, dict[str, int]] = {}
         self._reads: int | None = None
 
@@ -118,8 +117,9 @@ class Taps:
         with ExitStack() as stack:
             stack.enter_context(hooks_run(self._parts))
             of_operations = [tap for taps in self._scopes.values() for tap in taps]
+            stack.enter_context(self._scripts.read(store))
             for tap in self.taps:
-                if tap not in of_operations:
+                if tap not in of_operations and tap not in self._scripts:
                     stack.callback(_hook(tap, part_at(self.model, self._paths[tap.path]), store).remove)
             seen = stack.enter_context(self._operations(of_operations, store)) if of_operations else []
             yield tensors

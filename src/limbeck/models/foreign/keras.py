@@ -51,6 +51,8 @@ class KerasModel(nn.Module):
     """
 
     keras: Any
+    shows_operations = False
+    """Taps are its layers, and nothing between them (`limbeck.taps`)."""
 
     def __init__(
         self,

@@ -10,6 +10,8 @@ from torch import nn
 class Node(nn.Module):
     """A named place in a foreign model; the model shows it what was computed there, and taps read it here."""
 
+    shows_operations = False
+
     def forward(self, *inputs: Any, output: Any) -> Any:
         """What the foreign model computed, as it is."""
         return output
