@@ -12,14 +12,12 @@ _WEIGHT = {
 }  # fmt: skip
 """Which input of a node its weights are."""
 _CODES = {
-    "DequantizeLinear": (0,), "QLinearConv": (3, 8), "QLinearMatMul": (0, 3), "QGemm": (3, 6), "ConvInteger": (1,),
-    "MatMulInteger": (0, 1), "DynamicQuantizeMatMul": (1,), "MatMulIntegerToFloat": (1,), "DynamicQuantizeLSTM": (1, 2),
-    "Gather": (0,),
+    "DequantizeLinear": (0,), "ConvInteger": (1,), "MatMulInteger": (0, 1), "DynamicQuantizeMatMul": (1,),
+    "MatMulIntegerToFloat": (1,), "DynamicQuantizeLSTM": (1, 2), "Gather": (0,),
 }  # fmt: skip
-"""Which inputs of a node may be weights of whole numbers."""
+"""Which inputs of a node may be weights of whole numbers; all of those that are named QLinear…."""
 _SCALES = {
-    "DequantizeLinear": (1, 2), "QuantizeLinear": (1, 2), "QLinearConv": (1, 2, 4, 5, 6, 7),
-    "QLinearMatMul": (1, 2, 4, 5, 6, 7), "QGemm": (1, 2, 4, 5, 7, 8), "MatMulIntegerToFloat": (2, 3, 4, 5),
+    "DequantizeLinear": (1, 2), "QuantizeLinear": (1, 2), "MatMulIntegerToFloat": (2, 3, 4, 5),
     "DynamicQuantizeMatMul": (2, 3), "DynamicQuantizeLSTM": (8, 9, 10, 11), "MatMulNBits": (1, 2, 3),
 }  # fmt: skip
 """Which inputs of a node say how codes are to be read, and are no weights; the packed ones are counted apart."""
@@ -63,16 +61,33 @@ class Sizes:
 def weights(onnx: Any, graph: Any) -> int:
     """The number of weights: tensors of real numbers, codes for such, and the coefficients of scikit-learn's nodes."""
     real = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    constants = [attribute.t for attribute in attributes if attribute.HasField("t")]
-    codes, scales = _placed(graph, _CODES), _placed(graph, _SCALES)
-    counted: int = sum(math.prod(map(int, t.dims)) for t in constants if t.data_type in real)
-    for tensor in graph.initializer:
-        if tensor.name not in scales and (tensor.data_type in real or tensor.name in codes):
-            counted += math.prod(map(int, tensor.dims))
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                tensors[node.output[0]] = attribute.t
+    floats = {name for name, tensor in tensors.items() if tensor.data_type in real}
+    codes, scales = _placed(graph, _CODES), _placed(graph, _SCALES) | _products_of_scales(graph)
+    for node in graph.node:
+        if node.op_type.startswith("QLinear") or node.op_type == "QGemm":  # tensor, scale, code of 0; and so on
+            codes.update(node.input)
+            for name, following in zip(node.input, [*node.input[1:], ""], strict=True):
+                scales.update({name, following} if name in floats else ())
+    counted = [tensor for name, tensor in tensors.items() if name in (floats | codes) - scales]
     packed = [node for node in graph.node if node.op_type == "MatMulNBits"]
-    counted += sum(int(_attribute(node, "K").i * _attribute(node, "N").i) for node in packed)
-    return counted + sum(len(attribute.floats) for attribute in attributes)
+    return (
+        sum(math.prod(map(int, tensor.dims)) for tensor in counted)
+        + sum(int(_attribute(node, "K").i * _attribute(node, "N").i) for node in packed)
+        + sum(len(attribute.floats) for node in graph.node for attribute in node.attribute)
+    )
+
+
+def _products_of_scales(graph: Any) -> set[str]:
+    """The weights' scales where a graph that is quantised as it runs multiplies them by those of its inputs."""
+    found = {node.output[1] for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
+    return {
+        name for node in graph.node if node.op_type == "Mul" and found & set(node.input) for name in node.input
+    } - found
 
 
 def _placed(graph: Any, places: dict[str, tuple[int, ...]]) -> set[str]:
