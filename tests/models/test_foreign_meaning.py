@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from limbeck import KerasModel, ModuleTeacher, OnnxModel, Preprocess, RequestError
-from limbeck.data import load
+from limbeck import Distiller, KerasModel, ModuleTeacher, OnnxModel, Preprocess, RequestError, fit
+from limbeck.data import InMemory, load, make_loader
+from limbeck.engine.optim import optimizer
 from limbeck.export import write_onnx
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
 from limbeck.models.foreign.outputs import Outputs, flattened
 from limbeck.models.pixels import configured
+from limbeck.recipes.read import check
 from limbeck.recipes.schema import Teacher
+from limbeck.runs.finished import evaluate_run
+from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
+from limbeck.runs.run import run
 from limbeck.types import Batch
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -230,3 +237,51 @@ def test_a_keras_student_is_written_as_onnx(tmp_path: Path) -> None:
     known = torch.as_tensor(network(IMAGES.permute(0, 2, 3, 1).numpy())).detach()
     torch.testing.assert_close(OnnxModel(tmp_path / "a.onnx")(IMAGES), known, **CLOSE)
     assert told["output"]["shape"] == ["batch", 5]
+
+
+class TestStudentsPixels:
+    """A student whose own layers scale pixels of 0–255 sees them: applied in a recipe, said in Python."""
+
+    def network(self) -> Any:
+        return keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(10, name="scores")]
+        )
+
+    def test_in_a_recipe(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.network().save(tmp_path / "student.keras")
+        recipe = check(
+            {
+                "teacher": {"model": "mlp", "hidden": [8], "epochs": 1},
+                "student": {"model": f"keras:{tmp_path / 'student.keras'}"},
+                "distill": {"method": "kd"},
+                "epochs": 2,
+            }
+        )
+        quiet = Machine("cpu", progress=False)
+        result = run(recipe, root=tmp_path, out=tmp_path / "run", machine=quiet)
+        said = capsys.readouterr().err
+        assert said.count("gets pixels from 0 to 255, as its layers before scores scale them down") == 1
+        trained = self.network()
+        weights = load_file(tmp_path / "run" / "student.safetensors")
+        trained.layers[-1].set_weights([weights["scores.kernel"].numpy(), weights["scores.bias"].numpy()])
+        test = load("digits", tmp_path).test
+        assert isinstance(test, InMemory)
+        answers = trained.predict(test.inputs.permute(0, 2, 3, 1).numpy().astype("float32"), verbose=0).argmax(1)
+        assert result["distilled"]["test_accuracy"] == (answers == test.targets.numpy()).sum() / 360
+        about = json.loads((tmp_path / "run" / "student.json").read_text())["input"]
+        assert (about["mean"], about["std"]) == ([0.0], [1 / 255])
+        assert run(recipe, root=tmp_path, out=tmp_path / "run", resume=True, machine=quiet) == result
+        assert evaluate_run(tmp_path / "run", tmp_path)["top1"] == result["distilled"]["test_accuracy"]
+
+    @pytest.mark.parametrize("prepared", [False, True])
+    def test_in_python(self, prepared: bool, capsys: pytest.CaptureFixture[str]) -> None:
+        data = InMemory(torch.rand(16, 1, 8, 8), torch.arange(16) % 10)
+        inputs = Preprocess(std=[1 / 255]) if prepared else None
+        fit(
+            Distiller(KerasModel(self.network()), inputs=inputs), make_loader(data, 8), epochs=1,
+            optimizer=optimizer("sgd", lr=0.01), accelerator="cpu", progress=False,
+        )  # fmt: skip
+        told = "the student gets pixels from 0 to 1, and expects pixels from 0 to 255: its layers before scores scale"
+        said = capsys.readouterr().err
+        assert said.count(told) == (not prepared)
+        assert ("give the distiller inputs=Preprocess(std=[1/255])" in said) == (not prepared)

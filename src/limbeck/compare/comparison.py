@@ -95,7 +95,8 @@ def compare(
     for name, one in recipes.items():
         rehearse(recipe if name == BACKBONE else one, student, found, data)
     recipe = settled(recipe, student, data, machine)
-    recipes = {name: one.model_copy(update={"precision": recipe.precision}) for name, one in recipes.items()}
+    decided_on = {"precision": recipe.precision, "student": recipe.student}
+    recipes = {name: one.model_copy(update=decided_on) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
     origins = Origins(student, found, data, root)

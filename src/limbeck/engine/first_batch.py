@@ -25,6 +25,7 @@ from limbeck.models import Layout, device_of, lay_out, materialise
 from limbeck.models.probabilities import are_probabilities
 from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
 from limbeck.taps.wrappers import hooks_run
+from limbeck.teachers.pixels import students_pixels
 from limbeck.types import Batch, TeacherOutput, map_teacher_output, tensors_of
 
 FEW = 8
@@ -74,7 +75,8 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
         raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
     scheme.classes = logits.shape[1]
     read, taken = scheme.reads and scheme.reads.note(few.inputs), taken_from(outputs[-1], logits) if outputs else None
-    return [f"the student {note}" for note in (read, taken) if note]
+    pixels = students_pixels(scheme.student, scheme.inputs, few.inputs, scheme.prepared(few.inputs))
+    return [f"the student {note}" for note in (read, taken, pixels) if note]
 
 
 def sized(scheme: Scheme, example: Batch, teacher_output: TeacherOutput | None, layout: str | None = None) -> Layout:

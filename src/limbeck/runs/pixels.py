@@ -1,6 +1,8 @@
-"""What pixels a recipe's teacher gets: as the recipe says, else as its model says, and what is not applied is said."""
+"""What pixels a recipe's models get: as the recipe says, else as they say themselves; what is not applied is said."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -10,9 +12,11 @@ from limbeck.notices import tell
 from limbeck.recipes import schema
 from limbeck.runs import components
 
+M = TypeVar("M", bound=schema.Model)
 
-def with_pixels(spec: schema.Teacher, network: nn.Module, data: DataSet) -> schema.Teacher:
-    """The teacher with the mean and the standard deviation that are read from its model, where the recipe has none.
+
+def with_pixels(spec: M, network: nn.Module, data: DataSet) -> M:
+    """A model with the mean and the standard deviation that are read from it, where the recipe has none.
 
     They are read from an ONNX graph, from Keras's layers, and from the configuration of pretrained weights.
 
@@ -39,17 +43,18 @@ def with_pixels(spec: schema.Teacher, network: nn.Module, data: DataSet) -> sche
     return spec
 
 
-def _tell_of_weights(spec: schema.Teacher, network: nn.Module, images: Tensor) -> None:
+def _tell_of_weights(spec: schema.Model, network: nn.Module, images: Tensor) -> None:
     """A line for weights from a file, of whose training the configuration may say the truth or not."""
     known = configured(network, images.shape[1], sure=False)
-    if known is not None and spec.weights and not spec.epochs and spec.mean is None and spec.std is None:
+    kept = spec.weights and not getattr(spec, "epochs", None)  # and not trained from there with other pixels
+    if known is not None and kept and spec.mean is None and spec.std is None:
         tell(
             f"{spec.model} gets pixels from 0 to 1, and {known.where} {known}, which is not applied to weights from a "
             f"file; where they were trained so, give {known.option}"
         )
 
 
-def _same(spec: schema.Teacher, pixels: Pixels) -> bool:
+def _same(spec: schema.Model, pixels: Pixels) -> bool:
     count = len(spec.mean or spec.std or ())
     mean, std = spec.mean or [0.0] * count, spec.std or [1.0] * count
     given, read = [*mean, *std], [*pixels.mean, *pixels.std]

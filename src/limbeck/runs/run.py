@@ -66,9 +66,9 @@ def run(
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
-    alone = components.alone(copy.deepcopy(student), recipe)
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
+    alone = components.alone(copy.deepcopy(student), recipe)
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
 

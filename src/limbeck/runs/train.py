@@ -28,6 +28,7 @@ from limbeck.recipes.methods import Places
 from limbeck.runs import components
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
+from limbeck.runs.pixels import with_pixels
 from limbeck.runs.teacher_outputs import Asking, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
@@ -177,16 +178,17 @@ class Job:
 
 
 def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:
-    """The recipe with its precision decided, as it is then written down.
+    """The recipe with its precision decided, and what pixels its student gets, as it is then written down.
 
     Raises:
         RequestError: The machine is to compile students, and to keep them in shards.
     """
     if machine.strategy == "fsdp":
         check_whole(recipe.compile)
-    example = components.example(recipe.student, data)
+    spec = with_pixels(recipe.student, student, data)
+    example = components.example(spec, data)
     precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
-    return recipe.model_copy(update={"precision": precision})
+    return recipe.model_copy(update={"precision": precision, "student": spec})
 
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:

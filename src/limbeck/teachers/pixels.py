@@ -18,10 +18,12 @@ class Found:
     Attributes:
         prepare: What brings them to what its model expects, after all else that prepares them; None for nothing.
         note: What should be said of it; None for nothing.
+        pixels: What the model expects, where that was read from it.
     """
 
     prepare: nn.Module | None = None
     note: str | None = None
+    pixels: Pixels | None = None
 
 
 def find_pixels(model: nn.Module, inputs: nn.Module | None, given: Inputs, prepared: Inputs) -> Found:
@@ -46,10 +48,29 @@ def find_pixels(model: nn.Module, inputs: nn.Module | None, given: Inputs, prepa
     if not pixels.sure:
         return Found(
             note=f"gets pixels from 0 to 1, and {pixels.where} {pixels}; where its weights were trained so, give "
-            f"ModuleTeacher(model, inputs=Preprocess({pixels.option}))"
+            f"ModuleTeacher(model, inputs=Preprocess({pixels.option}))",
+            pixels=pixels,
         )
     prepare = pixels.preprocess().to(prepared.device)
-    return Found(prepare, f"gets {pixels}, as {pixels.where}; inputs=Preprocess(mean=…, std=…) has it otherwise")
+    return Found(
+        prepare, f"gets {pixels}, as {pixels.where}; inputs=Preprocess(mean=…, std=…) has it otherwise", pixels
+    )
+
+
+def students_pixels(model: nn.Module, inputs: nn.Module | None, given: Inputs, prepared: Inputs) -> str | None:
+    """What should be said of the pixels that a student gets and those that it expects; None for nothing.
+
+    Nothing is applied: whoever uses the student later gives it what it was trained on.
+    """
+    found = find_pixels(model, inputs, given, prepared)
+    if found.pixels is None:
+        return found.note
+    if not found.pixels.sure:  # as of any network of timm that was not trained yet
+        return None
+    return (
+        f"gets pixels from 0 to 1, and expects {found.pixels}: {found.pixels.where}; give the distiller "
+        f"inputs=Preprocess({found.pixels.option})"
+    )
 
 
 def as_floats(model: nn.Module, inputs: Inputs) -> bool:
