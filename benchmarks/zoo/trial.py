@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import signal
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ CLASSES, BATCH, BATCHES = 10, 4, 2
 SIZES = (64, 128, 224, 240, 256)
 """Heights of the images, of which the first that a network reads is taken; after them its own."""
 ROUNDING = 1e-4
+ONNX_SECONDS = 200
+"""What torch's exporter may take."""
 OTHER = 3
 """A batch of another size, to tell the dimension of the batch from others."""
 
@@ -125,13 +129,20 @@ class Trial:
         return "equal"
 
     def onnx(self) -> str:
-        """It is written as ONNX, whose answers `write_onnx` compares, or refused: torch cannot write every network."""
+        """It is written as ONNX, whose answers `write_onnx` compares, or refused: torch cannot write every network.
+
+        With some, as those that attend within blocks, torch's exporter does not come to an end in minutes: that is
+        told too.
+        """
         with tempfile.TemporaryDirectory() as folder:
             shape = (3, self.size, self.size)
             try:
-                told = write_onnx(Path(folder) / "x.onnx", (self.trained or self.network).eval(), {"shape": shape})
+                with _limited(ONNX_SECONDS):
+                    told = write_onnx(Path(folder) / "x.onnx", (self.trained or self.network).eval(), {"shape": shape})
             except RequestError as error:
                 return f"refused: {error}"[:200]
+            except _TooLong:
+                return f"torch's exporter takes longer than {ONNX_SECONDS} s"
         return f"{told['largest_difference']:.0e}"
 
     def _made(self, size: int) -> nn.Module:
@@ -241,6 +252,26 @@ def _own_size(name: str) -> list[int]:
 def _spread(taps: list[TapInfo], most: int) -> list[TapInfo]:
     """Some taps from the first to the last."""
     return taps if len(taps) <= most else [taps[round(i * (len(taps) - 1) / (most - 1))] for i in range(most)]
+
+
+class _TooLong(BaseException):
+    """The time is over; no Exception, which torch's exporter would take for a failure of its own."""
+
+
+@contextmanager
+def _limited(seconds: int) -> Iterator[None]:
+    """Raise _TooLong where what runs inside takes longer."""
+
+    def over(*_: Any) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _line(error: Exception) -> str:
