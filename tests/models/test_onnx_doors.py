@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,44 @@ def test_a_graph_that_joins_its_samples_runs_sample_by_sample(tmp_path: Path) ->
 
 
 def test_another_failure_is_told_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    nodes = [node("Reshape", ["x", "shape"], ["flat"]), node("MatMul", ["flat", "w"], ["logits"])]
+    nodes = [node("Reshape", ["x", "shape"], ["flat"], name="to_rows"), node("MatMul", ["flat", "w"], ["logits"])]
     model = OnnxModel(saved(tmp_path / "wrong.onnx", nodes, {"shape": np.array([2, 48])}))
-    with pytest.raises(RequestError, match=r"onnxruntime cannot run .* on 7 samples"):
+    with pytest.raises(RequestError) as told:
         model(IMAGES)
     assert capfd.readouterr().err == ""
+    said = str(told.value)
+    assert re.search(r"onnxruntime cannot run .* on 7 samples: its node to_rows \(Reshape\) fails: ", said)
+    assert re.search(r"Input shape:\{7,3,4,4\}, requested shape:\{2,48\}; .*: export it with free sizes$", said)
+    assert ".h" not in said
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "versions", "said"),
+    [
+        (
+            [("MatMul", ["x", "w"], ["logits"])],
+            {"w": WEIGHTS.astype(np.float64)},
+            {},
+            r"bound to different types .*named",
+        ),
+        ([("Own", ["x"], ["logits"])], {}, {"domain": "mine"}, r"mine:Own.* is not a registered .*ONNX's own: export"),
+        ([("Relu", ["x"], ["logits"])], {}, {"ir_version": 99}, "IR version: 99, .*install a newer onnxruntime"),
+        ([("Relu", ["x"], ["logits"])], {}, {"opset": 99}, "Opset 99 .*install a newer onnxruntime"),
+        ([("Gather", ["x", "at"], ["logits"])], {"at": np.array([9])}, {}, r"its node named \(Gather\) fails: .*idx=9"),
+    ],
+)
+def test_what_onnxruntime_refuses_is_told_with_its_node(
+    nodes: list[Any], constants: dict[str, Any], versions: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    made = [node(*one, name="named", domain=versions.get("domain", "")) for one in nodes]
+    model = onnx.load(saved(tmp_path / "odd.onnx", made, constants))
+    model.ir_version = versions.get("ir_version", model.ir_version)
+    model.opset_import[0].version = versions.get("opset", 17)
+    if "domain" in versions:
+        model.opset_import.append(onnx.helper.make_opsetid(versions["domain"], 1))
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(RequestError, match=said):
+        OnnxModel(tmp_path / "odd.onnx", logits="logits")(IMAGES)
 
 
 @pytest.mark.parametrize("shape", [[], [1]])

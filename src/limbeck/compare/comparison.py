@@ -41,7 +41,7 @@ from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import teacher_entry
 from limbeck.runs.stages import distil
-from limbeck.runs.train import Job, settled
+from limbeck.runs.train import Job, settled, settled_as
 
 
 def compare(
@@ -95,8 +95,7 @@ def compare(
     for name, one in recipes.items():
         rehearse(recipe if name == BACKBONE else one, student, found, data)
     recipe = settled(recipe, student, data, machine)
-    decided_on = {"precision": recipe.precision, "student": recipe.student}
-    recipes = {name: one.model_copy(update=decided_on) for name, one in recipes.items()}
+    recipes = {name: settled_as(recipe, one) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
     origins = Origins(student, found, data, root)

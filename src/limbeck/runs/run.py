@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.distillers import Distiller, Scheme
+from limbeck.distillers import Scheme
 from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
@@ -26,6 +26,7 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.same import record, refuse
 from limbeck.runs.stages import distil
 from limbeck.runs.train import Job, settled
+from limbeck.teachers import ModuleTeacher
 
 
 def run(
@@ -124,7 +125,7 @@ def _teachers(found: Sequence[teachers.Candidate], job: Job) -> dict[str, Any] |
 
 def teacher_entry(one: teachers.Candidate, job: Job) -> dict[str, Any]:
     """What result.json says of a teacher."""
-    tested = job.test(Distiller(one.module, inputs=components.inputs(one.spec)))
+    tested = job.test_teacher(ModuleTeacher(one.module, inputs=components.inputs(one.spec)))
     kept = str(one.kept / "teacher.safetensors") if one.kept else one.spec.weights
     return {
         "parameters": parameter_count(one.module),

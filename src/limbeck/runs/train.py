@@ -191,6 +191,13 @@ def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: M
     return recipe.model_copy(update={"precision": precision, "student": spec})
 
 
+def settled_as(settled: schema.Recipe, other: schema.Recipe) -> schema.Recipe:
+    """Another recipe for the same student, or a part of it, with what was decided for a settled one."""
+    pixels = {"mean": settled.student.mean, "std": settled.student.std}
+    student = other.student.model_copy(update=pixels)
+    return other.model_copy(update={"precision": settled.precision, "student": student})
+
+
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:
     """Where the recipe's networks can be compared; of several teachers the first one counts."""
     teacher = found[0]

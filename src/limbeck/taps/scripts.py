@@ -51,7 +51,7 @@ class Scripted:
     """
 
     def __init__(self, script: ScriptModule) -> None:
-        self._script = script
+        self._script: Any = script
         self._copy = _copied(script)
         _mark(self._copy)
         self._graph = self._copy._c._get_method(_FORWARD).graph.copy()
@@ -61,10 +61,10 @@ class Scripted:
 
     @contextmanager
     def shown(self, see: See, paths: Sequence[str] | None = None) -> Iterator[None]:
-        """Inside, `see` gets what these modules of the script (all by default, "" is itself) read and gave at each run."""
+        """Inside, `see` gets what modules of these paths, all by default, have read and given at each run."""
         calls = [call for call in self._calls if paths is None or call.path in paths]
         run = _returning(self._graph, calls)
-        schema = self._script.forward.schema
+        schema = self._script._c._get_method(_FORWARD).schema
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             _share(self._script, self._copy)
@@ -141,30 +141,35 @@ class TapsOfScripts:
             yield
 
 
-def scripts_in(model: nn.Module) -> dict[str, ScriptModule]:
+def scripts_in(model: nn.Module) -> dict[str, Any]:
     """The scripts in a model that Python calls, by their paths: those that lie in no other script."""
-    scripts = {path: module for path, module in model.named_modules() if isinstance(module, ScriptModule)}
+    scripts = {path: module for path, module in model.named_modules() if _is_called(module)}
     return {path: module for path, module in scripts.items() if _outermost(model, path) == path}
+
+
+def _is_called(module: Any) -> bool:
+    """Whether it is a script that is run by calling it, and not by methods of other names alone."""
+    return isinstance(module, ScriptModule) and bool(module._c._has_method(_FORWARD))
 
 
 def _outermost(model: nn.Module, path: str) -> str | None:
     """The path of the outermost script on the way to a path; None where there is none."""
     names = path.split(".") if path else []
     paths = (".".join(names[:depth]) for depth in range(len(names) + 1))
-    return next((one for one in paths if isinstance(part_at(model, one), ScriptModule)), None)
+    return next((one for one in paths if _is_called(part_at(model, one))), None)
 
 
 def _others(paths: Sequence[str]) -> str:
     return f"it shows {some(paths)}" if paths else "it shows no module, as a frozen one; give the network itself"
 
 
-def _copied(script: ScriptModule) -> ScriptModule:
+def _copied(script: ScriptModule) -> Any:
     """The same program with graphs of its own, which nothing has run or optimized yet."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):  # of TorchScript's future
-        torch.jit.save(script, buffer)  # type: ignore[no-untyped-call]
+        torch.jit.save(script, buffer)
         buffer.seek(0)
-        copied: ScriptModule = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+        copied: Any = torch.jit.load(buffer)  # type: ignore[no-untyped-call]
     return copied
 
 
@@ -179,7 +184,7 @@ def _share(script: ScriptModule, copied: ScriptModule) -> None:
                     setattr(other, name, value)
 
 
-def _mark(script: ScriptModule) -> None:
+def _mark(script: Any) -> None:
     """Behind each call of a module put a node, which nobody reads, of that module, what it gives and what it got.
 
     Both are copied at once: what runs afterwards may work in place.
@@ -195,15 +200,14 @@ def _mark(script: ScriptModule) -> None:
             for node in list(graph.findAllNodes("prim::CallMethod")):
                 if node.s("name") == _FORWARD:
                     called, *inputs = node.inputs()
-                    got = [_clone(graph, value, lambda new, at=node: new.insertBefore(at)) for value in inputs]
+                    got = [_clone(graph, value, node) for value in inputs]
                     mark = _tuple(graph, [called, node.output(), *got]).insertAfter(node)
-                    gave = _clone(graph, node.output(), lambda new, at=mark: new.insertBefore(at))
-                    mark.replaceInput(1, gave)
+                    mark.replaceInput(1, _clone(graph, node.output(), mark))
 
 
 def _marked(graph: Any) -> list[_Call]:
     """The calls that a graph was marked with; the marks are taken out."""
-    calls = []
+    calls: list[_Call] = []
     nodes = list(graph.nodes())  # those of loops and branches lie in blocks of their own
     for node in nodes:
         if node.kind() != _MARK or not _is_module(next(node.inputs())):
@@ -223,7 +227,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _path(value: Any) -> str:
-    """The path of a module that a graph looks up; "" for the graph's own module, and for one that is found otherwise."""
+    """The path of a module that a graph looks up; "" for the graph's own, and for one that is found otherwise."""
     names: list[str] = []
     while value.node().kind() == "prim::GetAttr":
         names.append(value.node().s("name"))
@@ -252,15 +256,15 @@ def _tuple(graph: Any, values: Sequence[Any]) -> Any:
     return node
 
 
-def _clone(graph: Any, value: Any, insert: Callable[[Any], Any]) -> Any:
-    """A copy of a graph's value, where that is a tensor."""
+def _clone(graph: Any, value: Any, node: Any) -> Any:
+    """A copy of a graph's value, where that is a tensor, made before a node."""
     if not isinstance(value.type(), torch._C.TensorType):
         return value
     nothing = graph.create("prim::Constant", [], 1)  # in place of a memory format
     nothing.output().setType(torch._C.NoneType.get())
     copied = graph.create("aten::clone", [value, nothing.output()], 1)
-    for node in (nothing, copied):
-        insert(node)
+    for new in (nothing, copied):
+        new.insertBefore(node)
     return copied.output()
 
 

@@ -220,7 +220,7 @@ class KerasModel(nn.Module):
         """Inside, an error of Keras's says in its first line what Keras says in its third."""
         try:
             yield
-        except (ValueError, TypeError, RuntimeError) as error:
+        except Exception as error:
             if isinstance(error, torch.OutOfMemoryError | RequestError) or cause_of(error) == reason_of(error):
                 raise
             raise RequestError(f"the Keras model {self.keras.name} cannot compute: {cause_of(error)}") from error

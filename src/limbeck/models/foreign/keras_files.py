@@ -60,16 +60,39 @@ def saved_model(path: Path) -> Any:
         _check_modules(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise RequestError(f"cannot read the Keras file {path}: {cause_of(error)}") from error
+        cause = _without_advice(cause_of(error))
+        raise RequestError(f"cannot read the Keras file {path}: {cause}{_remedy(path, keras, str(error))}") from error
 
 
 def cause_of(error: Exception) -> str:
     """What an error of Keras says in the end: its first lines may only say which call it was that failed."""
-    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line]
-    if len(lines) > 1 and re.match(r"Exception encountered when calling|<class ", lines[0]):
-        return lines[1]
-    return reason_of(error)
+    said = re.sub(r"\x1b\[[\d;]*m", "", str(error))
+    inner = said.rpartition("Exception encountered: ")[2]  # of parts within parts, the innermost comes last
+    lines = [line.strip() for line in inner.splitlines() if line.strip()]
+    if len(lines) > 1 and re.match(r"Exception encountered when calling|<class |A total of \d+ objects", lines[0]):
+        return lines[1].partition(" Target variable:")[0]
+    return lines[0].partition(" Full object config:")[0] if lines else reason_of(error)
+
+
+def _without_advice(cause: str) -> str:
+    """Without what Keras advises to give to calls that are limbeck's here."""
+    return re.split(r"\. (?:If you trust|If they are already decorated|Make sure custom)", cause)[0]
+
+
+def _remedy(path: Path, keras: Any, cause: str) -> str:
+    """What helps where Keras cannot read a file; "" where nobody knows."""
+    if "Lambda" in cause:
+        return "; if you trust the file, load it in Python with safe_mode=False, and give KerasModel(model)"
+    if "register_keras_serializable" in cause:
+        return "; load it in Python where that class is defined, and give KerasModel(model)"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            written = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+        return ""
+    if written == keras.__version__:
+        return ""
+    return f"; Keras {shown(written)} wrote it, and {keras.__version__} is installed: install the same"
 
 
 def _check_modules(path: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError, reason_of, unknown
+from limbeck.errors import RequestError, unknown
 from limbeck.models.foreign.nodes import add_node
+from limbeck.models.foreign.onnx_causes import cause_of
 from limbeck.models.foreign.onnx_graph import FLOATS, Graph, runtime_version
 from limbeck.models.foreign.onnx_inputs import DTYPES, Feed
 from limbeck.models.foreign.onnx_pieces import as_tensor, pieces, refuse_other_rows
@@ -48,6 +49,8 @@ class OnnxModel(nn.Module):
     """
 
     digest: Tensor
+    shows_operations = False
+    """Taps are the graph's tensors, and nothing between them (`limbeck.taps`)."""
 
     def __init__(
         self,
@@ -211,7 +214,7 @@ class OnnxModel(nn.Module):
         except Exception as error:
             if size == 1 or fixed or not self._runs_alone(session, wanted, arrays):
                 raise RequestError(
-                    f"onnxruntime cannot run {self._graph.path} on {size} samples: {reason_of(error)}"
+                    f"onnxruntime cannot run {self._graph.path} on {size} samples: {cause_of(error)}"
                 ) from error
             return self._run(session, wanted, fed)
         whole = fixed in (None, size)

@@ -13,6 +13,7 @@ import torch
 
 from limbeck.errors import RequestError, reason_of, shown, unknown
 from limbeck.models.foreign.folders import of_folder
+from limbeck.models.foreign.onnx_causes import cause_of
 from limbeck.models.foreign.onnx_codes import Scale, scales
 from limbeck.models.foreign.onnx_size import Sizes, weights
 
@@ -132,7 +133,7 @@ class Graph:
         try:
             return runtime.InferenceSession(model.SerializeToString(), options, providers=list(providers))
         except Exception as error:
-            raise RequestError(f"onnxruntime cannot load {self.path}: {reason_of(error)}") from error
+            raise RequestError(f"onnxruntime cannot load {self.path}: {cause_of(error)}") from error
 
     def quiet(self) -> Any:
         """Options for a run that raises its errors, and does not print them."""
