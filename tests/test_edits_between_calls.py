@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from limbeck.compare import compare
 from limbeck.errors import RequestError
-from limbeck.models.networks import mlp
+from limbeck.models import mlp
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 

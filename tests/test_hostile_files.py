@@ -147,7 +147,7 @@ def test_checkpoints(way: str, bomb: Bomb, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["pickle", "torch"])
 def test_stored_outputs_and_results(way: str, bomb: Bomb, tmp_path: Path) -> None:
-    for name in ("teacher outputs.json", "result.json", "student.json"):
+    for name in ("teacher_outputs.json", "result.json", "student.json"):
         (tmp_path / name).write_bytes(WAYS[way](bomb))
     refused(lambda: StoredTeacher(tmp_path), bomb, "is damaged")
     refused(lambda: read_result(tmp_path), bomb, "holds no finished run")

@@ -105,7 +105,7 @@ def _is_change(event: str, arguments: tuple[Any, ...]) -> bool:
 def stage(place: Place) -> str:
     """How far a command had come, by what it has left."""
     out = place.work / "out"
-    stored = list(place.cache.glob("signals/*/view-*"))
+    stored = list(place.cache.glob("teacher_outputs/*/view-*"))
     if any(path.name.endswith(".part") for root in (place.work, place.cache) for path in root.rglob(".*")):
         return "writing a file"
     if (out / "result.json").exists() or (out / "compare.json").exists():

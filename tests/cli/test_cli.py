@@ -16,7 +16,15 @@ import pytest
 from limbeck.cli.main import main
 
 LIMBECK = [sys.executable, "-m", "limbeck"]
-LONG = ["run", "digits", "--out", "out", "--set", "epochs=40", "--set", "teacher.epochs=2"]
+LONG = ["run", "long.yaml", "--out", "out"]
+RECIPE = """
+name: long
+data: {name: digits}
+teacher: {model: mlp, hidden: [8], epochs: 1}
+student: {model: mlp, hidden: [4]}
+distill: {terms: [{loss: kd}]}
+epochs: 40
+"""
 
 
 def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -191,6 +199,8 @@ def test_help_and_import_do_not_import_torch() -> None:
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
+    """A run of epochs that are short, and many, so that it is still in the middle of its last student."""
+    Path("long.yaml").write_text(RECIPE)
     process = subprocess.Popen([*LIMBECK, *arguments], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: Path("out/checkpoints/last.pt").exists() and b"student" in Path("out/metrics.jsonl").read_bytes())
     return process

@@ -104,8 +104,7 @@ def test_all_methods_see_the_same_starts_and_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_and_its_student_loads_alone(name: str, tmp_path: Path) -> None:
-    from limbeck.models import load_weights
-    from limbeck.models.networks import cnn
+    from limbeck.models import cnn, load_weights
     from limbeck.runs.run import run
 
     stages = METHODS[name].default.stages

@@ -16,8 +16,7 @@ from limbeck.engine import devices
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import optimizer
 from limbeck.errors import RunError
-from limbeck.models import mobilenet_v1, resnet8x4, tutorial_student
-from limbeck.models.networks import mlp
+from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 

@@ -15,9 +15,8 @@ import limbeck
 from limbeck.errors import RequestError, RunError
 from limbeck.export import export_run
 from limbeck.export import onnx as onnx_module
-from limbeck.models import multiply_adds, parameter_count
+from limbeck.models import mlp, multiply_adds, parameter_count
 from limbeck.models.load import load_network
-from limbeck.models.networks import mlp
 from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine

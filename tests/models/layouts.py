@@ -1,6 +1,6 @@
-"""Gradients in the layout that limbeck chooses, beside those in the contiguous one: layouts.py THREADS networks|odd.
+"""Gradients in the layout that limbeck chooses, beside those in the contiguous one: layouts.py KIND:THREADS …
 
-A process of its own for each processor and number of threads: what is tested for may end it.
+A kind is networks or odd. In a process of its own for each processor: what is tested for may end it.
 """
 
 from __future__ import annotations
@@ -193,22 +193,24 @@ def _apart(one: nn.Module, other: nn.Module) -> float:
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
-if __name__ == "__main__":
-    threads, what = int(sys.argv[1]), sys.argv[2]
+def check(what: str, threads: int) -> None:
+    """Exit with what is wrong."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     for name, network in {"odd": odd, "networks": networks}[what]():
         layout, worst = difference(network)
         sys.stdout.write(f"{name}: {layout}, {worst:.1e}\n")
         if not worst < LARGEST:
-            sys.exit(f"{name}: gradients in the layout {layout} are off by {worst:.1e}")
+            sys.exit(f"{name}: gradients in the layout {layout} are off by {worst:.1e}, with {threads} threads")
     if what == "odd":
-        worst = max(
-            [
-                trained(),
-                *(compiled(by) for by in ("fit", "user") if threads == 2 and "ONEDNN_MAX_CPU_ISA" in os.environ),
-            ]
-        )
+        by = ("fit", "user") if threads == 2 and "ONEDNN_MAX_CPU_ISA" in os.environ else ()
+        worst = max([trained(), *map(compiled, by)])
         sys.stdout.write(f"trained: {worst:.1e}\n")
         if not worst < 1e-5:
-            sys.exit(f"weights are off by {worst:.1e} from those of a plain loop")
+            sys.exit(f"weights are off by {worst:.1e} from those of a plain loop, with {threads} threads")
+
+
+if __name__ == "__main__":
+    for one in sys.argv[1:]:
+        kind, _, number = one.partition(":")
+        check(kind, int(number))

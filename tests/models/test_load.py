@@ -12,8 +12,8 @@ import torch
 from limbeck import load_model
 from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
+from limbeck.models import cnn
 from limbeck.models.build import build
-from limbeck.models.networks import cnn
 from limbeck.models.networks.multi_exit import byot_small, exit_network
 
 ABOUT: dict[str, Any] = {

@@ -89,7 +89,7 @@ def test_auto_goes_to_disk_where_the_memory_is_too_small(tmp_path: Path, monkeyp
 
 
 def test_the_command_stores_verifies_and_refuses(tmp_path: Path) -> None:
-    path, place = tmp_path / "small.yaml", tmp_path / "teacher outputs"
+    path, place = tmp_path / "small.yaml", tmp_path / "outputs"
     path.write_text(
         "teacher: {model: mlp, hidden: [32], epochs: 1}\nstudent: {model: mlp, hidden: [8]}\n"
         "distill: {terms: [{loss: kd}]}\ndata: {name: digits, augment: [flip]}\nepochs: 3\n"
@@ -161,7 +161,7 @@ def test_several_teachers_are_stored_as_one_teacher_output(tmp_path: Path) -> No
     two = [SMALL["teacher"], SMALL["teacher"] | {"seed": 1}]
     made = stored_at(check(SMALL | {"teacher": two}), where=str(tmp_path / "both"))
     assert cache(made, root=tmp_path, machine=QUIET)["samples"] == 1437
-    with pytest.raises(RequestError, match="no teacher output to store"):
+    with pytest.raises(RequestError, match="no teacher outputs to store"):
         stored_at(check({"student": {"model": "mlp", "hidden": [8]}, "distill": {"scheme": "mutual"}}), where="disk")
 
 
@@ -172,5 +172,5 @@ def test_views_without_augmentation_are_refused(tmp_path: Path) -> None:
 
 def test_without_a_teacher_there_is_nothing_to_store(tmp_path: Path) -> None:
     made = check({"student": {"model": "mlp", "hidden": [8]}, "distill": {"scheme": "mutual"}})
-    with pytest.raises(RequestError, match="no teacher output to store"):
+    with pytest.raises(RequestError, match="no teacher outputs to store"):
         cache(made, root=tmp_path, machine=QUIET)

@@ -55,7 +55,7 @@ def root(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cach
     """A copy of it, last used ten days ago, beside things that are not limbeck's."""
     root = tmp_path / "cache"
     shutil.copytree(filled, root, ignore=shutil.ignore_patterns("claims"))
-    for other in ("data/mnist/raw", "teachers/notes", "teacher outputs/recordings"):
+    for other in ("data/mnist/raw", "teachers/notes", "teacher_outputs/recordings"):
         (root / other).mkdir(parents=True)
         (root / other / "kept.txt").write_text("mine")
     aged(root, 10)
@@ -73,7 +73,7 @@ def teacher_in(root: Path) -> Path:
 
 
 def outputs_in(root: Path) -> Path:
-    return next(path.parent for path in root.glob("teacher outputs/*/teacher outputs.json"))
+    return next(path.parent for path in root.glob("teacher_outputs/*/teacher_outputs.json"))
 
 
 def files(root: Path) -> list[Path]:
@@ -161,14 +161,14 @@ def test_what_nothing_finds_any_more(root: Path) -> None:
     (another_teacher(root, "odd", 1) / "teacher.json").write_text('{"options": 3, "training": [')
     (teacher / ".teacher.safetensors.0a1b.part").write_text("cut")
     (root / "teachers" / "mlp-1.training" / "checkpoints").mkdir(parents=True)
-    (root / "teacher outputs" / ".pruned-0a1b").mkdir()
+    (root / "teacher_outputs" / ".pruned-0a1b").mkdir()
     for name, spoil in {
         "cut": lambda folder: next(folder.rglob("*.safetensors")).unlink(),
-        "bare": lambda folder: (folder / "teacher outputs.json").unlink(),
-        "broken": lambda folder: (folder / "teacher outputs.json").write_text("{}"),
+        "bare": lambda folder: (folder / "teacher_outputs.json").unlink(),
+        "broken": lambda folder: (folder / "teacher_outputs.json").write_text("{}"),
     }.items():
-        shutil.copytree(outputs_in(root), root / "teacher outputs" / name)
-        spoil(root / "teacher outputs" / name)
+        shutil.copytree(outputs_in(root), root / "teacher_outputs" / name)
+        spoil(root / "teacher_outputs" / name)
     reasons = [entry.unreachable for entry in content()]
     assert sum(map(bool, reasons)) == len(reasons) - 2 == 11
     assert "half written: 0 of 1 shards" in reasons
@@ -268,7 +268,7 @@ def test_links_are_not_followed(root: Path, tmp_path: Path) -> None:
     outputs.symlink_to(far)
     assert [entry.path for entry in prune(older_than=0).gone if entry.kind == "teacher outputs"] == [outputs]
     assert not outputs.is_symlink()
-    assert (far / "teacher outputs.json").exists()
+    assert (far / "teacher_outputs.json").exists()
 
 
 def test_what_cannot_be_deleted_is_a_failed_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_what_cannot_be_deleted_is_a_failed_run(root: Path, monkeypatch: pytest.
 
 
 def test_places_of_ones_own_need_no_claim(root: Path, tmp_path: Path) -> None:
-    for place in (tmp_path / "mine", "s3://bucket/teacher outputs", "memory://x"):
+    for place in (tmp_path / "mine", "s3://bucket/outputs", "memory://x"):
         use(place).release()
     assert not (root / "claims").exists()
 

@@ -60,7 +60,7 @@ def test_the_resumed_run_keeps_its_teacher(recipe: Recipe, tmp_path: Path, monke
 def test_what_was_written_halfway_is_swept(recipe: Recipe, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     run(recipe, root=tmp_path, out=out, machine=QUIET)
-    (shard,) = cache.glob("teacher outputs/*/view-0000/*.safetensors")
+    (shard,) = cache.glob("teacher_outputs/*/view-0000/*.safetensors")
     shard.unlink()
     folders = [out / "checkpoints", shard.parent, *cache.glob("teachers/*")]
     for folder in folders:
@@ -112,5 +112,5 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_trained(
     stored = check(SMALL | {"teacher": SMALL["teacher"] | {"store": str(place)}})
     with pytest.raises(RequestError, match="store cannot be written; choose another place"):
         run(stored, root=tmp_path, out=tmp_path / "out", machine=QUIET)
-    (place / "teacher outputs.json").touch()  # what is there already can be read
+    (place / "teacher_outputs.json").touch()  # what is there already can be read
     Shards(place).check_writable()

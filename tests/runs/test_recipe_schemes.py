@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from limbeck.errors import RequestError
-from limbeck.models import load_weights
-from limbeck.models.networks import cnn
+from limbeck.models import cnn, load_weights
 from limbeck.recipes.read import check, names, read
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine

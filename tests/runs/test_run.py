@@ -15,7 +15,7 @@ from torch import nn
 
 from limbeck.engine import make_fabric
 from limbeck.errors import RequestError
-from limbeck.models.networks import mlp
+from limbeck.models import mlp
 from limbeck.recipes.read import check, read
 from limbeck.runs import components
 from limbeck.runs.finished import evaluate_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from safetensors.torch import load_file
 from limbeck.engine import sharding
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 
 TEACHER = {"model": "mlp", "hidden": [32, 16], "epochs": 2, "shard": True}
 RECIPE = {
@@ -30,23 +31,23 @@ RECIPE = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
-def test_a_sharded_teacher_teaches_the_same(tmp_path: Path) -> None:
+def test_a_sharded_teacher_teaches_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "shards.yaml"
     file.write_text(yaml.safe_dump(RECIPE))
-    environment = os.environ | {"LIMBECK_CACHE": str(tmp_path / "cache")}
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for folder, launcher in (("1", []), ("2", two)):
-        command = [sys.executable, *launcher, "-m", "limbeck", "run", str(file), "--no-baseline"]
-        command += ["--accelerator", "cpu", "--out", str(tmp_path / folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("student distilled") == 1  # one of the processes speaks
-    alone, shared = (load_file(tmp_path / str(n) / "student.safetensors") for n in (1, 2))
-    for name, value in alone.items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-5, atol=1e-5)
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    alone = tmp_path / "alone"
+    run(check(RECIPE), root=tmp_path, out=alone, machine=Machine(accelerator="cpu", progress=False), baseline=False)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "limbeck"]
+    command += ["run", str(file), "--no-baseline", "--accelerator", "cpu", "--out", str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("student distilled") == 1  # one of the processes speaks
+    expected, found = (load_file(folder / "student.safetensors") for folder in (alone, tmp_path / "two"))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{"dtype": "bfloat16"}, {"store": "disk"}, {"store": "s3://bucket/teacher outputs"}])
+@pytest.mark.parametrize("more", [{"dtype": "bfloat16"}, {"store": "disk"}, {"store": "s3://bucket/outputs"}])
 def test_what_shards_cannot_do_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(RequestError, match="a teacher in shards"):
         check(RECIPE | {"teacher": TEACHER | more})

@@ -136,7 +136,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_stores_what_runs_take() -> None:
-    auto, own = recipe(), recipe("./teacher outputs")
+    auto, own = recipe(), recipe("./outputs")
     assert as_cached(auto) == as_cached(auto, dtype="float32") == auto
     assert taken_by(auto, as_cached(auto)) == "runs of this recipe take it"
     assert as_cached(own) == own

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from limbeck import taps
 from limbeck.errors import RequestError
-from limbeck.models.networks import cnn
+from limbeck.models import cnn
 from limbeck.taps import Taps, logits_of, match, trace
 
 

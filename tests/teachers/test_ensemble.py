@@ -103,7 +103,7 @@ def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[
     store(
         live,
         lambda view, first, end: [next(iter(loader)).first(end - first)] if end - first < 20 else loader,
-        tmp_path / "teacher outputs",
+        tmp_path / "outputs",
         samples=40,
         views=1,
         batch_size=20,
@@ -113,7 +113,7 @@ def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[
     with torch.no_grad():
         for some in loader:
             own = [(candidate.module(some.inputs) / 4).softmax(-1) for candidate in found]
-            for guide in (live, remembered, StoredTeacher(tmp_path / "teacher outputs")):
+            for guide in (live, remembered, StoredTeacher(tmp_path / "outputs")):
                 softened = (guide(some).output / 4).softmax(-1)
                 torch.testing.assert_close(softened, (own[0] + own[1]) / 2, rtol=1e-4, atol=1e-6)
 

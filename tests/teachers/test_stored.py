@@ -306,7 +306,7 @@ def test_a_shard_of_another_place_or_store_is_damage(tmp_path: Path, split: InMe
         with pytest.raises(RequestError, match=r"shard-000000\.safetensors is damaged"):
             known(first_of(split, 0))
     # Without a description nobody knows whose the shards are, so that they are written anew.
-    (tmp_path / "other" / "teacher outputs.json").unlink()
+    (tmp_path / "other" / "teacher_outputs.json").unlink()
     asked = Asked(teacher)
     write(tmp_path / "other", asked, split)
     assert asked.count >= SAMPLES
@@ -315,16 +315,16 @@ def test_a_shard_of_another_place_or_store_is_damage(tmp_path: Path, split: InMe
 
 def test_a_changed_description_is_found(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
     write(tmp_path, teacher, split)
-    path = tmp_path / "teacher outputs.json"
+    path = tmp_path / "teacher_outputs.json"
     whole = path.read_text()
     content = json.loads(whole)
     for changed in (content | {"samples": SAMPLES - 1}, content | {"views": 2}, content | {"digest": "0" * 32}, [], {}):
         path.write_text(json.dumps(changed))
-        with pytest.raises(RequestError, match=r"teacher outputs.json is damaged.*delete it|of format None"):
+        with pytest.raises(RequestError, match=r"teacher_outputs.json is damaged.*delete it|of format None"):
             StoredTeacher(tmp_path)
     for text in (whole.replace("t", "s", 1), whole[:-5], "[" * 100_000, " " * (2**24 + 1)):
         path.write_text(text)
-        with pytest.raises(RequestError, match=r"teacher outputs.json is damaged.*delete it|of format"):
+        with pytest.raises(RequestError, match=r"teacher_outputs.json is damaged.*delete it|of format"):
             StoredTeacher(tmp_path)
     path.write_text(json.dumps(content | {"format": 1}))
     with pytest.raises(RequestError, match="format 1, which this limbeck does not read; delete it, or choose another"):
@@ -337,8 +337,8 @@ def test_a_changed_description_is_found(tmp_path: Path, split: InMemory, teacher
 def test_a_description_that_can_be_none_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     about = {"classes": 2, "dtype": "float16", "top_k": None, "sample_bytes": 4}
     given = {"made_of": {}, "samples": 4, "views": 1, "rows": 4, "tensors": {}, "about": about, "words": {}}
-    (tmp_path / "teacher outputs.json").write_text(Description(**given | changes).as_json())  # with a digest that fits
-    with pytest.raises(RequestError, match=r"teacher outputs.json is damaged"):
+    (tmp_path / "teacher_outputs.json").write_text(Description(**given | changes).as_json())  # with a digest that fits
+    with pytest.raises(RequestError, match=r"teacher_outputs.json is damaged"):
         StoredTeacher(tmp_path)
 
 
@@ -385,8 +385,8 @@ def held_memory() -> int:
 
 
 def test_teacher_outputs_lie_where_fsspec_can_put_them(split: InMemory, teacher: ModuleTeacher) -> None:
-    write("memory://teacher outputs/test", teacher, split)
-    known = StoredTeacher("memory://teacher outputs/test", MADE_OF)
+    write("memory://outputs/test", teacher, split)
+    known = StoredTeacher("memory://outputs/test", MADE_OF)
     for batch in batches(split):
         torch.testing.assert_close(known(batch).output, teacher(batch).output, rtol=1e-3, atol=1e-3)
 

@@ -161,7 +161,7 @@ class Store(Strict):
     def a_choice_or_a_place(cls, where: str) -> str:
         """A word without a slash is one of the choices: a mistyped one is no folder."""
         if where not in PLACES and "/" not in where:
-            raise ValueError(f"choose {', '.join(PLACES)}, or a place with a slash, such as ./teacher outputs")
+            raise ValueError(f"choose {', '.join(PLACES)}, or a place with a slash, such as ./outputs")
         return where
 
 

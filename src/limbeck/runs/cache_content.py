@@ -66,7 +66,7 @@ def content(root: Path | None = None) -> list[Entry]:
     """The cache's entries, those that were used last first; what is not limbeck's is left out."""
     root = root or cache_root()
     found = [entry for folder in _folders(root / "teachers") for entry in _teacher(folder)]
-    found += [entry for folder in _folders(root / "teacher outputs") for entry in _outputs(folder)]
+    found += [entry for folder in _folders(root / "teacher_outputs") for entry in _outputs(folder)]
     claimed: set[Path] = set()
     with suppress(OSError):  # where nothing can be written nothing is claimed
         if found:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from limbeck.folders import cache_root
 
-DESCRIPTIONS = ("teacher.json", "teacher outputs.json")
+DESCRIPTIONS = ("teacher.json", "teacher_outputs.json")
 """What an entry is described by; its time of change is that of the entry's last use."""
 PATIENCE = 60.0
 """Seconds to wait for another process that claims something or looks at claims."""

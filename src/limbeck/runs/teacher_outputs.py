@@ -131,7 +131,7 @@ class Asking:
         if self.spec.where in schema.PLACES:
             # What is found unasked has the very bits that would be computed here: not those of another batch size.
             asked = f"{self.batch_size} {self._kernels()}" if self.spec.where == "auto" else ""
-            return str(cache_root() / "teacher outputs" / place_key(self.made_of(teacher), self.coding(teacher), asked))
+            return str(cache_root() / "teacher_outputs" / place_key(self.made_of(teacher), self.coding(teacher), asked))
         logits, features = teacher(next(iter(self.batches(0))).first(2))
         if logits is not None and not features:
             return self.spec.where

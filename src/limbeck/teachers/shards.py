@@ -4,7 +4,7 @@ Each shard is a safetensors file with every tensor for a range of samples in one
 so that a table larger than the memory costs what is read of it. Before its first read it is compared with the checksum
 that it was written with, which holds its content, its place in the table, and what the table was made of; the checksum
 is a CRC-32, which finds every changed byte, and is the fastest that Python brings along. The place is a folder, or any
-fsspec address such as "s3://bucket/teacher outputs"; shards from elsewhere are fetched once into a local folder.
+fsspec address such as "s3://bucket/outputs"; shards from elsewhere are fetched once into a local folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
 from limbeck.teachers.description import Description, OtherFormatError
 
-DESCRIPTION = "teacher outputs.json"
+DESCRIPTION = "teacher_outputs.json"
 MOST_DESCRIBED = 2**24
 """Bytes of a description, or of what describes a shard's tensors; more is no limbeck's."""
 CHUNK = 2**20
