@@ -7,13 +7,14 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from limbeck.data import InMemory
+from limbeck.data import InMemory, sets
 
 # Small models gain nothing from threads, and lose much to them on a busy machine.
 torch.set_num_threads(1)
@@ -62,6 +63,16 @@ def seed() -> None:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """A GPU, where `pytest -m gpu` is run on one, or the CPU in its place."""
     return torch.device("cuda", 0) if request.param == "cuda" else torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def few_digits() -> Iterator[None]:
+    """Of the digits a third, in modules of tests that train networks with several exits on them."""
+    whole = sets.load("digits", Path())
+    few = replace(whole, train=whole.train.subset(torch.arange(480)), test=whole.test.subset(torch.arange(120)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sets.NAMES, "digits", lambda root, size: few)
+        yield
 
 
 @pytest.fixture

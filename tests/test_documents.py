@@ -152,7 +152,7 @@ def test_python_example_runs(
 
 
 def test_exits_examples_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    few_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
@@ -160,8 +160,10 @@ def test_exits_examples_run(
     commands = [line.split("#")[0].split() for line in found[0][1].splitlines()]
     assert [command[1] for command in commands] == ["run", "exits", "export"]
     for command in commands:
-        shorter = ["--epochs", "1", "--no-baseline", "--quiet"] if command[1] == "run" else []
-        typer.main.get_command(app).main([*command[1:], *shorter], standalone_mode=False)
+        shorter = ["--epochs", "1", "--no-baseline", "--quiet", "--set", "student.widths=[4, 6, 8]"]
+        typer.main.get_command(app).main(
+            [*command[1:], *(shorter if command[1] == "run" else [])], standalone_mode=False
+        )
     scope: dict[str, Any] = {"images": torch.rand(5, 1, 8, 8)}
     for language, code in found:
         if language == "python":

@@ -11,6 +11,8 @@ import pytest
 import limbeck
 from limbeck.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("few_digits")
+
 
 def command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "argv", ["limbeck", *arguments])

@@ -20,6 +20,7 @@ from limbeck.recipes.read import check
 from limbeck.report import write_page
 from limbeck.runs.machine import Machine
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 QUIET = Machine(accelerator="cpu", progress=False)
 SELF: dict[str, Any] = {
     "name": "self",

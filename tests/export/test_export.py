@@ -22,6 +22,7 @@ from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 QUIET = Machine(accelerator="cpu", progress=False)
 SELF: dict[str, Any] = {
     "name": "self",

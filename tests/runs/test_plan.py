@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from limbeck.cli.main import app
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check, read
+from limbeck.runs import estimate
 from limbeck.runs.estimate import plan
 from limbeck.runs.machine import Machine
 
@@ -20,6 +21,12 @@ SMALL = {
     "distill": {"terms": [{"loss": "kd"}]},
     "epochs": 4,
 }
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures are to be there, not to be steady."""
+    monkeypatch.setattr(estimate, "ENOUGH", 0.02)
 
 
 def test_sizes_and_counts_are_exact(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 QUIET = Machine(accelerator="cpu", progress=False)
 RECIPE: dict[str, Any] = {
     "name": "exits",
