@@ -33,8 +33,8 @@ def main() -> float:
     loader = DataLoader(TensorDataset(x[~held_out], y[~held_out]), batch_size=32, shuffle=True)
 
     big = perceptron(256)
-    optimizer = torch.optim.Adam(big.parameters(), lr=1e-3)
-    for _ in range(20):
+    optimizer = torch.optim.Adam(big.parameters(), lr=3e-3)
+    for _ in range(8):
         for inputs, targets in loader:
             optimizer.zero_grad()
             nn.functional.cross_entropy(big(inputs), targets).backward()
@@ -52,8 +52,8 @@ def main() -> float:
     example = Batch(inputs, targets, torch.full((len(targets),), -1))
     distiller.prepare(example, teacher(example))  # sizes the adapter, so before the optimizer
 
-    optimizer = torch.optim.Adam(distiller.parameters(), lr=1e-3)
-    for epoch in range(20):
+    optimizer = torch.optim.Adam(distiller.parameters(), lr=3e-3)
+    for epoch in range(8):
         distiller.train()
         for inputs, targets in loader:
             batch = Batch(inputs, targets, torch.full((len(targets),), -1))

@@ -15,7 +15,6 @@ from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
-pytestmark = pytest.mark.usefixtures("few_digits")
 QUIET = Machine(accelerator="cpu", progress=False)
 KD = [{"loss": "kd", "weight": 0.5, "temperature": 2}]
 BASE: dict[str, Any] = {
