@@ -58,7 +58,7 @@ def test_adapter_is_sized_trained_and_saved(student: nn.Module, teacher: nn.Modu
     term = Term(losses.mse, student="0", teacher="0", adapter="auto")
     distiller = Distiller(student, [term])
     guide = ModuleTeacher(teacher, distiller.teacher_taps)
-    with pytest.raises(RequestError, match=r"call prepare\(batch, teacher output\)"):
+    with pytest.raises(RequestError, match=r"call prepare\(batch, teacher_output\)"):
         distiller(data, guide(data))
     distiller.prepare(data, guide(data))
     names = [name for name, _ in distiller.named_parameters() if not name.startswith("student.")]

@@ -416,7 +416,7 @@ def test_values_that_do_not_fit_the_dtype_are_refused(tmp_path: Path, split: InM
 def test_batches_that_nobody_asked_about_are_refused(tmp_path: Path, split: InMemory, teacher: ModuleTeacher) -> None:
     write(tmp_path, teacher, split)
     known, batch = StoredTeacher(tmp_path), batches(split)[0]
-    with pytest.raises(RequestError, match="known for 1 view"):
+    with pytest.raises(RequestError, match="known in 1 view"):
         known(batch._replace(view=1))
     with pytest.raises(RequestError, match="this loader gives none"):
         known(batch._replace(index=torch.full_like(batch.index, -1)))

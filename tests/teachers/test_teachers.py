@@ -98,7 +98,7 @@ def test_a_remembered_teacher_output_is_for_the_very_pixels(teacher: nn.Module) 
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
     remembered = RememberedTeacher(ModuleTeacher(teacher), [make_loader(split, 4)], 8)
     batch = next(iter(make_loader(split, 4)))
-    with pytest.raises(RequestError, match="known for 1 view"):
+    with pytest.raises(RequestError, match="known in 1 view"):
         remembered(batch._replace(view=1))
     with pytest.raises(RequestError, match="index"):
         remembered(batch._replace(index=torch.full((4,), -1)))
