@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,22 @@ def test_a_campaign_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mon
     zoo.measure(out=tmp_path)
     assert tried == ["a", "b", "c", "b", "d"]
     assert len(zoo.table(rows)) == 2 + len(rows)
+
+
+def test_a_step_of_torch_that_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = module("zoo.trial")
+    monkeypatch.setattr(trial, "ONNX_SECONDS", 1)
+    monkeypatch.setattr(trial, "write_onnx", lambda *_: time.sleep(60))
+    row: dict[str, Any] = {}
+    trial.try_network("torchvision:squeezenet1_1", row.update, steps=["build", "onnx"])
+    assert row["onnx"] == "torch's exporter takes longer than 1 s"
+
+
+def test_the_document_says_what_was_tried() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/zoo.json").read_text(encoding="utf-8"))["figures"]["rows"]
+    told = " ".join((ROOT / "docs/foreign.md").read_text(encoding="utf-8").split())
+    assert module("zoo").summary(rows) in told
+    assert {row["network"] for row in rows} <= set(module("zoo.families").networks())
 
 
 def test_the_list_names_each_family_once() -> None:

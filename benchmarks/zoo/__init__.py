@@ -56,9 +56,22 @@ def measure(only: Sequence[str] = (), limit: int | None = None, out: Path | None
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print("\n".join(table(list(rows.values()))))
-    wrong = sum(bool(row["failed"]) for row in rows.values())
-    print(f"{len(rows)} networks tried, {wrong} with a failure, {len(set(networks()) - set(rows))} not tried yet")
-    return int(wrong > 0)
+    print(summary(list(rows.values())))
+    return int(any(row["failed"] for row in rows.values()))
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """How many networks are right, and which are not, in a few sentences."""
+    right = [row for row in rows if not row["failed"]]
+    endings = [str(row.get("onnx", "")) for row in right]
+    refused = sum(one.startswith("refused") for one in endings)
+    slow = sum("takes longer" in one for one in endings)
+    wrong = "; ".join(f"{row['network']}: {row['failed']}" for row in rows if row["failed"])
+    return (
+        f"Of the {len(networks())} networks {len(rows)} were tried, and {len(right)} are right in every step. "
+        f"Torch wrote {len(right) - refused - slow} of these as ONNX with the same answers, refused {refused}, and did "
+        f"not finish {slow} in time.{f' Not right: {wrong}.' if wrong else ''}"
+    )
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
