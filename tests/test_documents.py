@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import runpy
+import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from limbeck.data import InMemory, load
 from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import check, names, read
 from limbeck.report import methods
+from limbeck.runs import components
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -314,3 +316,41 @@ class TestChinese:
     def test_each_leads_to_the_other(self) -> None:
         assert "README.zh-CN.md" in links("README.md")
         assert "README.md" in links("README.zh-CN.md")
+
+
+def test_recipes_examples_run(
+    student: nn.Module,
+    teacher: nn.Module,
+    loaders: dict[str, DataLoader[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = blocks("docs/recipes.md")
+    whole, start, data = (code for language, code in found if language == "yaml")
+    (tmp_path / "own.yaml").write_text(whole)
+    lines = [line for language, code in found if language == "shell" for line in code.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    for command in filter(None, commands):
+        more = ["--quiet", "--accelerator", "cpu"] if command[1] == "run" else []
+        typer.main.get_command(app).main([*command[1:], *more], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert ["teacher.epochs: " in said, '"$schema"' in said, "loss: dist" in said] == [True] * 3
+    assert "(trial: limit_steps 2, limit_samples 200)" in said
+    assert len(list((tmp_path / "trial").glob("student-epoch*.safetensors"))) >= 1
+    (tmp_path / "trial" / "student.safetensors").rename(tmp_path / "pretrained.safetensors")
+    (tmp_path / "own_data.py").write_text(
+        "import torch\nfrom limbeck.data import DataSet, InMemory\n\ndef make(n):\n"
+        "    part = InMemory(torch.rand(n, 1, 8, 8), torch.arange(n) % 3)\n"
+        "    return DataSet('own', part, part, 3, (1, 8, 8))\n"
+    )
+    distill: dict[str, Any] = {"distill": {"scheme": "mutual"}, "epochs": 1}
+    own = check(distill | yaml.safe_load(start) | yaml.safe_load(data))
+    made = components.data(own.data, tmp_path)
+    assert len(made.train) == 120
+    components.model(own.student, made, 0)
+    assert "left out, and new in the network" in capsys.readouterr().err
+    scope: dict[str, Any] = {"student": student, "teacher": teacher, **loaders}
+    exec(compile(first("docs/recipes.md", "python"), "docs/recipes.md", "exec"), scope)

@@ -16,6 +16,8 @@ from limbeck.cli.options import (
     DataRoot,
     Deterministic,
     Devices,
+    LimitSamples,
+    LimitSteps,
     NumNodes,
     Overrides,
     Quiet,
@@ -23,6 +25,7 @@ from limbeck.cli.options import (
     Strategy,
     count,
     drawn,
+    limits,
     loggers,
     root_of,
     shape_of,
@@ -59,6 +62,8 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the student, its data order and dropout.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of baseline and distilled student.")] = None,
     set_: Overrides = None,
+    limit_steps: LimitSteps = None,
+    limit_samples: LimitSamples = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     baseline: Annotated[bool, typer.Option(help="Train the student without the teacher too.")] = True,
     retrain_teacher: Annotated[bool, typer.Option("--retrain-teacher", help="Do not reuse a kept teacher.")] = False,
@@ -80,7 +85,7 @@ def run(
     from limbeck.runs.folder import choose
     from limbeck.runs.machine import Machine
 
-    given = {"seed": seed, "precision": precision}
+    given = {"seed": seed, "precision": precision, **limits(limit_steps, limit_samples)}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     made = read(recipe, overrides, epochs)
     proposed = choose(out, made.name, resume)
@@ -121,6 +126,8 @@ def compare(
     data_root: DataRoot = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
     set_: Overrides = None,
+    limit_steps: LimitSteps = None,
+    limit_samples: LimitSamples = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume a comparison; all its students count, named or not.")
     ] = False,
@@ -140,7 +147,9 @@ def compare(
     from limbeck.recipes.read import read
     from limbeck.runs.folder import choose
 
-    made = read(recipe, set_ or [], epochs)
+    limited = limits(limit_steps, limit_samples).items()
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in limited if value is not None)]
+    made = read(recipe, overrides, epochs)
     folder = choose(out, f"compare-{made.name}", resume or redo)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
@@ -151,7 +160,7 @@ def compare(
     machine = Machine(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
     )
-    choices = chosen_variants(recipe, names, folder if resume or redo else None, set_ or [], epochs)
+    choices = chosen_variants(recipe, names, folder if resume or redo else None, overrides, epochs)
     numbers = range(made.seed, made.seed + seeds)
     folders: list[Path] = []
     with resumable(folders):

@@ -23,6 +23,12 @@ DataRoot = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
 ]
+LimitSteps = Annotated[
+    int | None, typer.Option(help="A trial: train on so many batches an epoch; results say so.", min=1)
+]
+LimitSamples = Annotated[
+    int | None, typer.Option(help="A trial: use at most so many samples of each split; results say so.", min=1)
+]
 Accelerator = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
 Devices = Annotated[str, typer.Option(help="How many devices, or 'auto'.")]
 NumNodes = Annotated[int, typer.Option(help="How many machines.", min=1)]
@@ -49,6 +55,11 @@ def use_threads(count: int | None) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+def limits(steps: int | None, samples: int | None) -> dict[str, int | None]:
+    """--limit-steps and --limit-samples, as the keys of the recipe that they set."""
+    return {"data.limit_steps": steps, "data.limit_samples": samples}
 
 
 def root_of(given: Path | None, resumed: Path | None) -> Path:

@@ -41,7 +41,7 @@ from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import teacher_entry
 from limbeck.runs.stages import distil
-from limbeck.runs.train import Job, settled, settled_as
+from limbeck.runs.train import Job, settled, settled_as, trial
 
 
 def compare(
@@ -147,11 +147,12 @@ def _compared(
             lambda: json.loads(finished.read_text(encoding="utf-8")),  # noqa: B023
         )
     return {
-        "recipe": job.recipe.name,
+        "recipe": job.recipe.title,
         "data": job.data.name,
         "device": job.fabric.device.type,
         "epochs": job.recipe.epochs,
         "seeds": sorted({cell.seed for cell in students}),
+        **trial(job.recipe),
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
         "teacher_outputs": job.outputs.entries(),

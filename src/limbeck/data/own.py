@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,15 +14,22 @@ from torch.utils.data import TensorDataset
 from limbeck.data.splits import DataSet, FromDisk, InMemory, Split
 from limbeck.errors import RequestError, reason_of
 from limbeck.imports import load_object
+from limbeck.options import fitting
 from limbeck.seeds import derive, seeded
 
 
-def load_own(name: str) -> DataSet:
+def load_own(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> DataSet:
+    """What a function of the user's own gives for these options: a DataSet, or (train, test).
+
+    Raises:
+        RequestError: An option that it does not take, or what it gives is no data set.
+    """
     maker = load_object(name, "data set")
     if not callable(maker):
-        raise RequestError(f"data set {name} must be a function without arguments, not {type(maker).__name__}")
+        raise RequestError(f"data set {name} must be a function, not {type(maker).__name__}")
+    options = fitting(f"data set {name}", maker, options)
     try:
-        made = maker()
+        made = maker(**options)
     except Exception as error:
         raise RequestError(f"data set {name} fails: {type(error).__name__}: {reason_of(error)}") from error
     if not isinstance(made, DataSet):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,18 +22,23 @@ MEMORY_LIMIT = 4 * 2**30
 """Image folders are decoded into memory up to this many bytes of uint8 pixels."""
 
 
-def load(name: str, root: Path, *, size: int | None = None) -> DataSet:
+def load(
+    name: str, root: Path, *, size: int | None = None, options: Mapping[str, Any] = MappingProxyType({})
+) -> DataSet:
     """Load a data set by name.
 
     Args:
         name: One of `NAMES`, or "package.module:callable" that returns a `DataSet` or two datasets of (x, y).
         root: Folder of the data; torchvision's sets are looked up in it, and downloaded to it when missing.
         size: Height and width to which the images of an image folder are resized.
+        options: Arguments of the callable.
 
     Raises:
         RequestError: An unknown name; data that is missing and cannot be fetched, or cannot be read; a single class.
     """
-    found = load_own(name) if ":" in name else _known(name, root, size)
+    if options and ":" not in name:
+        raise RequestError(f"data.options are arguments of a data set package.module:callable; {name} takes none")
+    found = load_own(name, options) if ":" in name else _known(name, root, size)
     if found.classes < 2:
         called = f", {found.class_names[0]!r}" if found.class_names else ""
         raise RequestError(

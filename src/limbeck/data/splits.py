@@ -137,6 +137,16 @@ class DataSet:
         kept, taken = torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(taken))
         return replace(self, train=self.train.subset(kept), validation=self.train.subset(taken))
 
+    def limited(self, samples: int) -> DataSet:
+        """The data set for a trial: so many samples of each split at most, drawn by one seed."""
+        validation = None if self.validation is None else _drawn(self.validation, samples, "validation")
+        test = _drawn(self.test, samples, "test")
+        return replace(self.with_training(samples), validation=validation, test=test)
+
+    def with_training(self, samples: int) -> DataSet:
+        """The data set for a trial: so many samples of the training split at most, drawn by one seed."""
+        return replace(self, train=_drawn(self.train, samples, "train"))
+
     def _check_fraction(self, fraction: float) -> None:
         """Raise RequestError where a part of the training split would leave a class out."""
         total, there = len(self.train), {label: n for label, n in enumerate(self.counts(self.train)) if n}
@@ -152,3 +162,11 @@ class DataSet:
                 f"data.validation of {fraction:g} gives {taken:,} samples for validation and {total - taken:,} for "
                 f"training, and both need one of each of the {len(there):,} classes; choose another fraction"
             )
+
+
+def _drawn(split: Split, samples: int, name: str) -> Split:
+    """Some samples of a split, in its order; a split that has no more is as it is."""
+    if len(split) <= samples:
+        return split
+    generator = torch.Generator().manual_seed(derive(0, "limit", name) % 2**63)
+    return split.subset(torch.randperm(len(split), generator=generator)[:samples].sort().values)

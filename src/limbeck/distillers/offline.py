@@ -156,7 +156,7 @@ class Distiller(Scheme):
                     f"term {name} is not sized yet; call prepare(batch, teacher_output) before making the optimizer"
                 )
             weights.append(term.weight(self.epoch))
-            parts[name] = term(student, teacher, batch, weights[-1])
+            parts[name] = term(student, teacher, batch, weights[-1], self.epoch)
         return logits, parts, weights
 
     @torch.no_grad()
@@ -176,7 +176,8 @@ class Distiller(Scheme):
                 if not term.ready:
                     term.build(student, teacher)
                 try:
-                    value = term(student, teacher, batch)
+                    for epoch in term.ends:
+                        value = term(student, teacher, batch, epoch=epoch)
                 except Exception as error:  # the loss may be anybody's
                     reason = str(error) if isinstance(error, RequestError | RuntimeError) else repr(error)
                     raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {reason}") from error

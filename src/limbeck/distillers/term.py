@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from limbeck import adapters
+from limbeck.distillers.by_epoch import ByEpoch
 from limbeck.distillers.vocabulary import first_classes
 from limbeck.errors import RequestError, unknown
 from limbeck.losses.precision import call_loss
@@ -24,6 +24,8 @@ Names = str | tuple[str, ...]
 Weight = float | Callable[[int], float]
 """A number, or a function of the epoch (from 0) such as `ramp(20)`."""
 
+ENDS = (0, 10**9)
+"""The first epoch, and one after every schedule."""
 _FROM_BATCH: Mapping[str, Callable[[Batch], Tensor]] = {
     "targets": lambda batch: batch.targets,
     "index": lambda batch: send(batch.index, batch.targets.device),
@@ -57,7 +59,8 @@ class Term:
         adapter: None, or what brings the student's tensor to the teacher's shape: "auto", another name of
             `limbeck.adapters.KINDS`, a module, or a function of both shapes. For tuples, one for each pair of taps.
         name: How metrics call the term; the loss's name by default.
-        **options: Options of the loss, checked here against its signature.
+        **options: Options of the loss, checked here against its signature; a number may follow a schedule by epoch,
+            as in temperature=cosine(8, 2, epochs=10) (`limbeck.distillers.by_epoch`).
 
     Raises:
         RequestError: An option that the loss does not take or that it lacks, an unknown adapter, tuples of unequal
@@ -108,6 +111,8 @@ class Term:
         options = defaults | self.options
         own = options.get("teacher_temperature")
         value = options.get("temperature", options.get("temperatures")) if own is None else own
+        if isinstance(value, ByEpoch):
+            value = [value(epoch) for epoch in ENDS]
         values = value if isinstance(value, list | tuple) else [value]
         return tuple(float(one) if isinstance(one, int | float) else 1.0 for one in values)
 
@@ -125,6 +130,7 @@ class BoundTerm(nn.Module):
         super().__init__()
         self.term = term
         self.ready = term.adapter is None and not isinstance(term.loss, type)
+        self._by_epoch = {name: one for name, one in term.options.items() if isinstance(one, ByEpoch)}
         self.classes: int | None = None  # so many of the first are compared where both tensors are logits
         self.adapters = nn.ModuleList()
         self._casts = False
@@ -159,11 +165,18 @@ class BoundTerm(nn.Module):
         self.ready = True
 
     def forward(
-        self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch, weight: float = 1.0
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        batch: Batch,
+        weight: float = 1.0,
+        epoch: int = 0,
     ) -> Tensor:
         """The term's loss, averaged over the batch, without its weight, of which only the loss itself may be told."""
         s, t = self._tensors(student, teacher)
         options = {} if isinstance(self.term.loss, type) else self.term.options
+        if self._by_epoch:
+            options = {**options, **{name: value(epoch) for name, value in self._by_epoch.items()}}
         known = _keywords(self.loss)
         from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
         if "term_weight" in known:
@@ -177,6 +190,11 @@ class BoundTerm(nn.Module):
         """The weight in this epoch."""
         weight = self.term.weight
         return weight(epoch) if callable(weight) else weight
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """Epochs in which the options take their extreme values; one, if they are the same in all."""
+        return ENDS if self._by_epoch else ENDS[:1]
 
     @property
     def compares_logits(self) -> bool:
@@ -203,41 +221,14 @@ class BoundTerm(nn.Module):
         return adapted
 
 
-Shape = Literal["linear", "exponential"]
-"""How a weight grows."""
-
-
-def ramp(epochs: int, weight: float = 1.0, shape: Shape = "linear") -> Callable[[int], float]:
-    """A weight that grows from epoch to epoch, and stays where it has reached `weight`.
-
-    Args:
-        epochs: Linearly from weight/epochs in the first epoch to `weight` in epoch number `epochs`; exponentially to
-            `weight` after so many epochs.
-        weight: What is reached.
-        shape: "linear", or "exponential" for weight · exp(−5 (1 − x)²), x the share of the epochs that are over
-            (arXiv:1610.02242, 1703.01780).
-
-    Raises:
-        RequestError: Another shape.
-
-    >>> [ramp(4, 8.0)(epoch) for epoch in range(6)]
-    [2.0, 4.0, 6.0, 8.0, 8.0, 8.0]
-    >>> [round(ramp(4, 8.0, "exponential")(epoch), 2) for epoch in range(6)]
-    [0.05, 0.48, 2.29, 5.85, 8.0, 8.0]
-    """
-    if shape not in get_args(Shape):
-        raise unknown("shape of a ramp", shape, get_args(Shape))
-    if shape == "linear":
-        return lambda epoch: weight * min((epoch + 1) / epochs, 1.0)
-    return lambda epoch: weight * math.exp(-5 * (1 - min(epoch / epochs, 1.0)) ** 2)
-
-
 def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: str) -> None:
     if not callable(loss):
         raise RequestError(f"a loss is a function, a module or a class with for_shapes, not {loss!r}")
     made = _made(loss)
     if isinstance(loss, type) and made is None:
         raise RequestError(f"class {name} has no for_shapes(student, teacher, **options); give a module made from it")
+    if made is not None and any(isinstance(one, ByEpoch) for one in options.values()):
+        raise RequestError(f"{name} takes its options once, when it is made; only its weight can follow a schedule")
     maker = loss if made is None or _takes_any(made.for_shapes) else made.for_shapes
     if _takes_any(maker):
         return

@@ -236,7 +236,13 @@ def checkpoint_phase(folder: Path) -> str | None:
     return str(read_checkpoint(path)["phase"]) if path.exists() else None
 
 
-def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str, Any]) -> Path:
+def save_student(
+    folder: Path,
+    name: str,
+    student: nn.Module,
+    about: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
     """Write a plain model: NAME.safetensors with its state dict, NAME.json with what one must know to load it.
 
     The JSON file is written last, and carries the other one's SHA-256.
@@ -246,10 +252,11 @@ def save_student(folder: Path, name: str, student: nn.Module, about: Mapping[str
         name: "student" for the model to ship.
         student: The model, free of anything of limbeck's; its names are those without wrappers such as DataParallel.
         about: What else belongs into the JSON file: how the model is built, its input, its classes.
+        state: Its state dict, where the model itself holds a part alone.
     """
     student = unwrapped(student)
     names = plain_names(student)
-    tensors = {names[name]: value for name, value in student.state_dict().items()}
+    tensors = {names[name]: value for name, value in (state or student.state_dict()).items()}
     path = folder / f"{name}.safetensors"
     path.with_suffix(".json").unlink(missing_ok=True)  # what it says is not of the weights that come now
     description = {

@@ -24,13 +24,15 @@ from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_f
 from limbeck.engine.first_answers import check_answers, check_mixing, first_answers
 from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.first_held_out import settle_held_out
+from limbeck.engine.groups import Grouped
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import MakeOptimizer, made_optimizer, trained_parameters
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
-from limbeck.engine.settings import check
+from limbeck.engine.settings import EarlyStopping, check, check_ends, stopped
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.shares import training_part
+from limbeck.engine.snapshots import Snapshots
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.models import Layout, device_of
@@ -70,13 +72,15 @@ def fit(
     train: Iterable[Any],
     *,
     epochs: int,
-    optimizer: MakeOptimizer | Optimizer,
+    optimizer: MakeOptimizer | Grouped | Optimizer,
     teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
     val: Iterable[Any] | None = None,
     schedule: AnySchedule | None = None,
     accumulate_steps: int = 1,
     max_grad_norm: float | None = None,
     restore_best: bool = False,
+    early_stopping: EarlyStopping | None = None,
+    save_every: int | None = None,
     precision: str = AUTO,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
@@ -114,6 +118,8 @@ def fit(
             said.
         max_grad_norm: Largest norm of the gradient.
         restore_best: Give the student of the epoch with the highest validation accuracy, instead of the last epoch's.
+        early_stopping: Ends the training where the validation stops improving, as EarlyStopping(patience=5) does.
+        save_every: Write the student into `out` as PHASE-epochN after every so many epochs.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
             (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
             for what `limbeck.losses.own_precision` marks.
@@ -146,6 +152,7 @@ def fit(
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
     check(epochs, accumulate_steps, restore_best, max_grad_norm, checkpoint_steps, validates=val is not None)
+    check_ends(early_stopping, save_every, validates=val is not None)
     check_compile(compile, distiller, accumulate_steps)
     example = Source(train, torch.device("cpu")).first()
     with reading("student", example):
@@ -227,6 +234,8 @@ def fit(
             checkpoint_steps=checkpoint_steps,
             val=val,
             restore_best=restore_best,
+            early_stopping=early_stopping,
+            after_epoch=Snapshots(folder, phase, save_every, trained.student, about or {}, checkpoint.writes).after,
             loggers=loggers,
             seed=seed,
         )
@@ -238,8 +247,8 @@ def fit(
         checkpoint.load_best(distiller)
     student = distiller.student.eval()
     if folder and checkpoint.writes:
-        how = {"compile": choice.mode, "layout": laid.name}
-        training = {"training": {"epochs": epochs, "seconds": round(state.seconds, 3), **how}}
+        how = {**stopped(state.epoch, epochs), "compile": choice.mode, "layout": laid.name}
+        training = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
         save_student(folder, phase, student, dict(about or {}) | training)
     return Run(student, state.records, state.seconds, folder, choice.mode, laid.name, pulls)
 

@@ -25,6 +25,7 @@ from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import Progress, tell
 from limbeck.engine.schedulers import Scheduler
+from limbeck.engine.settings import EarlyStopping
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source
 from limbeck.engine.stepper import Stepper
@@ -58,6 +59,8 @@ class Loop:
     checkpoint_steps: int | None
     val: Iterable[Any] | None
     restore_best: bool
+    early_stopping: EarlyStopping | None
+    after_epoch: Callable[[int], None]
     loggers: Sequence[Logger]
     seed: int
 
@@ -70,7 +73,7 @@ class Loop:
         if reason and self.fabric.is_global_zero and state.epoch < epochs:
             tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
         held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric)
-        while state.epoch < epochs:
+        while state.epoch < epochs and not self.ended(state):
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
             if held_out is not None:
@@ -85,8 +88,13 @@ class Loop:
             self.checkpoint.save(state)
             self.checkpoint.record(record)
             self.display.epoch(record)
+            self.after_epoch(state.epoch)
             for logger in self.loggers:
                 logger.log_metrics(_scalars(record), state.epoch)
+
+    def ended(self, state: Progressed) -> bool:
+        """Whether the training is over before its last epoch; validation figures are the same in all processes."""
+        return self.early_stopping is not None and self.early_stopping.ended(state.records)
 
     @cached_property
     def plain(self) -> bool:

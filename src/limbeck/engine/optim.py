@@ -6,7 +6,7 @@ A schedule is a pure function from time, in epochs, to a factor of the learning 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
+from limbeck.engine.groups import Grouped
 from limbeck.errors import RequestError, as_request, shown, unknown
+from limbeck.imports import load_object
 from limbeck.options import fitting
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -28,32 +30,48 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-def optimizer(name: str, *, lr: float, **options: Any) -> MakeOptimizer:
+def optimizer(
+    name: str,
+    *,
+    lr: float,
+    groups: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    no_decay: Sequence[str] = (),
+    **options: Any,
+) -> MakeOptimizer | Grouped:
     """A function that makes the named optimizer for some parameters, fused where the device allows it.
 
     Args:
-        name: One of `OPTIMIZERS`.
+        name: One of `OPTIMIZERS`, or "package.module:Class" of an optimizer of one's own.
         lr: Learning rate > 0.
+        groups: Pairs of a pattern of parameters' names and their own options (`limbeck.engine.groups`).
+        no_decay: Of "norms" and "biases" those that get no weight decay.
         **options: The torch optimizer's own options, such as momentum, weight_decay or betas.
 
     Raises:
         RequestError: An unknown name or option, or a value that the optimizer refuses.
     """
-    if name not in OPTIMIZERS:
-        raise unknown("optimizer", name, OPTIMIZERS)
-    kind: Callable[..., Optimizer] = OPTIMIZERS[name]
-    options = fitting(f"optimizer {name}", kind, options, given={"params", "lr"}, more={"lr"})
+    if name not in OPTIMIZERS and ":" not in name:
+        raise unknown("optimizer", name, [*OPTIMIZERS, "package.module:Class"])
+    kind: Callable[..., Optimizer] = OPTIMIZERS[name] if name in OPTIMIZERS else load_object(name, "optimizer")
+    with as_request(lambda reason: f"optimizer {name}: {reason}"):
+        for pattern, own in groups:
+            fitting(f"the group {pattern} of optimizer {name}", kind, own, given={"params"})
+        options = fitting(f"optimizer {name}", kind, options, given={"params", "lr"}, more={"lr"})
 
-    def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    def make(parameters: Iterable[Any]) -> Optimizer:
         parameters = list(parameters)
-        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-        fused = fused and not (name == "sgd" and any(isinstance(p, DTensor) for p in parameters))  # torch has none
-        chosen = {"lr": lr, **({"fused": fused} if "foreach" not in options else {}), **options}
-        return kind(parameters, **chosen)
+        tensors = [p for one in parameters for p in (one["params"] if isinstance(one, dict) else [one])]
+        fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
+        fused = fused and not (name == "sgd" and any(isinstance(p, DTensor) for p in tensors))  # torch has none
+        faster = {"fused": fused} if name in OPTIMIZERS and "foreach" not in options else {}
+        made = kind(parameters, **{"lr": lr, **faster, **options})
+        if not isinstance(made, Optimizer):
+            raise RequestError(f"it gives {type(made).__name__}, which is no torch.optim.Optimizer")
+        return made
 
     with as_request(lambda reason: f"optimizer {name}: {reason}"):
         _try(make)
-    return make
+    return Grouped(make, groups, no_decay) if groups or no_decay else make
 
 
 _WRAPPERS = ("lightning_fabric.wrappers", "lightning.fabric.wrappers", "accelerate.optimizer")
@@ -78,13 +96,15 @@ def trained_parameters(distiller: Scheme) -> list[nn.Parameter]:
     return trained
 
 
-def made_optimizer(given: MakeOptimizer | Optimizer, distiller: Scheme) -> Optimizer:
+def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme) -> Optimizer:
     """The optimizer of all that a scheme trains: the one that is given, or made by the function that is given.
 
     Raises:
         RequestError: There is nothing to train, or the given one does not hold all of it.
     """
     trained = trained_parameters(distiller)
+    if isinstance(given, Grouped):
+        return given.of(distiller)
     if not isinstance(given, Optimizer):
         if not callable(given):
             raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")

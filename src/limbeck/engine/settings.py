@@ -2,7 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from limbeck.errors import RequestError, shown
+
+MONITOR = "val_accuracy"
+"""What of an epoch's record decides which epoch is the best."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a training where its validation stops improving: a function of the epochs' records alone.
+
+    So a resumed training, and each of several processes, decides as one that ran through. The student is that of the
+    last epoch that was trained, or with `restore_best` that of the best one.
+
+    Attributes:
+        patience: Epochs without an improvement after which the training ends.
+        min_delta: What an epoch must gain over the best one before it, and more, to count as an improvement.
+
+    Raises:
+        RequestError: A patience below 1, or a min_delta below 0.
+
+    >>> stopping = EarlyStopping(patience=2)
+    >>> [stopping.ended([{"val_accuracy": one} for one in (0.5, 0.6, 0.6, 0.55)[:n]]) for n in range(5)]
+    [False, False, False, False, True]
+    """
+
+    patience: int = 5
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.patience, int) and not isinstance(self.patience, bool)
+        if not whole or self.patience < 1 or not self.min_delta >= 0:
+            raise RequestError(
+                "early_stopping takes a patience of 1 or more whole epochs and a min_delta of 0 or more, not "
+                f"{shown(self.patience)} and {shown(self.min_delta)}"
+            )
+
+    def ended(self, records: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a training with these records, one an epoch, is over."""
+        best, since = -float("inf"), 0
+        for record in records:
+            if record[MONITOR] > best + self.min_delta:
+                best, since = record[MONITOR], 0
+            else:
+                since += 1
+        return since >= self.patience
+
+
+def stopped(trained: int, epochs: int) -> dict[str, bool]:
+    """What a result says of a training that ended before its last epoch; nothing of another."""
+    return {"stopped_early": True} if trained < epochs else {}
 
 
 def check(
@@ -29,3 +82,13 @@ def check(
         raise RequestError(
             "restore_best chooses by validation accuracy: give validation data (data.validation in a recipe)"
         )
+
+
+def check_ends(early_stopping: EarlyStopping | None, save_every: int | None, *, validates: bool) -> None:
+    """Raise RequestError for an early stopping that has nothing to look at, and for no number of epochs."""
+    if save_every is not None and (not isinstance(save_every, int) or save_every < 1):
+        raise RequestError(f"save_every is a whole number of epochs from 1 on, not {shown(save_every)}")
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise RequestError(f"early_stopping is EarlyStopping(patience=5), not {shown(early_stopping)}")
+    if early_stopping is not None and not validates:
+        raise RequestError("early_stopping looks at the validation: give validation data (data.validation in a recipe)")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 from limbeck.errors import VALUE, RequestError, nearest, shown, unknown
 from limbeck.options import expected
 from limbeck.recipes.document import CHARACTERS, parse
+from limbeck.recipes.inherit import resolved, with_base
 from limbeck.recipes.length import at_length
+from limbeck.recipes.overrides import override as apply
 from limbeck.recipes.schema import Model, Recipe, check_name
 
 EXAMPLES = {
@@ -38,7 +41,7 @@ def read(source: str, overrides: Iterable[str] = (), epochs: int | None = None) 
 
     Args:
         source: A packaged name, or a path to a YAML file; ":NAME" behind it chooses one of the recipe's variants.
-        overrides: "key.path=value" each; the value is YAML, and numbers in the path count list elements.
+        overrides: As `--set` takes them: "key.path=value", "key.path+=value" or "key.path-" each.
         epochs: Train so long; what is counted in epochs, such as milestones, keeps its share of the whole.
 
     Raises:
@@ -51,7 +54,7 @@ def read(source: str, overrides: Iterable[str] = (), epochs: int | None = None) 
     if variant:
         content = _varied(content, choices, variant)
     for override in overrides:
-        _override(content, override)
+        apply(content, override)
     if epochs is None:
         return check(content, source)
     whole = check(content, source)
@@ -113,25 +116,32 @@ def read_variants(
     content.setdefault("name", name)
     choices = _choices(content)
     for override in overrides:
-        _override(content, override)
+        apply(content, override)
     found = {one: check(_varied(content, choices, one), f"{source}:{one}") for one in chosen}
     if epochs is None:
         return found
     return {one: recipe if "epochs" in choices[one] else at_length(recipe, epochs) for one, recipe in found.items()}
 
 
-def _content(source: str) -> tuple[dict[str, Any], str]:
+def _content(source: str, above: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """What a recipe's file holds, laid over its base; and the recipe's name."""
     path = Path(source)
-    if path.suffix in (".yaml", ".yml") or _is_file(path):
-        text = _text(path)
-    elif source in names():
-        text = (files("limbeck.recipes") / f"{source}.yaml").read_text(encoding="utf-8")
-    else:
+    packaged = source in names() and path.suffix not in (".yaml", ".yml") and not _is_file(path)
+    if not packaged and path.suffix not in (".yaml", ".yml") and not _is_file(path):
         raise RequestError(f"{unknown('recipe', source, names())}; or give the path of a YAML file")
+    place = source if packaged else os.path.realpath(path)
+    if place in above:
+        raise RequestError(f"the recipe {source} is its own base ({' → '.join((*above, place))}); leave one base out")
+    text = (files("limbeck.recipes") / f"{source}.yaml").read_text(encoding="utf-8") if packaged else _text(path)
     content = parse(text, source)
     if not isinstance(content, dict):
         raise RequestError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}")
-    return content, path.stem
+
+    def base(name: str) -> dict[str, Any]:
+        beside = path.parent / name
+        return _content(name if name in names() and not _is_file(beside) else str(beside), (*above, place))[0]
+
+    return with_base(resolved(content), base), path.stem
 
 
 def _is_file(path: Path) -> bool:
@@ -179,29 +189,13 @@ def _varied(content: dict[str, Any], choices: dict[str, dict[str, Any]], variant
     return {**content, **choices[variant], "name": f"{content['name']}:{variant}"}
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise RequestError(f"--set takes key.path=value, not {shown(override)}")
-    value = parse(text, f"--set {shown(override)}")
-    *parents, last = path.split(".")
-    place: Any = content
-    for key in parents:
-        place = place[_position(place, key, path)] if isinstance(place, list) else place.setdefault(key, {})
-        if not isinstance(place, dict | list):
-            raise RequestError(f"--set {shown(path)}: {shown(key)} holds a value, and no keys")
-    place[_position(place, last, path) if isinstance(place, list) else last] = value
-
-
-def _position(place: list[Any], key: str, path: str) -> int:
-    if not key.isdecimal() or len(key) > 9 or int(key) >= len(place):
-        raise RequestError(f"--set {shown(path)}: {shown(key)} is no element of a list of {len(place)}; count from 0")
-    return int(key)
+_BRANCHES = ("Teacher", "list[Teacher]", "str", "list[str]", "float", "dict[str,any]")
+"""What pydantic puts into a fault's place for the kinds that a key can hold."""
 
 
 def _explain(error: ValidationError) -> str:
     fault = max(error.errors(), key=lambda one: len(one["loc"]))  # the deepest branch of a union says most
-    path = [str(part) for part in fault["loc"] if part not in ("Teacher", "list[Teacher]", "str", "list[str]")]
+    path = [str(part) for part in fault["loc"] if part not in _BRANCHES]
     where = ".".join(path) or "recipe"
     if fault["type"] == "extra_forbidden":
         valid = _fields(Recipe, path[:-1])

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Distiller, Scheme
+from limbeck.distillers.term import ENDS
 from limbeck.engine.compiling import check_compile
 from limbeck.engine.first_answers import refuse_probabilities
 from limbeck.engine.first_batch import Trial, settle, sized
-from limbeck.engine.settings import check
+from limbeck.engine.settings import check, check_ends
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models.layout import CHANNELS_LAST
 from limbeck.models.memory import check_trainable_size
@@ -52,6 +53,9 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
         recipe.max_grad_norm,
         None,
         validates=data.validation is not None,
+    )
+    check_ends(
+        components.early_stopping(recipe.early_stopping), recipe.save_every, validates=data.validation is not None
     )
     _check_views(recipe, data)
     components.optimizer(recipe.optimizer)
@@ -127,13 +131,16 @@ def _check_step(teacher: teachers.Candidate, example: Batch) -> None:
 @torch.no_grad()
 def _check_loss(scheme: Scheme, example: Batch, teacher_output: TeacherOutput | None) -> None:
     """Raise RequestError for a loss that is not finite before any training."""
+    found = []
     with evaluating(scheme):
-        step = scheme(example, teacher_output)
-    odd = [name for name, part in step.parts.items() if not torch.isfinite(part).all()]
-    if odd or not torch.isfinite(step.loss).all():
+        for epoch in (ENDS[1], 0):  # of what follows a schedule, the last value counts too
+            scheme.at(epoch)
+            found.append(scheme(example, teacher_output))
+    odd = {name for step in found for name, part in step.parts.items() if not torch.isfinite(part).all()}
+    if odd or not all(torch.isfinite(step.loss).all() for step in found):
         raise RequestError(
-            f"{', '.join(odd) or 'the loss'} is not finite on the first samples, before any training; check the loss's "
-            "options and weights, and the samples"
+            f"{', '.join(sorted(odd)) or 'the loss'} is not finite on the first samples, before any training; check "
+            "the loss's options and weights, and the samples"
         )
 
 

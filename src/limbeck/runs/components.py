@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from limbeck.distillers import (
     Term,
     ramp,
 )
+from limbeck.distillers.by_epoch import by_epoch, is_schedule
+from limbeck.distillers.term import Weight
 from limbeck.engine import optim
+from limbeck.engine.groups import Grouped
 from limbeck.engine.progress import tell
+from limbeck.engine.schedulers import AnySchedule
+from limbeck.engine.settings import EarlyStopping
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
 from limbeck.models.build import build_from, refuse_new_head
 from limbeck.models.finite import check_finite
 from limbeck.models.memory import TRAINING, check_trainable_size
+from limbeck.models.start import freeze, load_without_head
 from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
@@ -42,10 +49,13 @@ HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
 
 def data(spec: schema.Data, root: Path) -> DataSet:
     """The data set, with its validation split."""
-    loaded = load(spec.name, root, size=spec.size)
+    loaded = load(spec.name, root, size=spec.size, options=spec.options)
     if loaded.note:
         tell(loaded.note)
-    return loaded.with_validation(spec.validation) if spec.validation else loaded
+    found = loaded.with_validation(spec.validation) if spec.validation else loaded
+    if spec.limit_samples is not None:
+        found = found.limited(spec.limit_samples)
+    return found if spec.limit_steps is None else found.with_training(spec.limit_steps * spec.batch_size)
 
 
 def views(spec: schema.Data, data: DataSet) -> Views:
@@ -78,8 +88,9 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     with evaluating(network):
         materialise(network, lambda: call(network, example(spec, data)), seed)
     if spec.weights:
-        load_weights(network, spec.weights)
+        (load_without_head if spec.new_head else load_weights)(network, spec.weights)
         check_finite(network, spec.weights)
+    freeze(network, spec.freeze)
     return network
 
 
@@ -175,19 +186,29 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
 def term(spec: schema.Term) -> Term:
     """A term with its loss."""
-    weight = ramp(spec.ramp, spec.weight, spec.ramp_shape) if spec.ramp else spec.weight
     what = f"loss {spec.loss}"
     with as_request(lambda reason: f"{what}: {reason}"):
         found = loss(spec.loss)
+        scheduled = {name: by_epoch(value) for name, value in spec.options.items() if is_schedule(value)}
+        options = {name: value for name, value in spec.options.items() if name not in scheduled}
         return Term(
             found,
-            weight=weight,
+            weight=_weight(spec),
             student=_taps(spec.student),
             teacher=_taps(spec.teacher),
             adapter=spec.adapter,
             name=spec.name,
-            **values(what, getattr(found, "for_shapes", found), spec.options),
+            **values(what, getattr(found, "for_shapes", found), options),
+            **scheduled,
         )
+
+
+def _weight(spec: schema.Term) -> Weight:
+    if isinstance(spec.weight, dict):
+        if spec.ramp:
+            raise RequestError("its weight follows a schedule, and a ramp; leave one out")
+        return by_epoch(spec.weight)
+    return ramp(spec.ramp, spec.weight, spec.ramp_shape) if spec.ramp else spec.weight
 
 
 def loss(name: str) -> Any:
@@ -199,13 +220,27 @@ def loss(name: str) -> Any:
     return getattr(losses, name)
 
 
-def optimizer(spec: schema.Optimizer) -> optim.MakeOptimizer:
+def optimizer(spec: schema.Optimizer) -> optim.MakeOptimizer | Grouped:
     """A function that makes the optimizer."""
-    return optim.optimizer(spec.name, lr=spec.lr, **spec.options)
+    groups = [(one.match, one.options) for one in spec.groups]
+    return optim.optimizer(spec.name, lr=spec.lr, groups=groups, no_decay=spec.no_decay, **spec.options)
 
 
-def schedule(spec: schema.Schedule, epochs: int) -> optim.Schedule | None:
-    """The schedule over a run of `epochs`, None for the constant one."""
+def early_stopping(spec: schema.EarlyStopping | None) -> EarlyStopping | None:
+    """When a training ends before its last epoch, None for never."""
+    return None if spec is None else EarlyStopping(spec.patience, spec.min_delta)
+
+
+def schedule(spec: schema.Schedule, epochs: int) -> AnySchedule | None:
+    """The schedule over a run of `epochs`, None for the constant one; of one's own, a function of the optimizer."""
+    if ":" in spec.name:
+        if spec.warmup_epochs:
+            raise RequestError(
+                f"schedule {spec.name} takes no warmup_epochs; leave it out, or warm up in the scheduler"
+            )
+        maker = load_object(spec.name, "schedule")
+        own: AnySchedule = partial(maker, **fitting(f"schedule {spec.name}", maker, spec.options, given={"optimizer"}))
+        return own
     made = optim.schedule(spec.name, epochs, warmup_epochs=spec.warmup_epochs, **spec.options)
     return None if spec.name == "constant" and not spec.warmup_epochs else made
 
@@ -217,6 +252,8 @@ def dtype(spec: schema.Teacher) -> torch.dtype | None:
 
 def check_is_trained(spec: schema.Teacher) -> None:
     """Raise RequestError for a teacher that nobody would have trained."""
+    if spec.new_head:
+        raise RequestError(f"teacher {spec.model} with new_head would teach by an untrained head; leave new_head out")
     own_builder = ":" in spec.model and spec.model.partition(":")[0] not in ("torchvision", "timm")
     if not (spec.epochs or spec.weights or spec.options.get("pretrained") or own_builder):
         raise RequestError(

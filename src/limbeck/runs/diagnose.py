@@ -57,7 +57,7 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     teacher = teachers.teacher_output(found, mix=recipe.ensemble, temperature=temperature(written))
     diagnosis = _examine(Job(written, data, machine, fabric, Path()), teacher, teacher)
     return {
-        "recipe": recipe.name,
+        "recipe": recipe.title,
         "data": data.name,
         "device": fabric.device.type,
         "teacher": [

@@ -17,6 +17,7 @@ from limbeck.data.views import Views
 from limbeck.distillers import Distiller, Scheme
 from limbeck.engine import fit
 from limbeck.engine.balance import Pull
+from limbeck.engine.groups import Grouped
 from limbeck.engine.optim import MakeOptimizer
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
@@ -91,7 +92,7 @@ def plan(
     alone = probe.student(components.alone(copy.deepcopy(student), recipe), None)
     example = components.example(recipe.student, data)
     result: dict[str, Any] = {
-        "recipe": recipe.name,
+        "recipe": recipe.title,
         "samples": count,
         "epochs": recipe.epochs,
         "batch_size": recipe.data.batch_size,
@@ -182,7 +183,7 @@ class _Probe:
         self,
         scheme: Scheme,
         loader: Loader,
-        optimizer: MakeOptimizer,
+        optimizer: MakeOptimizer | Grouped,
         teacher: Teacher | None,
         fabric: Fabric,
         compile: str | None = None,

@@ -75,7 +75,7 @@ def weigh_exits(
     told = ask(data.validation) if data.validation else None
     points = [early_point(told or test, costs, threshold) for threshold in sorted(thresholds)]
     result: dict[str, Any] = {
-        "recipe": recipe.name,
+        "recipe": recipe.title,
         "data": data.name,
         "seed": recipe.seed,
         "exits": _accuracies(sizes, test, told),

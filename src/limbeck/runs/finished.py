@@ -111,12 +111,14 @@ def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine)
     if not (run / RESULT).exists() or not (run / RECIPE).exists():
         return None
     data = components.data(recipe.data, root)
-    student = components.model(recipe.student.model_copy(update={"weights": None}), data, recipe.seed)
+    student = _as_begun(recipe, data)
     before, found = identity.read(run), _known(recipe, data)
     now = Origins(student, found, data, root).of(settled(recipe, student, data, machine))
     if before is not None:
         # Nothing is trained: what other versions would make of it plays no part, nor what a missing teacher needs.
         now = {**now, "versions": before["versions"]}
+        if recipe.student.weights and not Path(recipe.student.weights).exists():
+            now["weights"] = {name: one for name, one in now["weights"].items() if name != identity.START}
         if len(found) < len(recipe.teachers):
             now["code"] = {**before["code"], **now["code"]}
             if recipe.distill.model_dump() == read(str(run / RECIPE)).distill.model_dump():
@@ -125,6 +127,15 @@ def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine)
     refuse(run, now)
     tell(f"the run in {run} is finished: its result is given as it is, and nothing is trained")
     return read_result(run)
+
+
+def _as_begun(recipe: schema.Recipe, data: DataSet) -> nn.Module:
+    """The student with the weights that it began from, where their file is still there."""
+    spec = recipe.student
+    if spec.weights and not Path(spec.weights).exists():
+        tell(f"the student's given weights are left out of the checks: {spec.weights} is not there")
+        spec = spec.model_copy(update={"weights": None})
+    return components.model(spec, data, recipe.seed)
 
 
 def _known(recipe: schema.Recipe, data: DataSet) -> list[teachers.Candidate]:

@@ -41,7 +41,9 @@ MOST = 4
 """Classes that are named at most."""
 _WITHOUT_ROOT = {"digits"}
 """Data that lie in no folder."""
-_NO_FIGURES = ("name",)
+START = "student's start"
+"""What a student's given weights are called among all weights."""
+_NO_FIGURES = ("name", "save_every")
 """Keys of a recipe that change no figure."""
 
 
@@ -122,7 +124,7 @@ class Origins:
         """Of all that came trained."""
         given = {one.name: _weights(one) for one in self.found if one.kept is None}
         if recipe.student.weights or _is_path(recipe.student.model):
-            given["student's start"] = f"{self._start} {_file(recipe.student.model)}".rstrip()
+            given[START] = f"{self._start} {_file(recipe.student.model)}".rstrip()
         for number, spec in enumerate(recipe.assistants, start=1):
             if spec.weights:
                 with as_request(lambda reason: f"cannot read the weights {spec.weights}: {reason}"):  # noqa: B023

@@ -25,7 +25,7 @@ from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.same import record, refuse
 from limbeck.runs.stages import distil
-from limbeck.runs.train import Job, settled
+from limbeck.runs.train import Job, settled, trial
 from limbeck.teachers import ModuleTeacher
 
 
@@ -99,9 +99,10 @@ def _students(
     trained = job.train(alone, "baseline") if alone else {}
     distilled = distil(job, student, found)
     result: dict[str, Any] = {
-        "recipe": job.recipe.name,
+        "recipe": job.recipe.title,
         "data": job.data.name,
         "seed": job.recipe.seed,
+        **trial(job.recipe),
         "device": job.fabric.device.type,
         "teacher": _teachers(found, job),
         **diagnosis,

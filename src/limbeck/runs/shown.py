@@ -44,10 +44,18 @@ def keys(asked: str | None = None) -> list[Key]:
     if asked is None:
         return found
     path = ".".join("N" if part.isdecimal() else part for part in asked.split("."))
+    for one in _alone_or_listed(schema):  # teacher.0.epochs is described as teacher.epochs
+        if f"{path}.".startswith(f"{one}.N."):
+            path = f"{one}{path.removeprefix(f'{one}.N')}"
     chosen = [key for key in found if key.path == path or key.path.startswith(f"{path}.")]
     if not chosen:
         raise unknown("key", asked, [key.path for key in found])
     return chosen
+
+
+def _alone_or_listed(schema: Mapping[str, Any]) -> list[str]:
+    """The keys that hold a mapping, or a list of such."""
+    return [name for name, field in schema["properties"].items() if {one for _, one in _inner(field)} == {True, False}]
 
 
 def _mapping(model: BaseModel, indent: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.engine.first_answers import check_steady
 from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
+from limbeck.engine.settings import stopped
 from limbeck.engine.source import Source
 from limbeck.models import move
 from limbeck.recipes import schema
@@ -79,6 +80,8 @@ class Job:
             accumulate_steps=recipe.accumulate_steps,
             max_grad_norm=recipe.max_grad_norm,
             restore_best=recipe.restore_best,
+            early_stopping=components.early_stopping(recipe.early_stopping),
+            save_every=recipe.save_every,
             fabric=self.fabric,
             compile=self.compile if recipe.compile == AUTO else recipe.compile,
             layout=recipe.layout,
@@ -91,7 +94,8 @@ class Job:
             measure_balance=self._measures_balance(scheme, phase),
             loggers=self.machine.loggers,
         )
-        return {"epochs": recipe.epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
+        epochs = {"epochs": len(run.metrics), **stopped(len(run.metrics), recipe.epochs)}
+        return {**epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}
 
     def _measures_balance(self, scheme: Scheme, phase: str) -> bool:
         """Whether the balance of these losses was not measured yet, for another seed of a comparison."""
@@ -196,6 +200,11 @@ def settled_as(settled: schema.Recipe, other: schema.Recipe) -> schema.Recipe:
     pixels = {"mean": settled.student.mean, "std": settled.student.std}
     student = other.student.model_copy(update=pixels)
     return other.model_copy(update={"precision": settled.precision, "student": student})
+
+
+def trial(recipe: schema.Recipe) -> dict[str, Any]:
+    """What a result says of a trial, whose data were limited; nothing of a whole run."""
+    return {"trial": recipe.data.trial} if recipe.data.trial else {}
 
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:

@@ -149,7 +149,13 @@ def _two_stages(recipe: schema.Recipe, find: Find) -> tuple[list[Part], schema.R
 def _first(recipe: schema.Recipe, epochs: int, terms: Sequence[schema.Term]) -> schema.Recipe:
     """A training by some terms alone, before the student's own."""
     distill = schema.Distill(task_weight=0.0, terms=list(terms))
-    changes = {"distill": distill, "epochs": epochs, "schedule": schema.Schedule(), "restore_best": False}
+    changes = {
+        "distill": distill,
+        "epochs": epochs,
+        "schedule": schema.Schedule(),
+        "restore_best": False,
+        "early_stopping": None,
+    }
     return recipe.model_copy(update=changes)
 
 

@@ -1,0 +1,43 @@
+"""The student as it is every so many epochs, in files of their own beside the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.engine.checkpoint import save_student
+from limbeck.engine.sharding import whole
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Writes PHASE-epochN.safetensors and its JSON file after every so many epochs.
+
+    Attributes:
+        folder: The run folder; None writes nothing.
+        phase: What is being trained.
+        every: How many epochs lie between two files; None writes none.
+        student: What is trained.
+        about: What its JSON file says besides.
+        writes: Whether this process writes.
+    """
+
+    folder: Path | None
+    phase: str
+    every: int | None
+    student: nn.Module
+    about: Mapping[str, Any]
+    writes: bool
+
+    def after(self, epoch: int) -> None:
+        """Write the student, where so many epochs are over that it is due; all processes call it."""
+        if self.folder is None or self.every is None or epoch % self.every:
+            return
+        state = whole(self.student.state_dict())
+        if self.writes:
+            about = {**self.about, "epoch": epoch}
+            save_student(self.folder, f"{self.phase}-epoch{epoch}", self.student, about, state)

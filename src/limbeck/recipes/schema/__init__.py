@@ -1,0 +1,27 @@
+"""Every key of a recipe, its type and its default."""
+
+from limbeck.recipes.schema.data import Data
+from limbeck.recipes.schema.distillation import TAUGHT, WITH_TERMS, Distill, Scheme, Term
+from limbeck.recipes.schema.fields import Taps
+from limbeck.recipes.schema.models import PLACES, Model, Store, Teacher
+from limbeck.recipes.schema.recipe import Recipe, check_name
+from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
+
+__all__ = [
+    "PLACES",
+    "TAUGHT",
+    "WITH_TERMS",
+    "Data",
+    "Distill",
+    "EarlyStopping",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Scheme",
+    "Store",
+    "Taps",
+    "Teacher",
+    "Term",
+    "check_name",
+]

@@ -1,0 +1,112 @@
+"""The keys of `student`, `teacher` and `assistants`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
+
+from limbeck.recipes.schema.fields import Count, Epochs, Open, Precision, Seed, Strict
+from limbeck.recipes.schema.training import Optimizer, Schedule
+
+
+class Model(Open):
+    """A network by name, what it expects of its input, and the network's own options.
+
+    `inputs` names, for each parameter of the network's forward, the data's input that it gets.
+    """
+
+    model: str
+    """Network: a name of `limbeck list models`, or package.module:function."""
+    inputs: dict[str, str] | list[str] | None = None
+    """For each parameter of forward, the data's input that it gets; null: in order."""
+    mean: list[float] | None = None
+    """Mean per channel that is subtracted from the inputs, on the scale 0 to 1; null: none."""
+    std: list[PositiveFloat] | None = None
+    """Standard deviation per channel that the inputs are divided by; null: none."""
+    size: Count | None = None
+    """Height and width in pixels that inputs are resized to; null: as they are."""
+    weights: str | None = None
+    """File of weights that are loaded; null: none."""
+    new_head: bool = False
+    """Leave out weights of the file whose shape does not fit, such as a head of other classes; they are named."""
+    freeze: list[str] = Field(default=[])
+    """Parts of the network that are not trained, such as features; their norms compute as in evaluation."""
+
+
+PLACES = ("auto", "memory", "disk", "never")
+
+
+class Store(Strict):
+    """Whether, where and how a teacher's output is kept.
+
+    `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
+    folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits the
+    `top_k` likeliest alone where that is given. Without `dtype` they are float32 under auto, which changes no figure;
+    under disk float16; in a place of one's own as they are found there, else float16. `batch_size`: samples asked at
+    once, a student's batch by default.
+    """
+
+    where: str = "auto"
+    """auto, memory, disk, never, or a folder or fsspec address."""
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    """Type of the values stored on disk; null: float32 under auto, float16 under disk."""
+    top_k: Count | None = None
+    """Store only this many largest logits per sample; null: all."""
+    batch_size: Count | None = None
+    """Samples per batch while teacher outputs are computed; null: the student's."""
+
+    @field_validator("where")
+    @classmethod
+    def a_choice_or_a_place(cls, where: str) -> str:
+        """A word without a slash is one of the choices: a mistyped one is no folder."""
+        if where not in PLACES and "/" not in where:
+            raise ValueError(f"choose {', '.join(PLACES)}, or a place with a slash, such as ./outputs")
+        return where
+
+
+class Teacher(Model):
+    """A network that teaches: trained here for `epochs`, loaded from `weights`, or pretrained by its builder.
+
+    `augment` is for its own training; the student's where it is left out. `shard`: of several devices each holds a part
+    of its weights, in fp32, instead of all of them.
+    """
+
+    epochs: Epochs | None = None
+    """Epochs of the teacher's own training; null: it is not trained here."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer of the teacher's own training."""
+    schedule: Schedule = Schedule()
+    """Learning-rate schedule of the teacher's own training."""
+    batch_size: Count | None = None
+    """Samples per step of the teacher's own training; null: the student's."""
+    augment: list[str | dict[str, Any]] | None = None
+    """Augmentations of the teacher's own training; null: the student's."""
+    precision: Precision = "auto"
+    """Precision of the teacher's own training."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type that the teacher computes its outputs in."""
+    seed: Seed = 0
+    """Seed of the teacher's own training."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of this teacher among several."""
+    store: Store = Store()
+    """Whether, where and how teacher outputs are stored."""
+    shard: bool = False
+    """On several devices, each holds a part of the teacher's weights."""
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def place_alone(cls, value: Any) -> Any:
+        """`store: auto` is short for `store: {where: auto}`."""
+        return {"where": value} if isinstance(value, str) else value
+
+    @field_validator("shard")
+    @classmethod
+    def shards_answer_together(cls, shard: bool, given: ValidationInfo) -> bool:
+        """A teacher in shards answers all processes at once, each about its own batch; a store is written in parts."""
+        if shard and given.data.get("dtype", "auto") not in ("auto", "float32"):
+            raise ValueError("a teacher in shards computes in fp32; leave its dtype out")
+        if shard and given.data.get("store", Store()).where not in ("auto", "memory", "never"):
+            raise ValueError("a teacher in shards is not stored on disk; choose store: memory or never")
+        return shard

@@ -1,0 +1,109 @@
+"""A recipe: one complete run as data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, field_validator, model_validator
+
+from limbeck.errors import RequestError, shown
+from limbeck.recipes.schema.data import Data
+from limbeck.recipes.schema.distillation import TAUGHT, Distill
+from limbeck.recipes.schema.fields import Compile, Count, Epochs, Layout, Precision, Seed, Strict
+from limbeck.recipes.schema.models import Model, Store, Teacher
+from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
+
+
+def check_name(name: str) -> str:
+    """The name itself, where a folder can have it.
+
+    Raises:
+        RequestError: It could lead elsewhere, or no file system takes it.
+    """
+    if not name.isprintable() or not 0 < len(name) <= 100 or {"/", "\\"} & set(name) or not name.strip(". "):
+        raise RequestError(
+            f"a folder is named after {shown(name)}: give 1 to 100 printable characters, no / or \\, not dots alone"
+        )
+    return name
+
+
+class Recipe(Strict):
+    """A complete run: data, teacher (or several, an ensemble), student, losses and training.
+
+    `ensemble`: what of several teachers is averaged: their probabilities at the temperature of the first term that
+    reads them, or their logits.
+    """
+
+    name: str = "recipe"
+    """Name of the recipe; run folders are named after it."""
+    data: Data = Data()
+    """Data, batches and augmentation."""
+    teacher: Teacher | list[Teacher] | None = None
+    """The teacher, or a list of teachers (an ensemble)."""
+    ensemble: Literal["probabilities", "logits"] = "probabilities"
+    """What of several teachers is averaged."""
+    assistants: list[Model] = Field(default=[])
+    """Networks between teacher and student, for the scheme assistant."""
+    student: Model
+    """The network that is trained."""
+    distill: Distill
+    """Who teaches, and the losses."""
+    epochs: Epochs = 10
+    """Epochs of the student's training."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer of the student."""
+    schedule: Schedule = Schedule()
+    """Learning-rate schedule of the student."""
+    accumulate_steps: Count = 1
+    """Batches whose gradients are added before a step."""
+    max_grad_norm: PositiveFloat | None = None
+    """Largest norm of the gradient; null: not clipped."""
+    early_stopping: EarlyStopping | None = None
+    """End the training where the validation stops improving; null: never."""
+    save_every: Count | None = None
+    """Write the student's weights into files of their own every so many epochs; null: only at the end."""
+    restore_best: bool = False
+    """Give the weights of the best epoch on validation, instead of those of the last epoch."""
+    precision: Precision = "auto"
+    """Precision of the student's training; auto: bf16 where it helps, else fp32."""
+    compile: Compile | None = "auto"
+    """Mode of torch.compile; auto: on GPUs, where it pays; null: never."""
+    layout: Layout = "auto"
+    """Memory layout of images; auto: chosen by device and network."""
+    seed: Seed = 0
+    """Seed of the student's weights, data order and dropout."""
+
+    @field_validator("name")
+    @classmethod
+    def names_a_folder(cls, name: str) -> str:
+        """Runs lie in a folder of this name."""
+        return check_name(name)
+
+    @property
+    def title(self) -> str:
+        """What tables and pages call it: its name, and that its figures are those of a trial."""
+        limits = ", ".join(f"{name} {limit}" for name, limit in self.data.trial.items())
+        return f"{self.name} (trial: {limits})" if limits else self.name
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        if self.teacher is None:
+            return []
+        return self.teacher if isinstance(self.teacher, list) else [self.teacher]
+
+    @model_validator(mode="after")
+    def somebody_teaches(self) -> Recipe:
+        """A scheme that needs a teacher has one."""
+        if self.distill.scheme in TAUGHT and not self.teachers:
+            raise ValueError(
+                f"the key 'teacher' is missing, and the scheme {self.distill.scheme} needs one; write teacher: "
+                "{model: NAME, epochs: N}, or choose a scheme without a teacher, such as scheme: born-again"
+            )
+        if self.distill.scheme == "assistant" and not self.assistants:
+            raise ValueError(
+                "the key 'assistants' is missing, and the scheme assistant needs at least one; write "
+                "assistants: [{model: NAME}]"
+            )
+        if any(one.store != Store() for one in self.teachers[1:]):
+            raise ValueError("what several teachers say is kept together: give `store` to the first of them")
+        return self
