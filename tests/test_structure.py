@@ -24,6 +24,7 @@ LAYERS = [
     {"recipes"},
     {"runs"},
     {"compare", "export", "report"},
+    {"shipping"},
     {"cli", "__main__"},
 ]
 

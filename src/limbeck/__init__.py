@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from limbeck.measure.diagnosis import Diagnosis, diagnose
     from limbeck.models import KerasModel, NamedInputs, OnnxModel, Preprocess
     from limbeck.models.load import load_model
+    from limbeck.shipping import ship
     from limbeck.teachers import EnsembleTeacher, FunctionTeacher, ModuleTeacher, Teacher, VirtualTeacher
     from limbeck.types import Batch, Step, TeacherOutput
 
@@ -62,6 +63,7 @@ _HOMES = {
     "fit": "engine",
     "load_model": "models.load",
     "ramp": "distillers",
+    "ship": "shipping",
 }
 _MODULES = ("losses", "models", "taps")
 
@@ -97,6 +99,7 @@ __all__ = [
     "losses",
     "models",
     "ramp",
+    "ship",
     "taps",
 ]
 

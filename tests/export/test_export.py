@@ -118,16 +118,16 @@ def test_onnx_that_gives_other_logits_is_not_written(
     single: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    converted = onnx_module._converted
+    converted = onnx_module.converted
 
-    def altered(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
+    def altered(model: nn.Module, shape: tuple[int, ...], *more: Any) -> tuple[bytes, int]:
         with torch.no_grad():
             model.network[-1].bias += 0.01  # type: ignore[index, union-attr]
             found = converted(model, shape)
             model.network[-1].bias -= 0.01  # type: ignore[index, union-attr]
         return found
 
-    monkeypatch.setattr(onnx_module, "_converted", altered)
+    monkeypatch.setattr(onnx_module, "converted", altered)
     with pytest.raises(RunError, match=r"would differ from the network by 0\.01; it was not written"):
         export_run(single[0], out=tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()

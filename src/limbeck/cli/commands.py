@@ -33,6 +33,7 @@ from limbeck.cli.options import (
 )
 from limbeck.cli.predict import predict
 from limbeck.cli.recipe import show as show_recipe
+from limbeck.cli.ship import ship
 from limbeck.cli.table import table
 
 app = typer.Typer(
@@ -212,6 +213,7 @@ app.command()(predict)
 app.command()(table)
 app.command()(export)
 app.command()(exits)
+app.command()(ship)
 app.command()(cache)
 app.command("show")(show_recipe)
 

@@ -107,6 +107,14 @@ def numbers(text: str) -> list[float]:
         raise RequestError(f"--thresholds are comma-separated numbers, such as 0.8,0.9, not {shown(text)}") from None
 
 
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Several numbers of an option such as --batch."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise RequestError(f"{option} are comma-separated whole numbers, such as 1,32, not {shown(text)}")
+    return [int(part) for part in parts]
+
+
 def shape_of(text: str) -> tuple[int, ...]:
     """--input."""
     parts = text.lower().split("x")

@@ -25,7 +25,7 @@ def table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
-def console() -> Console:
-    """Standard output; where it is no terminal, wide enough for all tables."""
+def console(width: int = 110) -> Console:
+    """Standard output; where it is no terminal, so many characters wide."""
     found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=110)
+    return found if found.is_terminal else Console(highlight=False, markup=False, width=width)

@@ -7,6 +7,7 @@ import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,13 +23,22 @@ TOLERANCE = 1e-4
 """Most by which a logit may differ; with logits beyond 1, this share of the largest."""
 
 
-def write_onnx(path: Path, network: nn.Module, input: Mapping[str, Any]) -> dict[str, Any]:
+def write_onnx(
+    path: Path,
+    network: nn.Module,
+    input: Mapping[str, Any],
+    *,
+    output: str = "logits",
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Write a network with its normalisation as one ONNX file that takes batches of any size.
 
     Args:
         path: The file.
         network: A plain network in eval mode, from normalised samples to logits (B, classes).
         input: Its "shape" without the batch, and its "mean" and "std" by channel, or None.
+        output: What the file calls what the network gives.
+        metadata: What else the file shall say of itself.
 
     Returns:
         What to know to use the file: names, shapes, range, opset, and by how much its logits differ.
@@ -43,20 +53,31 @@ def write_onnx(path: Path, network: nn.Module, input: Mapping[str, Any]) -> dict
     ready = preprocess(input.get("mean"), input.get("std"), None) or nn.Identity()
     model = named(inputs=ready, network=copy.deepcopy(unwrapped(network)).cpu()).eval()
     shape = tuple(input["shape"])
-    content, opset = _converted(model, shape)
+    content, opset = converted(model, shape, output, metadata or {})
     difference, classes = _checked(model, content, shape)
     write_bytes(path, content)
     return {
         "file": path.name,
         "input": {"name": "input", "shape": ["batch", *shape], "range": [0, 1]},
-        "output": {"name": "logits", "shape": ["batch", classes]},
+        "output": {"name": output, "shape": ["batch", classes]},
         "normalisation": "inside: give pixels on the scale 0 to 1, without subtracting a mean",
         "opset": opset,
         "largest_difference": difference,
     }
 
 
-def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
+def converted(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    output: str = "logits",
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    table: Mapping[Any, Any] | None = None,
+) -> tuple[bytes, int]:
+    """A network as ONNX, and the opset; `table` says what becomes of operations that torch does not know.
+
+    Raises:
+        RequestError: The network cannot be written as ONNX.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
@@ -65,9 +86,10 @@ def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
                 (torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)),),
                 dynamo=True,
                 input_names=["input"],
-                output_names=["logits"],
+                output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 external_data=False,
+                custom_translation_table=dict(table or {}),
                 verbose=False,
             )
     except Exception as error:
@@ -85,6 +107,8 @@ def _converted(model: nn.Module, shape: tuple[int, ...]) -> tuple[bytes, int]:
         proto,
     ):
         part.ClearField("metadata_props")
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
     opset = next(one.version for one in proto.opset_import if one.domain == "")
     return proto.SerializeToString(), opset
 
@@ -108,7 +132,7 @@ def _checked(model: nn.Module, content: bytes, shape: tuple[int, ...]) -> tuple[
     for size in (1, 3, 16):
         x = torch.rand(size, *shape, generator=generator)
         logits = model(x)
-        found: Tensor = torch.from_numpy(session.run(["logits"], {"input": x.numpy()})[0])
+        found: Tensor = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
         difference = (found - logits).abs().max().item() if found.shape == logits.shape else float("inf")
         # A comparison that NaN does not pass.
         if not difference <= TOLERANCE * max(1.0, logits.abs().max().item()):

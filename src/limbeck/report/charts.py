@@ -17,6 +17,8 @@ from scipy import stats
 from limbeck.runs.folder import student_folder
 
 BLUE, GREY = "#0969da", "#8c959f"
+SHAPES = {"fp32": "o", "fp16": "s", "int8": "D"}
+"""A mark for each precision."""
 
 
 def accuracies(comparison: Mapping[str, Any]) -> str:
@@ -77,6 +79,29 @@ def early_exits(found: Mapping[str, Any]) -> str:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("multiply-adds a sample")
     axes.set_ylabel(f"{split} accuracy")
+    axes.legend(loc="lower right", fontsize=9)
+    return _svg(figure)
+
+
+def frontier(found: Mapping[str, Any]) -> str:
+    """Score over latency at the smallest batch, a dot with its interval for each file, and the frontier as a line."""
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    batch = next(iter(found["rows"][0]["latency"]))
+    colours = {"teacher": GREY, "baseline": "#bf8700"}
+    for row in found["rows"]:
+        at = (row["latency"][batch]["p50_ms"], row["score"])
+        spread = [[row["score"] - row["interval"][0]], [row["interval"][1] - row["score"]]]
+        colour = colours.get(row["model"].partition("-")[0], BLUE)
+        axes.errorbar(*at, yerr=np.abs(spread), fmt=SHAPES[row["precision"]], color=colour, elinewidth=0.8)
+        named = f"{row['model']}, {row['runtime']} {row['precision']}"
+        axes.annotate(named, at, xytext=(6, -3), textcoords="offset points", fontsize=7, color=colour)
+    best = sorted((row["latency"][batch]["p50_ms"], row["score"]) for row in found["rows"] if row["frontier"])
+    axes.plot(*zip(*best, strict=True), "-", color=BLUE, linewidth=1, alpha=0.6, label="frontier")
+    axes.set_xscale("log")
+    axes.margins(0.15)
+    axes.set_xlabel(f"median latency of a batch of {batch}, ms")
+    axes.set_ylabel(f"test {found['monitor']}")
     axes.legend(loc="lower right", fontsize=9)
     return _svg(figure)
 

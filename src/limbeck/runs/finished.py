@@ -91,7 +91,7 @@ def ready(found: Finished) -> tuple[Scheme, Loader]:
 def evaluated(run: Path, found: Finished) -> dict[str, Any]:
     """The same of a run that is taken up already."""
     scheme, loader = ready(found)
-    teaching = _teachers(run, found)
+    teaching = teachers_of(run, found)
     with evaluating(scheme):
         mix = found.recipe.ensemble
         figures = evaluate(
@@ -161,7 +161,7 @@ def _check_data(run: Path, made_of: Identity, data: DataSet, root: Path) -> None
         tell(f"these are not the figures of {run}: {'; '.join(tested)} in {root}")
 
 
-def _teachers(run: Path, found: Finished) -> list[teachers.Candidate]:
+def teachers_of(run: Path, found: Finished) -> list[teachers.Candidate]:
     """The teachers of a run with the weights that they had then; none, and why is said, where one is not there."""
     try:
         candidates = teachers.candidates(found.recipe, found.data)

@@ -1,0 +1,61 @@
+"""What `limbeck ship` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from limbeck.cli import printing
+
+WIDTH = 160
+
+
+def shipped(found: Mapping[str, Any]) -> None:
+    """The table, how int8 was chosen or refused, and where the files are."""
+    console = printing.console(WIDTH)
+    batches = list(found["rows"][0]["latency"])
+    table = printing.table(f"{', '.join(found['runs'])}: on the test set, and on this machine")
+    columns = ["model", "file", found["monitor"], "95 % interval", "agreement", "bytes"]
+    columns += [f"p50/p95 ms, batch {batch}" for batch in batches] + ["× teacher", "peak MB"]
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("model", "file") else "right")
+    for row in found["rows"]:
+        table.add_row(*_cells(row, batches, several=len(found["runs"]) > 1))
+    console.print(table)
+    for line in _lines(found):
+        console.print(line, soft_wrap=True)
+
+
+def _cells(row: Mapping[str, Any], batches: list[str], several: bool) -> list[str]:
+    name = f"{row['run']}: {row['model']}" if several else row["model"]
+    times = [f"{row['latency'][batch]['p50_ms']:.3f}/{row['latency'][batch]['p95_ms']:.3f}" for batch in batches]
+    ratio, memory = row["ratio_to_teacher"].get(batches[0]), row["peak_memory_bytes"]
+    return [
+        name,
+        f"{row['runtime']} {row['precision']}",
+        f"{row['score']:.4f}",
+        "{:.4f}–{:.4f}".format(*row["interval"]),
+        printing.cell(row["agreement"], ".4f"),
+        f"{row['bytes']:,}",
+        *times,
+        "–" if ratio is None else f"{ratio['ratio']:.2f}",
+        "–" if memory is None else f"{memory / 1e6:.0f}",
+    ]
+
+
+def _lines(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for run, each in found["chosen"].items():
+        for name, how in each.items():
+            what = f"int8 of {name}, {run}"
+            if how["refused"]:
+                lines.append(f"{what}: refused: {how['refused']}")
+                continue
+            left = f"; in fp32 stay {', '.join(how['left_out'])}" if how["left_out"] else ""
+            lost = (
+                f"{100 * how['validation_drop']:+.2f} points lost there, {100 * how['test_drop']:+.2f} on the test set"
+            )
+            lines.append(f"{what}: {how['scheme']}{left}; chosen on {how['chosen_on']}: {lost}")
+    lines += [*found["slower"], *found["notes"]]
+    out = found["out"]
+    return [*lines, f"figures: {out}/ship.json   card: README.md   for a device build: limbeck.json, all in {out}"]

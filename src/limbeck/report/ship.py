@@ -1,0 +1,107 @@
+"""ship.html: one self-contained page with accuracy over latency, the table, and the commands."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.engine.files import write_text
+from limbeck.report.page import STYLE
+
+
+def write_ship_page(folder: Path) -> Path | None:
+    """Write ship.html from the ship.json of a folder.
+
+    Returns:
+        The page's path; None where matplotlib, of the extra `report`, is not installed.
+    """
+    try:
+        from limbeck.report import charts
+    except ModuleNotFoundError:
+        return None
+    found = json.loads((folder / "ship.json").read_text(encoding="utf-8"))
+    path = folder / "ship.html"
+    write_text(path, _page(found, charts.frontier(found)))
+    return path
+
+
+def _page(found: Mapping[str, Any], chart: str) -> str:
+    name = html.escape(f"shipped: {', '.join(found['runs'])}")
+    machine = found["machine"]
+    batch = next(iter(found["rows"][0]["latency"]))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
+<h1>{name}</h1>
+<pre>{html.escape(found["command"])}</pre>
+<figure>{chart}<figcaption>Test {found["monitor"]} with its 95 % interval over the median latency of a batch of {batch};
+the line joins the files that no other one beats in both.</figcaption></figure>
+{_table(found)}
+<p class="small">Interval: {html.escape(found["intervals"]["interval"])}. Beside the baseline:
+{html.escape(found["intervals"]["beside_baseline"])}.
+Speed: {html.escape(found["intervals"]["ratio_to_teacher"])}.</p>
+{_chosen(found["chosen"])}
+{_notes(found)}
+<p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, onnxruntime {machine["onnxruntime"]},
+{html.escape(machine["processor"])}, {machine["threads"]} thread(s), {html.escape(", ".join(machine["flags"]))}</p>
+</body></html>
+"""
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    batches = list(found["rows"][0]["latency"])
+    head = ["model", "runtime", "precision", "file", "bytes", found["monitor"], "95 % interval", "− baseline"]
+    head += ["agreement", "calibration error"]
+    head += [f"p50 / p95, ms, batch {batch}" for batch in batches] + ["× the teacher's speed", "peak memory, MB"]
+    rows = "".join(_row(row, batches, several=len(found["runs"]) > 1) for row in found["rows"])
+    titles = "".join(f"<th>{html.escape(one)}" for one in head)
+    return f'<div style="overflow-x: auto"><table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _row(row: Mapping[str, Any], batches: list[str], several: bool) -> str:
+    name = f"{row['run']}: {row['model']}" if several else row["model"]
+    beside, memory = row.get("beside_baseline"), row["peak_memory_bytes"]
+    cells = [name, row["runtime"], row["precision"], row["file"] or "–", f"{row['bytes']:,}", f"{row['score']:.4f}"]
+    cells.append("{:.4f} to {:.4f}".format(*row["interval"]))
+    cells.append("–" if beside is None else f"{beside['difference']:+.4f} ({_span(beside['interval'], '+.4f')})")
+    cells.append("–" if row["agreement"] is None else f"{row['agreement']:.4f}")
+    cells.append(f"{row['calibration_error']:.4f}")
+    cells += [f"{row['latency'][batch]['p50_ms']:.3f} / {row['latency'][batch]['p95_ms']:.3f}" for batch in batches]
+    ratio = row["ratio_to_teacher"].get(batches[0])
+    cells.append("–" if ratio is None else f"{ratio['ratio']:.2f} ({_span(ratio['interval'], '.2f')})")
+    cells.append("–" if memory is None else f"{memory / 1e6:.0f}")
+    marked = ' class="better"' if row["frontier"] else ""
+    return f"<tr>{''.join(f'<td{marked}>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _span(interval: list[float], form: str) -> str:
+    low, high = interval
+    return f"{low:{form}} to {high:{form}}"
+
+
+def _chosen(chosen: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """How each int8 file was chosen, or why it was refused."""
+    text = ""
+    for run, each in chosen.items():
+        for name, how in each.items():
+            title = html.escape(f"int8 of {name}, {run}")
+            if how["refused"]:
+                said = f'<p class="warning">Refused: {html.escape(how["refused"])}.</p>'
+            else:
+                left = f"; in fp32 stay {', '.join(how['left_out'])}" if how["left_out"] else ""
+                said = f"<p>{html.escape(how['scheme'] + left)}. Chosen on {html.escape(how['chosen_on'])}.</p>"
+            rows = "".join(
+                f"<tr><td>{html.escape(one['scheme'])}</td><td>{one['bytes']:,}</td><td>{one['score']:.4f}</td>"
+                f"<td>{100 * one['drop']:+.2f}</td></tr>"
+                for one in how["attempts"]
+            )
+            tried = f"<thead><tr><th>tried<th>bytes<th>score<th>points lost</tr></thead><tbody>{rows}</tbody>"
+            text += f"<details><summary>{title}</summary>{said}<table>{tried}</table></details>"
+    return text
+
+
+def _notes(found: Mapping[str, Any]) -> str:
+    return "".join(f'<p class="small">{html.escape(note)}</p>' for note in (*found["slower"], *found["notes"]))

@@ -1,0 +1,6 @@
+"""From runs to files for the device: formats, int8 that is chosen, and a table of what each file is worth."""
+
+from limbeck.shipping.own import OwnModel
+from limbeck.shipping.shipment import ship
+
+__all__ = ["OwnModel", "ship"]

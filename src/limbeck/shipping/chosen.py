@@ -1,0 +1,168 @@
+"""The int8 file of one network: chosen, or trained for int8 and chosen, or refused with its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from limbeck.errors import RequestError, RunError
+from limbeck.shipping import processor, runners
+from limbeck.shipping.int8 import NAMED, ROUNDING, Attempt, Search, harmful, search
+from limbeck.shipping.plan import Plan
+from limbeck.shipping.quantiser import Quantiser, Scheme
+from limbeck.shipping.retraining import retrain
+from limbeck.shipping.runners import Runner
+from limbeck.shipping.score import Array, Judged
+from limbeck.shipping.subjects import Case, Subject
+
+
+@dataclass
+class Chosen:
+    """How one network's int8 file came about.
+
+    Attributes:
+        on: The samples on which it was chosen, in words.
+        reference: What the fp32 file scores on them.
+        tolerance: By how much the monitor may drop.
+        found: What was tried.
+        best: The attempt that was chosen, or that was the least bad.
+        layers: Layers that cause the most error, most harmful first; empty where that was not looked for.
+        refused: Why there is no file; empty where there is one.
+        test: The drop on the test set, of the file that was chosen.
+        retraining: What training for int8 took; None without it.
+    """
+
+    on: str
+    reference: float
+    tolerance: float
+    found: Search
+    best: Attempt | None
+    layers: list[str] = field(default_factory=list)
+    refused: str = ""
+    test: float | None = None
+    retraining: dict[str, Any] | None = None
+    fp32: Path = Path()
+    """The file that int8 is compared with."""
+    rank: Callable[[], list[str]] = list
+    """Looks for the layers that cause the most error."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record in ship.json."""
+        return {
+            "chosen_on": self.on,
+            "fp32_score": self.reference,
+            "tolerance": self.tolerance,
+            "scheme": self.best.words if self.best else None,
+            "left_out": list(self.best.left_out) if self.best else [],
+            "validation_drop": self.best.drop if self.best else None,
+            "test_drop": self.test,
+            "refused": self.refused or None,
+            "harmful_layers": self.layers,
+            "retraining": self.retraining,
+            **self.found.as_dict(),
+        }
+
+
+def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -> Chosen:
+    """Find the int8 file of a network, and write it; nothing is written where it would be refused.
+
+    Args:
+        case: Its samples.
+        subject: The network.
+        plan: The tolerance and the time.
+        fp32: Its ONNX file.
+        target: The int8 file.
+    """
+
+    def read(inputs: Any) -> Array:
+        return plan.packing.read(subject, inputs)
+
+    def judge(run: Runner) -> Judged:
+        return runners.judge(plan.packing.logits(run), case.validation(), read)
+
+    calibration = [read(batch.inputs) for batch in case.calibration()]
+    quantiser, whole = Quantiser(fp32, calibration), runners.onnx(fp32, plan.threads)
+    try:
+        found = search(
+            quantiser,
+            whole,
+            judge,
+            tolerance=plan.tolerance,
+            seconds=plan.seconds,
+            overflows=processor.overflows(),
+        )
+        best = found.best(plan.tolerance)
+        chosen = Chosen(case.chosen_on, judge(whole).score, plan.tolerance, found, best, list(found.harmful)[:NAMED])
+        chosen.fp32 = fp32
+        if best is not None:
+            chosen.rank = partial(_ranked, fp32, calibration, best.scheme, plan.threads)
+        if best is None:
+            reasons = "; ".join(dict.fromkeys(found.failed.values()))
+            chosen.refused = f"onnxruntime cannot quantise it: {reasons}"
+            return chosen
+        if best.drop > plan.tolerance + ROUNDING:
+            best = _retrained(chosen, case, subject, plan, calibration, judge) or best
+        if best.drop > plan.tolerance + ROUNDING:
+            _refuse(chosen, best.drop, chosen.on)
+            return chosen
+        target.write_bytes(best.content)
+        return chosen
+    finally:
+        quantiser.close()
+
+
+def settle(chosen: Chosen, fp32: Judged, int8: Judged, path: Path) -> None:
+    """Look at the test figures of the file that was chosen: beyond the tolerance it is refused, and removed."""
+    chosen.test = int8.drop(fp32)
+    if chosen.test > chosen.tolerance + ROUNDING:
+        _refuse(chosen, chosen.test, "the test set")
+        path.unlink()
+
+
+def _retrained(
+    chosen: Chosen,
+    case: Case,
+    subject: Subject,
+    plan: Plan,
+    calibration: Sequence[Array],
+    judge: Callable[[Runner], Judged],
+) -> Attempt | None:
+    """The attempt of a student that is trained for int8, where that loses less; else None."""
+    before = chosen.best
+    if before is None or not plan.retrain or case.finished is None or subject not in case.students:
+        return None
+    try:
+        trained = retrain(case, subject, plan.packing, calibration, seven=processor.overflows())
+        judged = judge(runners.onnx(trained.content, plan.threads))
+    except (RequestError, RunError) as error:
+        chosen.retraining = {"failed": str(error)}
+        return None
+    scheme = Scheme(True, "learned ranges", processor.overflows(), products_only=True)
+    drop, fp32 = chosen.reference - judged.score, judge(runners.onnx(chosen.fp32, plan.threads))
+    attempt = Attempt(scheme, (), trained.content, judged.score, drop, judged.distance(fp32), retrained=True)
+    recovered = (before.drop - drop) / before.drop
+    chosen.retraining = {**trained.about, "drop_before": before.drop, "drop": drop, "recovered": recovered}
+    chosen.found.attempts.append(attempt)
+    if drop >= before.drop:
+        return None
+    chosen.best = attempt
+    return attempt
+
+
+def _ranked(fp32: Path, calibration: Sequence[Array], scheme: Scheme, threads: int) -> list[str]:
+    quantiser = Quantiser(fp32, calibration)
+    try:
+        return list(harmful(quantiser, runners.onnx(fp32, threads), scheme, lambda: False))[:NAMED]
+    finally:
+        quantiser.close()
+
+
+def _refuse(chosen: Chosen, drop: float, where: str) -> None:
+    chosen.layers = chosen.layers or chosen.rank()
+    layers = f"; most error by {', '.join(chosen.layers[:4])}" if chosen.layers else ""
+    chosen.refused = (
+        f"int8 loses {100 * drop:.2f} points on {where}, and {100 * chosen.tolerance:.2f} are allowed{layers}"
+    )

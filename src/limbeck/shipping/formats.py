@@ -1,0 +1,218 @@
+"""The forms in which a network is written: each file is loaded back, and compared, before it counts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from limbeck.engine.checkpoint import save_student
+from limbeck.errors import RequestError, RunError, as_request, unknown
+from limbeck.export.onnx import TOLERANCE, write_onnx
+from limbeck.models import preprocess
+from limbeck.models.networks.staged import named
+from limbeck.shipping import runners
+from limbeck.shipping.runners import Runner
+from limbeck.shipping.score import Array, distance
+from limbeck.shipping.subjects import Subject
+from limbeck.taps.wrappers import unwrapped
+
+HALF_DISTANCE = 1e-3
+"""Most by which fp16 may change the outputs, of their variance."""
+PAYS = 0.75
+"""A file in fp16 pays below this share of the fp32 file's bytes."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What stands inside a file, besides the network.
+
+    Attributes:
+        normalised_inside: The file reads pixels from 0 to 1; else what reads it subtracts the mean and divides.
+        softmax_inside: The file gives probabilities; else logits.
+    """
+
+    normalised_inside: bool = True
+    softmax_inside: bool = False
+
+    @property
+    def output(self) -> str:
+        """What the files' output is called."""
+        return "probabilities" if self.softmax_inside else "logits"
+
+    def input(self, subject: Subject) -> dict[str, Any]:
+        """The input as the file reads it."""
+        given = subject.about["input"]
+        return dict(given) if self.normalised_inside else {**given, "mean": None, "std": None}
+
+    def model(self, subject: Subject) -> nn.Module:
+        """The network with what stands inside the file before and behind it."""
+        given = self.input(subject)
+        ready = preprocess(given.get("mean"), given.get("std"), None) or nn.Identity()
+        return named(inputs=ready, network=self.network(subject)).eval()
+
+    def network(self, subject: Subject) -> nn.Module:
+        """The network with what stands behind it."""
+        plain = unwrapped(subject.network).eval()
+        return named(plain=plain, softmax=nn.Softmax(-1)).eval() if self.softmax_inside else plain
+
+    def logits(self, run: Runner) -> Runner:
+        """A file as a function to logits, which of probabilities are their logarithms."""
+        return (lambda x: np.log(np.maximum(run(x), 1e-12))) if self.softmax_inside else run
+
+    def read(self, subject: Subject, inputs: Any) -> Array:
+        """From a batch's inputs to what the file reads."""
+        x = subject.read(inputs)
+        if self.normalised_inside:
+            return x
+        given = subject.about["input"]
+        ready = preprocess(given.get("mean"), given.get("std"), None)
+        return x if ready is None else np.asarray(ready(torch.from_numpy(x)), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of file.
+
+    Attributes:
+        runtime: What runs it.
+        precision: "fp32", "fp16" or "int8".
+        ending: Of the file's name.
+        packages: What must be installed, and by which extra of limbeck.
+        extra: The extra that brings them.
+    """
+
+    runtime: str
+    precision: str
+    ending: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
+FORMS: Mapping[str, Form] = {
+    "safetensors": Form("torch", "fp32", ".safetensors"),
+    "onnx": Form("onnx", "fp32", ".onnx", _ONNX, "onnx"),
+    "onnx-fp16": Form("onnx", "fp16", "-fp16.onnx", _ONNX, "onnx"),
+    "onnx-int8": Form("onnx", "int8", "-int8.onnx", _ONNX, "onnx"),
+    "pt2": Form("torch.export", "fp32", ".pt2"),
+}
+DEFAULT = ("safetensors", "onnx", "onnx-fp16", "onnx-int8", "pt2")
+
+
+def check(names: tuple[str, ...]) -> None:
+    """Raise RequestError for an unknown form, or one whose packages are not installed."""
+    if not names:
+        raise RequestError(f"name at least one format of {', '.join(FORMS)}")
+    for name in names:
+        if name not in FORMS:
+            raise unknown("format", name, FORMS)
+        form = FORMS[name]
+        missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
+        if missing:
+            raise RequestError(
+                f"format {name} needs {', '.join(missing)} of the extra: pip install 'limbeck[{form.extra}]'; "
+                "or leave it out with --formats"
+            )
+
+
+def write(name: str, path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
+    """Write a network in one form, and load it back.
+
+    Args:
+        name: A form that is made from the network itself: all but onnx-fp16 and onnx-int8.
+        path: The file.
+        subject: The network.
+        packing: What stands in the file besides.
+        threads: On which it is run.
+
+    Returns:
+        The file, ready to run.
+
+    Raises:
+        RequestError: The network cannot be written so.
+        RunError: What was loaded back gives other outputs.
+    """
+    with as_request(lambda reason: f"the {subject.name} cannot be written as {name}: {reason}"):
+        return _WRITERS[name](path, subject, packing, threads)
+
+
+def _safetensors(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
+    save_student(path.parent, subject.stem, subject.network, subject.about)
+    written = load_file(path)
+    held = subject.network.state_dict()
+    if not all(torch.equal(written[name], value) for name, value in held.items() if name in written):
+        raise RunError(f"{path.name} does not hold the network's weights; it was not kept")
+    return runners.module(packing.model(subject))
+
+
+def _onnx(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
+    metadata = {"limbeck": json.dumps({"input": subject.about["input"], "normalised": packing.normalised_inside})}
+    if "class_names" in subject.about:
+        metadata["classes"] = json.dumps(subject.about["class_names"])
+    write_onnx(path, packing.network(subject), packing.input(subject), output=packing.output, metadata=metadata)
+    return runners.onnx(path, threads)
+
+
+def _pt2(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
+    model = packing.model(subject)
+    example = torch.rand(2, *subject.shape, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export warns of its own internals
+        torch.export.save(
+            torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)), path
+        )
+        loaded = runners.program(path)
+    _compare(loaded, runners.module(model), subject, path)
+    return loaded
+
+
+def _compare(loaded: Runner, network: Runner, subject: Subject, path: Path) -> None:
+    """Raise RunError where a file gives other outputs than its network, for one sample or for several."""
+    generator = np.random.default_rng(1)
+    for size in (1, 3):
+        x = generator.random((size, *subject.shape), dtype=np.float32)
+        found, expected = loaded(x), network(x)
+        difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
+        # A comparison that NaN does not pass.
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise RunError(f"{path.name} would differ from the network by {difference:.2g}; it was not kept")
+
+
+_WRITERS: dict[str, Callable[[Path, Subject, Packing, int], Runner]] = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "pt2": _pt2,
+}
+
+
+def halve(path: Path, to: Path, subject: Subject) -> str | None:
+    """Write an ONNX file in fp16, its inputs and outputs in fp32, where that pays.
+
+    Returns:
+        None, or why there is no such file.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numbers too small for fp16
+        halved = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    content = halved.SerializeToString()
+    if len(content) > PAYS * path.stat().st_size:
+        return f"fp16 does not pay: {len(content):,} bytes instead of {path.stat().st_size:,}"
+    x = np.random.default_rng(1).random((16, *subject.shape), dtype=np.float32)
+    changed = distance(runners.onnx(content)(x), runners.onnx(path)(x))
+    if not changed <= HALF_DISTANCE:
+        return f"fp16 changes the outputs by {changed:.1%} of their variance"
+    to.write_bytes(content)
+    return None

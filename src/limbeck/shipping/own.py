@@ -1,0 +1,88 @@
+"""A network of the user's own, with the samples on which it is calibrated, chosen and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.engine.source import Source
+from limbeck.errors import RequestError
+from limbeck.shipping.plan import Plan
+from limbeck.shipping.subjects import Batches, Case, Subject
+from limbeck.teachers import ModuleTeacher
+from limbeck.types import Batch
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A trained network that comes from no run.
+
+    Args:
+        network: From normalised samples (B, *shape) to logits (B, classes).
+        test: Batches, or pairs (inputs, targets), for the table; read as often as there are rows.
+        calibration: Training batches, whose targets are not looked at; needed for int8.
+        validation: Batches on which int8 files are chosen; needed for int8.
+        teacher: What agreement and speed are compared with.
+        baseline: What scores are compared with.
+        mean, std: Of the normalisation, a value a channel; batches hold samples before it, from 0 to 1.
+        class_names: What the classes are called.
+        name: What the card calls it.
+    """
+
+    network: nn.Module
+    test: Iterable[Any]
+    calibration: Iterable[Any] | None = None
+    validation: Iterable[Any] | None = None
+    teacher: nn.Module | None = None
+    baseline: nn.Module | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    class_names: Sequence[str] = ()
+    name: str = "model"
+
+
+def from_module(own: OwnModel, plan: Plan) -> Case:
+    """The case of a network of the user's own.
+
+    Raises:
+        RequestError: int8 is wanted without the data that it needs, or the batches hold several inputs by name.
+    """
+    for what, given in (("calibration", own.calibration), ("validation", own.validation)):
+        if plan.quantises and given is None:
+            raise RequestError(f"int8 needs {what} data: give OwnModel {what}=…, or ship with int8=False")
+    example = Source(own.test, CPU).first().inputs
+    if not isinstance(example, Tensor):
+        raise RequestError("only networks of one input can be shipped; this loader gives several by name")
+    with torch.no_grad():
+        classes = own.network.cpu().eval()(example[:1]).shape[-1]
+    given = {"shape": list(example.shape[1:]), "range": [0, 1], "mean": own.mean, "std": own.std}
+    named = {"class_names": list(own.class_names)} if own.class_names else {}
+    about = {"model": type(own.network).__name__, "options": {}, "classes": classes, "input": given, **named}
+    others = {"teacher": own.teacher, "baseline": own.baseline}
+    return Case(
+        name=own.name,
+        students=[Subject("distilled", own.network, about)],
+        references=[Subject(name, one.cpu().eval(), about) for name, one in others.items() if one is not None],
+        calibration=lambda: _first(own.calibration or (), plan.samples),
+        validation=_again(own.validation if own.validation is not None else own.test),
+        chosen_on="the validation data that were given",
+        test=_again(own.test),
+        teacher=None if own.teacher is None else ModuleTeacher(own.teacher),
+    )
+
+
+def _again(loader: Iterable[Any]) -> Batches:
+    return lambda: Source(loader, CPU).starting_at()
+
+
+def _first(loader: Iterable[Any], samples: int) -> Iterator[Batch]:
+    """The first batches, of so many samples or a few more."""
+    size = Source(loader, CPU).first().size
+    return islice(Source(loader, CPU).starting_at(), max(1, -(-samples // size)))

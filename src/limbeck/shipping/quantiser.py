@@ -1,0 +1,187 @@
+"""onnxruntime's quantiser on one ONNX file: calibrated once a method, asked for a file as often as one likes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from limbeck.shipping.runners import INPUT
+from limbeck.shipping.score import Array
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operations that multiply with weights: an int8 file is small and fast by these."""
+METHODS = ("MinMax", "Entropy", "Percentile")
+"""How ranges of activations are found from what calibration shows: the whole range, or a part of it."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to quantise.
+
+    Attributes:
+        per_channel: A scale for each output channel of a weight; else one for the whole weight.
+        method: One of `METHODS`, or "dynamic" for ranges that are found anew for each batch.
+        seven_bits: Weights in -64…64, which processors without VNNI multiply without overflow.
+        products_only: Only `PRODUCTS` are quantised, and what stands between them computes in fp32.
+        left_out: Nodes that stay in fp32.
+    """
+
+    per_channel: bool = True
+    method: str = "MinMax"
+    seven_bits: bool = False
+    products_only: bool = False
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The scheme for the table of attempts."""
+        parts = ["per channel" if self.per_channel else "per tensor", self.method]
+        parts += ["7-bit weights"] * self.seven_bits + ["products only"] * self.products_only
+        return ", ".join(parts)
+
+
+class Quantiser:
+    """Makes int8 files from one fp32 file.
+
+    Args:
+        path: The ONNX file.
+        calibration: Batches as the file reads them.
+    """
+
+    def __init__(self, path: Path, calibration: Sequence[Array]) -> None:
+        import onnx
+        from onnxruntime.quantization import quant_pre_process
+
+        self.calibration = calibration
+        self._folder = tempfile.TemporaryDirectory(prefix="limbeck-int8-")
+        self._ready = Path(self._folder.name) / "ready.onnx"
+        with _silent():
+            quant_pre_process(path, self._ready, skip_symbolic_shape=True)
+        self._names = _weights(onnx.load(path))
+        self._ranges: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self._folder.cleanup()
+
+    @cached_property
+    def layers(self) -> dict[str, str]:
+        """Nodes that multiply with weights, and what the network calls these layers."""
+        import onnx
+
+        graph = onnx.load(self._ready).graph
+        held = {one.name for one in graph.initializer}
+        found = {}
+        for node in graph.node:
+            if node.op_type in PRODUCTS and any(name in held for name in node.input[1:2]):
+                found[node.name] = self._names.get(node.name, node.name)
+        return found
+
+    @cached_property
+    def convolves(self) -> bool:
+        """Whether there is a convolution, which no dynamic file computes fast."""
+        import onnx
+
+        return any(node.op_type.startswith("Conv") for node in onnx.load(self._ready).graph.node)
+
+    def file(self, scheme: Scheme, only: str | None = None) -> bytes:
+        """The file that a scheme makes; with `only`, that one node quantised."""
+        target = Path(self._folder.name) / "int8.onnx"
+        with _silent():
+            if scheme.method == "dynamic":
+                self._dynamic(scheme, target)
+            else:
+                self._static(scheme, target, [only] if only else [])
+        return target.read_bytes()
+
+    def _static(self, scheme: Scheme, target: Path, only: list[str]) -> None:
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+        from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+        from onnxruntime.quantization.registry import QDQRegistry
+
+        kinds = list(PRODUCTS) if scheme.products_only else list(QDQRegistry)
+        quantiser = QDQQuantizer(
+            load_model_with_shape_infer(self._ready),
+            scheme.per_channel,
+            scheme.seven_bits,
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            self._calibrated(scheme.method),
+            only,
+            list(scheme.left_out),
+            kinds,
+            {},
+        )
+        quantiser.quantize_model()
+        quantiser.model.save_model_to_file(str(target), False)
+
+    def _dynamic(self, scheme: Scheme, target: Path) -> None:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(
+            self._ready,
+            target,
+            per_channel=scheme.per_channel,
+            reduce_range=scheme.seven_bits,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(scheme.left_out),
+        )
+
+    def _calibrated(self, method: str) -> Any:
+        from onnxruntime.quantization import CalibrationMethod, create_calibrator
+
+        if method not in self._ranges:
+            calibrator = create_calibrator(
+                self._ready,
+                None,
+                augmented_model_path=str(Path(self._folder.name) / "augmented.onnx"),
+                calibrate_method=CalibrationMethod[method],
+            )
+            calibrator.collect_data(_Reader(self.calibration))
+            self._ranges[method] = calibrator.compute_data()
+        return self._ranges[method]
+
+
+class _Reader:
+    """Hands out batches as onnxruntime's calibration asks for them."""
+
+    def __init__(self, batches: Sequence[Array]) -> None:
+        self._left = iter(batches)
+
+    def get_next(self) -> dict[str, Array] | None:
+        batch = next(self._left, None)
+        return None if batch is None else {INPUT: batch}
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        return ({INPUT: batch} for batch in self._left)
+
+
+def _weights(model: Any) -> dict[str, str]:
+    """What the network calls the layer whose weight a node multiplies with, by the node's name."""
+    held = {one.name for one in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        named = [name for name in node.input[1:] if name in held and name.endswith(".weight")]
+        if node.op_type in PRODUCTS and named:
+            found[node.name] = named[0].removesuffix(".weight").removeprefix("network.").removeprefix("plain.")
+    return found
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Inside, onnxruntime's tools tell nothing of their progress."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

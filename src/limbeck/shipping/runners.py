@@ -1,0 +1,93 @@
+"""Files that are run as they will be on a device: each as a function from a batch to its outputs, in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from limbeck.engine.labels import hard_labels
+from limbeck.errors import RequestError
+from limbeck.shipping.score import Array, Judged
+from limbeck.types import Batch, labelled
+
+Runner = Callable[[Array], Array]
+"""From a batch (B, *shape) in fp32 to outputs (B, C)."""
+INPUT, OUTPUT = "input", "logits"
+
+
+def onnx(path: Path | bytes, threads: int = 1) -> Runner:
+    """An ONNX file in onnxruntime, on so many threads of the CPU.
+
+    Between two calls the threads do not spin: of several files measured in turns, each has the machine to itself.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    content = path if isinstance(path, bytes) else str(path)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (output,) = (one.name for one in session.get_outputs())
+
+    def run(x: Array) -> Array:
+        return np.asarray(session.run([output], {INPUT: x})[0], dtype=np.float32)
+
+    return run
+
+
+def module(network: nn.Module) -> Runner:
+    """A network in PyTorch."""
+
+    @torch.no_grad()
+    def run(x: Array) -> Array:
+        found: Any = network(torch.from_numpy(x))
+        return np.asarray(found.numpy(), dtype=np.float32)
+
+    return run
+
+
+def program(path: Path) -> Runner:
+    """A file of torch.export (.pt2)."""
+    return module(torch.export.load(path).module())
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Inside, torch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def judge(run: Runner, batches: Iterable[Batch], read: Callable[[Any], Array]) -> Judged:
+    """Run a file over a split.
+
+    Args:
+        run: The file.
+        batches: The split, in order.
+        read: From a batch's inputs to what the file reads.
+
+    Raises:
+        RequestError: The split is empty, or none of its samples has a label.
+    """
+    logits, labels = [], []
+    for batch in batches:
+        logits.append(run(read(batch.inputs)))
+        labels.append(hard_labels(batch.targets).cpu())
+    if not labels:
+        raise RequestError("nothing to evaluate: the loader gives no batch at all")
+    targets = torch.cat(labels)
+    known = labelled(targets)
+    if not known.any():
+        raise RequestError("nothing to evaluate: no sample has a label")
+    return Judged(np.concatenate(logits)[known.numpy()], targets[known].numpy())

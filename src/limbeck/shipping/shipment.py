@@ -1,0 +1,184 @@
+"""From runs to files for the device, and one table that says what each is worth there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import limbeck
+from limbeck.engine.files import write_json
+from limbeck.errors import RequestError
+from limbeck.notices import tell
+from limbeck.report.ship import write_ship_page
+from limbeck.shipping import card, early, plan, processor, table
+from limbeck.shipping.chosen import Chosen
+from limbeck.shipping.own import OwnModel, from_module
+from limbeck.shipping.plan import Plan
+from limbeck.shipping.rows import Row, build
+from limbeck.shipping.score import MODE, MONITOR
+from limbeck.shipping.staging import MARK, check_place, staged
+from limbeck.shipping.subjects import Case, from_run
+
+FOLDER = "ship"
+Shipped = str | Path | OwnModel
+
+
+def ship(
+    runs: Shipped | Sequence[Shipped],
+    *,
+    out: str | Path | None = None,
+    formats: Sequence[str] | None = None,
+    int8: bool = True,
+    threads: int = 1,
+    batch: Sequence[int] = (1, 32),
+    tolerance: float = 0.3,
+    seconds: float = 60.0,
+    preprocessing: str = "inside",
+    postprocessing: str = "beside",
+    retrain: bool = True,
+    memory: bool = True,
+    calibration_samples: int = 512,
+    root: Path | None = None,
+    command: str = "limbeck.ship(…)",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write the students of runs as files for a device, and measure each beside its teacher and its baseline.
+
+    Args:
+        runs: Folders of finished runs, or networks of your own (`OwnModel`), one or several; of a student with several
+            exits, each exit is shipped.
+        out: Where it all goes; by default one run's folder "ship". For several runs and own networks it must be given.
+        formats: Of `limbeck.shipping.formats.FORMS`; by default safetensors, onnx, onnx-fp16, onnx-int8 and pt2.
+        int8: Make int8 files.
+        threads: On which everything is measured.
+        batch: Batch sizes whose latency is measured.
+        tolerance: Points (hundredths of the accuracy) that int8 may lose; a file that loses more is refused.
+        seconds: For the search of one int8 file.
+        preprocessing: "inside" the file or "beside" it: subtracting the mean, dividing by the standard deviation.
+        postprocessing: "inside" for probabilities, "beside" for logits.
+        retrain: Train a network that int8 hurts for int8, for a tenth of its epochs.
+        memory: Measure the peak memory of a process a file.
+        calibration_samples: Training samples with which int8 is calibrated.
+        root: Folder of the data; by default the one that a run had, else the usual one.
+        command: What the card and the page say that made the files.
+        progress: Say on stderr what is done.
+
+    Returns:
+        What ship.json holds, and "out", the folder.
+
+    Raises:
+        RequestError: No finished run, data that cannot be read, something unknown, out of range or not installed, a
+            network that cannot be written, a folder that cannot; nothing is left half written.
+        RunError: A file gives other outputs than its network.
+    """
+    given = plan.made(
+        formats,
+        int8=int8,
+        threads=threads,
+        batch=batch,
+        tolerance=tolerance,
+        seconds=seconds,
+        preprocessing=preprocessing,
+        postprocessing=postprocessing,
+        retrain=retrain,
+        memory=memory,
+        samples=calibration_samples,
+    )
+    several = [runs] if isinstance(runs, str | Path | OwnModel) else list(runs)
+    place = _place(several, out)
+    cases = [
+        from_module(one, given) if isinstance(one, OwnModel) else from_run(Path(one), root, given.samples)
+        for one in several
+    ]
+    return carry_out(_with_own_names(cases), given, place, command, tell if progress else lambda line: None)
+
+
+def carry_out(
+    cases: Sequence[Case], given: Plan, place: Path, command: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Make, judge and measure all files, and put the folder in its place."""
+    check_place(place)
+    with staged(place) as folder:
+        rows: list[Row] = []
+        chosen: dict[str, dict[str, Chosen]] = {}
+        homes = {case.name: folder if len(cases) == 1 else folder / case.name for case in cases}
+        for case in cases:
+            made, chosen[case.name] = build(case, given, homes[case.name], say)
+            exit = early.policy(case, given)
+            rows += [*made, *([exit] if exit else [])]
+        say(f"reading the test set for {len(rows)} rows")
+        rows = table.judged(rows, chosen, {case.name: case.agreed_with() for case in cases})
+        table.measured(rows, given, say)
+        result = _result(cases, rows, chosen, given, folder, command)
+        for case in cases:
+            card.write(homes[case.name], case, [row for row in rows if row.case is case], given, command)
+        write_json(folder / MARK, result)
+        write_ship_page(folder)
+    return {**result, "out": str(place)}
+
+
+def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
+    if not runs:
+        raise RequestError("name the folder of at least one finished run")
+    if out is not None:
+        check_place(Path(out))
+        return Path(out)
+    first = runs[0]
+    if isinstance(first, OwnModel) or len(runs) > 1:
+        raise RequestError("several runs, and networks of your own, are shipped into a folder that --out (out=…) names")
+    return Path(first) / FOLDER
+
+
+def _with_own_names(cases: Sequence[Case]) -> list[Case]:
+    """The cases, those whose folders have the same name told apart by a number."""
+    from dataclasses import replace
+
+    names = [case.name for case in cases]
+    return [
+        replace(case, name=f"{case.name}-{number + 1}") if names.count(case.name) > 1 else case
+        for number, case in enumerate(cases)
+    ]
+
+
+def _result(
+    cases: Sequence[Case],
+    rows: Sequence[Row],
+    chosen: dict[str, dict[str, Chosen]],
+    given: Plan,
+    folder: Path,
+    command: str,
+) -> dict[str, Any]:
+    entries = [_entry(row, folder) for row in rows]
+    table.frontier(entries, given.batches[0])
+    machine = processor.described(given.threads)
+    return {
+        "limbeck": limbeck.__version__,
+        "command": command,
+        "monitor": MONITOR,
+        "mode": MODE,
+        "intervals": {
+            "interval": "Wilson, 95 %",
+            "beside_baseline": "difference to the baseline in torch in pairs of test samples, Bonett and Price, 95 %",
+            "ratio_to_teacher": "times as fast as the teacher: median over rounds in turns, order statistics, 95 %",
+        },
+        "runs": {case.name: dict(case.told) for case in cases},
+        "rows": entries,
+        "machine": machine,
+        "slower": table.slower(entries, given.batches[0], machine),
+        "chosen": {case: {name: how.as_dict() for name, how in each.items()} for case, each in chosen.items()},
+        "notes": [f"{case.name}: {note}" for case in cases for note in case.notes],
+    }
+
+
+def _entry(row: Row, folder: Path) -> dict[str, Any]:
+    """A row as ship.json has it."""
+    return {
+        "run": row.case.name,
+        "model": row.subject.name,
+        "runtime": row.runtime,
+        "precision": row.precision,
+        "file": None if row.path is None else row.path.relative_to(folder).as_posix(),
+        "bytes": row.bytes,
+        **row.told,
+    }

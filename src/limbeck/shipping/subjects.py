@@ -1,0 +1,229 @@
+"""What is shipped and what it is compared with: networks, and the samples on which they are judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from limbeck.data import DataSet, make_loader
+from limbeck.data.splits import Split
+from limbeck.errors import RequestError
+from limbeck.models import parameter_count, preprocess
+from limbeck.models.load import load_network, read_description
+from limbeck.models.networks.multi_exit import MultiExit, exit_network
+from limbeck.recipes import schema
+from limbeck.runs import components, identity
+from limbeck.runs.finished import Finished, take_up, teachers_of
+from limbeck.runs.folder import RESULT
+from limbeck.runs.teachers import Candidate, teacher_output
+from limbeck.shipping.score import Array, Judged
+from limbeck.teachers import Teacher
+from limbeck.types import Batch
+
+Batches = Callable[[], Iterable[Batch]]
+VALIDATION_SAMPLES = 5000
+"""Samples on which int8 files are chosen, at most."""
+UNVALIDATED = "training samples that are not used to calibrate: the run has no validation split"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network.
+
+    Attributes:
+        name: "teacher", "baseline", "distilled", or an exit such as "exit 1/3".
+        network: In eval mode, on the CPU, from normalised samples to logits (B, classes).
+        about: How it is built, its classes and its "input": shape, mean and std.
+        size: Height and width to which its images are resized before it reads them, beside the file; None for none.
+    """
+
+    name: str
+    network: nn.Module
+    about: Mapping[str, Any]
+    size: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One sample's shape as the file reads it."""
+        return tuple(self.about["input"]["shape"])
+
+    @property
+    def parameters(self) -> int:
+        return parameter_count(self.network)
+
+    @property
+    def stem(self) -> str:
+        """What its files are called."""
+        return self.name.partition("/")[0].replace(" ", "-")
+
+    def read(self, inputs: Any) -> Array:
+        """From a batch's inputs to what its file reads with the normalisation inside: pixels from 0 to 1."""
+        if not isinstance(inputs, Tensor):
+            raise RequestError("only networks of one input can be shipped; this data set has several by name")
+        resized = preprocess(None, None, self.size)
+        x = inputs.detach().cpu().float()
+        x = x if resized is None else resized(x)
+        if len(self.shape) == 3 and x.shape[1] == 1 != self.shape[0]:
+            x = x.expand(-1, self.shape[0], -1, -1)
+        return np.ascontiguousarray(x.numpy())
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, or the user's own network: what is shipped of it, and what it is compared with.
+
+    Attributes:
+        name: What its folder is called.
+        students: What is shipped.
+        references: The teachers and the baseline, where these are there.
+        calibration: Training samples, whose labels are not looked at.
+        validation: Where int8 files are chosen.
+        chosen_on: What these samples are, in words.
+        test: Read for the table.
+        teacher: Whose first choices the agreement is with; None without one.
+        finished: The run, for what is trained from it; None for the user's own network.
+        whole: The network with all its exits; None for one with a single exit.
+        told: What the card says: recipe, data, seed, fingerprint of the run.
+        notes: What was left out, and why.
+    """
+
+    name: str
+    students: Sequence[Subject]
+    references: Sequence[Subject]
+    calibration: Batches
+    validation: Batches
+    chosen_on: str
+    test: Batches
+    teacher: Teacher | None = None
+    finished: Finished | None = None
+    candidates: Sequence[Candidate] = ()
+    whole: MultiExit | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def agreed_with(self) -> Judged | None:
+        """The teacher's outputs on the test set."""
+        from limbeck.shipping.runners import judge
+
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            said = iter([self.teacher(batch).output for batch in self.test()])
+
+        def answer(x: Array) -> Array:
+            logits = next(said)
+            if logits is None:
+                raise RequestError("the teacher gives no logits to agree with")
+            return np.asarray(logits.float().cpu().numpy())
+
+        return judge(answer, self.test(), lambda inputs: np.empty(0))
+
+
+def from_run(run: Path, root: Path | None, samples: int) -> Case:
+    """A finished run's students: the distilled one, or each exit of one with several.
+
+    Args:
+        run: The run folder.
+        root: Folder of the data; by default the one that the run had, else the usual one.
+        samples: Training samples to calibrate with.
+
+    Raises:
+        RequestError: No finished run, weights that are not the run's, data that cannot be read.
+    """
+    found = take_up(run, root)
+    recipe, data = found.recipe, found.data
+    about = dict(read_description(run / "student.json"))
+    candidates = teachers_of(run, found)
+    whole = found.student if isinstance(found.student, MultiExit) else None
+    students = _students(found.student.eval(), about, recipe.student.size)
+    references = [_teacher(one, found) for one in candidates]
+    if (run / "baseline.json").exists():
+        baseline = load_network(run / "baseline.json")
+        references += _baselines(baseline, dict(read_description(run / "baseline.json")), recipe.student.size)
+    calibration, validation, chosen_on = _held(data, samples)
+    loaded = _loader(recipe, data)
+    return Case(
+        name=run.resolve().name,
+        students=students,
+        references=references,
+        calibration=lambda: make_loader(calibration, min(64, len(calibration))),
+        validation=lambda: loaded(validation),
+        chosen_on=chosen_on,
+        test=lambda: loaded(data.test),
+        teacher=teacher_output(candidates, mix=recipe.ensemble) if candidates else None,
+        finished=found,
+        candidates=candidates,
+        whole=whole,
+        told=_told(run, found),
+        notes=[] if candidates or not recipe.teachers else ["the teacher cannot be found; its rows are left out"],
+    )
+
+
+def _students(student: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
+    if not isinstance(student, MultiExit):
+        return [Subject("distilled", student, about, size)]
+    last = len(student.trunk)
+    return [
+        Subject(f"exit {number}/{last}", exit_network(student, number), _exit(about, number), size)
+        for number in range(1, last + 1)
+    ]
+
+
+def _baselines(network: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
+    """The baseline; of one with several exits the deepest."""
+    if not isinstance(network, MultiExit):
+        return [Subject("baseline", network, about, size)]
+    last = len(network.trunk)
+    return [Subject("baseline", exit_network(network, last), _exit(about, last), size)]
+
+
+def _exit(about: dict[str, Any], number: int) -> dict[str, Any]:
+    return {**about, "options": {**about["options"], "exit": number}}
+
+
+def _teacher(one: Candidate, found: Finished) -> Subject:
+    return Subject(one.name, one.module.eval(), components.about(one.spec, found.data), one.spec.size)
+
+
+def _held(data: DataSet, samples: int) -> tuple[Split, Split, str]:
+    """Samples to calibrate with, samples to choose on, and what these are."""
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    calibration = data.train.subset(order[:samples])
+    if data.validation is not None:
+        kept = torch.randperm(len(data.validation), generator=torch.Generator().manual_seed(0))[:VALIDATION_SAMPLES]
+        return calibration, data.validation.subset(kept.sort().values), "the run's validation split"
+    rest = order[samples : samples + VALIDATION_SAMPLES]
+    if not len(rest):
+        raise RequestError(
+            f"all {len(order):,} training samples would be used to calibrate, and none to choose on; calibrate with "
+            "fewer, or train with data.validation"
+        )
+    return calibration, data.train.subset(rest), UNVALIDATED
+
+
+def _loader(recipe: schema.Recipe, data: DataSet) -> Callable[[Split], Iterable[Batch]]:
+    size = components.held_out_batch(recipe, data)
+    return lambda split: make_loader(split, size, workers=recipe.data.workers)
+
+
+def _told(run: Path, found: Finished) -> dict[str, Any]:
+    with (run / RESULT).open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {
+        "recipe": found.recipe.name,
+        "data": found.data.name,
+        "seed": found.recipe.seed,
+        "fingerprint": identity.digest(found.made_of) if found.made_of else content,
+        "training_samples": len(found.data.train),
+        "test_samples": len(found.data.test),
+        "method": found.recipe.distill.model_dump(mode="json"),
+        "epochs": found.recipe.epochs,
+        "teacher_models": [one.model for one in found.recipe.teachers],
+    }

@@ -1,0 +1,130 @@
+"""The table: the figures of every row on the test set and on this machine, and the frontier among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from limbeck.models import multiply_adds
+from limbeck.shipping import early, latency, memory
+from limbeck.shipping.chosen import Chosen, settle
+from limbeck.shipping.plan import Plan
+from limbeck.shipping.rows import Row
+from limbeck.shipping.runners import torch_threads
+from limbeck.shipping.score import Judged, figures
+
+LATENCY_SECONDS = 20.0
+"""For one batch size, about."""
+TINY = 10**7
+"""Multiply-adds of a batch below which to quantise and to go back costs more than it saves."""
+
+
+def judged(
+    rows: list[Row], chosen: Mapping[str, Mapping[str, Chosen]], teachers: Mapping[str, Judged | None]
+) -> list[Row]:
+    """Read the test set for every row, and leave out the int8 files that it shows to be beyond the tolerance.
+
+    Args:
+        rows: All files.
+        chosen: How int8 files were chosen, by case and network.
+        teachers: The teachers' outputs on the test set, by case.
+    """
+    left = []
+    for row in rows:
+        own = row.judge()
+        if row.precision == "int8" and row.path is not None:
+            fp32 = _beside(rows, row, row.subject.name, "onnx")
+            how = chosen[row.case.name][row.subject.name]
+            if fp32 is not None:
+                settle(how, fp32.judge(), own, row.path)
+            if how.refused:
+                continue
+        left.append(row)
+    for row in left:
+        baseline = _beside(left, row, "baseline", "torch")
+        row.told |= figures(row.judge(), teachers[row.case.name], baseline.judge() if baseline else None)
+    return left
+
+
+def _beside(rows: Sequence[Row], row: Row, model: str, runtime: str) -> Row | None:
+    """The fp32 row of a model of the same case."""
+    same = (one for one in rows if one.case is row.case and one.subject.name == model)
+    return next((one for one in same if (one.runtime, one.precision) == (runtime, "fp32")), None)
+
+
+def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> None:
+    """Measure latency in turns, peak memory file by file, and count multiply-adds."""
+    for row in rows:
+        row.told |= {"latency": {}, "ratio_to_teacher": {}, "parameters": row.subject.parameters}
+        if row.subject.name != early.NAME:
+            row.told["multiply_adds"] = _multiply_adds(row)
+    for batch in plan.batches:
+        tell(f"latency of {len(rows)} rows, batches of {batch}, {plan.threads} thread(s)")
+        _latencies(rows, batch, plan.threads)
+    for row in rows:
+        row.told["peak_memory_bytes"] = None
+        if plan.measure and row.path is not None and row.runtime in memory.CODE:
+            shape = (1, *row.subject.shape)
+            row.told["peak_memory_bytes"] = memory.peak_bytes(row.path, row.runtime, shape, plan.threads)
+
+
+def _multiply_adds(row: Row) -> int | None:
+    import torch
+
+    try:
+        return multiply_adds(row.subject.network, torch.zeros(1, *row.subject.shape))
+    except Exception:  # a network of another framework that cannot be counted
+        return None
+
+
+def _latencies(rows: Sequence[Row], batch: int, threads: int) -> None:
+    contenders = {str(number): _contender(row, batch) for number, row in enumerate(rows)}
+    with torch_threads(threads):
+        turns = latency.in_turns(contenders, LATENCY_SECONDS)
+    for number, row in enumerate(rows):
+        row.told["latency"][str(batch)] = latency.figures(turns[str(number)], batch)
+        of = reference(rows, row)
+        if of is not None:
+            row.told["ratio_to_teacher"][str(batch)] = latency.ratio(turns[str(number)], turns[str(rows.index(of))])
+
+
+def reference(rows: Sequence[Row], row: Row) -> Row | None:
+    """What a row is compared with in speed: its teacher in onnxruntime in fp32, or in torch where that is not there."""
+    names = [one.name for one in row.case.references if one.name.startswith("teacher")]
+    found = [_beside(rows, row, names[0], runtime) for runtime in ("onnx", "torch")] if names else []
+    return next((one for one in found if one is not None), None)
+
+
+def _contender(row: Row, batch: int) -> Callable[[], object]:
+    if row.subject.name == early.NAME:
+        return early.over_samples(row, batch)
+    first = row.read(next(iter(row.case.validation())).inputs)
+    x = np.ascontiguousarray(np.resize(first, (batch, *first.shape[1:])))
+    return lambda: row.run(x)
+
+
+def frontier(entries: Sequence[dict[str, Any]], batch: int) -> None:
+    """Mark the rows to which no other one is at least as good in score and in latency, and better in one of them."""
+    places = [(one["score"], -one["latency"][str(batch)]["p50_ms"]) for one in entries]
+    for entry, (score, speed) in zip(entries, places, strict=True):
+        entry["frontier"] = not any(a >= score and b >= speed and (a, b) != (score, speed) for a, b in places)
+
+
+def slower(entries: Sequence[Mapping[str, Any]], batch: int, machine: Mapping[str, Any]) -> list[str]:
+    """A line for each int8 file that is slower here than the fp32 file beside it, and why that may be."""
+    lines = []
+    for entry in entries:
+        same = (one for one in entries if (one["run"], one["model"]) == (entry["run"], entry["model"]))
+        fp32 = next((one for one in same if (one["runtime"], one["precision"]) == (entry["runtime"], "fp32")), None)
+        if entry["precision"] != "int8" or fp32 is None:
+            continue
+        own, other = (one["latency"][str(batch)]["p50_ms"] for one in (entry, fp32))
+        if own > other:
+            reasons = ["this processor has no VNNI"] * machine["int8_overflows"]
+            reasons += ["its layers are tiny"] * ((entry["multiply_adds"] or 0) * batch < TINY)
+            why = f": {' and '.join(reasons)}" if reasons else ""
+            who = f"{entry['model']}, {entry['run']}"
+            lines.append(f"int8 is slower here than fp32 ({who}: {own:.3f} and {other:.3f} ms at batch {batch}){why}")
+    return lines

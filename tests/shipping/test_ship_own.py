@@ -1,0 +1,54 @@
+"""A network of the user's own is shipped with its loaders; what lacks is named, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck.errors import RequestError
+from limbeck.shipping import OwnModel, latency, ship
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def pairs(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(4, 32, 6, generator=generator)
+    return [(batch, batch[:, :3].argmax(1)) for batch in x]
+
+
+def test_a_network_with_loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    network = nn.Linear(6, 3)
+    with torch.no_grad():  # it says which of the first three numbers is the largest
+        network.weight.copy_(10 * torch.eye(3, 6))
+        network.bias.zero_()
+    own = OwnModel(network, test=pairs(2), class_names=["a", "b", "c"], name="mine")
+    found = ship(own, out=tmp_path / "out", int8=False, formats=["safetensors", "onnx"], batch=[1], memory=False)
+    assert [row["score"] for row in found["rows"]] == [1.0, 1.0]
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"distilled.onnx", "limbeck.json", "ship.json"}
+
+
+@pytest.mark.parametrize("lacking", ["calibration", "validation"])
+def test_int8_needs_data(tmp_path: Path, lacking: str) -> None:
+    given: dict[str, Any] = {"calibration": pairs(0), "validation": pairs(1)}
+    del given[lacking]
+    with pytest.raises(RequestError, match=f"int8 needs {lacking} data"):
+        ship(OwnModel(nn.Linear(6, 3), test=pairs(2), **given), out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_looks_at_its_values(tmp_path: Path) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :3] if x.sum().item() > 0 else -x[:, :3]
+
+    own = OwnModel(Branching(), test=pairs(2))
+    with pytest.raises(RequestError, match="cannot be written as ONNX"):
+        ship(own, out=tmp_path / "out", int8=False, formats=["onnx"], progress=False)
+    assert list(tmp_path.iterdir()) == []
