@@ -26,12 +26,13 @@ NAMES = (
     "precision",
     "methods",
     "faults",
+    "ship",
 )
 MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
 GPU, ZOO = "gpu", "zoo"
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("faults", "methods")
+QUICK = ("faults", "methods", "ship")
 """Those that can try little."""
 
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ship_section
+
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
 RELIABILITY = DOCUMENT.with_name("reliability.md")
@@ -110,6 +112,7 @@ def document() -> str:
         ("growth", _growth),
         ("losses", _losses),
         ("methods", _methods),
+        ("ship", ship_section.section),
     ):
         path = RESULTS / f"{name}.json"
         if path.exists():

@@ -95,14 +95,13 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
             overflows=processor.overflows(),
         )
         best = found.best(plan.tolerance)
-        chosen = Chosen(case.chosen_on, judge(whole).score, plan.tolerance, found, best, list(found.harmful)[:NAMED])
-        chosen.fp32 = fp32
-        if best is not None:
-            chosen.rank = partial(_ranked, fp32, calibration, best.scheme, plan.threads)
+        layers = list(found.harmful)[:NAMED]
+        chosen = Chosen(case.chosen_on, judge(whole).score, plan.tolerance, found, best, layers, fp32=fp32)
         if best is None:
             reasons = "; ".join(dict.fromkeys(found.failed.values()))
             chosen.refused = f"onnxruntime cannot quantise it: {reasons}"
             return chosen
+        chosen.rank = partial(_ranked, fp32, calibration, best.scheme, plan.threads)
         if best.drop > plan.tolerance + ROUNDING:
             best = _retrained(chosen, case, subject, plan, calibration, judge) or best
         if best.drop > plan.tolerance + ROUNDING:

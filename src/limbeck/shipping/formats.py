@@ -20,7 +20,7 @@ from limbeck.errors import RequestError, RunError, as_request, unknown
 from limbeck.export.onnx import TOLERANCE, write_onnx
 from limbeck.models import preprocess
 from limbeck.models.networks.staged import named
-from limbeck.shipping import runners
+from limbeck.shipping import devices, runners
 from limbeck.shipping.runners import Runner
 from limbeck.shipping.score import Array, distance
 from limbeck.shipping.subjects import Subject
@@ -105,6 +105,9 @@ FORMS: Mapping[str, Form] = {
     "onnx-fp16": Form("onnx", "fp16", "-fp16.onnx", _ONNX, "onnx"),
     "onnx-int8": Form("onnx", "int8", "-int8.onnx", _ONNX, "onnx"),
     "pt2": Form("torch.export", "fp32", ".pt2"),
+    "openvino": Form("openvino", "fp32", ".xml", ("openvino",), "openvino"),
+    "executorch": Form("executorch", "fp32", ".pte", ("executorch",), "executorch"),
+    "litert": Form("litert", "fp32", ".tflite", ("litert_torch", "ai_edge_litert"), "litert"),
 }
 DEFAULT = ("safetensors", "onnx", "onnx-fp16", "onnx-int8", "pt2")
 
@@ -176,6 +179,18 @@ def _pt2(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner
     return loaded
 
 
+def _device(name: str) -> Callable[[Path, Subject, Packing, int], Runner]:
+    """A writer for a device's own runtime."""
+
+    def write_for(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
+        model = packing.model(subject)
+        loaded = devices.write(name, model, subject.shape, path, threads)
+        _compare(loaded, runners.module(model), subject, path)
+        return loaded
+
+    return write_for
+
+
 def _compare(loaded: Runner, network: Runner, subject: Subject, path: Path) -> None:
     """Raise RunError where a file gives other outputs than its network, for one sample or for several."""
     generator = np.random.default_rng(1)
@@ -192,6 +207,7 @@ _WRITERS: dict[str, Callable[[Path, Subject, Packing, int], Runner]] = {
     "safetensors": _safetensors,
     "onnx": _onnx,
     "pt2": _pt2,
+    **{name: _device(name) for name in devices.WRITERS},
 }
 
 

@@ -100,7 +100,7 @@ class Search:
         return {
             "attempts": [one.as_dict() for one in self.attempts],
             "failed": self.failed,
-            "harmful_layers": dict(list(self.harmful.items())[:NAMED]),
+            "layer_errors": dict(list(self.harmful.items())[:NAMED]),
             "seconds": round(self.seconds, 2),
             "time_ran_out": self.ended,
         }

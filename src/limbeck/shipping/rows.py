@@ -50,7 +50,8 @@ class Row:
     def bytes(self) -> int:
         """Of the file; of a network without one, of its tensors."""
         if self.path is not None:
-            return self.path.stat().st_size
+            weights = self.path.with_suffix(".bin") if self.runtime == "openvino" else None
+            return self.path.stat().st_size + (weights.stat().st_size if weights else 0)
         return sum(tensor.numel() * tensor.element_size() for tensor in self.subject.network.state_dict().values())
 
     def read(self, inputs: Any) -> Array:

@@ -1,0 +1,74 @@
+"""`limbeck ship` on runs on real data: is int8 as good as fp32, how large and how fast is it, and what hurts it?
+
+The runs are trained here. The last one's student is made of depthwise convolutions, which int8 hurts. `quick` ships the
+first alone. Data root: MNIST as torchvision reads it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from limbeck.recipes import schema
+from limbeck.recipes.read import check, read
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
+from limbeck.shipping import ship
+
+HURT: dict[str, Any] = {
+    "name": "mnist-mobilenet",
+    "data": {"name": "mnist", "batch_size": 128, "validation": 0.1},
+    "teacher": {"model": "keras_cnn", "channels": [256, 512], "epochs": 1, "optimizer": {"lr": 1.0e-3}},
+    "student": {"model": "timm:mobilenetv3_small_050", "mean": [0.1307], "std": [0.3081]},
+    "distill": {"task_weight": 0.1, "terms": [{"loss": "kd", "weight": 0.9, "temperature": 4}]},
+    "epochs": 4,
+    "optimizer": {"lr": 3.0e-3},
+    "schedule": {"name": "cosine"},
+}
+ROW = ("model", "runtime", "precision", "bytes", "score", "interval", "beside_baseline", "agreement", "latency")
+MORE = ("calibration_error", "ratio_to_teacher", "peak_memory_bytes", "multiply_adds")
+HOW = ("chosen_on", "fp32_score", "tolerance", "scheme", "left_out", "validation_drop", "test_drop", "refused")
+WHY = ("harmful_layers", "layer_errors", "retraining", "attempts", "seconds")
+
+
+def main(data_root: Path, quick: bool = False) -> dict[str, Any]:
+    """Train, ship, print and return what ship.json says of each run."""
+    recipes: list[schema.Recipe] = [read("digits", ["data.validation=0.2"])]
+    if not quick:
+        recipes += [read("mnist-cnn", ["data.validation=0.1"]), check(HURT)]
+    return {recipe.name: _shipped(recipe, data_root) for recipe in recipes}
+
+
+def _shipped(recipe: schema.Recipe, root: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / recipe.name
+        run(recipe, root=root, out=place, machine=Machine(accelerator="cpu", progress=False))
+        found = ship(place, root=root)
+        again = ship(place, root=root, formats=["onnx", "onnx-int8"], memory=False, seconds=10)
+    rows = [{key: row.get(key) for key in (*ROW, *MORE)} for row in found["rows"]]
+    for row in rows:
+        _print(row)
+    (chosen,) = found["chosen"].values()
+    how = {name: {key: one[key] for key in (*HOW, *WHY)} for name, one in chosen.items()}
+    for name, one in how.items():
+        print(f"int8 of {name}: {one['refused'] or one['scheme']}")
+    told = {"rows": rows, "chosen": how, "machine": found["machine"], "slower": found["slower"]}
+    return {**told, "ratios_of_two_calls": _ratios(found, again), "data": recipe.data.name, "epochs": recipe.epochs}
+
+
+def _ratios(found: dict[str, Any], again: dict[str, Any]) -> dict[str, list[float]]:
+    """How many times as fast as the teacher the ONNX files are, in two calls."""
+    both: dict[str, list[float]] = {}
+    for one in (found, again):
+        for row in one["rows"]:
+            if row["runtime"] == "onnx" and row["model"] != "teacher" and "1" in row["ratio_to_teacher"]:
+                both.setdefault(f"{row['model']} {row['precision']}", []).append(row["ratio_to_teacher"]["1"]["ratio"])
+    return {name: ratios for name, ratios in both.items() if len(ratios) == 2}
+
+
+def _print(row: dict[str, Any]) -> None:
+    low, high = row["interval"]
+    times = "  ".join(f"{one['p50_ms']:8.3f} ms at {batch}" for batch, one in row["latency"].items())
+    what = f"{row['model']:10} {row['runtime']:13} {row['precision']:5}"
+    print(f"{what} {row['score']:.4f} ({low:.4f} to {high:.4f}) {row['bytes']:>10,} bytes  {times}", flush=True)
