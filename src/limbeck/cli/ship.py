@@ -13,20 +13,13 @@ from limbeck.cli.options import DataRoot, Quiet, whole_numbers
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of finished runs.")]
 
-FORMATS = (
-    "Comma-separated: safetensors, onnx, onnx-fp16, onnx-int8, pt2 (these by default), openvino, executorch, litert."
-)
+FORMATS = "Comma-separated. Default: safetensors,onnx,onnx-fp16,onnx-int8,pt2. Also: openvino, executorch, litert."
 
 
 def ship(
     runs: Runs,
     out: Annotated[Path | None, typer.Option(help="Folder. Default, of one run: RUN/ship.")] = None,
-    formats: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated: safetensors, onnx, onnx-fp16, onnx-int8, pt2; openvino, executorch, litert."
-        ),
-    ] = None,
+    formats: Annotated[str | None, typer.Option(help=FORMATS)] = None,
     int8: Annotated[bool, typer.Option(help="Make int8 files.")] = True,
     threads: Annotated[int, typer.Option(help="Threads on which everything is measured.", min=1)] = 1,
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes whose latency is measured.")] = "1,32",
