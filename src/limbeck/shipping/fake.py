@@ -57,13 +57,14 @@ class Quantiser(nn.Module):
     Attributes:
         ends: (2,) the lowest and the highest value.
         watching: The ends follow what is seen, and nothing is rounded.
-        exporting: Computes by the one operation that the exporter knows.
+        settled: Scale and zero as plain numbers, with which it computes by the one operation that the exporter knows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ends = nn.Parameter(torch.zeros(2))
-        self.watching = self.exporting = False
+        self.watching = False
+        self.settled: tuple[float, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.watching:
@@ -71,12 +72,22 @@ class Quantiser(nn.Module):
                 self.ends[0].clamp_(max=x.amin())
                 self.ends[1].clamp_(min=x.amax())
             return x
+        if self.settled is not None:
+            return torch.as_tensor(quantise(x, *self.settled))
+        scale, zero = self.steps()
+        levels = (rounded(x / scale) + zero).clamp(0, LEVELS)
+        return (levels - zero) * scale
+
+    def steps(self) -> tuple[Tensor, Tensor]:
+        """The size of a step, and the level that stands for 0."""
         low, high = self.ends[0].clamp(max=0), self.ends[1].clamp(min=0)
         scale = ((high - low) / LEVELS).clamp(min=1e-8)
-        if self.exporting:
-            return quantise(x, scale.item(), round((-low / scale).item()))
-        zero = rounded(-low / scale)
-        return (rounded(x / scale) + zero).clamp(0, LEVELS).sub(zero).mul(scale)
+        return scale, rounded(-low / scale)
+
+    def settle(self) -> None:
+        """Make the ends plain numbers."""
+        scale, zero = self.steps()
+        self.settled = scale.item(), int(zero.item())
 
 
 class Weight(nn.Module):
@@ -208,4 +219,4 @@ def exportable(module: fx.GraphModule) -> None:
     module.recompile()
     for one in module.modules():
         if isinstance(one, Quantiser):
-            one.exporting = True
+            one.settle()

@@ -38,7 +38,9 @@ def written(model: nn.Module, shape: tuple[int, ...], output: str, metadata: Map
 def _translation() -> Any:
     """What the exporter makes of one quantiser."""
     import onnx
-    from onnxscript import opset18 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset18
 
     def translated(x: Any, scale: float, zero: int) -> Any:
         step = op.Constant(value=onnx.helper.make_tensor("scale", onnx.TensorProto.FLOAT, [], [scale]))
