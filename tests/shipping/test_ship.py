@@ -15,10 +15,11 @@ import torch
 import limbeck
 from limbeck.data.sets import load
 from limbeck.errors import RequestError
+from limbeck.models.load import load_network
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.shipping import latency, ship
+from limbeck.shipping import OwnModel, latency, ship
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -169,8 +170,10 @@ def test_normalisation_and_softmax_go_where_they_are_wanted(
 ) -> None:
     monkeypatch.setattr(latency, "ROUNDS", 8)
     options: dict[str, Any] = {"preprocessing": "beside", "postprocessing": "inside", "memory": False}
-    found = ship(digits_run, out=tmp_path / "out", formats=["onnx"], batch=[1], progress=False, **options)
     x, labels = pixels
+    test = [(torch.from_numpy(x), torch.from_numpy(labels))]
+    own = OwnModel(load_network(digits_run / "student.json"), test=test, mean=[0.3], std=[0.4])
+    found = ship(own, out=tmp_path / "out", int8=False, formats=["onnx"], batch=[1], progress=False, **options)
     probabilities = outputs(tmp_path / "out" / "distilled.onnx", (x - np.float32(0.3)) / np.float32(0.4))
     logits = limbeck.load_model(digits_run / "student.json")(torch.from_numpy(x)).detach()
     np.testing.assert_allclose(probabilities, logits.softmax(-1).numpy(), atol=1e-5)
@@ -182,7 +185,7 @@ def test_normalisation_and_softmax_go_where_they_are_wanted(
     error = sum(abs((sure - right)[bins == b].sum()) for b in range(15)) / len(labels)
     assert row["calibration_error"] == pytest.approx(error, abs=1e-5)
     about = json.loads((tmp_path / "out" / "limbeck.json").read_text())
-    assert about["input"]["normalise_before"] == {"mean": [0.3], "std": [0.4]}
+    assert about["input"]["normalise_before"] == {"mean": pytest.approx([0.3]), "std": pytest.approx([0.4])}
     assert about["output"]["name"] == "probabilities"
 
 
