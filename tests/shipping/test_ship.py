@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import limbeck
 from limbeck.data.sets import load
 from limbeck.errors import RequestError
 from limbeck.models.load import load_network
-from limbeck.recipes.read import check
+from limbeck.recipes.read import check, read
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.shipping import OwnModel, latency, ship
@@ -163,6 +164,7 @@ def test_the_card_has_a_metadata_block_and_the_figures(shipped: dict[str, Any]) 
     assert result["metrics"][0]["value"] == pytest.approx(row["score"], abs=5e-5)
     assert data["license"] == ""
     assert "distilled | onnx | int8" in text
+    assert read(str(Path(shipped["out"]) / "recipe.yaml")).student.options == {"hidden": [48]}
 
 
 def test_normalisation_and_softmax_go_where_they_are_wanted(
@@ -236,3 +238,41 @@ def test_a_network_that_cannot_be_exported_leaves_nothing(
     with pytest.raises(RequestError, match="it looks at its values"):
         ship(digits_run, out=tmp_path / "out", formats=["onnx"], progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_the_table(shipped: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    from limbeck.cli.shipped import shipped as show
+
+    show(shipped)
+    said = capsys.readouterr().out
+    assert "int8 of distilled, run: " in said
+    for row in shipped["rows"]:
+        assert any(row["model"] in line and f"{row['score']:.4f}" in line for line in said.splitlines())
+
+
+def test_the_page_holds_the_table_and_the_picture(shipped: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    page = (Path(shipped["out"]) / "ship.html").read_text()
+    assert page.count("<tr>") >= len(shipped["rows"])
+    assert "<svg" in page
+    assert "src=" not in page  # self-contained
+    assert "<script" not in page
+
+
+@pytest.mark.browser
+def test_the_ship_page_in_a_real_browser(shipped: dict[str, Any], tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium
+    shot = tmp_path / "page.png"
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1400", f"--screenshot={shot}",
+        f"file://{Path(shipped['out']) / 'ship.html'}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    # The picture's blue is there, and ink reaches far down the page: the table stands below it.
+    assert (np.abs(pixels.astype(int) - (9, 105, 218)).sum(-1) < 30).sum() > 100
+    assert np.flatnonzero((pixels < 128).all(-1).any(1)).max() > 700

@@ -9,12 +9,13 @@ from typing import Any
 
 import limbeck
 from limbeck.engine.files import write_json, write_text
+from limbeck.recipes.read import dump
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import INPUT
 from limbeck.shipping.subjects import Case, Subject
 
-ABOUT, SCRIPT, CARD = "limbeck.json", "run_onnx.py", "README.md"
+ABOUT, SCRIPT, CARD, RECIPE = "limbeck.json", "run_onnx.py", "README.md", "recipe.yaml"
 
 SCRIPT_TEXT = '''"""Classify with onnxruntime and NumPy alone: python run_onnx.py SAMPLES.npy [FILE.onnx]"""
 import json, sys, numpy as np, onnxruntime  # noqa: E401
@@ -44,6 +45,8 @@ def write(folder: Path, case: Case, rows: Sequence[Row], plan: Plan, command: st
     write_json(folder / ABOUT, about)
     if about["file"] is not None:
         write_text(folder / SCRIPT, SCRIPT_TEXT)
+    if case.finished is not None:
+        write_text(folder / RECIPE, dump(case.finished.recipe))
     write_text(folder / CARD, _card(case, rows, about, command))
 
 
@@ -97,20 +100,21 @@ def _file(row: Row) -> dict[str, Any]:
 def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: str) -> str:
     told = case.told
     data = told.get("data", "data of the user's own")
+    task = "image-classification" if len(case.students[-1].shape) == 3 else "tabular-classification"
     best = next((row for row in rows if row.path is not None and row.path.name == about["file"]), rows[-1])
     front = [
         "---",
         'license: ""  # to fill: of the weights',
         'base_model: ""  # to fill: the teacher, where it is published',
         "library_name: onnx",
-        "pipeline_tag: image-classification",
+        f"pipeline_tag: {task}",
         "tags: [knowledge-distillation, limbeck, onnx]",
         f"datasets: [{json.dumps(data)}]",
         "metrics: [accuracy]",
         "model-index:",
         f"  - name: {json.dumps(case.name)}",
         "    results:",
-        "      - task: {type: image-classification}",
+        f"      - task: {{type: {task}}}",
         f"        dataset: {{type: {json.dumps(data)}, name: {json.dumps(data)}, split: test}}",
         f"        metrics: [{{type: accuracy, value: {best.told['score']:.4f}, name: {json.dumps(about['file'])}}}]",
         "---",
@@ -124,7 +128,7 @@ def _text(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
     where = "beside the file" if given["normalise_before"] else "inside the file"
     normalised = f"normalisation {where}" if given["normalisation"] else "no normalisation"
     teachers = ", ".join(told.get("teacher_models", ())) or "none"
-    made = f"limbeck run {told['recipe']} --seed {told['seed']}" if "recipe" in told else "a network of the user's own"
+    made = f"limbeck run {RECIPE}" if case.finished is not None else "# a network of the user's own"
     samples = f"{told['training_samples']:,} training and {told['test_samples']:,} test samples" if told else ""
     lines = "\n".join(_line(row) for row in rows)
     notes = "".join(f"- {note}\n" for note in case.notes)
