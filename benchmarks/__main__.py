@@ -30,7 +30,7 @@ NAMES = (
 )
 MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
-GPU, ZOO = "gpu", "zoo"
+GPU, ZOO, METHODS = "gpu", "zoo", "methods"
 RESULTS = Path(__file__).parent / "results"
 QUICK = ("faults", "methods", "ship")
 """Those that can try little."""
@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help=f"{GPU}, {ZOO}: folder of the result file, benchmarks/results by default"
     )
-    parser.add_argument("--only", help=f"{ZOO}: comma-separated networks, tried also where they were before")
+    parser.add_argument(
+        "--only", help=f"{ZOO}: comma-separated networks, tried also where they were before; {METHODS}: methods"
+    )
     parser.add_argument("--limit", type=int, help=f"{ZOO}: try at most so many")
     parser.add_argument("--quick", action="store_true", help=f"of {', '.join(QUICK)}: try little, to see that it works")
     given = parser.parse_args()
@@ -54,6 +56,9 @@ def main() -> None:
     for name in given.names:
         if name not in (*NAMES, GPU, ZOO):
             parser.error(f"unknown benchmark {name!r}; there are {', '.join((*NAMES, GPU, ZOO))}")
+    only = given.only.split(",") if given.only else []
+    if only and given.names not in ([ZOO], [METHODS]):
+        parser.error(f"--only is for {ZOO} or {METHODS}, alone")
     lacking = missing("pytest>=8.3") if GPU in given.names else missing()
     if lacking:
         parser.exit(2, f"{lacking}\n")
@@ -65,16 +70,16 @@ def main() -> None:
         if name == ZOO:
             from benchmarks import zoo
 
-            sys.exit(zoo.measure(given.only.split(",") if given.only else (), given.limit, given.out))
-        _measure(name, given.data_root, save=given.save, quick=given.quick)
+            sys.exit(zoo.measure(only, given.limit, given.out))
+        options: dict[str, Any] = ({"quick": True} if given.quick else {}) | ({"only": only} if only else {})
+        _measure(name, given.data_root, save=given.save, **options)
 
 
-def _measure(name: str, root: Path | None, *, save: bool, quick: bool) -> None:
+def _measure(name: str, root: Path | None, *, save: bool, **options: Any) -> None:
     from limbeck.folders import data_root
     from limbeck.runs.folder import environment
 
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-    options: dict[str, Any] = {"quick": True} if quick else {}
     places = () if name in MADE else (root or data_root(),)
     figures: dict[str, Any] = module.main(*places, **options)
     if save:

@@ -1,19 +1,21 @@
 """Every method by its name, at the protocol's rate on real data: are its losses finite, and how strong is each?
 
-    python -m benchmarks methods --data-root DIR
+    python -m benchmarks methods --data-root DIR [--only NAMES] [--save]
 
 resnet14, trained for as many steps, teaches resnet8 on CIFAR-10 by each method and setting: SGD at 0.05, momentum 0.9,
 weight decay 5e-4, batches of 64 with crop and flip, a stage before the student's own training for as many steps again.
 Said of each: the weighted loss of each term on the first batch, the norm of its gradient over the task loss's (on the
 weights of the student that both reach), and the whole loss at the first step and over the last tenth of the steps.
-The data root holds CIFAR-10 as torchvision reads it, or train/ and test/ folders of its images.
+The data root holds CIFAR-10 as torchvision reads it, or train/ and test/ folders of its images. With `--only`, rows of
+the comma-separated methods take the place of those that are recorded; all others stay as they are recorded.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,11 @@ from limbeck.runs import components
 from limbeck.runs.stages import assemble, losses_of
 from limbeck.runs.teachers import Candidate
 from limbeck.runs.train import places
-from limbeck.runs.written_out import parts_of
+from limbeck.runs.written_out import parts_of, setting_of
 from limbeck.types import Batch
 
 STEPS, FEW = 300, 3
+RECORD = Path(__file__).parent / "results" / "methods.json"
 RATE: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 RECIPE: dict[str, Any] = {
     "data": {"name": "cifar10", "batch_size": 64, "augment": ["crop", "flip"]},
@@ -44,20 +47,24 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def main(data_root: Path, quick: bool = False) -> dict[str, Any]:
-    """Train, print and return a row for each part of each method."""
+def main(data_root: Path, quick: bool = False, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Train, print and return a row for each part of each method; with `only`, of these and of what is recorded."""
     steps = FEW if quick else STEPS
+    for name in only:
+        setting_of(name)
     folders = (data_root / "train").is_dir()
     base = RECIPE | ({"data": RECIPE["data"] | {"name": "image-folder"}} if folders else {})
     recipe = check({**base, "distill": {"method": "kd"}})
     data = components.data(recipe.data, data_root)
     teacher = Candidate(recipe.teachers[0], "teacher", components.model(recipe.teachers[0], data, 0))
     _train(Distiller(teacher.module), data, recipe, None, steps)
-    rows = []
-    for name in names():
+    rows = _recorded(steps, only) if only else []
+    for name in only or names():
         for row in _rows(check({**base, "distill": {"method": name}}), name, teacher, data, steps):
             rows.append(row)
             print(_line(row), flush=True)
+    order = names()
+    rows.sort(key=lambda row: order.index(row["method"]))
     return {"steps": steps, "rows": rows, "finite": all(row["finite"] for row in rows)}
 
 
@@ -68,6 +75,15 @@ def names() -> list[str]:
         _, *others = method.settings
         found += [name, *(f"{name}:{setting}" for setting in others)]
     return found
+
+
+def _recorded(steps: int, but: Sequence[str]) -> list[dict[str, Any]]:
+    """The recorded rows of as many steps, but for some methods, and for those that there are no more."""
+    if not RECORD.exists():
+        return []
+    figures = json.loads(RECORD.read_text(encoding="utf-8"))["figures"]
+    stay = set(names()) - set(but)
+    return [row for row in figures["rows"] if row["method"] in stay] if figures["steps"] == steps else []
 
 
 def _rows(recipe: schema.Recipe, name: str, teacher: Candidate, data: DataSet, steps: int) -> Iterator[dict[str, Any]]:
