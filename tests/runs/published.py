@@ -154,6 +154,15 @@ def regression(s: Array, t: Array, w: Weights, classifier: Weights) -> float:
     return float(np.mean((f_s - f_t) ** 2) + np.mean((h_s - h_t) ** 2))
 
 
+def reused(s: Array, t: Array, w: Weights) -> float:
+    """mean (P(s) − t)²: SimKD, P three convolutions with batch norm and ReLU; the larger map is pooled."""
+    size = min(s.shape[2], t.shape[2])
+    x = pooled(s, size)
+    for conv, norm in (("0", "1"), ("3", "4"), ("6", "7")):
+        x = relu(normed(convolved(x, w, conv), w, norm))
+    return float(np.mean((x - pooled(t, size)) ** 2))
+
+
 def attention(s: Sequence[Array], t: Sequence[Array]) -> float:
     """1000 · Σ_l mean (â_s − â_t)²: AT, no connector."""
     total = 0.0

@@ -28,6 +28,7 @@ from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
+from limbeck.models import parameter_count
 from limbeck.notices import once
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump, recorded_variants
@@ -172,7 +173,7 @@ def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> Non
     if job.fabric.is_global_zero:
         identity.write(job.out, cell.made_of)
         write_text(job.out / RECIPE, dump(job.recipe))
-    student = components.model(job.recipe.student, job.data, job.recipe.seed)
+    shipped = student = components.model(job.recipe.student, job.data, job.recipe.seed)
     judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
     if cell.method == SCRATCH:
         alone = components.alone(student, job.recipe)
@@ -186,10 +187,12 @@ def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> Non
         tested[f"{EACH}exit {deepest}/{deepest}"] = tested["test_accuracy"]
     else:
         distilled = distil(job, student, found)
+        shipped = distilled.scheme.student  # of some methods another network
         training, tested = distilled.training, job.test(distilled.scheme, judge)
         if distilled.ensemble:
             tested["ensemble_accuracy"] = job.test_teacher(distilled.ensemble)["test_accuracy"]
     if job.fabric.is_global_zero:
         about = {"method": cell.method, "seed": cell.seed, "identity": identity.digest(cell.made_of)}
+        about["parameters"] = parameter_count(shipped)
         write_json(job.out / RESULT, {**about, **tested, **training})
     job.fabric.barrier()

@@ -17,6 +17,7 @@ from limbeck.models.foreign.programs import load_program, load_script
 from limbeck.models.memory import WithinMemory, weigh
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.models.pixels import Pixels, configured
+from limbeck.models.projected import projected
 from limbeck.options import fitting
 
 _READERS: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +28,9 @@ _READERS: dict[str, Callable[..., nn.Module]] = {
 }
 FILES = frozenset(_READERS)
 """The kinds of files that a model can be named by, as in "keras:FILE"."""
+
+REUSED = "reused_classifier"
+"""The option of a network that ends in the classifier of another one."""
 
 
 def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **options: Any) -> nn.Module:
@@ -40,11 +44,13 @@ def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
         **options: The builder's own options; "exit" of a network with several exits: the one to take as a plain
-            network, 1 for the shallowest.
+            network, 1 for the shallowest; "reused_classifier", {"channels": C} or {"channels": C, "size": [H, W]}: its
+            last map, brought to that size, goes through a projector to C channels and to a classifier of their means
+            (`limbeck.models.projected`).
 
     Raises:
         RequestError: An unknown name or option, a package that is not installed, a builder that fails, weights beyond
-            the machine's memory, or an exit that the model does not have.
+            the machine's memory, an exit that the model does not have, or a model that shows no last map.
     """
     return build_from(name, options, input_shape=input_shape, classes=classes)
 
@@ -54,6 +60,11 @@ def build_from(
 ) -> nn.Module:
     """`build` with options under any names, as a file may hold them, where the memory holds so many copies."""
     own = dict(options)
+    reused = own.pop(REUSED, None)
+    if reused is not None:
+        ends = _ends(name, reused)
+        model = build_from(name, own, input_shape=input_shape, classes=classes, copies=copies)
+        return projected(model, input_shape=input_shape, classes=classes or 10, **ends)
     exit = own.pop("exit", None)
     what = f"model {shown(name)}"
     if name in NETWORKS:
@@ -67,6 +78,18 @@ def build_from(
     if not isinstance(model, MultiExit):
         raise RequestError(f"model {name} has a single exit; leave exit out")
     return exit_network(model, exit)
+
+
+def _ends(name: str, given: Any) -> dict[str, Any]:
+    """The options of `projected` in what a recipe or a file says."""
+    right = isinstance(given, Mapping) and "channels" in given and not set(given) - {"channels", "size"}
+    size = given.get("size") if right else None
+    numbers = [given["channels"], *(size if isinstance(size, list | tuple) else ())] if right else []
+    if not right or len(numbers) != (1 if size is None else 3) or not all(type(n) is int and n > 0 for n in numbers):
+        raise RequestError(
+            f"model {name}: {REUSED} is {{channels: C}} or {{channels: C, size: [H, W]}}, not {shown(given)}"
+        )
+    return dict(given)
 
 
 def _whole(name: str, input_shape: tuple[int, ...], classes: int | None, options: dict[str, Any]) -> nn.Module:

@@ -15,7 +15,7 @@ from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.folders import data_root
-from limbeck.models.load import load_own
+from limbeck.models.load import load_own, read_description
 from limbeck.recipes import schema
 from limbeck.recipes.read import read
 from limbeck.runs import components, identity, teachers
@@ -62,7 +62,8 @@ def take_up(run: Path, root: Path | None = None) -> Finished:
     data = components.data(recipe.data, root)
     if made_of is not None:
         _check_data(run, made_of, data, root)
-    student = components.model(recipe.student.model_copy(update={"weights": None}), data, recipe.seed)
+    built = read_description(run / "student.json")["options"]  # a method may ship another network than the student
+    student = components.model(recipe.student.model_copy(update={**built, "weights": None}), data, recipe.seed)
     load_own(student, run / "student.json")
     return Finished(recipe, data, student, made_of)
 

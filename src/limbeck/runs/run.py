@@ -110,6 +110,7 @@ def _students(
     if alone:
         result["baseline"] = {"parameters": size, **job.test(alone, distilled.teacher), **trained}
     tested = job.test(distilled.scheme, distilled.teacher)
+    size = parameter_count(distilled.scheme.student)  # a method may ship another network
     result["distilled"] = {"parameters": size, **tested, **distilled.training}
     if outputs := job.outputs.entries():
         result["teacher_outputs"] = outputs

@@ -6,6 +6,7 @@ Each is one more training by the same engine; what follows takes its result as t
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,8 +25,8 @@ from limbeck.options import fitting
 from limbeck.recipes import schema
 from limbeck.runs import components, teachers
 from limbeck.runs.train import Job, places
-from limbeck.runs.written_out import parts_of, with_terms
-from limbeck.seeds import derive
+from limbeck.runs.written_out import parts_of, shipped, with_terms
+from limbeck.seeds import derive, seeded
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
 
 
@@ -89,8 +90,17 @@ def assemble(
     data: DataSet,
     kept: Mapping[str, nn.Module] | None = None,
 ) -> tuple[schema.Recipe, Scheme, Teacher | None]:
-    """The recipe with its terms written out, the student with its losses, and who gives the teacher outputs."""
-    recipe = with_terms(recipe, lambda: places(recipe, student, found, data), kept or {})
+    """The recipe with its terms written out, the student with its losses, and who gives the teacher outputs.
+
+    Where the method ships another network than the student, the recipe's student is that one, and so is the scheme's.
+    """
+    start = functools.partial(places, recipe, student, found, data)
+    own = shipped(recipe, start)
+    recipe = with_terms(recipe, start, kept or {})
+    if own is not None:
+        recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update=own.options)})
+        with seeded(derive(recipe.seed, "shipped")):
+            student = own.make()
     scheme = components.scheme(student, recipe, data)
     if recipe.distill.scheme == "teacher-free":
         options = fitting("scheme teacher-free", VirtualTeacher, recipe.distill.options, given={"self", "classes"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from limbeck.errors import RequestError, shown, unknown
 from limbeck.recipes import schema
 from limbeck.recipes.length import at_length
-from limbeck.recipes.methods import METHODS, SCHEME_EPOCHS, SCHEMES, OfStage, OfTeacher, Places, Setting
+from limbeck.recipes.methods import METHODS, SCHEME_EPOCHS, SCHEMES, OfStage, OfTeacher, Places, Setting, Shipped
 from limbeck.recipes.methods.declaration import Terms
 from limbeck.runs import components
 
@@ -71,6 +72,25 @@ def with_terms(recipe: schema.Recipe, find: Find, kept: Mapping[str, nn.Module] 
     # Built without the check for at least one term: of some methods the last training is one by the labels alone.
     chosen = distill.model_copy(update={"method": None, "task_weight": weight, "terms": terms})
     return recipe.model_copy(update={"distill": chosen})
+
+
+def shipped(recipe: schema.Recipe, find: Find) -> Shipped | None:
+    """What the recipe's method trains and ships in the student's place; None where that is the student itself.
+
+    Raises:
+        RequestError: The networks are not made for it, or the scheme ships the student.
+    """
+    distill = recipe.distill
+    setting = setting_of(distill.method) if distill.method is not None else None
+    if distill.method is None or setting is None or setting.network is None:
+        return None
+    if distill.scheme != "offline":
+        raise RequestError(
+            f"method {distill.method} ships a network of its own, which the scheme {distill.scheme} does not train; "
+            "leave the scheme out, or choose another method"
+        )
+    with _of_method(distill.method):
+        return setting.network(find())
 
 
 def declared(recipe: schema.Recipe, find: Find) -> tuple[schema.Recipe, list[dict[str, Any]]]:
@@ -167,10 +187,16 @@ def _terms(
     find: Find,
     kept: Mapping[str, nn.Module] | None,
 ) -> list[schema.Term]:
-    try:
+    with _of_method(method):
         places = find()
         terms = [{key: _value(value, places, kept) for key, value in term.items()} for term in make(places)]
         return [_shortened(schema.Term.model_validate(term), epochs, setting.epochs) for term in terms]
+
+
+@contextmanager
+def _of_method(method: str) -> Iterator[None]:
+    try:
+        yield
     except RequestError as error:
         raise RequestError(f"method {method}: {error}") from error
 

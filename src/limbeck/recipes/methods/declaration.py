@@ -61,6 +61,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """What a method trains and ships in the student's place.
+
+    Attributes:
+        options: Those that a recipe adds to the student's, and that build the network.
+        make: Makes it of the student as it starts, and of what it takes from the trained teacher.
+    """
+
+    options: Mapping[str, Any]
+    make: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
 class Setting:
     """One way in which a method is run.
 
@@ -70,6 +83,7 @@ class Setting:
         stages: Trainings before the student's own.
         epochs: The length of the runs that the constants are for; ramps and stages keep their share of a shorter one.
         source: Where the constants are from, where that is not what the method's own `source` says.
+        network: The network that is trained and shipped in the student's place; None for the student itself.
     """
 
     task_weight: float
@@ -77,6 +91,7 @@ class Setting:
     stages: tuple[Stage, ...] = ()
     epochs: int = CIFAR_EPOCHS
     source: str = ""
+    network: Callable[[Places], Shipped] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from limbeck.errors import RequestError
-from limbeck.models.preactivations import Preactivation, outputs, preactivations
+from limbeck.models.preactivations import Preactivation, outputs, preactivations, probe
 from limbeck.models.stages import embedding, stages
+from limbeck.taps import trace
 
 Pair = dict[str, str]
 """The taps of two places, by "student" and "teacher"."""
@@ -65,6 +67,36 @@ class Places:
     def embedding(self) -> Pair:
         """The taps of the vectors that the classifiers read."""
         return {"student": embedding(self.student), "teacher": embedding(self.teacher)}
+
+    def classified_map(self) -> tuple[str, nn.Linear]:
+        """The tap of the teacher's map whose mean over positions its classifier reads, and that classifier.
+
+        Raises:
+            RequestError: It reads something else, or is no linear layer.
+        """
+        vector = embedding(self.teacher)
+        classifier = self.teacher.get_submodule(vector.removesuffix(":in"))
+        last = self.stages()[-1]["teacher"]
+        if isinstance(classifier, nn.Linear):
+            tensors = outputs(self.teacher, [vector, *self._maps_from(last)], self._sides["teacher"][1])
+            read = tensors.pop(vector)
+            for tap, found in tensors.items():
+                if found.dim() == 4 and found.shape[1] == read.shape[-1]:
+                    mean = found.mean((2, 3))
+                    if mean.shape == read.shape and torch.allclose(mean, read, rtol=1e-4, atol=1e-5):
+                        return tap, classifier
+        raise RequestError(
+            f"the teacher's classifier {vector.removesuffix(':in')} is reused, which must be a linear layer that reads "
+            f"the mean over positions of the map {last}, or of one behind it, and it is not; choose another teacher"
+        )
+
+    def _maps_from(self, stage: str) -> list[str]:
+        """The taps of the teacher's maps from one of its stages on, in the order in which they are made."""
+        network, shape = self._sides["teacher"]
+        seen = trace(network, probe(network, shape), operations=True)
+        names = [tap.name for tap in seen if len(tap.shape) == 4]
+        behind = names[names.index(stage) + 1 :] if stage in names else []
+        return [stage, *behind]
 
     def into_stages(self) -> Pair:
         """The taps of what the first stages read: the output of the stems."""
