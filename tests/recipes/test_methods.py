@@ -2,7 +2,7 @@
 
 Sources, by the names that the expectations carry: RepDistiller (HobbitLong), mdistiller (megvii-research),
 AB_distillation (bhheo), overhaul-distillation (clovaai), DIST_KD (hunto), ICKD (ADLab-AutoDrive), MGD, cls_KD (yzd-v),
-KD_SRRL (jingyang2017), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim),
+KD_SRRL (jingyang2017), SimKD (DefangChen), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim),
 Weighted-Soft-Label-Distillation.
 """
 
@@ -69,6 +69,18 @@ def test_taps(method: str, pair: tuple[str, str]) -> None:
     assert taps(method, pair, "teacher") == expected
 
 
+@pytest.mark.parametrize("pair", [CIFAR, IMAGENET], ids=["cifar", "imagenet"])
+def test_simkd_compares_what_the_teachers_classifier_reads(pair: tuple[str, str]) -> None:
+    """SimKD: feat_t[-2], and feat_s[-2] behind the projector; the network that ships has the teacher's classifier."""
+    assert taps("simkd", pair, "student") == ["projector"]
+    assert taps("simkd", pair, "teacher") == TAPS["sp"][pair is IMAGENET]
+    setting = setting_of("simkd")
+    assert setting.network is not None
+    assert setting.network(places(pair)).options == {
+        "reused_classifier": {"channels": 512 if pair is IMAGENET else 256}
+    }
+
+
 @pytest.mark.parametrize("method", ["ab", "ofd"])
 def test_taps_before_the_relus(method: str) -> None:
     assert taps(method, CIFAR, "student") == [f"stage{number}.0.relu:in" for number in (1, 2, 3)]
@@ -113,6 +125,7 @@ CONSTANTS = {
     "ft": (1, 500, {}),  # Factor-Transfer-pytorch: --beta 500
     "ickd": (1, 2.5, {"adapter": "conv1x1_bn"}),  # ICKD: -b 2.5, Embed with batch norm
     "srrl": (1, 1, {"adapter": "conv1x1_bn_relu"}),  # KD_SRRL: --weight 1, transfer_conv
+    "simkd": (0, 1, {}),  # SimKD: scripts/run_distill.sh, -c 0 -d 0 -b 1
     "review": (1, 5, {"ramp": 20}),  # ReviewKD: script/reviewKD.sh, --kd-warm-up 20
     "cwd": (1, 50, {"temperature": 4}),  # the paper: 50 on features, T 4
     "pearson": (1, 6, {}),  # mmrazor: PKDLoss(loss_weight=6)

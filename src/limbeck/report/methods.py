@@ -51,6 +51,9 @@ were published for a sum over a map by the size of the teacher's map. A term wit
 `samples` is the size of the training split, here 50,000. Ramps, and stages before the student's own training, are given
 in epochs of the authors' runs; a run of another length has them in the same share. A stage's epochs are a part of the
 student's: of 270 epochs, `ab` has 30 for its initialisation, and is compared with methods that have all 270.
+
+`simkd` trains and ships another network in the student's place: the student up to its last map, a projector (1×1, 3×3
+and 1×1 convolutions), and the teacher's classifier as it is. Figures, sizes and exports are of that network.
 """
 SOURCES_TEXT = """\
 How strong each term is beside the labels, measured on CIFAR-10 at the protocol's rate by
