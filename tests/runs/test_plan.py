@@ -73,9 +73,22 @@ def test_chains_are_refused(tmp_path: Path) -> None:
         plan(read("digits-assistant"), root=tmp_path, machine=Machine(progress=False))
 
 
-@pytest.mark.parametrize("method", ["ab", "fsp", "ft"])
-def test_methods_with_stages_are_refused(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "stage", "epochs", "own"),
+    [("ab", "initialisation", [1, 8], []), ("ft", "paraphraser", [1, 8], ["task", "FactorTransfer"])],
+)
+def test_stages_are_summed(method: str, stage: str, epochs: list[int], own: list[str], tmp_path: Path) -> None:
+    """30 epochs of 270 are 1 of 9, as are 6 of 170, one at least; the labels alone have no balance."""
     convolutions = {"model": "cnn", "channels": [4, 8, 8]}
     staged = SMALL | {"teacher": convolutions | {"epochs": 1}, "student": convolutions, "distill": {"method": method}}
-    with pytest.raises(RequestError, match=f"method {method} trains in stages, which are not planned"):
-        plan(check(staged), root=tmp_path, machine=Machine(progress=False))
+    found = plan(check(staged | {"epochs": 9}), root=tmp_path, machine=Machine(progress=False))
+    assert [(one["name"], one["epochs"]) for one in found["stages"]] == [(stage, epochs[0]), ("student", epochs[1])]
+    assert found["live"] == pytest.approx(sum(one["live"] for one in found["stages"]))
+    assert [pull["name"] for pull in found["balance"] if "stage" not in pull] == own
+    assert {pull["stage"] for pull in found["balance"] if "stage" in pull} == {stage}
+    assert found["stored"] > 0
+    assert found["store"]["bytes"] > 0
+
+
+def test_a_student_of_one_stage_has_no_stages(tmp_path: Path) -> None:
+    assert "stages" not in plan(check(SMALL), root=tmp_path, machine=Machine(progress=False))

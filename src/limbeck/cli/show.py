@@ -146,6 +146,9 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
         step, training = side["step_seconds"], side["training_seconds"]
         cells = [f"{side['parameters']:,}", f"{side['multiply_adds']:,}"]
         table.add_row(name, *cells, "–" if step is None else f"{1000 * step:.1f}", _duration(training))
+    for stage in found.get("stages", ()):
+        name = f"stage {stage['name']}, {stage['epochs']} epochs, live teacher"
+        table.add_row(name, "", "", "", _duration(stage["live"]))
     table.add_row("student, live teacher", "", "", "", _duration(found["live"]))
     if "stored" in found:
         table.add_row("student, stored teacher", "", "", "", _duration(found["stored"]))
@@ -169,7 +172,8 @@ def _balance(console: Console, pulls: Sequence[Mapping[str, Any]], teacher_train
         table.add_column(column, justify="right")
     for pull in pulls:
         figures = (pull[key] for key in ("weight", "loss", "gradient", "share"))
-        table.add_row(pull["name"], *(_cell(figure, ".3g") for figure in figures))
+        name = f"{pull['stage']}: {pull['name']}" if "stage" in pull else pull["name"]
+        table.add_row(name, *(_cell(figure, ".3g") for figure in figures))
     console.print(table)
     for pull in pulls:
         if pull["warning"]:

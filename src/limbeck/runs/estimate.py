@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.views import Views
@@ -27,14 +28,16 @@ from limbeck.runs import components, teachers
 from limbeck.runs.cache import estimated
 from limbeck.runs.checks import rehearse
 from limbeck.runs.machine import Machine
-from limbeck.runs.stages import assemble
+from limbeck.runs.stages import assemble, listens
 from limbeck.runs.teacher_outputs import Asking
-from limbeck.runs.train import settled
-from limbeck.runs.written_out import setting_of
+from limbeck.runs.train import places, settled
+from limbeck.runs.written_out import parts_of
 from limbeck.teachers import RememberedTeacher, Teacher
 
 STEPS = 20
 """Steps of the probe, or a few more, after a pass through their samples to warm up."""
+OWN = "student"
+"""What the student's own training is called among its stages."""
 ENOUGH, MOST = 0.5, 40
 """Seconds that a probe should last, and how often at most it goes through its samples for that."""
 
@@ -71,7 +74,9 @@ def plan(
         "samples", "epochs", "steps", "teachers" and "student" (`Side` as mappings), the student's training with a
         "live" and with a "stored" teacher in seconds, and "store": views, bytes, seconds to ask, bytes read a second.
         With terms also "balance" (`limbeck.engine.balance.Pull` as mappings) on the first batch, with the teacher as
-        an earlier run has kept it, or untrained where none has ("teacher_trained").
+        an earlier run has kept it, or untrained where none has ("teacher_trained"). Of a student that is trained in
+        stages these are sums over them, "stages" has each one's name, epochs and seconds with a live teacher, and a
+        pull the name of its "stage"; each is measured with the student as it starts.
 
     Raises:
         RequestError: Something of the recipe does not fit.
@@ -81,11 +86,8 @@ def plan(
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
     rehearse(recipe, student, found, data)
-    if recipe.distill.scheme not in ("offline", "self", "mutual", "mean-teacher", "class-wise", "teacher-free"):
+    if recipe.distill.scheme in ("assistant", "born-again"):
         raise RequestError(f"scheme {recipe.distill.scheme} is a chain of trainings; plan each of them by itself")
-    method = recipe.distill.method
-    if method is not None and setting_of(method).stages:
-        raise RequestError(f"method {method} trains in stages, which are not planned; plan another method or setting")
     recipe = settled(recipe, student, data, machine)
     count = samples or len(data.train)
     probe = _Probe(recipe, data, machine, count)
@@ -102,22 +104,58 @@ def plan(
         ),
     }
     trained = teachers.load_kept(found)
-    resolved, scheme, live = assemble(recipe, copy.deepcopy(student), found, data)
-    step = probe.student(copy.deepcopy(scheme), live)
-    result["live"] = probe.steps * recipe.epochs * step
-    if probe.balance:
-        result["balance"] = [vars(pull) | {"warning": pull.warning} for pull in probe.balance]
+    parts, rest = parts_of(recipe, lambda: places(recipe, student, found, data)) if found else ([], recipe)
+    runs = [probe.run(name, one, student, found) for name, one in (*((p.phase, p.recipe) for p in parts), (OWN, rest))]
+    result["live"] = sum(one.live for one in runs)
+    if len(runs) > 1:
+        result["stages"] = [{"name": one.name, "epochs": one.epochs, "live": one.live} for one in runs]
+    balanced = [pull for one in runs for pull in one.balance]
+    if balanced:
+        result["balance"] = balanced
         result["teacher_trained"] = trained or not found
-    if live is not None:
-        result |= probe.stored(resolved, scheme, live)
+    stores = [one.store for one in runs if one.store is not None]
+    if stores:
+        result["stored"] = sum(one.stored or 0.0 for one in runs)
+        result["store"] = _joined(stores)
     return result
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training of a student, measured.
+
+    Attributes:
+        name: Its stage's, or `OWN`.
+        epochs: Its length.
+        live: Seconds with a live teacher.
+        stored: Seconds with stored outputs; None without a teacher.
+        balance: Of its losses.
+        store: What asking and keeping take; None without a teacher.
+    """
+
+    name: str
+    epochs: int
+    live: float
+    balance: Sequence[dict[str, Any]]
+    stored: float | None = None
+    store: dict[str, Any] | None = None
+
+
+def _joined(stores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the stores of several trainings take together; read at once is that of the one that reads most."""
+    return {
+        "views": max(one["views"] for one in stores),
+        "bytes": sum(one["bytes"] for one in stores),
+        "seconds": sum(one["seconds"] for one in stores),
+        "bytes_a_second": max(one["bytes_a_second"] for one in stores),
+    }
 
 
 class _Probe:
     """Measures steps on the first samples of the data."""
 
     def __init__(self, recipe: schema.Recipe, data: DataSet, machine: Machine, samples: int) -> None:
-        self.recipe, self.machine, self.samples = recipe, machine, samples
+        self.recipe, self.machine, self.samples, self.whole = recipe, machine, samples, data
         few = min(len(data.train), STEPS * recipe.data.batch_size)
         self.data = replace(data, train=data.train.subset(torch.arange(few)))
         self.fabric = machine.fabric(recipe.precision)
@@ -130,6 +168,21 @@ class _Probe:
         """Steps of an epoch of the whole."""
         size = self.recipe.data.batch_size
         return self.samples // size if self.recipe.data.drop_last else math.ceil(self.samples / size)
+
+    def run(self, name: str, recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> _Run:
+        """One of the trainings that a student has, each measured from the student as it starts."""
+        resolved, scheme, live = assemble(recipe, copy.deepcopy(student), found, self.whole)
+        self.balance = ()
+        heard = live if live is not None and listens(scheme) else None
+        step = self.student(copy.deepcopy(scheme), heard)
+        measured: Sequence[Pull] = self.balance
+        stage = {} if name == OWN else {"stage": name}
+        pulls = [vars(pull) | {"warning": pull.warning} | stage for pull in measured]
+        seconds = self.steps * recipe.epochs * step
+        asked: dict[str, Any] = {} if live is None else {"stored": seconds}
+        if heard is not None:
+            asked = self.stored(resolved, scheme, heard)
+        return _Run(name, recipe.epochs, seconds, pulls, **asked)
 
     def student(self, scheme: Scheme, teacher: Teacher | None) -> float:
         """Seconds of a student's step."""
