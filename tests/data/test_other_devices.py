@@ -13,7 +13,7 @@ from limbeck.types import send
 
 META = torch.device("meta")
 STEPS: list[list[Any]] = [
-    ["crop", "flip"], ["cutout"], ["jitter"], ["randaugment"], ["autoaugment"],
+    ["crop", "flip"], ["resized_crop"], ["cutout"], ["jitter"], ["randaugment"], ["autoaugment"],
     ["mixup"], ["cutmix"], [{"mixup": {"strength": 0.5}}], [{"cutmix": {"strength": 0.5}}],
 ]  # fmt: skip
 

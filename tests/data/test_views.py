@@ -10,7 +10,7 @@ from limbeck import RequestError
 from limbeck.data import FromDisk, InMemory, Views, make_loader, make_views
 from limbeck.data.draws import draws
 
-EVERYTHING = ["crop", "flip", "jitter", "autoaugment", "randaugment", {"cutout": 5}]
+EVERYTHING = ["resized_crop", "crop", "flip", "jitter", "autoaugment", "randaugment", {"cutout": 5}]
 
 
 def images(count: int = 24, size: int = 12) -> torch.Tensor:

@@ -74,6 +74,7 @@ KEYS = [
 ]  # fmt: skip
 STEPS: list[Any] = [
     "flip", "crop", "cutout", "jitter", "autoaugment", "randaugment", "mixup", "cutmix", {"crop": 10**9}, {"crop": 0},
+    "resized_crop", {"resized_crop": 0}, {"resized_crop": {"ratio": float("inf")}},
     {"jitter": {"brightness": 2}}, {"randaugment": {"operations": 10**9}}, {"randaugment": [1, 2]}, {"mixup": 1e-300},
     {"cutmix": float("inf")}, {"cutout": "x"}, {"flip": None}, {"flip": {}}, {}, {"flip": 1, "crop": 2}, {"mixup": 0},
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Methods by name: their places, constants and connectors on two pairs of networks, as in their authors' scripts.
 
 Sources, by the names that the expectations carry: RepDistiller (HobbitLong), mdistiller (megvii-research),
-AB_distillation (bhheo), overhaul-distillation (clovaai), DIST_KD (hunto), ICKD (ADLab-AutoDrive), MGD, cls_KD (yzd-v),
+AB_distillation (bhheo), overhaul-distillation (clovaai), image_classification_sota (hunto, of DIST_KD), ICKD (ADLab-AutoDrive), MGD, cls_KD (yzd-v),
 KD_SRRL (jingyang2017), SimKD (DefangChen), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim),
 Weighted-Soft-Label-Distillation.
 """
@@ -106,8 +106,8 @@ CONSTANTS = {
     "kd:imagenet": (0.5, 0.5, {"temperature": 1}),  # mdistiller: imagenet/r34_r18/kd.yaml
     "dkd": (1, 1, {"temperature": 4, "nontarget_weight": 8, "ramp": 20}),  # mdistiller: cfg.py, res32x4_res8x4.yaml
     "dkd:imagenet": (1, 1, {"temperature": 1, "nontarget_weight": 0.5, "ramp": 1}),  # mdistiller: r34_r18/dkd.yaml
-    "dist": (1, 2, {"temperature": 4}),  # the paper's β = γ = 2; T 4 for CIFAR-100
-    "dist:imagenet": (1, 2, {"temperature": 1}),  # T 1 for ImageNet
+    "dist": (1, 2, {"temperature": 4}),  # image_classification_sota: distill/dist_cifar.yaml, kd_loss_weight 2, dist_t4
+    "dist:imagenet": (1, 2, {"temperature": 1}),  # the same: distill/resnet_dist.yaml, kd_loss_weight 2, tau 1
     "ls": (0.1, 9, {"temperature": 2, "standardize": True}),  # README: --base-temp 2 --kd-weight 9
     "nkd": (1, 1, {"temperature": 3, "nontarget_weight": 3.5}),  # cls_KD: cifar100/res34_distill_res18_cifar.py
     "nkd:imagenet": (1, 1, {"temperature": 1, "nontarget_weight": 1.5}),  # cls_KD: res34_distill_res18_img.py
@@ -127,8 +127,8 @@ CONSTANTS = {
     "srrl": (1, 1, {"adapter": "conv1x1_bn_relu"}),  # KD_SRRL: --weight 1, transfer_conv
     "simkd": (0, 1, {}),  # SimKD: scripts/run_distill.sh, -c 0 -d 0 -b 1
     "review": (1, 5, {"ramp": 20}),  # ReviewKD: script/reviewKD.sh, --kd-warm-up 20
-    "cwd": (1, 50, {"temperature": 4}),  # the paper: 50 on features, T 4
-    "pearson": (1, 6, {}),  # mmrazor: PKDLoss(loss_weight=6)
+    "cwd": (1, 50, {"temperature": 4}),  # the paper: 50 on features; TorchDistiller: channel kl 3 4, on logits, T 4
+    "pearson": (1, 6, {}),  # mmrazor: pkd_fpn_frcnn_r101_frcnn_r50_2x_coco.py, PKDLoss(loss_weight=6)
 }
 
 

@@ -39,6 +39,7 @@ def test_the_protocol_of_a_pair(pair: str) -> None:
 def test_the_protocol_of_imagenet() -> None:
     recipe = read("imagenet-r34-r18")
     assert (recipe.epochs, recipe.data.batch_size, recipe.optimizer.lr) == (100, 256, 0.1)
+    assert recipe.data.augment == ["resized_crop", "flip"]
     assert recipe.optimizer.options == {"momentum": 0.9, "weight_decay": 1e-4}
     assert recipe.schedule.options == {"milestones": [30, 60, 90], "factor": 0.1}
 

@@ -20,6 +20,7 @@ from limbeck.types import Inputs
 
 AUGMENTATIONS = {
     "crop": "augmentations:Crop",
+    "resized_crop": "resized:ResizedCrop",
     "flip": "augmentations:Flip",
     "cutout": "augmentations:Cutout",
     "jitter": "augmentations:Jitter",

@@ -56,7 +56,7 @@ LOGITS: dict[str, Method] = {
         "want another: the surer its teacher, the larger",
     ),
     "dist": Method(
-        "Huang et al., arXiv:2205.10536; DIST_KD",
+        "Huang et al., arXiv:2205.10536; image_classification_sota, which DIST_KD names",
         {
             CIFAR: Setting(1.0, logits("dist", 2.0, temperature=4.0)),
             IMAGENET: _imagenet(1.0, logits("dist", 2.0, temperature=1.0)),

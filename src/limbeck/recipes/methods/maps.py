@@ -232,11 +232,13 @@ MAPS: dict[str, Method] = {
     "cwd": Method(
         "Shu et al., arXiv:2011.13256; TorchDistiller",
         {DENSE: Setting(1.0, last("channel", 50.0, temperature=4.0, adapter="auto"))},
-        "constants for features of segmentation models: the authors have none for classifiers; 3 on a map of logits",
+        "constants for features of segmentation models, the weight from the paper: the authors have none for "
+        "classifiers; on a map of logits TorchDistiller has 3 at T 4, mmsegmentation-distiller 5 at T 1",
     ),
     "pearson": Method(
         "Cao et al. (PKD), arXiv:2207.02039; mmrazor",
         {DENSE: Setting(1.0, last("pearson", 6.0, adapter="auto"))},
-        "constants for detectors: the authors have none for classifiers; an adapter where channels differ",
+        "the weight is that of two-stage detectors, on each of four maps of a pyramid, where one-stage ones have 10: "
+        "the authors have none for classifiers; an adapter where channels differ",
     ),
 }
