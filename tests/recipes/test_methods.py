@@ -1,9 +1,9 @@
 """Methods by name: their places, constants and connectors on two pairs of networks, as in their authors' scripts.
 
 Sources, by the names that the expectations carry: RepDistiller (HobbitLong), mdistiller (megvii-research),
-AB_distillation (bhheo), overhaul-distillation (clovaai), image_classification_sota (hunto, of DIST_KD), ICKD (ADLab-AutoDrive), MGD, cls_KD (yzd-v),
-KD_SRRL (jingyang2017), SimKD (DefangChen), ReviewKD (dvlab-research), Factor-Transfer-pytorch (Jangho-Kim),
-Weighted-Soft-Label-Distillation.
+AB_distillation (bhheo), overhaul-distillation (clovaai), image_classification_sota (hunto, of DIST_KD), ICKD
+(ADLab-AutoDrive), MGD, cls_KD (yzd-v), KD_SRRL (jingyang2017), SimKD (DefangChen), ReviewKD (dvlab-research),
+Factor-Transfer-pytorch (Jangho-Kim), Weighted-Soft-Label-Distillation.
 """
 
 from __future__ import annotations

@@ -277,10 +277,14 @@ def channels_apart(s: Array, t: Array, temperature: float = 4.0) -> float:
     return 50 * temperature**2 * float((np.exp(log_t) * (log_t - log_s)).sum() / (s.shape[0] * s.shape[1]))
 
 
-def standardised(s: Array, t: Array) -> float:
-    """6 · mean (ŝ − t̂)² / 2, each channel over batch and positions at mean 0 and deviation 1: PKD."""
-    made = [(x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True) for x in (s, t)]
-    return 6 * float(np.mean((made[0] - made[1]) ** 2)) / 2
+def uncorrelated(s: Array, t: Array) -> float:
+    """6 · mean over channels of 1 − r, r over batch and positions: PKD; r is 1 where both are constant, 0 where one."""
+    total = 0.0
+    for channel in range(s.shape[1]):
+        x, y = s[:, channel].ravel(), t[:, channel].ravel()
+        constant = (np.ptp(x) == 0, np.ptp(y) == 0)
+        total += 1 - (float(all(constant)) if any(constant) else np.corrcoef(x, y)[0, 1])
+    return 6 * total / s.shape[1]
 
 
 def contrasts(s: Array, t: Array, w: Weights, labels: Array, drawn: Array, temperature: float = 0.07) -> float:

@@ -69,9 +69,11 @@ def functional(input_shape: tuple[int, ...], classes: int, dropout: float = 0.0)
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def done(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("simkd") / "run"
-    return folder, run(check(RECIPE), root=folder, out=folder, machine=QUIET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIMBECK_CACHE", str(shared_cache))  # in which the tests look for the teacher
+        return folder, run(check(RECIPE), root=folder, out=folder, machine=QUIET)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ PLAIN: dict[str, Callable[[Case, list[np.ndarray], list[np.ndarray], str], float
     "crd": lambda case, s, t, pair: ref.contrasts(s[0], t[0], case.weights[0], case.batch.targets.numpy(), drawn()),
     "fsp": lambda case, s, t, pair: ref.flows(s, t),
     "cwd": lambda case, s, t, pair: ref.channels_apart(s[0], t[0]),
-    "pearson": lambda case, s, t, pair: ref.standardised(s[0], t[0]),
+    "pearson": lambda case, s, t, pair: ref.uncorrelated(s[0], t[0]),
 }
 """Without a connector between maps of as many channels, so that one pair of networks is enough."""
 CASES = [(method, pair) for method in WHOLE for pair in PAIRS] + [(method, next(iter(PAIRS))) for method in PLAIN]
