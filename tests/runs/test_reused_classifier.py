@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
     "distill": {"method": "simkd"},
     "epochs": 6,
     "optimizer": {"lr": 0.01},
-    "keep": "best",
+    "restore_best": True,
 }
 
 

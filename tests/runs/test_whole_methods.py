@@ -185,3 +185,22 @@ def test_margins_come_from_the_batch_norms() -> None:
     assert margin.make(holder).tolist() == pytest.approx(expected, rel=1e-5)
     inner.add_module(last, nn.BatchNorm2d(3, affine=False))  # mean 0, deviation 1
     assert margin.make(holder).tolist() == pytest.approx(3 * [-np.sqrt(2 / np.pi)], rel=1e-5)
+
+
+def test_a_look_at_the_first_batch_leaves_no_trace_in_what_was_just_made() -> None:
+    """CRD's memory and its Z, and the statistics of a connector's batch norm, begin with the first step."""
+    student, teacher, places, batch = networks("resnet32x4-resnet8x4")
+    for method in ("crd", "ickd"):
+        (one,) = setting_of(method).terms(places)
+        scheme = Distiller(student, [term(one, teacher)])
+        with torch.no_grad(), evaluating(teacher):
+            logits, tensors = Taps(teacher, [one["teacher"]]).run(batch.inputs)
+        scheme.prepare(batch, TeacherOutput(logits, {one["teacher"]: tensors[one["teacher"]]}))
+        (bound,) = scheme.terms.values()
+        found = {name.rpartition(".")[2]: value for name, value in bound.state_dict().items()}
+        if method == "crd":
+            assert found["log_z"].isinf().all()
+            assert (found["labels"] == -1).all()
+        else:
+            assert not found["running_mean"].any()
+        assert bound.training

@@ -176,8 +176,9 @@ class Distiller(Scheme):
                 if not term.ready:
                     term.build(student, teacher)
                 try:
-                    for epoch in term.ends:
-                        value = term(student, teacher, batch, epoch=epoch)
+                    with evaluating(term):  # also what was made just now: a memory keeps nothing of this look
+                        for epoch in term.ends:
+                            value = term(student, teacher, batch, epoch=epoch)
                 except Exception as error:  # the loss may be anybody's
                     reason = str(error) if isinstance(error, RequestError | RuntimeError) else repr(error)
                     raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {reason}") from error
