@@ -159,7 +159,7 @@ def soft(): return pair(x, torch.rand(6, 3))
     ("name", "message"),
     [
         ("raises", "fails: ValueError: no data here"),
-        ("number", "must be a function without arguments, not int"),
+        ("number", "must be a function, not int"),
         ("unlabelled", "must hold two tensors"),
         ("empty", "of at least one sample"),
         ("pictures", "gives str as input"),
