@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import torch
 import typer
 import yaml
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -219,6 +221,34 @@ def test_show_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["name: digits" in said[0], "\nepochs: 5 " in said[1], "\nlayout: auto" in said[2]] == [True] * 3
     assert said[3].startswith("teacher.store: ")
     assert said[3].count("default: ") == 5
+
+
+def test_command_examples_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    test = load("digits", tmp_path).test
+    assert isinstance(test, InMemory)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.fromarray(test.inputs[number, 0].numpy()).save(tmp_path / "photos" / f"{number}.png")
+    tiny = ["--epochs", "1", "--set", "teacher={model: mlp, hidden: [32], epochs: 1}", "--quiet"]
+    said = []
+    for line in blocks("docs/cli.md")[0][1].splitlines():
+        command = line.split("#")[0].split()[1:]
+        shorter = tiny if command[0] in ("run", "compare") else []
+        typer.main.get_command(app).main([*command, *shorter], standalone_mode=False)
+        said.append(capsys.readouterr().out)
+    assert said[1].splitlines()[0] == "file,class,probability,class_2,probability_2"
+    assert len(said[1].splitlines()) == 4
+    assert len((tmp_path / "photos.jsonl").read_text().splitlines()) == 3
+    named = re.findall(r"`([a-z]+\.(?:json|svg|png|html))`", text("docs/cli.md"))
+    assert {path.name for path in (tmp_path / "runs" / "digits").iterdir()} >= set(named)
+    assert "<h1>First</h1>" in (tmp_path / "runs" / "digits" / "run.html").read_text()
+    assert said[7].startswith("| method | test accuracy | seeds |")
+    assert "0, 1" in said[8]
+    assert json.loads(said[9])["methods"]
+    assert Path(said[10].strip()).is_dir()
 
 
 def test_taps_examples_run(capsys: pytest.CaptureFixture[str]) -> None:

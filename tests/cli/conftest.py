@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,12 +102,16 @@ def pictures_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory, share
 
 @pytest.fixture(scope="session")
 def comparisons(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
-    """Comparisons of one recipe: "whole" has three seeds, "first" and "second" have two and one of them."""
+    """Comparisons of one recipe: "first" has two seeds, "second" another one, and "whole" all three."""
     folder = tmp_path_factory.mktemp("comparisons")
-    for name, seed, seeds in (("whole", 0, 3), ("first", 0, 2), ("second", 2, 1)):
+    teacher = "teacher={model: mlp, hidden: [32], epochs: 2}"
+    for name, seed, seeds in (("first", 0, 2), ("second", 2, 1), ("whole", 0, 3)):
+        resumed = []
+        if name == "whole":
+            shutil.copytree(folder / "first", folder / name)
+            resumed = ["--resume"]
         prepared(
             "compare", "digits", "--methods", "kd,recipe", "--seeds", seeds, "--set", f"seed={seed}", "--epochs", 1,
-            "--set", "teacher={model: mlp, hidden: [32], epochs: 2}", "--out", folder / name, "--quiet",
-            cache=shared_cache,
+            "--set", teacher, "--out", folder / name, "--quiet", *resumed, cache=shared_cache,
         )  # fmt: skip
     return folder

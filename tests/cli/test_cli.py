@@ -192,6 +192,14 @@ def test_a_failed_run_is_one_line_and_status_1(
 def test_help_and_import_do_not_import_torch() -> None:
     code = "import sys, limbeck, limbeck.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    wrong = (
+        "import sys; sys.argv = ['limbeck', 'run', 'digits', '--sed', '3']\n"
+        "from limbeck.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", wrong], check=True, capture_output=True, text=True)
+    assert (said.stdout, said.stderr.count("\n")) == ("2 False\n", 1)
     began = time.perf_counter()
     shown = subprocess.run([*LIMBECK, "--help"], check=True, capture_output=True, text=True).stdout
     assert time.perf_counter() - began < 3  # 0.1 s on an idle machine; importing torch alone takes longer than this

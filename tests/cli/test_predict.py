@@ -7,12 +7,13 @@ import io
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from called import Limbeck
+from called import Limbeck, call
 from PIL import Image
 
 from limbeck import load_model
@@ -168,3 +169,21 @@ def test_the_folder_must_hold_a_student(limbeck: Limbeck, tmp_path: Path) -> Non
         said = limbeck("predict", source, tmp_path)
         assert (said.status, said.err.count("\n")) == (2, 1)
         assert message in said.err
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader has gone; what is written into it is noticed when it is flushed."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_reader_may_have_enough(
+    digits_run: Path, digit_files: tuple[Path, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(sys, "stderr", errors)
+    status = call(("predict", str(digits_run), str(digit_files[0]), "--quiet"), monkeypatch)
+    sys.stdout.close()
+    assert (status, errors.getvalue()) == (141, "")

@@ -86,7 +86,7 @@ def test_side_by_side_equal_budgets_are_said_and_others_shown(
 ) -> None:
     said = limbeck("table", comparisons / "first", comparisons / "second")
     assert said.status == 0, said.err
-    assert "equal budgets: rows differ in their methods and seeds alone" in said.out
+    assert "equal budgets; rows differ in their methods and seeds alone" in said.out
     assert "epochs" not in said.out
     said = limbeck("table", comparisons / "whole", digits_run)
     assert "not at an equal budget: rows differ in epochs" in said.out
@@ -97,6 +97,23 @@ def test_side_by_side_equal_budgets_are_said_and_others_shown(
     assert [row["mean"] for row in rows["rows"][3:]] == [
         result[name]["test_accuracy"] for name in ("baseline", "distilled")
     ]
+
+
+def test_two_recipes_of_one_name_show_what_sets_them_apart(
+    limbeck: Limbeck, comparisons: Path, digits_run: Path, tmp_path: Path
+) -> None:
+    from limbeck.runs import identity
+
+    shutil.copytree(comparisons / "first", tmp_path / "hot")
+    for student in (tmp_path / "hot").glob("recipe-seed*"):
+        made_of = identity.read(student)
+        assert made_of is not None
+        made_of["recipe"]["distill"]["terms"][0]["temperature"] = 8.5
+        identity.write(student, made_of)
+    found = json.loads(limbeck("table", comparisons / "first", tmp_path / "hot", "--format", "json").out)
+    assert (found["equal_budget"], found["differ"]) == (True, ["distill.terms.0.temperature"])
+    shown = [row["distill.terms.0.temperature"] for row in found["rows"] if row["method"] == "recipe"]
+    assert shown[1] == 8.5 != shown[0]
 
 
 def test_formats(limbeck: Limbeck, comparisons: Path) -> None:

@@ -6,10 +6,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from limbeck.cli.interrupts import resumable
-from limbeck.cli.options import Accelerator, DataRoot, Devices, Overrides, Quiet, bytes_of, count, seconds_of
+from limbeck.cli.options import (
+    Accelerator,
+    DataRoot,
+    Devices,
+    Overrides,
+    Quiet,
+    Threads,
+    bytes_of,
+    count,
+    seconds_of,
+    use_threads,
+)
 from limbeck.errors import RequestError
+
+
+class WithBareWhere(TyperCommand):
+    """A command whose --where asks, without a value, for the folder, and with a value gives one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        following = [*args[1:], "--"][: len(args)]
+        bare = [word == "--where" and after.startswith("-") for word, after in zip(args, following, strict=True)]
+        plain = [f"{word}=" if alone else word for word, alone in zip(args, bare, strict=True)]
+        return super().parse_args(ctx, plain)
 
 
 def cache(
@@ -17,7 +39,8 @@ def cache(
         str | None, typer.Argument(metavar="[RECIPE]", help="A packaged recipe's name, or a YAML file.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="Folder or fsspec address. Default: the recipe's, else limbeck's cache.")
+        str | None,
+        typer.Option(help="Folder or fsspec address to store in; alone: print limbeck's cache folder."),
     ] = None,
     views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
     dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
@@ -27,6 +50,7 @@ def cache(
     set_: Overrides = None,
     accelerator: Accelerator = "auto",
     devices: Devices = "1",
+    threads: Threads = None,
     quiet: Quiet = False,
     list_: Annotated[bool, typer.Option("--list", help="List limbeck's cache: teachers and their outputs.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete from limbeck's cache what is not in use.")] = False,
@@ -40,6 +64,14 @@ def cache(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --prune: only say what would go.")] = False,
 ) -> None:
     """Ask the teacher once about every sample, and store what it says for all runs to come; or list, or prune."""
+    if where == "":
+        if recipe is not None or list_ or prune:
+            raise RequestError("--where takes a folder or an address; alone it prints where limbeck's cache is")
+        from limbeck.folders import cache_root
+
+        print(cache_root())  # noqa: T201
+        return
+    use_threads(threads)
     rules = {"older_than": older_than, "keep_bytes": keep_bytes, "unreachable": unreachable, "dry_run": dry_run}
     if not prune and any(rules.values()):
         raise RequestError("--older-than, --keep-bytes, --unreachable and --dry-run belong to --prune")

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from limbeck.cli.cache import cache
+from limbeck.cli.cache import WithBareWhere, cache
 from limbeck.cli.finished import evaluate, exits, export
 from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
+    AsJson,
     DataRoot,
     Deterministic,
     Devices,
@@ -23,16 +24,20 @@ from limbeck.cli.options import (
     Quiet,
     RecipeArgument,
     Strategy,
+    Threads,
     count,
     drawn,
     limits,
     loggers,
     root_of,
     shape_of,
+    use_threads,
     version,
 )
 from limbeck.cli.predict import predict
+from limbeck.cli.printing import document
 from limbeck.cli.recipe import show as show_recipe
+from limbeck.cli.report import report
 from limbeck.cli.ship import ship
 from limbeck.cli.table import table
 
@@ -77,6 +82,8 @@ def run(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard into the run folder.")
     ] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Distil a teacher into a student, and say what that gained over the student alone."""
@@ -89,6 +96,7 @@ def run(
     given = {"seed": seed, "precision": precision, **limits(limit_steps, limit_samples)}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     made = read(recipe, overrides, epochs)
+    use_threads(threads)
     proposed = choose(out, made.name, resume)
     root = root_of(data_root, proposed if resume else None)
     logs = loggers(tensorboard, proposed)
@@ -113,7 +121,7 @@ def run(
             began=began,
         )
     if is_first():
-        show.result(result)
+        document(result) if as_json else show.result(result)
 
 
 @app.command()
@@ -140,6 +148,8 @@ def compare(
     num_nodes: NumNodes = 1,
     strategy: Strategy = "auto",
     deterministic: Deterministic = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
@@ -151,6 +161,7 @@ def compare(
     limited = limits(limit_steps, limit_samples).items()
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in limited if value is not None)]
     made = read(recipe, overrides, epochs)
+    use_threads(threads)
     folder = choose(out, f"compare-{made.name}", resume or redo)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out
@@ -178,7 +189,8 @@ def compare(
             began=folders.append,
         )
     if is_first():
-        show.comparison(comparison, drawn(write_page, Path(comparison["out"])))
+        page = drawn(write_page, Path(comparison["out"]))
+        document(comparison) if as_json else show.comparison(comparison, page)
 
 
 @app.command()
@@ -188,7 +200,8 @@ def diagnose(
     seed: Annotated[int | None, typer.Option(help="Seed of the student; it picks the training samples.")] = None,
     set_: Overrides = None,
     accelerator: Accelerator = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Say what the recipe's teacher has to teach: accuracy, soft labels, calibration; train it if it is not kept."""
@@ -197,13 +210,14 @@ def diagnose(
     from limbeck.recipes.read import read
 
     made = read(recipe, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
+    use_threads(threads)
     from limbeck.runs.diagnose import diagnose_recipe
     from limbeck.runs.machine import Machine
 
     machine = Machine(accelerator, progress=not quiet)
     with resumable():
         found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
-    show.diagnosis(found, as_json=json)
+    show.diagnosis(found, as_json=as_json)
     if found["diagnosis"]["warning"]:
         print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
 
@@ -211,10 +225,11 @@ def diagnose(
 app.command()(evaluate)
 app.command()(predict)
 app.command()(table)
+app.command()(report)
 app.command()(export)
 app.command()(exits)
 app.command()(ship)
-app.command()(cache)
+app.command(cls=WithBareWhere)(cache)
 app.command("show")(show_recipe)
 
 
@@ -226,7 +241,8 @@ def plan(
     epochs: Annotated[int | None, typer.Option(help="Epochs of the student.")] = None,
     set_: Overrides = None,
     accelerator: Accelerator = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a recipe will cost on this machine, from a probe of a few steps."""
     from limbeck.cli import show
@@ -236,6 +252,7 @@ def plan(
     from limbeck.runs.machine import Machine
 
     made = read(recipe, set_ or [], epochs)
+    use_threads(threads)
     show.plan(carry_out(made, root=data_root or default_root(), samples=samples, machine=Machine(accelerator)), as_json)
 
 
@@ -261,9 +278,11 @@ def inspect(
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(metavar="[recipes|methods|losses|models|data]")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the names that a recipe can use."""
     from limbeck.cli import show
     from limbeck.cli.names import names
 
-    show.names(names(kind))
+    found = names(kind)
+    document(found) if as_json else show.names(found)

@@ -9,16 +9,19 @@ import typer
 
 from limbeck.cli.commands import app
 from limbeck.cli.interrupts import Terminated, end, terminable
-from limbeck.cli.terminal import fit_output
+from limbeck.cli.terminal import fit_output, no_more_output
 from limbeck.errors import LINE, RequestError, RunError, one_line
 
 NAME = "limbeck: "
+SIGPIPE = 13
+"""The signal by which shells know a broken pipe; Windows has none of that name."""
 
 
 def main() -> None:
     """The `limbeck` command: one line for an error.
 
-    The status is 2 for a wrong request, 1 for a failed run, 130 after Ctrl-C, 143 after SIGTERM.
+    The status is 2 for a wrong request, 1 for a failed run, 130 after Ctrl-C, 143 after SIGTERM, and 141 where nobody
+    reads standard output any more.
     """
     fit_output()
     debug = "--debug" in sys.argv
@@ -26,10 +29,14 @@ def main() -> None:
     try:
         with terminable():
             status = typer.main.get_command(app).main(arguments, prog_name="limbeck", standalone_mode=False)
+        sys.stdout.flush()
         if status == 128 + SIGINT:  # typer makes that of KeyboardInterrupt
             end(KeyboardInterrupt())
     except (KeyboardInterrupt, Terminated, typer.Abort) as error:
         end(error)
+    except BrokenPipeError:  # who read the rows, such as `head`, has enough of them
+        no_more_output()
+        status = 128 + SIGPIPE
     except Exception as error:
         if debug:
             raise

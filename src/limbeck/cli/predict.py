@@ -49,7 +49,7 @@ def predict(
     from limbeck.runs.predict import predictor
 
     student = predictor(run, exit=exit, machine=Machine(accelerator, progress=False))
-    with _progress(not quiet) as after:
+    with _progress(not quiet, bar=out is not None or not sys.stdout.isatty()) as after:
         lines = _rows(student.predict(paths, top=top, batch_size=batch_size, after=after), chosen, top)
         if out is None:
             for line in lines:
@@ -80,16 +80,18 @@ def _csv(cells: list[str]) -> str:
 
 
 @contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's stderr, one line at the end elsewhere."""
+def _progress(shown: bool, bar: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar where stderr is a terminal, and no rows are printed between; one line at the end elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from limbeck.notices import tell
 
-    bar = shown and sys.stderr.isatty()
+    bar = shown and bar and sys.stderr.isatty()
     columns = (TextColumn("files"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not bar) as progress:
+    console = Console(stderr=True)
+    # Rows go to standard output as ever: redirected, they would be printed above the bar.
+    with Progress(*columns, console=console, transient=True, disable=not bar, redirect_stdout=False) as progress:
         task = progress.add_task("files", total=None)
 
         def after(done: int, of: int) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def document(found: Any) -> None:
@@ -22,10 +22,15 @@ def cell(value: float | None, form: str) -> str:
 
 def table(title: str) -> Table:
     """A table with a title."""
+    from rich import box
+    from rich.table import Table
+
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def console(width: int = 110) -> Console:
     """Standard output; where it is no terminal, so many characters wide."""
+    from rich.console import Console
+
     found = Console(highlight=False, markup=False)
     return found if found.is_terminal else Console(highlight=False, markup=False, width=width)

@@ -44,6 +44,6 @@ def table(
     for row in rows:
         shown.add_row(*row)
     console().print(shown)
-    unequal = ", ".join(found.unequal)
-    equal = "equal budgets: rows differ in their methods and seeds alone, as far as that was recorded"
+    unequal, other = ", ".join(found.unequal), ", ".join(key for key in found.differ if key not in found.unequal)
+    equal = f"equal budgets; rows differ in their methods and seeds{f', and in {other}' if other else ' alone'}"
     console().print(f"not at an equal budget: rows differ in {unequal}" if unequal else equal, soft_wrap=True)

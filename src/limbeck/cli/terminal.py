@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 
 PLAIN = {
@@ -29,6 +30,11 @@ def fit_output() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors=HANDLER)
+
+
+def no_more_output() -> None:
+    """Send what is still to be printed nowhere: its reader has gone."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

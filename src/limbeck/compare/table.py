@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limbeck.compare.cells import students_in
+from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
 from limbeck.errors import RequestError
+from limbeck.recipes.read import read
 from limbeck.runs import identity
 from limbeck.runs.figures import monitored, tested
-from limbeck.runs.folder import COMPARISON, read_result, student_folder
+from limbeck.runs.folder import COMPARISON, RECIPE, read_result, student_folder
 from limbeck.runs.identity import Identity
 
-BUDGET = "budget"
 UNKNOWN = "not recorded"
-NO_BUDGET = ("distill", "seed")
-"""Keys of a recipe in which methods and seeds differ at an equal budget."""
+NO_BUDGET = ("distill", "seed", "machine", "versions")
+"""In these, students of an equal budget may differ."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Table:
     Attributes:
         rows: One a method and folder.
         differ: The dotted keys of recipe, data, versions and machine in which rows differ.
-        unequal: Those among them that make a budget unequal: all but versions and machine.
+        unequal: Those among them that make a budget unequal: all but distill, versions and machine.
     """
 
     rows: Sequence[Row]
@@ -104,7 +104,7 @@ def table(folders: Sequence[Path]) -> Table:
         held = ", ".join(f"{folder} has {figure}" for figure, folder in figures.items())
         raise RequestError(f"these folders have other figures ({held}); make a table of each kind")
     differ = _differing(rows)
-    return Table(rows, differ, [key for key in differ if key.partition(".")[0] not in ("machine", "versions")])
+    return Table(rows, differ, [key for key in differ if key.partition(".")[0] not in NO_BUDGET])
 
 
 def _rows(folder: Path) -> Iterator[Row]:
@@ -118,7 +118,7 @@ def _rows(folder: Path) -> Iterator[Row]:
     if "distilled" not in result:
         raise RequestError(f"{folder} holds no finished run or comparison")
     if "baseline" in result:
-        yield _row(folder, "scratch", {result["seed"]: result["baseline"]}, made_of)
+        yield _row(folder, SCRATCH, {result["seed"]: result["baseline"]}, made_of)
     yield _row(folder, _method(folder), {result["seed"]: result["distilled"]}, made_of)
 
 
@@ -156,9 +156,10 @@ def _row(
 
 def _method(run: Path) -> str:
     """What a run's way of distilling is called: its recipe's method, or "recipe"."""
-    made_of = identity.read(run)
-    distill = (made_of["recipe"].get("distill") or {}) if made_of else {}
-    return str(distill.get("method") or "recipe")
+    try:
+        return read(str(run / RECIPE)).distill.method or OWN
+    except RequestError:  # its own code is not here
+        return OWN
 
 
 def _flat(student: Path, folder: Path) -> dict[str, Any]:
@@ -166,12 +167,13 @@ def _flat(student: Path, folder: Path) -> dict[str, Any]:
     made_of = identity.read(student)
     if made_of is None:
         return {}
-    return {**dict(_leaves(without_method(made_of))), **dict(_leaves({"machine": _machine(folder)}))}
+    whole = {**without_method(made_of), "distill": made_of["recipe"].get("distill"), "machine": _machine(folder)}
+    return dict(_leaves(whole))
 
 
 def without_method(made_of: Identity) -> dict[str, Any]:
     """What must be the same in students of an equal budget: recipe but for method and seed, data, versions."""
-    recipe = {key: value for key, value in made_of["recipe"].items() if key not in NO_BUDGET}
+    recipe = {key: value for key, value in made_of["recipe"].items() if key not in ("distill", "seed")}
     splits = {name: split.get("portable", split["digest"]) for name, split in made_of["data"]["splits"].items()}
     return {**recipe, "data": {**recipe["data"], "samples": splits}, "versions": made_of["versions"]}
 
@@ -182,6 +184,8 @@ def _machine(folder: Path) -> dict[str, Any]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = dict(enumerate(value))
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
@@ -190,10 +194,16 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
-    """The keys in which rows differ; a backbone's exit is its method."""
-    known = [row.made_of for row in rows if row.method != "backbone"]
-    keys = dict.fromkeys(key for one in known for key in one)
-    return [key for key in keys if any(one.get(key, UNKNOWN) != known[0].get(key, UNKNOWN) for one in known)]
+    """The keys in which rows differ; in its way of distilling, a row is compared with those of the same method."""
+    known = [row for row in rows if row.method != BACKBONE]  # whose exit is its method
+    keys = dict.fromkeys(key for row in known for key in row.made_of)
+    return [key for key in keys if any(_differs(key, row, known) for row in known)]
+
+
+def _differs(key: str, row: Row, rows: Sequence[Row]) -> bool:
+    own = key.partition(".")[0] == "distill"
+    beside = (other for other in rows if not own or other.method == row.method)
+    return any(row.made_of.get(key, UNKNOWN) != other.made_of.get(key, UNKNOWN) for other in beside)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -59,6 +59,29 @@ def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
     return _svg(figure)
 
 
+def training(by_phase: Mapping[str, Mapping[int, Mapping[str, Any]]], figure: str) -> str:
+    """The loss of each training by epoch, and a figure: on validation where there is one, else while training.
+
+    Args:
+        by_phase: For each training its epochs' records by their numbers.
+        figure: Such as "accuracy".
+    """
+    drawing = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = drawing.subplots(1, 2)
+    for phase, epochs in by_phase.items():
+        for axes, name in zip(panels, ("loss", figure), strict=True):
+            held_out = f"val_{name}" if name == figure else name
+            points = [(epoch, one.get(held_out, one.get(name))) for epoch, one in epochs.items()]
+            line = [(epoch, value) for epoch, value in points if value is not None]
+            if line:
+                axes.plot(*zip(*line, strict=True), marker="." if len(line) < 20 else "", label=phase)
+    for axes, name in zip(panels, ("loss", figure), strict=True):
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+    panels[0].legend(fontsize=9)
+    return _svg(drawing)
+
+
 def early_exits(found: Mapping[str, Any]) -> str:
     """Accuracy against multiply-adds: every exit alone and the ensemble as dots, early exit as a line of thresholds."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")

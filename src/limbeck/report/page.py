@@ -20,11 +20,12 @@ figure { margin: 2rem 0 } svg { max-width: 100%; height: auto } figcaption, .sma
 """
 
 
-def write_page(folder: Path) -> Path | None:
+def write_page(folder: Path, title: str | None = None) -> Path | None:
     """Write compare.html from a comparison's folder.
 
     Args:
         folder: What `compare` wrote.
+        title: The page's; by default recipe and data.
 
     Returns:
         The page's path; None where matplotlib, of the extra `report`, is not installed.
@@ -39,12 +40,12 @@ def write_page(folder: Path) -> Path | None:
         (charts.accuracies(comparison), "Test accuracy: each seed's, and the mean with its 95 % interval."),
         (charts.curves(folder, comparison), "Accuracy while training, mean over the seeds."),
     ]
-    write_text(path, _page(comparison, figures))
+    write_text(path, _page(comparison, figures, title))
     return path
 
 
-def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]]) -> str:
-    name = html.escape(f"{comparison['recipe']} on {comparison['data']}")
+def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]], title: str | None) -> str:
+    name = html.escape(title or f"{comparison['recipe']} on {comparison['data']}")
     seeds = ", ".join(map(str, comparison["seeds"]))
     drawn = "".join(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>" for svg, caption in figures)
     machine = comparison["environment"]
