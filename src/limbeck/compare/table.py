@@ -118,7 +118,10 @@ def _rows(folder: Path) -> Iterator[Row]:
     if "distilled" not in result:
         raise RequestError(f"{folder} holds no finished run or comparison")
     if "baseline" in result:
-        yield _row(folder, SCRATCH, {result["seed"]: result["baseline"]}, made_of)
+        alone = {key: value for key, value in made_of.items() if key.partition(".")[0] != "distill"}
+        # As a comparison has it: "self" trains the exits of its baseline too.
+        alone |= {"distill.scheme": "self"} if made_of.get("distill.scheme") == "self" else {"distill": None}
+        yield _row(folder, SCRATCH, {result["seed"]: result["baseline"]}, alone)
     yield _row(folder, _method(folder), {result["seed"]: result["distilled"]}, made_of)
 
 
