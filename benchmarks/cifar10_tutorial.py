@@ -136,7 +136,7 @@ def _our_students(recipe: schema.Recipe, data: DataSet, machine: Machine) -> flo
         )
         guide = None
         if variant is None:
-            scheme = components.alone(copy.deepcopy(student), recipe)
+            scheme = components.alone(copy.deepcopy(student), recipe, data)
         elif live is not None:
             kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
             guide, seconds = kept.teacher, seconds + kept.seconds

@@ -17,8 +17,8 @@ import torch
 from limbeck import Distiller, fit
 from limbeck.compare import difference
 from limbeck.data import make_loader
-from limbeck.engine import evaluate
 from limbeck.engine.optim import cosine
+from limbeck.measure import evaluate
 from limbeck.recipes.read import read
 from limbeck.runs import components
 from limbeck.taps import evaluating
@@ -51,7 +51,7 @@ def main(data_root: Path) -> dict[str, Any]:
                 progress=False,
             )
             with evaluating(scheme):
-                accuracies[precision].append(evaluate(scheme.predict, test).top1)
+                accuracies[precision].append(evaluate(scheme.predict, test)["accuracy"])
             seconds[precision].append(run.seconds)
             print(f"seed {seed}  {precision:10}  {accuracies[precision][-1]:.4f}  {run.seconds:6.1f} s", flush=True)
     pairs = [half - full for full, half in zip(*accuracies.values(), strict=True)]

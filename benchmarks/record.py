@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ship_section
+from limbeck.runs.entry import label, metric, monitor_of, score
 
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
@@ -142,18 +143,22 @@ def _comparison(content: dict[str, Any]) -> str:
     for teacher in content["teacher"]:
         epochs = f", {teacher['epochs']} epochs" if teacher["epochs"] else ""
         lines.append(
-            f"Teacher: {teacher['parameters']:,} parameters{epochs}, test accuracy {teacher['test_accuracy']:.4f}."
+            f"Teacher: {teacher['parameters']:,} parameters{epochs}, test "
+            f"{label(teacher['monitor'])} {score(teacher):.4f}."
         )
     lines.append(
         f"Students: {content['epochs']} epochs, seeds {seeds}. {PUBLISHED.get(content['recipe'], '')}".rstrip() + "\n"
     )
-    lines.append("| method | test accuracy | − scratch | 95 % interval | verdict | agreement | seconds |")
+    lines.append(
+        f"| method | test {label(monitor_of(content))} | − scratch | 95 % interval | verdict | agreement | seconds |"
+    )
     lines.append("|---|---|---|---|---|---|---|")
     for name, row in content["methods"].items():
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
         interval = "{:+.4f} to {:+.4f}".format(*row["interval"]) if row.get("interval") else ""
         shift = f"{row['difference']:+.4f}" if "difference" in row else ""
-        agreement = "" if row["agreement"] is None else f"{row['agreement']:.4f}"
+        agreed = metric(row, "agreement")
+        agreement = "" if agreed is None else f"{agreed:.4f}"
         cells = (name, f"{row['mean']:.4f}{spread}", shift, interval, row.get("verdict", ""), agreement)
         lines.append(f"| {' | '.join(cells)} | {row['seconds']:.1f} |")
     lines += _predictions(content["methods"])

@@ -18,6 +18,7 @@ LAYERS = [
     {"errors", "folders", "seeds", "types", "imports", "notices", "options", "atomic", "sources"},
     {"taps"},
     {"losses", "adapters", "models"},
+    {"tasks"},
     {"distillers", "teachers", "data"},
     {"engine"},
     {"measure"},

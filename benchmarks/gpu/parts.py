@@ -31,6 +31,7 @@ from limbeck.compare import compare
 from limbeck.data import DataSet, InMemory
 from limbeck.models.networks.resnet_cifar import resnet8, resnet8x4, resnet14, resnet32x4
 from limbeck.recipes.read import check, read
+from limbeck.runs.entry import score
 from limbeck.runs.folder import environment
 from limbeck.runs.machine import Machine
 
@@ -181,7 +182,7 @@ def comparison(told: Told) -> None:
         verdict=kd["verdict"],
         accuracy=kd["mean"],
         scratch=scratch["mean"],
-        teacher=found["teacher"][0]["test_accuracy"],
+        teacher=score(found["teacher"][0]),
         difference=kd["difference"],
         interval=kd["interval"],
         seeds=list(seeds),

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from limbeck import losses, models, taps
+    from limbeck import losses, models, taps, tasks
     from limbeck.distillers import (
         ClassWise,
         Distiller,
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
         Term,
         ramp,
     )
-    from limbeck.engine.evaluate import Evaluation, evaluate
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
     from limbeck.measure.diagnosis import Diagnosis, diagnose
+    from limbeck.measure.evaluation import Evaluation, evaluate
     from limbeck.models import KerasModel, NamedInputs, OnnxModel, Preprocess
     from limbeck.models.load import load_model
     from limbeck.shipping import ship
@@ -39,7 +39,7 @@ _HOMES = {
     "Diagnosis": "measure",
     "Distiller": "distillers",
     "EnsembleTeacher": "teachers",
-    "Evaluation": "engine",
+    "Evaluation": "measure",
     "FunctionTeacher": "teachers",
     "KerasModel": "models",
     "MeanTeacher": "distillers",
@@ -59,13 +59,13 @@ _HOMES = {
     "Term": "distillers",
     "VirtualTeacher": "teachers",
     "diagnose": "measure",
-    "evaluate": "engine",
+    "evaluate": "measure",
     "fit": "engine",
     "load_model": "models.load",
     "ramp": "distillers",
     "ship": "shipping",
 }
-_MODULES = ("losses", "models", "taps")
+_MODULES = ("losses", "models", "taps", "tasks")
 
 __all__ = [
     "Batch",
@@ -101,6 +101,7 @@ __all__ = [
     "ramp",
     "ship",
     "taps",
+    "tasks",
 ]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Inputs = Tensor | Mapping[str, Tensor]
-"""What a model reads: one tensor with the batch in dimension 0, or several by name."""
+Inputs = Tensor | Mapping[str, "Inputs"]
+"""What a model reads: one tensor with the batch in dimension 0, or several by name, which may stand in groups."""
+Targets = Any
+"""What is to be learned of a batch, as its task has it: a tensor, such as class indices (B,); None without labels; or a
+list with one entry a sample, or a mapping of names to these."""
 IGNORED = -100
 """The class index of a sample (or position) without a label, as torch's cross-entropy has it."""
 
@@ -20,7 +23,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: (B, ...) tensor, or a mapping of such tensors for models with several named inputs.
-        targets: (B,) class indices, `IGNORED` where a sample has no label; or (B, C) class probabilities.
+        targets: What the task learns: of a classifier (B,) class indices, `IGNORED` where a sample has no label, or
+            (B, C) class probabilities; None where there are no labels.
         index: (B,) int64 position of each sample in its data set, on the CPU, so that what is kept about a sample is
             found without waiting for the device; -1 where the loader does not say.
         view: Which augmented version of the samples this is; 0 where there is no augmentation.
@@ -28,7 +32,7 @@ class Batch(NamedTuple):
     """
 
     inputs: Inputs
-    targets: Tensor
+    targets: Targets
     index: Tensor  # type: ignore[assignment]  # the field's word, though a tuple has a method of that name
     view: int = 0
     other: Inputs | None = None
@@ -36,11 +40,17 @@ class Batch(NamedTuple):
     @property
     def size(self) -> int:
         """The number of samples B."""
-        return len(self.targets)
+        return len(self.index)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs lie."""
+        return tensors_of(self.inputs)[0].device
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; its index stays where it is."""
-        return self.changed(lambda tensor: send(tensor, device))._replace(targets=send(self.targets, device))
+        moved = self.changed(lambda tensor: send(tensor, device))
+        return moved._replace(targets=map_targets(self.targets, lambda tensor: send(tensor, device)))
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same samples with each input changed."""
@@ -53,7 +63,8 @@ class Batch(NamedTuple):
 
     def part(self, at: slice) -> Batch:
         """Some of the samples."""
-        return self.changed(lambda tensor: tensor[at])._replace(targets=self.targets[at], index=self.index[at])
+        targets = part_of(self.targets, at)
+        return self.changed(lambda tensor: tensor[at])._replace(targets=targets, index=self.index[at])
 
 
 def content(tensor: Tensor) -> memoryview:
@@ -86,12 +97,43 @@ def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """The inputs, each one changed."""
     if isinstance(inputs, Tensor):
         return change(inputs)
-    return {name: change(value) for name, value in inputs.items()}
+    return {name: each(value, change) for name, value in inputs.items()}
 
 
 def tensors_of(inputs: Inputs) -> list[Tensor]:
     """The inputs as a list."""
-    return [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+    return [inputs] if isinstance(inputs, Tensor) else [one for value in inputs.values() for one in tensors_of(value)]
+
+
+def flat(inputs: Mapping[str, Inputs]) -> dict[str, Tensor]:
+    """Named inputs without groups: one inside a group is called GROUP.NAME.
+
+    >>> list(flat({"image": torch.ones(1), "text": {"ids": torch.ones(1)}}))
+    ['image', 'text.ids']
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in inputs.items():
+        inside = {"": value} if isinstance(value, Tensor) else flat(value)
+        found |= {f"{name}.{inner}" if inner else name: tensor for inner, tensor in inside.items()}
+    return found
+
+
+def map_targets(targets: Targets, change: Callable[[Tensor], Tensor]) -> Targets:
+    """The targets, each tensor in them changed."""
+    if isinstance(targets, Tensor):
+        return change(targets)
+    if isinstance(targets, Mapping):
+        return {name: map_targets(value, change) for name, value in targets.items()}
+    if isinstance(targets, list | tuple):
+        return [map_targets(value, change) for value in targets]
+    return targets
+
+
+def part_of(targets: Targets, at: slice) -> Targets:
+    """The targets of some samples."""
+    if isinstance(targets, Mapping):
+        return {name: part_of(value, at) for name, value in targets.items()}
+    return None if targets is None else targets[at]
 
 
 class TeacherOutput(NamedTuple):
@@ -104,6 +146,11 @@ class TeacherOutput(NamedTuple):
 
     output: Tensor | None
     features: Mapping[str, Tensor] = MappingProxyType({})
+
+    @property
+    def logits(self) -> Tensor | None:
+        """The output, as a classifier's is called."""
+        return self.output
 
 
 def map_teacher_output(
@@ -129,3 +176,8 @@ class Step(NamedTuple):
     loss: Tensor
     output: Tensor
     parts: Mapping[str, Tensor]
+
+    @property
+    def logits(self) -> Tensor:
+        """The output, as a classifier's is called."""
+        return self.output

@@ -58,7 +58,8 @@ def test_one_seed_shows_nothing() -> None:
 
 def test_summary_has_means_and_spreads() -> None:
     def results(*accuracies: float) -> dict[int, dict[str, Any]]:
-        return {n: {"test_accuracy": a, "test_agreement": 0.5, "seconds": 2.0} for n, a in enumerate(accuracies)}
+        about = {"monitor": "accuracy", "mode": "max", "seconds": 2.0}
+        return {n: {"test": {"accuracy": a, "agreement": 0.5}, **about} for n, a in enumerate(accuracies)}
 
     summary = summarise({"scratch": results(0.8, 0.9), "kd": results(0.9, 0.9)})
     assert summary["kd"]["mean"] == pytest.approx(0.9)
@@ -79,7 +80,7 @@ def test_a_comparison_is_written_goes_on_and_makes_a_page(tmp_path: Path) -> Non
     shutil.rmtree(out / "rkd-seed1")
     again = go(out, ["recipe", "rkd"], [0, 1], resume=True)
     assert (out / "recipe-seed1" / "student.safetensors").stat().st_mtime_ns == kept
-    assert again["methods"]["rkd"]["accuracies"] == first["methods"]["rkd"]["accuracies"]
+    assert again["methods"]["rkd"]["scores"] == first["methods"]["rkd"]["scores"]
 
     page = write_page(out)
     assert page is not None

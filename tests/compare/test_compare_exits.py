@@ -44,17 +44,17 @@ def test_every_exit_has_its_figures(compared: tuple[Path, dict[str, Any]]) -> No
     exits = ["exit 1/3", "exit 2/3", "exit 3/3", "ensemble"]
     assert list(methods["scratch"]["predictions"]) == list(methods["recipe"]["predictions"]) == exits
     assert list(methods["backbone"]["predictions"]) == ["exit 3/3"]
-    assert methods["recipe"]["predictions"]["ensemble"]["accuracies"] == methods["recipe"]["accuracies"]
+    assert methods["recipe"]["predictions"]["ensemble"]["scores"] == methods["recipe"]["scores"]
     for seed in (0, 1):
         result = json.loads((out / f"recipe-seed{seed}" / "result.json").read_text())
-        found = methods["recipe"]["predictions"]["exit 1/3"]["accuracies"][seed]
+        found = methods["recipe"]["predictions"]["exit 1/3"]["scores"][seed]
         assert found == result["test_accuracy/exit 1/3"]
     assert json.loads((out / "compare.json").read_text())["methods"] == methods
 
 
 def test_differences_are_to_the_same_exit_and_to_the_backbone(compared: tuple[Path, dict[str, Any]]) -> None:
     methods = compared[1]["methods"]
-    accuracy = {name: np.array(methods[name]["predictions"]["exit 3/3"]["accuracies"]) for name in methods}
+    accuracy = {name: np.array(methods[name]["predictions"]["exit 3/3"]["scores"]) for name in methods}
     row = methods["recipe"]["predictions"]["exit 3/3"]
     assert row["difference"] == pytest.approx((accuracy["recipe"] - accuracy["scratch"]).mean())
     assert row["backbone"]["difference"] == pytest.approx((accuracy["recipe"] - accuracy["backbone"]).mean())
@@ -95,7 +95,10 @@ def test_verdicts_are_corrected_for_every_prediction() -> None:
 
     def results(extra: list[float]) -> dict[int, dict[str, Any]]:
         names = ("exit 1/3", "exit 2/3", "exit 3/3", "ensemble")
-        figures = [{f"test_accuracy/{n}": 0.9 + e for n in names} | {"test_accuracy": 0.9 + e} for e in extra]
+        about = {"monitor": "accuracy", "mode": "max"}
+        figures = [
+            {f"test_accuracy/{n}": 0.9 + e for n in names} | {"test": {"accuracy": 0.9 + e}} | about for e in extra
+        ]
         return dict(enumerate(figures))
 
     summary = summarise({"scratch": results([0] * 4), "recipe": results(gains), "mutual": results(gains)})

@@ -40,7 +40,7 @@ def go(content: dict[str, Any], out: Path, methods: Sequence[str], seeds: int, *
 
 
 def accuracies(comparison: dict[str, Any]) -> dict[str, list[float]]:
-    return {name: row["accuracies"] for name, row in comparison["methods"].items()}
+    return {name: row["scores"] for name, row in comparison["methods"].items()}
 
 
 def warm(temperature: float) -> dict[str, Any]:
@@ -127,7 +127,8 @@ def test_all_students_of_a_folder_count_for_the_correction(tmp_path: Path) -> No
 
 def test_differences_are_paired_over_the_seeds_that_both_have() -> None:
     def results(**figures: float) -> dict[int, dict[str, Any]]:
-        return {int(seed[1:]): {"test_accuracy": value} for seed, value in figures.items()}
+        about = {"monitor": "accuracy", "mode": "max"}
+        return {int(seed[1:]): {"test": {"accuracy": value}, **about} for seed, value in figures.items()}
 
     scratch = results(s0=0.80, s1=0.90, s2=0.85, s3=0.70)
     kd = results(s1=0.93, s2=0.86, s3=0.75)
@@ -158,7 +159,7 @@ def test_a_variant_never_stands_in_for_a_method(methods: list[str], label: str |
         return
     found = go(content, tmp_path / "cmp", methods, 1)
     assert list(found["methods"]) == ["scratch", label]
-    assert found["methods"][label]["accuracies"] == found["methods"]["scratch"]["accuracies"]
+    assert found["methods"][label]["scores"] == found["methods"]["scratch"]["scores"]
     folder = "variant-kd-seed0" if label == ":kd" else "mine-seed0"
     assert json.loads((tmp_path / "cmp" / folder / "result.json").read_text())["method"] == label
     again = go(content, tmp_path / "cmp", methods, 1, resume=True)

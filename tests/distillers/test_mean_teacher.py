@@ -169,7 +169,7 @@ def test_the_preset_is_the_papers_and_trains(tmp_path: Path) -> None:
         {"data": data, "student": {"model": "cnn", "channels": [4]}, "distill": {"scheme": "mutual"}, "epochs": 1}
     )
     preset = by_name(recipe, "mean-teacher")
-    made = components.scheme(nn.Linear(4, 3), preset, None)  # type: ignore[arg-type]
+    made = components.scheme(nn.Linear(4, 3), preset, components.data(recipe.data, tmp_path))
     assert isinstance(made, MeanTeacher)
     assert (made.decay, made.other_view) == (0.97, True)
     result = run(preset, root=tmp_path, out=tmp_path / "run", baseline=False, machine=Machine("cpu", progress=False))

@@ -168,7 +168,7 @@ def test_a_recipe_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     quiet = Machine(accelerator="cpu", progress=False)
     result = run(check(recipe), root=tmp_path, out=tmp_path / "run", machine=quiet, baseline=False)
     # Ten classes: result.json has both shares.
-    assert result["distilled"]["test_accuracy"] <= result["distilled"]["test_top5"] <= 1
+    assert result["distilled"]["test_accuracy"] <= result["distilled"]["test"]["top5"] <= 1
     assert '"gap"' in (tmp_path / "run" / "metrics.jsonl").read_text()
     with pytest.raises(RequestError, match="unknown tap of Pair 'ad'"):
         run(check(recipe | {"distill": {"terms": [term | {"student": ["read", "ad"]}]}}), root=tmp_path, machine=quiet)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck import Batch, Distiller, RequestError, TeacherOutput, Term, losses
+from limbeck.tasks import Classification
 
 IDS = torch.randint(0, 90, (3, 5))
 TEXT = Batch(IDS, IDS, torch.arange(3))
@@ -35,7 +36,7 @@ def test_the_common_part_is_compared_and_that_is_said_once(
     ours: int, theirs: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     student, said = language_model(ours), torch.randn(3, 5, theirs)
-    distiller = Distiller(student, [Term(losses.kd, temperature=1.0)], task_loss=task)
+    distiller = Distiller(student, [Term(losses.kd, temperature=1.0)], task=Classification(loss=task))
     distiller.prepare(TEXT, TeacherOutput(said))
     step = distiller(TEXT, TeacherOutput(said))
     z = student(IDS)
@@ -65,7 +66,7 @@ def test_the_common_part_is_compared_and_that_is_said_once(
 )
 def test_other_differences_are_refused(student: Any, teacher: Any, targets: Tensor, message: str) -> None:
     batch = Batch(torch.randn(student), targets, torch.arange(3))
-    distiller = Distiller(nn.Identity(), [Term(losses.kd)], task_loss=lambda z, y: z.mean())
+    distiller = Distiller(nn.Identity(), [Term(losses.kd)], task=Classification(loss=lambda z, y: z.mean()))
     with pytest.raises(RequestError, match=message):
         distiller.prepare(batch, TeacherOutput(torch.randn(teacher)))
 

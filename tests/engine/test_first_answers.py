@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, FunctionTeacher, RequestError, Term, fit, losses
-from limbeck.engine.first_answers import _at_most, check_answers
+from limbeck.engine.first_answers import check_answers
+from limbeck.tasks import Classification
+from limbeck.tasks.class_order import _at_most
 from limbeck.types import Batch
 
 
@@ -22,7 +24,7 @@ def said(answers: Tensor, labels: Tensor, *, labelled: bool = True) -> list[str]
     """The lines for a teacher that gives these answers to samples with these labels."""
     batch = Batch(torch.arange(len(labels)), labels, torch.arange(len(labels)))
     teacher = FunctionTeacher(lambda x: answers[x])
-    return check_answers(teacher, batch, teacher(batch), labelled=labelled)
+    return check_answers(teacher, batch, teacher(batch), Classification(), labelled=labelled)
 
 
 def logits(choices: Tensor, classes: int) -> Tensor:
@@ -110,7 +112,7 @@ def test_answers_that_change_are_named() -> None:
     network = nn.Sequential(nn.BatchNorm1d(4, affine=False)).train()
     for function in (lambda x: F.dropout(x, 0.3), lambda x: network.train()(x * (x > 0)), lambda x: x - x.mean(0)):
         teacher = FunctionTeacher(function)
-        notes = check_answers(teacher, batch, teacher(batch), labelled=False)
+        notes = check_answers(teacher, batch, teacher(batch), Classification(), labelled=False)
         assert [note for note in notes if "gives other answers when asked again" in note]
 
 
@@ -121,7 +123,7 @@ def test_a_teacher_of_one_batch_size_alone_is_asked_about_the_whole() -> None:
     labels = some(4, 32)
     batch = Batch(logits(labels, 4), labels, torch.arange(32))
     teacher = FunctionTeacher(fixed)
-    (line,) = check_answers(teacher, batch, teacher(batch), labelled=True)
+    (line,) = check_answers(teacher, batch, teacher(batch), Classification(), labelled=True)
     assert line.startswith("the teacher takes batches of 32 alone, and runs in pieces of 32 samples")
 
 

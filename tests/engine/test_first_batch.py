@@ -20,6 +20,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.engine.first_batch import Trial
 from limbeck.engine.source import Source
 from limbeck.seeds import random_state
+from limbeck.tasks import Classification
 from limbeck.types import Batch
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -264,7 +265,7 @@ class TestTheTriedStep:
                 return changed
 
         with pytest.raises(RequestError, match=message):
-            self.tried(self.scheme(Student(4, 3), task_loss=loss))
+            self.tried(self.scheme(Student(4, 3), task=Classification(loss=loss)))
 
     def test_a_softmax_in_one_mode(self) -> None:
         class Student(nn.Linear):
@@ -323,7 +324,7 @@ class TestBatchesOfOne:
             steps.append(len(targets))
             return F.cross_entropy(logits, targets)
 
-        train(Distiller(student, task_loss=counting), loader(X[:17], Y[:17]))
+        train(Distiller(student, task=Classification(loss=counting)), loader(X[:17], Y[:17]))
         assert steps[-3:] == [8, 8, 1]
         assert capsys.readouterr().err == ""
 
@@ -345,8 +346,9 @@ class TestBatchesOfOne:
             return F.cross_entropy(logits, targets)
 
         out = tmp_path / "killed"
+        scheme = Distiller(copy.deepcopy(start), task=Classification(loss=killed))
         with pytest.raises(KilledError):
-            train(Distiller(copy.deepcopy(start), task_loss=killed), batches, epochs=2, out=out, checkpoint_steps=1)
+            train(scheme, batches, epochs=2, out=out, checkpoint_steps=1)
         resumed = train(Distiller(copy.deepcopy(start)), batches, epochs=2, out=out, checkpoint_steps=1, resume=True)
         for one, other in zip(*(run.student.state_dict().values() for run in (whole, resumed)), strict=True):
             assert torch.equal(one, other)

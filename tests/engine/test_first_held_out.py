@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, RequestError, Run, fit
-from limbeck.engine import evaluate
+from limbeck.measure import evaluate
 
 X, Y = torch.randn(16, 4, generator=torch.Generator().manual_seed(5)), torch.arange(16) % 3
 
@@ -50,7 +50,7 @@ class TestHeldOut:
             (loader(torch.randn(16, 5)), "the student cannot read the held-out batch"),
             (loader(y=torch.full((16,), 7)), "held-out labels: label 7 is out of range: the student has 3 classes"),
             ([], "no batch at all"),
-            (iter([(X, Y)]), "an iterator can be read only once"),
+            (iter([(X, Y)]), "an iterator, which can be read only once"),
         ],
     )
     def test_what_does_not_fit_is_found_before_the_first_step(self, val: Any, words: str) -> None:

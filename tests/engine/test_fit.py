@@ -17,6 +17,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.engine import optim
 from limbeck.engine.checkpoint import read_checkpoint
 from limbeck.errors import RequestError, RunError
+from limbeck.tasks import Classification
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
@@ -189,7 +190,7 @@ def test_weights_that_are_not_finite_are_never_saved(blobs: InMemory, tmp_path: 
         ({"restore_best": "best"}, "restore_best is True or False, not 'best'"),
         ({"restore_best": True}, "give validation data"),
         ({"precision": "bf16"}, "unknown precision 'bf16'"),
-        ({"loader": [torch.zeros(4)]}, r"pairs \(inputs, targets\)"),
+        ({"loader": ["ab"]}, r"a loader gives \(inputs, targets\).*this one gives str"),
         ({"loader": []}, "no batch at all"),
         ({"terms": [Term(losses.kd)]}, "need a teacher"),
     ],
@@ -226,7 +227,7 @@ def test_labels_that_cross_entropy_ignores_and_labels_of_another_loss() -> None:
     inputs = torch.rand(4, 4)
     for targets, loss in ((torch.tensor([0, -100, 2, 1]), nn.functional.cross_entropy), (torch.rand(4, 3), squares)):
         loader = DataLoader(TensorDataset(inputs, targets), batch_size=4)
-        scheme = Distiller(nn.Linear(4, 3), task_loss=loss)
+        scheme = Distiller(nn.Linear(4, 3), task=Classification(loss=loss))
         run = fit(scheme, loader, epochs=1, optimizer=SGD, progress=False, accelerator="cpu")
         assert len(run.metrics) == 1
 
@@ -260,7 +261,7 @@ def test_a_gradient_that_is_not_finite_is_named_with_clipping_too(blobs: InMemor
         ({"max_grad_norm": -1.0}, "max_grad_norm and checkpoint_steps must be positive"),
         ({"checkpoint_steps": 0}, "max_grad_norm and checkpoint_steps must be positive"),
         ({"optimizer": "adam"}, "optimizer is a function such as"),
-        ({"teacher": nn.Linear(4, 3)}, "no term of the distiller listens to it"),
+        ({"teacher": nn.Linear(4, 3)}, "no loss term uses it"),
     ],
 )
 def test_more_wrong_requests(blobs: InMemory, student: nn.Module, options: Any, message: str) -> None:

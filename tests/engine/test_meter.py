@@ -20,6 +20,7 @@ from limbeck.engine.checkpoint import read_checkpoint
 from limbeck.engine.meter import Meter
 from limbeck.engine.totals import Totals
 from limbeck.errors import RunError
+from limbeck.tasks import Classification
 
 
 def step(loss: float, parts: dict[str, float], size: int = 2, right: int = 0, ignored: int = 0) -> tuple[Step, Batch]:
@@ -33,7 +34,7 @@ def step(loss: float, parts: dict[str, float], size: int = 2, right: int = 0, ig
 
 
 def means(*steps: tuple[Step, Batch]) -> dict[str, float]:
-    meter = Meter("student", 0)
+    meter = Meter(Classification(), "student", 0)
     for one in steps:
         meter.add(*one)
     return meter.look().means()
@@ -80,11 +81,11 @@ def test_means_do_not_depend_on_when_they_are_looked_at() -> None:
     ]
     exact = sum(Fraction(n) * Fraction(value) for n, value in steps) / sum(n for n, _ in steps)
     for every in (1, 7, 300):
-        meter = Meter("student", 0)
+        meter = Meter(Classification(), "student", 0)
         for number, (n, value) in enumerate(steps):
             meter.add(*step(value, {}, size=n))
             if number % every == 0:  # as a resumed run has it
-                meter = Meter("student", 0, meter.steps + 1, meter.look().sums)
+                meter = Meter(Classification(), "student", 0, meter.steps + 1, meter.look().sums)
         assert meter.look().means()["loss"] == float(exact)
 
 
@@ -99,7 +100,7 @@ def test_sums_of_processes_are_joined_by_name() -> None:
 
 
 def test_a_look_costs_no_more_late_in_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = Meter("student", 0)
+    meter = Meter(Classification(), "student", 0)
     for _ in range(500):
         meter.add(*step(0.1, {"a": 0.3}))
     meter.look()
@@ -122,7 +123,7 @@ def test_a_look_costs_no_more_late_in_an_epoch(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("held", [1, meters.HELD])
 def test_the_step_and_term_that_are_not_finite_are_named(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "HELD", held)
-    meter = Meter("student", 2, steps=10)
+    meter = Meter(Classification(), "student", 2, steps=10)
     meter.add(*step(1, {"a": 1}))
     meter.look()
     for one in (step(1, {"b": 1}), step(1, {"a": 1}), step(math.nan, {"a": 1, "b": math.inf}), step(math.nan, {})):

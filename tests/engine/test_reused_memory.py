@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from limbeck import Batch, Distiller, FunctionTeacher, SelfDistiller, Term, diagnose, evaluate, fit, losses
 from limbeck.data import InMemory
-from limbeck.engine.evaluate import evaluate_teacher
 from limbeck.measure.early_exit import ask_exits
+from limbeck.measure.evaluation import evaluate_teacher
 from limbeck.models.networks.multi_exit import Exits
 
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -184,6 +184,6 @@ def test_a_finished_student_in_fp64_is_tested_as_the_run_that_trained_it_does(tm
         first = run_recipe(recipe, out=tmp_path / "out", root=tmp_path)
         (tmp_path / "out" / "result.json").unlink()
         again = run_recipe(recipe, out=tmp_path / "out", root=tmp_path, resume=True)
-        assert evaluate_run(tmp_path / "out", root=tmp_path)["top1"] == first["distilled"]["test_accuracy"]
+        assert evaluate_run(tmp_path / "out", root=tmp_path)["accuracy"] == first["distilled"]["test_accuracy"]
     for name in ("baseline", "distilled"):
         assert again[name]["test_accuracy"] == first[name]["test_accuracy"]

@@ -45,6 +45,10 @@ def labelled(rng, size):
     return logits(rng, size)._replace(options={"targets": rng.integers(0, size.c, size.b)})
 
 
+def numbers(rng, size):
+    return logits(rng, size)._replace(options={"targets": rng.normal(size=(size.b, size.c))})
+
+
 def tokens(rng, size):
     """(B, L, C) with positions to ignore: all of the first sample's, where there are more."""
     targets = rng.integers(0, size.c, (size.b, size.h))
@@ -257,6 +261,9 @@ CASES = [
         floor=None,
     ),
     logit("hard_label-ignored", losses.hard_label, segments, ref.hard_label, floor=None),
+    feature("sigmoid_kd", losses.sigmoid_kd, logits, ref.sigmoid_kd, options={"temperature": 2.0}),
+    feature("sigmoid_kd-unscaled", losses.sigmoid_kd, logits, ref.sigmoid_kd, options={"scale": False}),
+    feature("bounded_regression", losses.bounded_regression, numbers, ref.bounded_regression, floor=None),
     logit("logit_mse", losses.logit_mse, logits, ref.logit_mse),
     logit("logit_mse-positions", losses.logit_mse, tokens, ref.logit_mse, options={"average": "positions"}),
     logit("probability_mse", losses.probability_mse, logits, ref.probability_mse),

@@ -120,6 +120,20 @@ entropy = _divergence(lambda p_s, p_t: -(p_t * np.log(p_t)).sum(-1))
 jsd = _divergence(_jsd)
 
 
+def sigmoid_kd(student, teacher, *, temperature=1.0, scale=True):
+    s, t = (1 / (1 + np.exp(-x / temperature)) for x in (student, teacher))
+    each = t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))
+    return each.mean(1) * (temperature**2 if scale else 1)
+
+
+def bounded_regression(student, teacher, *, targets, margin=0.0):
+    values = []
+    for s, t, y in zip(student, teacher, targets, strict=True):
+        own, bound = np.mean((s - y) ** 2), np.mean((t - y) ** 2)
+        values.append(own if own + margin > bound else 0.0)
+    return np.array(values)
+
+
 def dkd(
     student,
     teacher,

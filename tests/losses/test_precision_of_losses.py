@@ -25,6 +25,7 @@ from limbeck import (
 )
 from limbeck.distillers import Scheme
 from limbeck.models.networks.multi_exit import Exits
+from limbeck.tasks import Classification
 
 LARGE = Batch(torch.full((4, 3), 100.0), torch.tensor([0, 1, 2, 0]), torch.arange(4))
 calls: list[tuple[torch.dtype, bool]] = []
@@ -56,11 +57,11 @@ class TwoExits(nn.Module):
 
 
 SCHEMES: dict[str, Callable[[Any], Scheme]] = {
-    "offline": lambda task: Distiller(network(), task_loss=task),
-    "class-wise": lambda task: ClassWise(network(), task_loss=task),
-    "mutual": lambda task: MutualDistiller([network(), network()], task_loss=task),
-    "mean-teacher": lambda task: MeanTeacher(network(), [Term(losses.kd)], task_loss=task),
-    "self": lambda task: SelfDistiller(TwoExits(), task_loss=task, hint_weight=0),
+    "offline": lambda task: Distiller(network(), task=Classification(loss=task)),
+    "class-wise": lambda task: ClassWise(network(), task=Classification(loss=task)),
+    "mutual": lambda task: MutualDistiller([network(), network()], task=Classification(loss=task)),
+    "mean-teacher": lambda task: MeanTeacher(network(), [Term(losses.kd)], task=Classification(loss=task)),
+    "self": lambda task: SelfDistiller(TwoExits(), task=Classification(loss=task), hint_weight=0),
 }
 
 
@@ -180,6 +181,6 @@ def test_the_right_value_where_half_precision_overflows() -> None:
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_limbecks_losses_see_to_it_themselves(name: str) -> None:
-    sees_to_it = importlib.import_module("limbeck.losses.precision")._sees_to_it
+    sees_to_it = importlib.import_module("limbeck.losses.precision").keeps_precision
     loss = getattr(losses, name)
     assert sees_to_it(loss.forward if isinstance(loss, type) else loss)

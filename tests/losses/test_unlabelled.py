@@ -27,6 +27,7 @@ from limbeck import (
 from limbeck.distillers import Scheme
 from limbeck.distillers.class_wise import partners
 from limbeck.models.networks.multi_exit import Exits
+from limbeck.tasks import Classification
 
 TARGETS = torch.tensor([2, -100, 0, -100, 3])
 KNOWN = TARGETS >= 0
@@ -141,7 +142,7 @@ def unguarded(z: Tensor, y: Tensor) -> Tensor:
     ids=["cross-entropy", "a module", "unguarded"],
 )
 def test_a_batch_without_labels_is_worth_nothing(name: str, task: Any) -> None:
-    scheme = ALONE[name](task_loss=task)
+    scheme = ALONE[name](task=Classification(loss=task))
     step = scheme(NONE)
     assert step.loss.item() == 0
     step.loss.backward()
@@ -170,9 +171,9 @@ def test_what_an_accelerator_does_gives_the_same(targets: Tensor) -> None:
     from limbeck.distillers.task import task_value
 
     z = torch.randn(5, 4, requires_grad=True)
-    plain = task_value(F.cross_entropy, z, targets)
+    plain = task_value(Classification(), z, targets)
     (wanted,) = torch.autograd.grad(plain, z)
-    elsewhere = task_value(unguarded, z, targets.as_subclass(Everywhere)).as_subclass(Tensor)
+    elsewhere = task_value(Classification(loss=unguarded), z, targets.as_subclass(Everywhere)).as_subclass(Tensor)
     torch.testing.assert_close(elsewhere, plain)
     torch.testing.assert_close(torch.autograd.grad(elsewhere, z)[0].as_subclass(Tensor), wanted)
 
@@ -203,4 +204,4 @@ def test_a_run_goes_through_batches_without_labels() -> None:
 )
 def test_a_task_loss_that_is_no_value_is_named(give: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Distiller(nn.Linear(3, 4), task_loss=give)(NONE)
+        Distiller(nn.Linear(3, 4), task=Classification(loss=give))(NONE)

@@ -45,7 +45,7 @@ def test_the_student_of_a_stored_teacher_output_is_that_of_a_live_teacher(tmp_pa
     for where in ("never", "memory", {"where": "disk", "dtype": "float32"}, {"where": str(tmp_path / "mine")}):
         out = tmp_path / f"run{len(losses)}"
         result = run(recipe(where), root=tmp_path, out=out, machine=QUIET, baseline=False)
-        losses[str(where)] = result["distilled"]["test_loss"]
+        losses[str(where)] = result["distilled"]["test"]["loss"]
     live, memory, disk, half = losses.values()
     # The last batch of digits is smaller than the others, which moves the teacher's last bits there.
     assert memory == pytest.approx(live, rel=1e-5)

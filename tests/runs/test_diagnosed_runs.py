@@ -79,7 +79,7 @@ def test_a_teacher_that_does_as_well_on_new_data_is_not(tmp_path: Path, capsys: 
     assert found == compared["diagnosis"]
     assert (found["memorised"], found["warning"]) == (False, None)
     assert found["held_out_accuracy"] == compared["teacher"][0]["test_accuracy"]
-    assert found["calibration_error"] == pytest.approx(compared["teacher"][0]["test_calibration_error"], abs=1e-6)
+    assert found["calibration_error"] == pytest.approx(compared["teacher"][0]["test"]["calibration_error"], abs=1e-6)
     assert capsys.readouterr().err == ""
     page = write_page(tmp_path / "cmp")
     assert page is not None

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from limbeck.engine.evaluate import evaluate_teacher
 from torch import nn
 
 from limbeck import Distiller, FunctionTeacher, Term, fit, losses
 from limbeck.data import DataSet, InMemory, load, make_loader
-from limbeck.engine.evaluate import evaluate_teacher
 from limbeck.engine.optim import optimizer
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
@@ -318,7 +318,10 @@ def without(teacher: dict[str, Any], options: str, to_say: str) -> dict[str, Any
 def test_a_function_teaches_as_good_as_it_is() -> None:
     teacher = FunctionTeacher(lambda x: forest().predict_proba(x.reshape(len(x), -1)), numpy=True, probabilities=True)
     loader = make_loader(tinted().test, 64)
-    assert evaluate_teacher(teacher, loader).top1 == right(forest().predict_proba(flat(parts(tinted().test)[0]))) / 200
+    assert (
+        evaluate_teacher(teacher, loader)["accuracy"]
+        == right(forest().predict_proba(flat(parts(tinted().test)[0]))) / 200
+    )
     student = Distiller(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), [Term(losses.kd)], task_weight=0)
     done = fit(
         student, make_loader(tinted().train, 64), teacher=teacher, epochs=2, optimizer=optimizer("adam", lr=0.01),

@@ -132,7 +132,7 @@ def test_several_teachers_are_an_ensemble(tmp_path: Path) -> None:
     terms = [{"loss": "kd", "weight": 0.5}, {"loss": "mse", "student": "1", "teacher": "1.1", "adapter": "auto"}]
     result = go(tmp_path / "run", {"teacher": members, "distill": {"terms": terms}})
     assert len(result["teacher"]) == 2
-    assert result["teacher"][0]["test_loss"] != result["teacher"][1]["test_loss"]
+    assert result["teacher"][0]["test"]["loss"] != result["teacher"][1]["test"]["loss"]
 
 
 def test_teacher_and_student_each_with_their_own_input(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_teacher_and_student_each_with_their_own_input(tmp_path: Path) -> None:
 def test_evaluate_repeats_the_figures_of_the_run(tmp_path: Path) -> None:
     result = go(tmp_path / "run")["distilled"]
     figures = evaluate_run(tmp_path / "run", tmp_path)
-    assert figures["top1"] == result["test_accuracy"]
-    assert figures["loss"] == pytest.approx(result["test_loss"])
-    assert figures["agreement"] == result["test_agreement"]
+    assert figures["accuracy"] == result["test_accuracy"]
+    assert figures["loss"] == pytest.approx(result["test"]["loss"])
+    assert figures["agreement"] == result["test"]["agreement"]
     with pytest.raises(RequestError, match="holds no finished run"):
         evaluate_run(tmp_path, tmp_path)
 
@@ -338,17 +338,17 @@ def test_students_see_the_views_of_the_recipe(tmp_path: Path) -> None:
     changes = {"data": {"name": "digits", "augment": ["crop", {"cutout": 2}], "views": 2}, "epochs": 3}
     result = go(tmp_path / "run", changes)
     plain = go(tmp_path / "plain", {"epochs": 3})
-    assert result["baseline"]["test_loss"] != plain["baseline"]["test_loss"]
+    assert result["baseline"]["test"]["loss"] != plain["baseline"]["test"]["loss"]
     again = go(tmp_path / "again", changes)
-    assert result["distilled"]["test_loss"] == again["distilled"]["test_loss"]
+    assert result["distilled"]["test"]["loss"] == again["distilled"]["test"]["loss"]
 
 
 def test_a_teacher_has_an_augmentation_of_its_own(tmp_path: Path) -> None:
     plain = go(tmp_path / "plain", {"epochs": 1})
     flipped = go(tmp_path / "run", {"teacher": SMALL["teacher"] | {"augment": ["flip"]}, "epochs": 1})
-    assert flipped["teacher"]["test_loss"] != plain["teacher"]["test_loss"]
+    assert flipped["teacher"]["test"]["loss"] != plain["teacher"]["test"]["loss"]
     assert flipped["teacher"]["source"] == "trained"
-    assert flipped["baseline"]["test_loss"] == plain["baseline"]["test_loss"]
+    assert flipped["baseline"]["test"]["loss"] == plain["baseline"]["test"]["loss"]
 
 
 def test_large_images_are_tested_few_at_a_time(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_accuracies_are_those_of_the_run(finished: tuple[Path, dict[str, Any]]) 
         assert row["test_accuracy"] == result["distilled"][f"test_accuracy/exit {name}"]
     assert found["ensemble"]["test_accuracy"] == result["distilled"]["test_accuracy"]
     assert json.loads((folder / "exits.json").read_text()) == {k: v for k, v in found.items() if k != "out"}
-    assert evaluate_run(folder, folder)["top1"] == result["distilled"]["test_accuracy"]
+    assert evaluate_run(folder, folder)["accuracy"] == result["distilled"]["test_accuracy"]
 
 
 def test_the_student_kept_is_the_one_with_the_best_ensemble_on_validation(

@@ -77,7 +77,7 @@ def test_rounded_outputs_are_said_in_result_and_table(tmp_path: Path, capsys: py
         said = capsys.readouterr().out
         line = f"teacher outputs: {word} in {entry['place']} as float16: rounded, so figures differ from those with"
         assert line in said
-    assert made["distilled"]["test_loss"] == found["distilled"]["test_loss"]
+    assert made["distilled"]["test"]["loss"] == found["distilled"]["test"]["loss"]
     exact = go(tmp_path / "exact", {"where": "disk", "dtype": "float32"})
     show.result(exact)
     assert "as float32\n" in capsys.readouterr().out

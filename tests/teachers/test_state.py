@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from limbeck import Batch, Distiller, FunctionTeacher, ModuleTeacher, Term, fit, losses
 from limbeck.engine.first_answers import check_answers
 from limbeck.errors import RequestError
+from limbeck.tasks import Classification
 from limbeck.teachers import EnsembleTeacher
 from limbeck.types import TeacherOutput
 
@@ -96,7 +97,7 @@ def test_what_was_written_in_eval_mode_teaches_as_its_network(
     model(some(32).inputs)  # statistics that are not 0 and 1
     teacher = ModuleTeacher(write(model.eval()))
     torch.testing.assert_close(teacher(some()).output, model(some().inputs))
-    assert check_answers(teacher, some(), teacher(some()), labelled=False) == []
+    assert check_answers(teacher, some(), teacher(some()), Classification(), labelled=False) == []
 
 
 def test_a_counter_and_a_cache_of_a_network_in_eval_mode() -> None:
@@ -127,7 +128,7 @@ def test_even_a_little_noise_is_said() -> None:
         torch.manual_seed(0)
         batch = Batch(torch.randn(64, 500), torch.zeros(64, dtype=torch.long), torch.arange(64))
         teacher = FunctionTeacher(lambda x, p=p: F.dropout(x, p))
-        notes = check_answers(teacher, batch, teacher(batch), labelled=False)
+        notes = check_answers(teacher, batch, teacher(batch), Classification(), labelled=False)
         assert (notes == []) == steady
 
 
@@ -140,7 +141,7 @@ def test_a_model_that_is_quantised_by_the_batch_is_steady() -> None:
     batch = some()._replace(inputs=torch.randn(16, 6, generator=torch.Generator().manual_seed(4)))
     half = quantised(batch.inputs)[:8] - quantised(batch.inputs[:8])
     assert half.abs().max() > 1e-4  # half of the batch does get other answers
-    assert check_answers(teacher, batch, teacher(batch), labelled=False) == []
+    assert check_answers(teacher, batch, teacher(batch), Classification(), labelled=False) == []
 
 
 class Writes(nn.Module):

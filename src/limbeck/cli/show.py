@@ -14,6 +14,7 @@ from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
 from limbeck.models.inspect import Inspected
+from limbeck.runs.entry import advantage, label, metric, monitor_of, score
 from limbeck.runs.ledger import table_line
 from limbeck.taps import match
 
@@ -26,25 +27,24 @@ def result(result: Mapping[str, Any]) -> None:
     rows = {f"teacher ({one['source']})": one for one in teachers}
     if len(teachers) > 1:
         rows = {f"teacher {n} ({one['source']})": one for n, one in enumerate(teachers)}
-    rows |= {"student alone": result["baseline"]} if "baseline" in result else {}
-    rows["student distilled"] = result["distilled"]
+    rows |= {"baseline": result["baseline"]} if "baseline" in result else {}
+    rows["distilled student"] = result["distilled"]
     if "ensemble" in result:
         rows["all generations"] = result["ensemble"]
-    top5 = any("test_top5" in row for row in rows.values())
-    for column in ("parameters", "test accuracy", *(["top-5"] if top5 else []), "epochs", "seconds"):
+    monitor = result["distilled"]["monitor"]
+    top5 = any(metric(row, "top5") is not None for row in rows.values())
+    for column in ("parameters", f"test {label(monitor)}", *(["top-5"] if top5 else []), "epochs", "seconds"):
         table.add_column(column, justify="right")
     for name, row in rows.items():
-        cells = [_cell(row.get("parameters"), ","), _cell(row["test_accuracy"], ".4f")]
-        cells += [_cell(row.get("test_top5"), ".4f")] if top5 else []
+        cells = [_cell(row.get("parameters"), ","), _cell(score(row), ".4f")]
+        cells += [_cell(metric(row, "top5"), ".4f")] if top5 else []
         table.add_row(name, *cells, _cell(row.get("epochs"), ""), _cell(row.get("seconds"), ".1f"))
     console = _console()
     console.print(table)
     if "baseline" in result:
-        gain = 100 * (result["distilled"]["test_accuracy"] - result["baseline"]["test_accuracy"])
-        verdict = "no difference" if gain == 0 else f"{gain:+.2f} points"
         console.print(
-            f"distilled − alone: {verdict} at equal epochs, start and data order. Another seed gives another "
-            "difference: limbeck compare trains several",
+            f"distilled − baseline: {_difference(result['distilled'], result['baseline'])} at equal epochs, start and "
+            "data order. Another seed gives another difference: limbeck compare trains several",
             soft_wrap=True,
         )
     _outputs(console, result)
@@ -53,11 +53,24 @@ def result(result: Mapping[str, Any]) -> None:
     )
 
 
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The difference of two models' scores in words."""
+    difference = score(one) - score(other)
+    if difference == 0:
+        return "no difference"
+    if one["monitor"] == "accuracy":
+        return f"{100 * difference:+.2f} points"
+    better = "better" if advantage(one, other) > 0 else "worse"
+    return f"{label(one['monitor'])} {difference:+.4f} ({better})"
+
+
 def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     """The table at the end of a comparison."""
     seeds = ", ".join(map(str, comparison["seeds"]))
     table = _table(f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}")
-    for column in ("method", "test accuracy", "− scratch", "95 % interval", "verdict", "agreement", "seconds"):
+    monitor = monitor_of(comparison)
+    names = ("method", f"test {label(monitor)}", "− scratch", "95 % interval", "verdict", "agreement", "seconds")
+    for column in names:
         table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
     for name, row in comparison["methods"].items():
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
@@ -68,7 +81,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
             cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
         else:
             cells += ["", "", ""]
-        table.add_row(*cells, _cell(row["agreement"], ".4f"), _cell(row["seconds"], ".1f"))
+        table.add_row(*cells, _cell(metric(row, "agreement"), ".4f"), _cell(row["seconds"], ".1f"))
     console = _console()
     console.print(table)
     _predictions(console, comparison["methods"])
@@ -119,12 +132,18 @@ def _predictions(console: Console, methods: Mapping[str, Mapping[str, Any]]) -> 
         table.add_column(column, justify="left" if column in ("method", "prediction") else "right")
     for method, name, row in rows:
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        cells = [method, name, f"{row['mean']:.4f}{spread}", _difference(row), _difference(row.get("backbone", {}))]
+        cells = [
+            method,
+            name,
+            f"{row['mean']:.4f}{spread}",
+            _shown_difference(row),
+            _shown_difference(row.get("backbone", {})),
+        ]
         table.add_row(*cells[: len(columns)])
     console.print(table)
 
 
-def _difference(found: Mapping[str, Any]) -> str:
+def _shown_difference(found: Mapping[str, Any]) -> str:
     """A difference, and its verdict where that is better or worse."""
     if "difference" not in found:
         return ""
@@ -204,7 +223,7 @@ def exported(exported: Mapping[str, Any]) -> None:
     figures = {
         "parameters": f"{exported['parameters']:,}",
         "multiply-adds": f"{exported['multiply_adds']:,}",
-        "test accuracy": _cell(exported["test_accuracy"], ".4f"),
+        f"test {label(exported['monitor'])}": _cell(exported[f"test_{exported['monitor']}"], ".4f"),
     }
     if "onnx" in exported:
         figures["ONNX: largest difference of a logit"] = f"{exported['onnx']['largest_difference']:.1e}"

@@ -22,8 +22,7 @@ from limbeck.compare.cells import (
     weed,
     weed_teachers,
 )
-from limbeck.compare.verdicts import EACH, summarise
-from limbeck.distillers import Distiller
+from limbeck.compare.verdicts import summarise
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
@@ -36,6 +35,7 @@ from limbeck.runs import components, identity, teachers
 from limbeck.runs.checks import check_shares, rehearse
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
+from limbeck.runs.entry import score
 from limbeck.runs.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened
 from limbeck.runs.identity import Origins
 from limbeck.runs.ledger import Ledger
@@ -90,6 +90,10 @@ def compare(
     proposed = choose(out, f"compare-{recipe.name}", resume)
     before = students_in(proposed) if resume else []
     data = components.data(recipe.data, root)
+    if not components.task(recipe, data).labelled:
+        raise RequestError(
+            "a comparison stands beside the baseline, which learns from labels, and this task has none: use limbeck run"
+        )
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
     recipes = {name: recipe_of(recipe, name, variants, student) for name in (*asked, *(method for method, _ in before))}
@@ -157,9 +161,15 @@ def _compared(
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
         "teacher_outputs": job.outputs.entries(),
-        "methods": summarise(results, 1 / len(job.data.test)),
+        "methods": summarise(results, _resolution(results, len(job.data.test))),
         "environment": environment(),
     }
+
+
+def _resolution(results: Mapping[str, Mapping[int, Mapping[str, Any]]], samples: int) -> float:
+    """What one sample of the test set counts in an accuracy; other scores have no steps."""
+    first = next(one for by_seed in results.values() for one in by_seed.values())
+    return 1 / samples if first["monitor"] == "accuracy" else 0.0
 
 
 def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
@@ -176,21 +186,21 @@ def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> Non
     shipped = student = components.model(job.recipe.student, job.data, job.recipe.seed)
     judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
     if cell.method == SCRATCH:
-        alone = components.alone(student, job.recipe)
+        alone = components.alone(student, job.recipe, job.data)
         training = job.train(alone, "student")
         tested = job.test(alone, judge)
     elif cell.method == BACKBONE:
-        alone = Distiller(student, inputs=components.inputs(job.recipe.student))
+        alone = components.on_labels(student, job.recipe.student, job.recipe, job.data)
         training = job.train(alone, "student")
         tested = job.test(alone, judge)
         deepest = job.recipe.student.options["exit"]
-        tested[f"{EACH}exit {deepest}/{deepest}"] = tested["test_accuracy"]
+        tested[f"test_{tested['monitor']}/exit {deepest}/{deepest}"] = score(tested)
     else:
         distilled = distil(job, student, found)
         shipped = distilled.scheme.student  # of some methods another network
         training, tested = distilled.training, job.test(distilled.scheme, judge)
         if distilled.ensemble:
-            tested["ensemble_accuracy"] = job.test_teacher(distilled.ensemble)["test_accuracy"]
+            tested["ensemble_score"] = score(job.test_teacher(distilled.ensemble))
     if job.fabric.is_global_zero:
         about = {"method": cell.method, "seed": cell.seed, "identity": identity.digest(cell.made_of)}
         about["parameters"] = parameter_count(shipped)

@@ -12,7 +12,7 @@ from limbeck.compare.table import Row, Table, without_method
 from limbeck.compare.verdicts import summarise
 from limbeck.errors import RequestError
 from limbeck.runs import identity
-from limbeck.runs.figures import monitored, tested
+from limbeck.runs.entry import score
 from limbeck.runs.folder import read_result, student_folder
 from limbeck.runs.identity import Identity
 from limbeck.runs.same import told
@@ -53,7 +53,7 @@ def join(folders: Sequence[Path]) -> dict[str, Any]:
     samples = sum(students[0].made_of["data"]["splits"]["test"]["counts"])
     return {
         "folders": [str(folder) for folder in folders],
-        "figure": monitored(students[0].result),
+        "figure": students[0].result["monitor"],
         "seeds": sorted({one.seed for one in students}),
         "methods": summarise(results, 1 / samples),
     }
@@ -103,8 +103,8 @@ def _check(students: Sequence[_Student]) -> None:
         if changed:
             raise RequestError(f"{one.name} does not fit {before.name}: {told(changed)}")
         twin = seen.setdefault((one.method, one.seed), one)
-        figure = monitored(one.result)
-        values = tested(twin.result, figure), tested(one.result, figure)
+        figure = one.result["monitor"]
+        values = score(twin.result), score(one.result)
         if values[0] != values[1]:
             raise RequestError(
                 f"{twin.name} and {one.name} are the same student with other figures (test {figure} {values[0]} and "

@@ -13,7 +13,7 @@ from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
 from limbeck.errors import RequestError
 from limbeck.recipes.read import read
 from limbeck.runs import identity
-from limbeck.runs.figures import monitored, tested
+from limbeck.runs.entry import score
 from limbeck.runs.folder import COMPARISON, RECIPE, read_result, student_folder
 from limbeck.runs.identity import Identity
 
@@ -148,8 +148,8 @@ def _row(
     made_of: Mapping[str, Any],
     verdict: Mapping[str, Any] | None = None,
 ) -> Row:
-    figure = monitored(next(iter(results.values())))
-    values = {seed: tested(result, figure) for seed, result in results.items()}
+    figure = next(iter(results.values()))["monitor"]
+    values: dict[int, float | None] = {seed: score(result) for seed, result in results.items()}
     lacking = [seed for seed, value in values.items() if value is None]
     if lacking:
         raise RequestError(f"{folder}: {method}, seed {lacking[0]}, has no test {figure}")

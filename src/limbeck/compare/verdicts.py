@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from limbeck.compare.cells import BACKBONE, SCRATCH
+from limbeck.runs.entry import score
 
-EACH = "test_accuracy/"
 CONFIDENCE = 0.95
 BySeed = Mapping[int, Mapping[str, Any]]
 """A method's results by their seeds."""
@@ -22,17 +22,18 @@ def summarise(results: Mapping[str, BySeed], resolution: float = 0.0) -> dict[st
     at 1 − 0.05/m for m methods compared (Bonferroni), so that among many methods none is called better by luck alone.
     `resolution` is what one sample of the test set counts.
     """
-    scratch = _column(results, SCRATCH, "test_accuracy")
+    scratch = _scores(results, SCRATCH)
     rivals = len(results) - 1
     summary = {}
     for name in results:
-        accuracy = _column(results, name, "test_accuracy")
-        entry: dict[str, Any] = {"seeds": list(accuracy), **_spread(accuracy)}
-        for figure in ("test_agreement", "seconds"):
-            values = list(_column(results, name, figure).values())
-            entry[figure.removeprefix("test_")] = statistics.mean(values) if values else None
+        scores, one = _scores(results, name), _first(results[name])
+        entry: dict[str, Any] = {"seeds": list(scores), **_spread(scores)}
+        seconds = list(_column(results, name, "seconds").values())
+        entry["seconds"] = statistics.mean(seconds) if seconds else None
+        entry["test"] = {metric: _mean(results[name], metric) for metric in one["test"]}
+        entry |= {"monitor": one["monitor"], "mode": one["mode"]}
         if name != SCRATCH:
-            entry |= _beside(accuracy, scratch, rivals, resolution)
+            entry |= _beside(scores, scratch, rivals, resolution, one["mode"])
         if each := _each(results, name, resolution):
             entry["predictions"] = each
         summary[name] = entry
@@ -45,20 +46,20 @@ def _each(results: Mapping[str, BySeed], name: str, resolution: float) -> dict[s
     The verdicts beside scratch are corrected for all exits of all methods, and so are those beside the backbone.
     """
     given = {
-        method: [figure for figure in next(iter(by_seed.values())) if figure.startswith(EACH)]
+        method: [figure for figure in _first(by_seed) if figure.startswith(f"test_{_first(by_seed)['monitor']}/")]
         for method, by_seed in results.items()
     }
     rivals = (len(results) - 1) * max(map(len, given.values()))
-    alone = _column(results, BACKBONE, "test_accuracy")
+    alone, mode = _scores(results, BACKBONE), _first(results[name])["mode"]
     entries = {}
     for figure in given[name]:
-        accuracy = _column(results, name, figure)
-        entry = _spread(accuracy)
+        scores = _column(results, name, figure)
+        entry = _spread(scores)
         if name != SCRATCH:
-            entry |= _beside(accuracy, _column(results, SCRATCH, figure), rivals, resolution)
+            entry |= _beside(scores, _column(results, SCRATCH, figure), rivals, resolution, mode)
         if name != BACKBONE and alone:
-            entry[BACKBONE] = _beside(accuracy, alone, rivals, resolution)
-        entries[figure.removeprefix(EACH)] = entry
+            entry[BACKBONE] = _beside(scores, alone, rivals, resolution, mode)
+        entries[figure.partition("/")[2]] = entry
     return entries
 
 
@@ -67,18 +68,36 @@ def _column(results: Mapping[str, BySeed], name: str, figure: str) -> dict[int, 
     return {seed: result[figure] for seed, result in results.get(name, {}).items() if figure in result}
 
 
+def _first(by_seed: BySeed) -> Mapping[str, Any]:
+    """One of a method's results."""
+    return next(iter(by_seed.values()))
+
+
+def _scores(results: Mapping[str, BySeed], name: str) -> dict[int, float]:
+    """A method's scores, by the task's monitor, by seed; empty where it is not there."""
+    return {seed: score(result) for seed, result in results.get(name, {}).items()}
+
+
+def _mean(by_seed: BySeed, metric: str) -> float:
+    """The mean of a metric over those seeds that have it."""
+    values = [float(result["test"][metric]) for result in by_seed.values() if metric in result["test"]]
+    return statistics.mean(values)
+
+
 def _spread(by_seed: Mapping[int, float]) -> dict[str, Any]:
     values = list(by_seed.values())
-    return {"accuracies": values, "mean": statistics.mean(values), "std": _std(values)}
+    return {"scores": values, "mean": statistics.mean(values), "std": _std(values)}
 
 
-def _beside(one: Mapping[int, float], other: Mapping[int, float], rivals: int, resolution: float) -> dict[str, Any]:
+def _beside(
+    one: Mapping[int, float], other: Mapping[int, float], rivals: int, resolution: float, mode: str
+) -> dict[str, Any]:
     """The differences in pairs of one seed; nothing where the two share none."""
     pairs = [value - other[seed] for seed, value in one.items() if seed in other]
-    return difference(pairs, rivals, resolution) if pairs else {}
+    return difference(pairs, rivals, resolution, mode) if pairs else {}
 
 
-def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0) -> dict[str, Any]:
+def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0, mode: str = "max") -> dict[str, Any]:
     """The mean of paired differences, its 95 % interval, and a verdict corrected for the number of rivals.
 
     Accuracies come in steps of `resolution`. Two of them, so rounded, leave a difference uncertain by a standard
@@ -94,7 +113,8 @@ def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0)
     half, strict = (_half_width(pairs, error, least) for error in (1 - CONFIDENCE, (1 - CONFIDENCE) / rivals))
     if half is None or strict is None:
         return {"difference": mean, "interval": None, "verdict": "one seed shows nothing"}
-    verdict = "better" if mean > strict else "worse" if mean < -strict else "no difference shown"
+    gain = mean if mode == "max" else -mean
+    verdict = "better" if gain > strict else "worse" if gain < -strict else "no difference shown"
     return {"difference": mean, "interval": [mean - half, mean + half], "verdict": verdict}
 
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from limbeck.data.splits import DataSet, FromDisk, InMemory, Split
+from limbeck.data.splits import DataSet, FromDisk, InMemory, Split, are_classes
 from limbeck.errors import RequestError, reason_of
 from limbeck.imports import load_object
 from limbeck.options import fitting
 from limbeck.seeds import derive, seeded
+from limbeck.types import IGNORED
 
 
 def load_own(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> DataSet:
@@ -40,11 +42,21 @@ def load_own(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Da
         train, test = (
             _split(part, f"{name}, {part_name}") for part, part_name in zip(made, ("train", "test"), strict=True)
         )
-        classes = int(max(train.targets.max(), test.targets.max())) + 1
-        made = DataSet(name, train, test, classes, _shape_of(train, name))
+        made = DataSet(name, train, test, _outputs(train, test), _shape_of(train, name))
     for part_name, part in (("train", made.train), ("test", made.test)):
-        _check_labels(part.targets, made.classes, f"{name}, {part_name}")
+        if not len(part):
+            raise RequestError(f"data set {name}, {part_name}, holds no sample")
+        if are_classes(part.targets):
+            _check_labels(part.targets, made.classes, f"{name}, {part_name}")
     return made
+
+
+def _outputs(train: Split, test: Split) -> int:
+    """Classes, or, of targets that are numbers, how many of them a sample has."""
+    targets = train.targets
+    if targets.is_floating_point():
+        return 1 if targets.dim() == 1 else targets.shape[1]
+    return int(max(targets.max(), test.targets.max())) + 1
 
 
 def _split(dataset: Any, name: str) -> Split:
@@ -54,28 +66,41 @@ def _split(dataset: Any, name: str) -> Split:
         if len(dataset.tensors) != 2 or not len(dataset):
             raise RequestError(f"data set {name} must hold two tensors, inputs and labels, of at least one sample")
         inputs, labels = dataset.tensors
-        _check_labels(labels, None, name)
-        return InMemory(inputs, labels.long())
+        return InMemory(inputs, _checked(labels, name))
     try:
         count = len(dataset)
         targets = getattr(dataset, "targets", None)
-        labels = torch.as_tensor([dataset[i][1] for i in range(count)] if targets is None else targets)
+        labels = _stacked([dataset[i][1] for i in range(count)]) if targets is None else torch.as_tensor(targets)
     except Exception as error:
         raise RequestError(
             f"data set {name} must be map-style: len(d), and d[i] gives (input, label): {error}"
         ) from error
-    _check_labels(labels, None, name)
-    return FromDisk(dataset, labels.long(), _sampled(dataset, labels, name), random=_varies(dataset))
+    labels = _checked(labels, name)
+    return FromDisk(dataset, labels, _sampled(dataset, labels, name), random=_varies(dataset))
+
+
+def _stacked(labels: list[Any]) -> Tensor:
+    return torch.stack(labels) if labels and isinstance(labels[0], Tensor) else torch.as_tensor(np.asarray(labels))
+
+
+def _checked(labels: Tensor, name: str) -> Tensor:
+    """Labels as tasks have them: class indices as int64, other targets as they are."""
+    if not len(labels):
+        raise RequestError(f"data set {name} holds no sample")
+    if labels.is_complex():
+        raise RequestError(f"data set {name}: targets are numbers or class indices, not {labels.dtype}")
+    if labels.is_floating_point():
+        return labels.float()
+    if are_classes(labels):
+        _check_labels(labels, None, name)
+    return labels.long()
 
 
 def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
-    if not len(labels):
-        raise RequestError(f"data set {name} holds no sample")
-    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
-        raise RequestError(
-            f"data set {name}: labels must be whole numbers, one a sample, not {labels.dtype} {tuple(labels.shape)}"
-        )
-    low, high = int(labels.min()), int(labels.max())
+    known = labels[labels != IGNORED]
+    if not len(known):
+        return
+    low, high = int(known.min()), int(known.max())
     if low < 0 or (classes is not None and high >= classes):
         last = (classes or high + 1) - 1
         raise RequestError(f"data set {name}: labels run from {low} to {high}; they must count from 0 to {last}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from limbeck.data.own import load_own
-from limbeck.data.splits import DataSet, FromDisk, InMemory, Split
+from limbeck.data.splits import DataSet, FromDisk, InMemory, Split, are_classes
 from limbeck.errors import RequestError, reason_of, unknown
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load(
     if options and ":" not in name:
         raise RequestError(f"data.options are arguments of a data set package.module:callable; {name} takes none")
     found = load_own(name, options) if ":" in name else _known(name, root, size)
-    if found.classes < 2:
+    if found.classes < 2 and found.task is None and are_classes(found.train.targets):
         called = f", {found.class_names[0]!r}" if found.class_names else ""
         raise RequestError(
             f"{name} has only one class{called}, and a classifier tells two or more apart; give the samples of each "

@@ -15,12 +15,13 @@ from torch.utils.data import Dataset, Subset
 
 from limbeck.errors import RequestError
 from limbeck.seeds import derive
+from limbeck.tasks import Task
 from limbeck.types import content
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Samples held as tensors: inputs (N, ...), uint8 for pixels 0–255 or float; targets (N,) int64."""
+    """Samples as tensors: inputs (N, ...), uint8 for pixels 0–255 or float; targets (N, ...), class indices int64."""
 
     inputs: Tensor
     targets: Tensor
@@ -46,7 +47,7 @@ class FromDisk:
 
     Attributes:
         dataset: What is read, by index.
-        targets: Its labels, (N,) int64.
+        targets: Its labels, (N, ...), class indices int64.
         fingerprint: Changes with any sample.
         random: Whether one index gives varying inputs.
         portable: Like the fingerprint, but the same for a copy of the files elsewhere, whose times differ.
@@ -71,19 +72,26 @@ class FromDisk:
 Split = InMemory | FromDisk
 
 
+def are_classes(targets: Tensor) -> bool:
+    """Whether targets are a class index a sample."""
+    return targets.dim() == 1 and not targets.is_floating_point()
+
+
 @dataclass(frozen=True)
 class DataSet:
-    """A data set for classification.
+    """A data set: what is learned from, and what is tested on.
 
     Attributes:
         name: What it is called in results.
         train: What students and teachers learn from.
         test: Read once, at the end.
-        classes: Number of classes.
+        classes: Number of classes; of a task without classes the number of outputs, such as labels of several a
+            sample, numbers to predict, or the width of an embedding.
         input_shape: One sample's shape, (C, H, W) for images; of several inputs by name, the first one's.
         validation: For every choice that is made: taken from the training split, or of its own; None without one.
         note: What must be known about the splits; told once.
         class_names: What the labels 0, 1, … are called; empty where that is not known.
+        task: What is learned from it where the recipe does not say; None for a class a sample.
     """
 
     name: str
@@ -94,6 +102,7 @@ class DataSet:
     validation: Split | None = None
     note: str = ""
     class_names: tuple[str, ...] = ()
+    task: Task | None = None
 
     @property
     def parts(self) -> Iterator[tuple[str, Split]]:
@@ -102,7 +111,9 @@ class DataSet:
         return ((name, split) for name, split in named if split is not None)
 
     def counts(self, split: Split) -> list[int]:
-        """How many samples each class has in a split."""
+        """How many samples each class has in a split; [] where targets are not a class a sample."""
+        if not are_classes(split.targets):
+            return []
         return torch.bincount(split.targets[split.targets >= 0], minlength=self.classes).tolist()
 
     def class_name(self, label: int) -> str:
@@ -110,7 +121,7 @@ class DataSet:
         return repr(self.class_names[label]) if label < len(self.class_names) else str(label)
 
     def with_validation(self, fraction: float, seed: int = 0) -> DataSet:
-        """Take a stratified part of the training split away for validation.
+        """Take a part of the training split away for validation, stratified by class where samples have one each.
 
         Raises:
             RequestError: The part would leave a split without one sample of each class, or there is one already.
@@ -122,12 +133,14 @@ class DataSet:
                 f"data.validation would take a part of the training set, and {self.name} has a validation set of its "
                 "own; leave data.validation out"
             )
-        self._check_fraction(fraction)
+        classes = are_classes(self.train.targets)
+        if classes:
+            self._check_fraction(fraction)
         try:
             kept, taken = train_test_split(
                 np.arange(len(self.train)),
                 test_size=fraction,
-                stratify=self.train.targets.numpy(),
+                stratify=self.train.targets.numpy() if classes else None,
                 random_state=derive(seed, "validation") % 2**32,
             )
         except ValueError as error:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
+from limbeck.distillers.scheme import Scheme, TaskLoss, check_classifies, check_options, check_targets, refuse_teacher
 from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
 from limbeck.taps import call, evaluating
+from limbeck.tasks import Task
 from limbeck.types import Batch, Step, TeacherOutput, labelled
 
 
@@ -32,7 +30,8 @@ class ClassWise(Scheme):
         weight: Weight of the class-wise term.
         temperature: T > 0.
         task_weight: Weight of the labels.
-        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        task: What is learned; `Classification()` by default, whose loss is cross-entropy.
+        task_loss: `task_loss(output, targets) -> Tensor` in place of that, where no task is given.
         inputs: What prepares the student's inputs; None leaves them as they are.
 
     Raises:
@@ -51,22 +50,22 @@ class ClassWise(Scheme):
         weight: float = 1.0,
         temperature: float = 4.0,
         task_weight: float = 1.0,
-        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        task: Task | None = None,
+        task_loss: TaskLoss | None = None,
         inputs: nn.Module | None = None,
     ) -> None:
-        super().__init__(student, inputs)
+        super().__init__(student, inputs, task, task_loss)
         check_options(temperature=temperature, weight=weight, task_weight=task_weight)
         self.weight = weight
         self.temperature = temperature
         self.task_weight = task_weight
-        self.task_loss = task_loss
 
     def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         """One training step's loss, its parts "task" and "class-wise"."""
         logits = self.answer(call(self.student, self.prepared(batch.inputs)))
         # A sample without a partner is its own, where the divergence is 0.
         partner = logits.detach()[partners(batch.targets)]
-        task = task_value(self.task_loss, logits, batch.targets)
+        task = task_value(self.task, logits, batch.targets)
         alike = kd(logits, partner, temperature=self.temperature).mean()
         parts = {"task": task.detach(), "class-wise": alike.detach()}
         return Step(self.task_weight * task + self.weight * alike, logits, parts)
@@ -79,13 +78,14 @@ class ClassWise(Scheme):
             RequestError: Labels that are no class indices or out of range, or a teacher given.
         """
         refuse_teacher(self, teacher_output)
+        check_classifies(self)
         if batch.targets.is_floating_point() or batch.targets.dim() != 1:
             raise RequestError(
                 f"class-wise distillation needs one class index a sample, not targets {tuple(batch.targets.shape)} of "
                 f"{batch.targets.dtype}; leave mixup and cutmix out"
             )
         with evaluating(self):
-            check_labels(self.predict(batch.inputs), batch.targets)
+            check_targets(self.task, self.predict(batch.inputs), batch.targets)
 
 
 def partners(targets: Tensor) -> Tensor:

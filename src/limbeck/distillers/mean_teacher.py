@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.distillers.offline import Distiller
-from limbeck.distillers.scheme import refuse_teacher
+from limbeck.distillers.scheme import TaskLoss, refuse_teacher
 from limbeck.distillers.term import Term
 from limbeck.errors import RequestError
 from limbeck.models import lazy_layers
 from limbeck.taps import LOGITS, Taps, call, evaluating, logits_of
+from limbeck.tasks import Task
 from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
 
@@ -40,7 +40,8 @@ class MeanTeacher(Distiller):
         other_view: In training the average reads another augmented version of the samples than the student, as the
             paper has it: `Batch.other`, which `limbeck.data.make_loader(…, pairs=True)` gives.
         task_weight: Weight of the task loss.
-        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        task: What is learned; `Classification()` by default, whose loss is cross-entropy.
+        task_loss: `task_loss(output, targets) -> Tensor` in place of that, where no task is given.
         inputs: What prepares the inputs of both; None leaves them as they are.
 
     As published the term is `Term(losses.probability_mse, weight=ramp(5, 100, "exponential"))`, with decay 0.97 and
@@ -66,10 +67,11 @@ class MeanTeacher(Distiller):
         decay: float = 0.999,
         other_view: bool = False,
         task_weight: float = 1.0,
-        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        task: Task | None = None,
+        task_loss: TaskLoss | None = None,
         inputs: nn.Module | None = None,
     ) -> None:
-        super().__init__(student, terms, task_weight=task_weight, task_loss=task_loss, inputs=inputs)
+        super().__init__(student, terms, task_weight=task_weight, task=task, task_loss=task_loss, inputs=inputs)
         if not terms:
             raise RequestError("a mean teacher needs a term to teach by, such as Term(losses.kd)")
         if not 0 <= decay < 1:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
+from limbeck.distillers.scheme import Scheme, TaskLoss, check_classifies, check_options, check_targets, refuse_teacher
 from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import kd
 from limbeck.taps import call, evaluating
 from limbeck.taps.wrappers import unwrapped
+from limbeck.tasks import Task
 from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
 
@@ -32,7 +32,8 @@ class MutualDistiller(Scheme):
         weight: Weight of what the others say, the mean over them.
         temperature: T > 0.
         task_weight: Weight of the labels.
-        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        task: What is learned; `Classification()` by default, whose loss is cross-entropy.
+        task_loss: `task_loss(output, targets) -> Tensor` in place of that, where no task is given.
         inputs: What prepares the inputs of all peers; None leaves them as they are.
 
     Raises:
@@ -52,7 +53,8 @@ class MutualDistiller(Scheme):
         weight: float = 1.0,
         temperature: float = 1.0,
         task_weight: float = 1.0,
-        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        task: Task | None = None,
+        task_loss: TaskLoss | None = None,
         inputs: nn.Module | None = None,
     ) -> None:
         if len(peers) < 2:
@@ -60,12 +62,11 @@ class MutualDistiller(Scheme):
         if len(set(map(unwrapped, peers))) < len(peers):
             raise RequestError("one module is given twice as a peer; give each its own, such as copy.deepcopy(student)")
         check_options(temperature=temperature, weight=weight, task_weight=task_weight)
-        super().__init__(peers[0], inputs)
+        super().__init__(peers[0], inputs, task, task_loss)
         self.others = nn.ModuleList(map(unwrapped, peers[1:]))
         self.weight = weight
         self.temperature = temperature
         self.task_weight = task_weight
-        self.task_loss = task_loss
 
     @property
     def peers(self) -> Sequence[nn.Module]:
@@ -79,7 +80,7 @@ class MutualDistiller(Scheme):
         parts: dict[str, Tensor] = {}
         for number, own in enumerate(logits, start=1):
             others = [z.detach() for z in logits if z is not own]
-            task = task_value(self.task_loss, own, batch.targets)
+            task = task_value(self.task, own, batch.targets)
             said = torch.stack([kd(own, z, temperature=self.temperature).mean() for z in others]).mean()
             parts |= {f"task {number}": task, f"mutual {number}": said}
             loss = loss + self.task_weight * task + self.weight * said
@@ -93,12 +94,13 @@ class MutualDistiller(Scheme):
             RequestError: Peers of different numbers of classes, a label out of range, or a teacher given.
         """
         refuse_teacher(self, teacher_output)
+        check_classifies(self)
         with evaluating(self):
             logits = self._logits(batch.inputs)
         shapes = [tuple(z.shape) for z in logits]
         if len(set(shapes)) > 1:
             raise RequestError(f"the peers' logits have shapes {', '.join(map(str, shapes))}; all must be the same")
-        check_labels(logits[0], batch.targets)
+        check_targets(self.task, logits[0], batch.targets)
 
     def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
         """Logits (B, C) of "peer 1", the student, to "peer n", and of "ensemble": log of the mean probability."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.distillers.scheme import Scheme, check_labels, weighted_sum
+from limbeck.distillers.scheme import Scheme, TaskLoss, check_targets, weighted_sum
 from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
 from limbeck.distillers.vocabulary import class_count, common_vocabulary, described
@@ -19,6 +18,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
+from limbeck.tasks import Task
 from limbeck.types import Batch, Step, TeacherOutput
 
 TASK = "task"
@@ -27,8 +27,9 @@ TASK = "task"
 class Distiller(Scheme):
     """loss = task_weight · task loss(labels) + Σ weight · term(student tensor, teacher tensor).
 
-    Without terms it trains the student alone. Terms with adapters are sized by `prepare`, which `fit` calls;
-    a hand-written loop calls it once, before it makes its optimizer.
+    What the labels are, the loss on them, and the figures by which the student is judged are the task's. Without terms
+    the student is trained on labels alone. Terms with adapters are sized by `prepare`, which `fit` calls; in a
+    loop of your own call it once, before the optimizer is made.
 
     Of a student with two heads (`two_heads`), such as DeiT's, the first learns the labels, and terms read the second as
     its "logits"; both learn by their mean where there are no labels, or no such term.
@@ -37,7 +38,8 @@ class Distiller(Scheme):
         student: The model to ship; it stays as it is, no hooks remain in it.
         terms: The distillation losses.
         task_weight: Weight of the task loss; 0 leaves it out, and then labels are only counted: any will do.
-        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        task: What is learned; `Classification()` by default, whose loss is cross-entropy.
+        task_loss: `task_loss(output, targets) -> Tensor` in place of that, where no task is given.
         inputs: What prepares the student's inputs; None leaves them as they are.
         common_classes: So many classes, the first ones, are the same for teacher and student, and terms on logits
             compare these alone. None takes all, for which both must have as many; only language models, with logits
@@ -65,11 +67,12 @@ class Distiller(Scheme):
         terms: Sequence[Term] = (),
         *,
         task_weight: float = 1.0,
-        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        task: Task | None = None,
+        task_loss: TaskLoss | None = None,
         inputs: nn.Module | None = None,
         common_classes: int | None = None,
     ) -> None:
-        super().__init__(student, inputs)
+        super().__init__(student, inputs, task, task_loss)
         if isinstance(terms, Term):
             raise RequestError("terms is a list: Distiller(student, [Term(...)])")
         if not 0 <= task_weight < math.inf:
@@ -77,9 +80,8 @@ class Distiller(Scheme):
         if not terms and not task_weight:
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight
-        self.task_loss = task_loss
         self.common_classes = common_classes
-        self._bound = _named(terms)
+        self._bound = _named(terms, self.task)
         self._compare(common_classes)
         self.terms = nn.ModuleDict(self._bound)
         self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)])
@@ -148,7 +150,7 @@ class Distiller(Scheme):
         parts: dict[str, Tensor] = {}
         weights: list[float] = []
         if self.task_weight:
-            parts[TASK] = task_value(self.task_loss, labelled, batch.targets)
+            parts[TASK] = task_value(self.task, labelled, batch.targets)
             weights.append(self.task_weight)
         for name, term in self._bound.items():
             if not term.ready:
@@ -168,11 +170,12 @@ class Distiller(Scheme):
                 gave, or shapes cannot be brought together.
         """
         with evaluating(self):
-            _, student = self._student_taps.run(self.prepared(batch.inputs))
+            output, student = self._student_taps.run(self.prepared(batch.inputs))
+            student[LOGITS] = self.answer(output)
             teacher = self._tensors(teacher_output)
             self._check_classes(student[LOGITS], batch.targets, teacher.get(LOGITS))
             for name, term in self._bound.items():
-                term.place(batch.targets.device)
+                term.place(batch.device)
                 if not term.ready:
                     term.build(student, teacher)
                 try:
@@ -199,17 +202,18 @@ class Distiller(Scheme):
             raise RequestError(f"the terms {', '.join(self.terms)} need a teacher, and none was given")
         tensors = dict(teacher_output.features)
         if teacher_output.output is not None:
-            tensors[LOGITS] = teacher_output.output
+            tensors[LOGITS] = self.task.output(teacher_output.output)
         for name in self._teacher_taps:
             if name not in tensors:
                 raise unknown("teacher tap", name, tensors)
         return tensors
 
     def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
-        if teacher is not None and any(term.compares_logits for term in self._bound.values()):
+        compared = any(term.compares_logits for term in self._bound.values())
+        if teacher is not None and self.task.classifies and compared:
             self._check_common(logits, targets, teacher)
-        if self.task_weight and self.task_loss is F.cross_entropy:
-            check_labels(logits, targets)
+        if self.task_weight:
+            check_targets(self.task, logits, targets)
 
     def _check_common(self, logits: Tensor, targets: Tensor, teacher: Tensor) -> None:
         least = min(class_count(logits), class_count(teacher))
@@ -227,7 +231,7 @@ class Distiller(Scheme):
             term.classes = classes
 
 
-def _named(terms: Sequence[Term]) -> dict[str, BoundTerm]:
+def _named(terms: Sequence[Term], task: Task) -> dict[str, BoundTerm]:
     """The terms by name; where two share one, the student tap tells them apart, and then a number."""
     counts = Counter(term.name for term in terms)
     named: dict[str, BoundTerm] = {}
@@ -236,7 +240,7 @@ def _named(terms: Sequence[Term]) -> dict[str, BoundTerm]:
         name = name.replace(".", "/")  # a module's name has no dots
         while name in named or name == TASK:
             name += "'"
-        named[name] = BoundTerm(term)
+        named[name] = BoundTerm(term, task.loss_options)
     return named
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.models.foreign.keras import refuse_keras
 from limbeck.models.foreign.programs import refuse_program
-from limbeck.taps import Conversion, call, heads_of, logits_of
+from limbeck.taps import Conversion, call, heads_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
-from limbeck.types import Batch, Inputs, Step, TeacherOutput, labelled
+from limbeck.tasks import Classification, Task
+from limbeck.tasks.of_loss import of_loss
+from limbeck.types import Batch, Inputs, Step, Targets, TeacherOutput
+
+TaskLoss = Callable[[Tensor, Any], Tensor]
 
 
 class Scheme(nn.Module):
@@ -25,6 +29,8 @@ class Scheme(nn.Module):
     Args:
         student: The model to ship; of a wrapped one (torch.compile, DataParallel, Fabric) the plain network is trained.
         inputs: What prepares the student's inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them.
+        task: What is learned; `Classification()` by default, or what the task loss is for.
+        task_loss: `task_loss(output, targets) -> Tensor` in place of the task's own, where no task is given.
 
     Attributes:
         chosen: The name, among `predictions`, of what `predict` gives.
@@ -38,7 +44,13 @@ class Scheme(nn.Module):
 
     chosen = "student"
 
-    def __init__(self, student: nn.Module, inputs: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        inputs: nn.Module | None = None,
+        task: Task | None = None,
+        task_loss: TaskLoss | None = None,
+    ) -> None:
         super().__init__()
         refuse_keras(student)
         refuse_program(student)
@@ -46,6 +58,7 @@ class Scheme(nn.Module):
         self.is_compiled = is_compiled(student)
         self.is_shared = is_shared(student)
         self.inputs = inputs
+        self.task = learned(task, task_loss)
         self.epoch = 0
         self.reads: Conversion | None = None
         self.two_heads = False
@@ -104,16 +117,16 @@ class Scheme(nn.Module):
         self.epoch = epoch
 
     def predict(self, inputs: Inputs) -> Tensor:
-        """The logits (B, C) by which checkpoints are chosen: the student's."""
+        """The output by which checkpoints are chosen, such as logits (B, C): the student's."""
         return self.answer(call(self.student, self.prepared(inputs)))
 
     def answer(self, output: Any) -> Tensor:
-        """The logits in what the student returned."""
+        """The task's output in what the student returned."""
         heads = heads_of(output) if self.two_heads else None
-        return logits_of(output, self.classes) if heads is None else (heads[0] + heads[1]) / 2
+        return self.task.output(output, self.classes) if heads is None else (heads[0] + heads[1]) / 2
 
     def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
-        """Logits (B, C) that deserve an accuracy each, by name, with `predict`'s under `chosen`; {} for that alone."""
+        """Outputs that are measured each, by name, with `predict`'s under `chosen`; {} for that alone."""
         return {}
 
     def prepared(self, inputs: Inputs) -> Inputs:
@@ -158,23 +171,44 @@ def refuse_teacher(scheme: Scheme, teacher_output: TeacherOutput | None) -> None
         raise RequestError(f"{type(scheme).__name__} is its own teacher, and another was given; leave that out")
 
 
-def check_labels(logits: Tensor, targets: Tensor) -> None:
-    """Raise RequestError for targets that cross-entropy with the logits (B, C, ...) does not take."""
-    if targets.is_floating_point():
-        if targets.shape != logits.shape:
-            raise RequestError(
-                f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices, or probabilities of shape "
-                f"{tuple(logits.shape)}"
-            )
-        return
-    if targets.dtype not in (torch.int64, torch.uint8):
-        raise RequestError(f"class indices are of {targets.dtype}; cross-entropy takes int64: targets.long()")
-    classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
-    if targets.shape != wanted:
-        raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
-    wrong = targets[((targets < 0) | (targets >= classes)) & labelled(targets)]
-    if wrong.numel():
-        raise RequestError(f"label {int(wrong[0])} is out of range: the student has {classes} classes")
+def learned(task: Task | None, loss: TaskLoss | None) -> Task:
+    """What is learned: the task that is given, or that which a loss is for, or classification.
+
+    Raises:
+        RequestError: Both are given, or the task is none.
+    """
+    if loss is None:
+        return Classification() if task is None else checked_task(task)
+    if task is not None:
+        raise RequestError(f"give the loss to the task: task={type(task).__name__}(loss=…), without task_loss")
+    return of_loss(loss)
+
+
+def checked_task(task: Task) -> Task:
+    """The task, if it is one.
+
+    Raises:
+        RequestError: It is something else, such as the class of a task.
+    """
+    if isinstance(task, Task):
+        return task
+    hint = f"{task.__name__}()" if isinstance(task, type) else "Classification()"
+    raise RequestError(f"a task is an object such as limbeck.tasks.{hint}, not {task!r}")
+
+
+def check_classifies(scheme: Scheme) -> None:
+    """Raise RequestError where a scheme whose losses compare class probabilities has a task without classes."""
+    if not scheme.task.classifies:
+        raise RequestError(
+            f"{type(scheme).__name__} compares the probabilities of classes, and {scheme.task!r} has none; take "
+            "Distiller with terms that compare what there is"
+        )
+
+
+def check_targets(task: Task, output: Tensor, targets: Targets) -> None:
+    """Raise RequestError for targets that the task's own loss does not take; one of the user's own may take others."""
+    if task.own_loss is None:
+        task.check(output, targets)
 
 
 def check_options(*, temperature: float, **weights: float) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.distillers.scheme import Scheme, check_labels, check_options, refuse_teacher
+from limbeck.distillers.scheme import Scheme, TaskLoss, check_classifies, check_options, check_targets, refuse_teacher
 from limbeck.distillers.task import task_value
 from limbeck.errors import RequestError
 from limbeck.losses import soft_cross_entropy
 from limbeck.losses.precision import full_precision
 from limbeck.models.networks.multi_exit import Exits
 from limbeck.taps import call, evaluating
+from limbeck.tasks import Task
 from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
 
@@ -34,7 +34,8 @@ class SelfDistiller(Scheme):
         soft_weight: λ in [0, 1].
         hint_weight: β; 0 leaves the hints and their layers out.
         temperature: T > 0 of the soft labels.
-        task_loss: `task_loss(logits, targets) -> Tensor`, cross-entropy by default.
+        task: What is learned; `Classification()` by default, whose loss is cross-entropy.
+        task_loss: `task_loss(output, targets) -> Tensor` in place of that, where no task is given.
         inputs: What prepares the student's inputs; None leaves them as they are.
 
     Raises:
@@ -55,17 +56,17 @@ class SelfDistiller(Scheme):
         soft_weight: float = 0.3,
         hint_weight: float = 0.03,
         temperature: float = 3.0,
-        task_loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        task: Task | None = None,
+        task_loss: TaskLoss | None = None,
         inputs: nn.Module | None = None,
     ) -> None:
-        super().__init__(student, inputs)
+        super().__init__(student, inputs, task, task_loss)
         check_options(temperature=temperature, hint_weight=hint_weight)
         if not 0 <= soft_weight <= 1:
             raise RequestError(f"soft_weight must lie between 0 and 1, not {soft_weight}")
         self.soft_weight = soft_weight
         self.hint_weight = hint_weight
         self.temperature = temperature
-        self.task_loss = task_loss
         self.adapters = nn.ModuleDict()
 
     def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
@@ -77,11 +78,11 @@ class SelfDistiller(Scheme):
         exits = self._exits(batch.inputs)
         count = len(exits.logits)
         deepest = exits.logits[0]
-        parts = {f"task {count}/{count}": task_value(self.task_loss, deepest, batch.targets)}
+        parts = {f"task {count}/{count}": task_value(self.task, deepest, batch.targets)}
         loss = parts[f"task {count}/{count}"]
         for exit in range(count - 1, 0, -1):
             name, logits = f"{exit}/{count}", exits.logits[count - exit]
-            task = task_value(self.task_loss, logits, batch.targets)
+            task = task_value(self.task, logits, batch.targets)
             soft = soft_cross_entropy(logits, deepest.detach(), temperature=self.temperature, scale=False).mean()
             parts |= {f"task {name}": task, f"soft {name}": soft}
             loss = loss + (1 - self.soft_weight) * task + self.soft_weight * soft
@@ -100,9 +101,10 @@ class SelfDistiller(Scheme):
                 of range, or a teacher was given.
         """
         refuse_teacher(self, teacher_output)
+        check_classifies(self)
         with evaluating(self):
             exits = self._exits(batch.inputs)
-        check_labels(exits.logits[0], batch.targets)
+        check_targets(self.task, exits.logits[0], batch.targets)
         count, deepest = len(exits.logits), exits.features[0]
         for exit in self._hinted(count):
             feature = exits.features[count - exit]

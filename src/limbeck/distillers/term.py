@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +29,7 @@ ENDS = (0, 10**9)
 """The first epoch, and one after every schedule."""
 _FROM_BATCH: Mapping[str, Callable[[Batch], Tensor]] = {
     "targets": lambda batch: batch.targets,
-    "index": lambda batch: send(batch.index, batch.targets.device),
+    "index": lambda batch: send(batch.index, batch.device),
 }
 """What a loss gets of the batch where it has a parameter of this name."""
 _GIVEN = (*_FROM_BATCH, "term_weight")
@@ -124,11 +125,17 @@ class Term:
 
 
 class BoundTerm(nn.Module):
-    """A term inside a distiller: its trained parts, made once the shapes of its tensors are known."""
+    """A term inside a distiller: its trained parts, made once the shapes of its tensors are known.
 
-    def __init__(self, term: Term) -> None:
+    Args:
+        term: What it is made of.
+        task_options: What the loss gets of the task, where it has options of these names that the term leaves open.
+    """
+
+    def __init__(self, term: Term, task_options: Mapping[str, Any] = MappingProxyType({})) -> None:
         super().__init__()
         self.term = term
+        self._task_options = {name: value for name, value in task_options.items() if name not in term.options}
         self.ready = term.adapter is None and not isinstance(term.loss, type)
         self._by_epoch = {name: one for name, one in term.options.items() if isinstance(one, ByEpoch)}
         self.classes: int | None = None  # so many of the first are compared where both tensors are logits
@@ -179,6 +186,9 @@ class BoundTerm(nn.Module):
             options = {**options, **{name: value(epoch) for name, value in self._by_epoch.items()}}
         known = _keywords(self.loss)
         from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
+        for name in known & self._task_options.keys():
+            if name != "ignore_index" or batch.targets is not None:
+                options = {**options, name: self._task_options[name]}
         if "term_weight" in known:
             options = {**options, "term_weight": weight}
         loss = call_loss(self.loss, self._adapt(s), t, **options, **from_batch)

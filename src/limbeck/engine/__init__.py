@@ -1,7 +1,6 @@
-"""The engine: one training loop, evaluation, checkpoints, optimizers and schedules."""
+"""The engine: one training loop, validation, checkpoints, optimizers and schedules."""
 
 from limbeck.engine.devices import make_fabric
-from limbeck.engine.evaluate import Evaluation, evaluate
 from limbeck.engine.fit import Run, fit
 
-__all__ = ["Evaluation", "Run", "evaluate", "fit", "make_fabric"]
+__all__ = ["Run", "fit", "make_fabric"]

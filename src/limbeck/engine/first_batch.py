@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -26,7 +25,7 @@ from limbeck.models.probabilities import are_probabilities
 from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
 from limbeck.taps.wrappers import hooks_run
 from limbeck.teachers.pixels import students_pixels
-from limbeck.types import Batch, TeacherOutput, map_teacher_output, tensors_of
+from limbeck.types import Batch, TeacherOutput, map_targets, map_teacher_output, tensors_of
 
 FEW = 8
 """Samples on which a training step is tried."""
@@ -44,7 +43,7 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
         What should be said of it, a line each.
 
     Raises:
-        RequestError: It answers with something else than logits.
+        RequestError: Its output has not the form that the task has.
         Exception: What it raises where it cannot read the samples.
     """
     few = example.first(2).to(device_of(scheme.student))
@@ -63,18 +62,16 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
         stack.enter_context(returned_by(scheme.student, outputs))
         dtype = dtype_of(scheme.student)
         materialise(scheme, lambda: readable(run_all, few.inputs, dtype), seed)
-        logits, scheme.reads = readable(run, few.inputs, dtype)
+        output, scheme.reads = readable(run, few.inputs, dtype)
         if dtype != torch.float32:  # held-out data may come as fp32 all the same
             scheme.reads = scheme.reads or Conversion(FLOATS, dtype)
-    if logits.dim() != 2:
-        raise RequestError(
-            f"fit trains classifiers, with logits (B, C), and the student gives {tuple(logits.shape)}; the losses take "
-            "such logits in a loop of your own"
-        )
-    if len(logits) != few.size or any(len(x) != example.size for x in tensors_of(example.inputs)):
-        raise RequestError(f"a batch holds inputs {_described(example)} and {example.size} targets")
-    scheme.classes = logits.shape[1]
-    read, taken = scheme.reads and scheme.reads.note(few.inputs), taken_from(outputs[-1], logits) if outputs else None
+    scheme.task.check_output(output)
+    labels = example.targets
+    targets = len(labels) if isinstance(labels, Tensor | list | tuple) else example.size
+    if len(output) != few.size or any(len(x) != targets for x in tensors_of(example.inputs)):
+        raise RequestError(f"a batch holds inputs {_described(example)} and {targets} targets")
+    scheme.classes = output.shape[1] if output.dim() == 2 else None
+    read, taken = scheme.reads and scheme.reads.note(few.inputs), taken_from(outputs[-1], output) if outputs else None
     pixels = students_pixels(scheme.student, scheme.inputs, few.inputs, scheme.prepared(few.inputs))
     return [f"the student {note}" for note in (read, taken, pixels) if note]
 
@@ -169,12 +166,18 @@ class Trial:
         answer, output = self._with_gradients()
         with torch.no_grad(), evaluating(self.scheme), self._told():
             evaluated = call(self.scheme.student, self.scheme.prepared(self.batch.inputs))
-        if isinstance(output, tuple | list) and isinstance(evaluated, Tensor):
+        if isinstance(output, tuple | list) and isinstance(evaluated, Tensor) and self.scheme.task.classifies:
             notes.append(self._find_heads(output, evaluated))
         if self.scheme.two_heads:
             answer, _ = self._with_gradients()
-        self._check_end(answer)
-        if isinstance(evaluated, Tensor) and are_probabilities(evaluated) and not are_probabilities(answer):
+        self.scheme.task.check_end(answer)
+        classifies = self.scheme.task.classifies
+        if (
+            classifies
+            and isinstance(evaluated, Tensor)
+            and are_probabilities(evaluated)
+            and not are_probabilities(answer)
+        ):
             notes.append(
                 "the student gives probabilities in evaluation, of which losses and calibration take a softmax again; "
                 "return logits there too"
@@ -192,7 +195,7 @@ class Trial:
 
     def _check_one(self) -> None:
         batch, teacher_output = self.batch, map_teacher_output(self.teacher_output, _twice)
-        twice = batch.changed(_twice)._replace(targets=_twice(batch.targets), index=_twice(batch.index))
+        twice = batch.changed(_twice)._replace(targets=map_targets(batch.targets, _twice), index=_twice(batch.index))
         if self.needs_several():
             Trial(
                 self.scheme, twice, teacher_output, self.autocast
@@ -247,14 +250,6 @@ class Trial:
                 )
         taken = taken_from(output, logits_of(output, self.scheme.classes))
         return f"in training the student {taken}; the rest is not trained"
-
-    def _check_end(self, answer: Tensor) -> None:
-        own_loss = getattr(self.scheme, "task_loss", F.cross_entropy) is not F.cross_entropy
-        if are_probabilities(answer) and not own_loss:
-            raise RequestError(
-                "the student ends in probabilities (rows ≥ 0 of sum 1), and the losses take logits: leave its softmax "
-                "out"
-            )
 
     def _told(self) -> AbstractContextManager[None]:
         return as_request(lambda reason: f"the student cannot be trained on the first batch: {reason}")

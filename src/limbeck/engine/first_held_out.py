@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from limbeck.distillers import Scheme
-from limbeck.distillers.scheme import check_labels
-from limbeck.engine.labels import hard_labels
+from limbeck.distillers.scheme import check_targets
 from limbeck.errors import RequestError, as_request
 from limbeck.models import device_of
 from limbeck.taps import FLOATS, Conversion, dtype_of, evaluating
-from limbeck.types import Batch, Inputs, tensors_of
+from limbeck.types import Batch, Inputs, map_targets, tensors_of
 
 
 @torch.no_grad()
@@ -34,13 +32,14 @@ def settle_held_out(scheme: Scheme, training: Batch, held_out: Batch) -> None:
         scheme.reads = Conversion(FLOATS, dtype_of(scheme.student))
     few = held_out.first(2).to(device_of(scheme.student))
     with as_request(lambda reason: f"the student cannot read the held-out batch: {reason}"), evaluating(scheme):
-        logits = scheme.predict(few.inputs)
-    labels = hard_labels(held_out.targets)
-    if getattr(scheme, "task_loss", F.cross_entropy) is F.cross_entropy:
-        try:
-            check_labels(logits[:1].expand(len(labels), -1), labels.long().to(logits.device))
-        except RequestError as error:
-            raise RequestError(f"held-out labels: {error}") from error
+        output = scheme.predict(few.inputs)
+    if not scheme.task.labelled:
+        return
+    targets = map_targets(held_out.targets, lambda x: x.to(output.device))
+    try:
+        check_targets(scheme.task, output[:1].expand(held_out.size, *output.shape[1:]), targets)
+    except RequestError as error:
+        raise RequestError(f"held-out labels: {error}") from error
 
 
 def _kinds(inputs: Inputs) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,8 @@ from limbeck.engine.settings import EarlyStopping, check, check_ends, stopped
 from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
 from limbeck.engine.shares import training_part
 from limbeck.engine.snapshots import Snapshots
-from limbeck.engine.source import Source
-from limbeck.errors import RequestError
+from limbeck.engine.source import Source, as_loader, counted
+from limbeck.errors import RequestError, unknown
 from limbeck.models import Layout, device_of
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
@@ -48,9 +48,9 @@ class Run:
 
     Attributes:
         student: The plain trained model.
-        metrics: A record an epoch: epoch (from 1), loss, accuracy (of the samples with a label; left out without
-            any), each part, over the samples of those steps that had it, learning rate, seconds since the start of
-            training, validation.
+        metrics: A record an epoch: epoch (from 1), loss, the task's quick score such as accuracy (of the samples with a
+            label; left out without any), each part, over the samples of those steps that had it, learning rate, seconds
+            since the start of training, and the task's metrics on the validation data as val_NAME.
         seconds: Time spent training, over all resumed parts, trials of torch.compile among it.
         out: The run folder, or None.
         compile: torch.compile's mode in which the student was trained, or None.
@@ -75,10 +75,13 @@ def fit(
     optimizer: MakeOptimizer | Grouped | Optimizer,
     teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
     val: Iterable[Any] | None = None,
+    val_teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
+    steps_per_epoch: int | None = None,
     schedule: AnySchedule | None = None,
     accumulate_steps: int = 1,
     max_grad_norm: float | None = None,
     restore_best: bool = False,
+    keep: str | None = None,
     early_stopping: EarlyStopping | None = None,
     save_every: int | None = None,
     precision: str = AUTO,
@@ -102,22 +105,28 @@ def fit(
 
     Args:
         distiller: The student with its losses, such as `Distiller(student, terms)`; a wrapped student is unwrapped.
-        train: A limbeck loader, or an ordinary DataLoader of (inputs, targets), of which each of several processes
-            reads its part.
+        train: A limbeck loader, or an ordinary DataLoader of what the task can read, such as (inputs, targets) or
+            dicts, of which each of several processes reads its part; or any iterable of such batches.
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
             already holds every parameter of the distiller, adapters included.
         teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
             schemes without one.
         val: Held-out batches, evaluated after each epoch; several processes share them.
+        val_teacher: A teacher for the held-out batches, for metrics that compare with it; by default a teacher that is
+            a module or a function, where the task has no labels.
+        steps_per_epoch: Batches that make an epoch, for a loader without a length, or to have an epoch of another one;
+            a loader that ends before is started again, and an iterator goes on from epoch to epoch.
         schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
             function of the optimizer that makes one (`limbeck.engine.schedulers`).
         accumulate_steps: Batches whose gradients are joined to one step, equal to one step on all their samples for
-            losses that are means over samples. Each batch has its own of batch norm, means over positions or over the
-            samples with a label, and of what compares the samples of a batch (dist, mlkd, rkd, class-wise), which is
-            said.
+            losses that are means over samples (or what the task counts, such as tokens). Each batch has its own of
+            batch norm, means over positions or over the samples with a label, and of what compares the samples of a
+            batch (dist, mlkd, rkd, class-wise), which is said.
         max_grad_norm: Largest norm of the gradient.
-        restore_best: Give the student of the epoch with the highest validation accuracy, instead of the last epoch's.
+        restore_best: Give the student of the epoch with the best validation score (the task's monitor), instead of the
+            last epoch's.
+        keep: "best" or "last", the same in a word.
         early_stopping: Ends the training where the validation stops improving, as EarlyStopping(patience=5) does.
         save_every: Write the student into `out` as PHASE-epochN after every so many epochs.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
@@ -151,14 +160,21 @@ def fit(
     """
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
+    if keep is not None:
+        restore_best = restores(keep)
     check(epochs, accumulate_steps, restore_best, max_grad_norm, checkpoint_steps, validates=val is not None)
     check_ends(early_stopping, save_every, validates=val is not None)
     check_compile(compile, distiller, accumulate_steps)
-    example = Source(train, torch.device("cpu")).first()
+    train, read = as_loader(train, steps_per_epoch), distiller.task.batch
+    example = Source(train, torch.device("cpu"), read=read).first()
+    if steps_per_epoch is None and (steps_per_epoch := counted(train)) is not None:
+        tell(f"{phase}: the loader has no length; read once, it gives {steps_per_epoch:,} batches (steps_per_epoch)")
     with reading("student", example):
         notes = settle(distiller, example, seed)
+    if isinstance(val, Iterator):
+        raise RequestError("val is an iterator, which can be read only once: give what makes it")
     if val is not None:
-        settle_held_out(distiller, example, Source(val, torch.device("cpu")).first())
+        settle_held_out(distiller, example, Source(val, torch.device("cpu"), read=read).first())
     if fabric is None:
         if precision == AUTO:
             precision = _precision(distiller, example, accelerator)
@@ -167,15 +183,19 @@ def fit(
     if is_sharding(fabric):
         check_whole(compile)
     guide = _guide(teacher, distiller)
+    judge = _judge(val_teacher, guide, distiller) if val is not None else None
     shown = progress and fabric.is_global_zero
     with seeded(derive(seed, "adapters")):
         laid, example, teacher_output = _prepare(distiller, guide, example, fabric, layout)
     if laid.reason and shown:
         tell(f"{phase}: {laid.reason}")
     change = laid.inputs if laid.unsafe else None
-    source = Source(training_part(train, fabric, seed), fabric.device, change, window=accumulate_steps)
+    part, steps = training_part(train, fabric, seed), steps_per_epoch
+    source = Source(part, fabric.device, change, window=accumulate_steps, read=read, steps=steps)
     if guide and teacher_output:
-        notes += check_answers(guide, example, teacher_output, labelled=bool(getattr(distiller, "task_weight", 1)))
+        notes += check_answers(
+            guide, example, teacher_output, distiller.task, labelled=bool(getattr(distiller, "task_weight", 1))
+        )
         notes += check_mixing(guide, distiller.teacher_temperatures)
     trained_parameters(distiller)
     with laid.kept():
@@ -213,7 +233,7 @@ def fit(
         if choice.reason and shown:
             tell(f"{phase}: {choice.reason}")
     state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
-    display = Progress(phase, epochs, len(source), shown)
+    display = Progress(phase, epochs, len(source), shown, distiller.task)
     size = example.size
     del example, teacher_output
     memory = enough_memory(phase, size, fabric.device)
@@ -233,6 +253,7 @@ def fit(
             max_grad_norm=max_grad_norm,
             checkpoint_steps=checkpoint_steps,
             val=val,
+            val_teacher=judge,
             restore_best=restore_best,
             early_stopping=early_stopping,
             after_epoch=Snapshots(folder, phase, save_every, trained.student, about or {}, checkpoint.writes).after,
@@ -251,6 +272,17 @@ def fit(
         training = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
         save_student(folder, phase, student, dict(about or {}) | training)
     return Run(student, state.records, state.seconds, folder, choice.mode, laid.name, pulls)
+
+
+def restores(keep: str) -> bool:
+    """Whether the best student is kept, from the word for it.
+
+    Raises:
+        RequestError: It is neither "best" nor "last".
+    """
+    if keep not in ("best", "last"):
+        raise unknown("value of keep", keep, ("best", "last"))
+    return keep == "best"
 
 
 def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
@@ -282,11 +314,29 @@ def _prepare(
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:
     if isinstance(teacher, nn.Module):
         if not distiller.teacher_logits and not distiller.teacher_taps:
-            raise RequestError("a teacher was given, and no term of the distiller listens to it; add a Term")
+            raise RequestError("a teacher was given, and no loss term uses it; add a Term")
         return ModuleTeacher(
             teacher, distiller.teacher_taps, logits=distiller.teacher_logits, classes=distiller.classes
         )
     return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher, classes=distiller.classes)
+
+
+def _judge(
+    given: Teacher | nn.Module | Callable[..., Any] | None, guide: Teacher | None, distiller: Scheme
+) -> Teacher | None:
+    """Who is asked about held-out samples: a stored or remembered teacher knows the training samples alone."""
+    if given is not None:
+        if isinstance(given, nn.Module):
+            return ModuleTeacher(given, classes=distiller.classes)
+        return given if _is_teacher(given) else FunctionTeacher(given, classes=distiller.classes)
+    if distiller.task.labelled:
+        return None
+    if not isinstance(guide, ModuleTeacher | FunctionTeacher):
+        raise RequestError(
+            f"{distiller.task!r} is measured beside its teacher, and the given one knows the training samples alone: "
+            "give val_teacher, such as the teacher's module"
+        )
+    return guide
 
 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:

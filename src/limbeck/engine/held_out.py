@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -13,9 +13,11 @@ from limbeck.engine.devices import from_all
 from limbeck.engine.sharding import is_sharding
 from limbeck.engine.shares import Shared, is_map, sharing_sampler, with_batches
 from limbeck.engine.source import Source
-from limbeck.engine.tally import Sums
 from limbeck.errors import RequestError
+from limbeck.tasks.items import as_batch
 from limbeck.types import Batch
+
+T = TypeVar("T")
 
 
 class HeldOut:
@@ -27,13 +29,20 @@ class HeldOut:
     samples that this repeats; any other iterable is taken to give each process its own part, or all of them everything.
 
     Args:
-        loader: The batches, or pairs (inputs, targets).
+        loader: The batches, or what a task reads as such.
         device: Where they go.
         fabric: Whose processes share the samples; None reads all of them here.
+        read: From what the loader gives to a batch.
     """
 
-    def __init__(self, loader: Iterable[Any], device: torch.device, fabric: Fabric | None = None) -> None:
-        self.loader, self.device = loader, device
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        device: torch.device,
+        fabric: Fabric | None = None,
+        read: Callable[[Any], Batch] = as_batch,
+    ) -> None:
+        self.loader, self.device, self.read = loader, device, read
         self.fabric = fabric if fabric is not None and fabric.world_size > 1 else None
         self._shared: Shared | None = None
         if self.fabric is not None and is_map(loader) and sharing_sampler(loader) is None:
@@ -45,7 +54,7 @@ class HeldOut:
         if fabric is not None and isinstance(self.loader, Loader):
             loader, counted = self.loader.share(fabric.global_rank, fabric.world_size)
             return _first(Source(loader, self.device).starting_at(), counted)
-        batches = Source(self.loader, self.device).starting_at()
+        batches = Source(self.loader, self.device, read=self.read).starting_at()
         if self._shared is not None:
             return _own(batches, self._shared)
         if fabric is not None and is_map(self.loader):
@@ -54,13 +63,9 @@ class HeldOut:
             return _in_step(batches, fabric)
         return ((batch, batch.size) for batch in batches)
 
-    def joined(self, own: Mapping[str, Sums]) -> dict[str, Sums]:
-        """Every process's sums, added up by name: the same for all."""
-        total: dict[str, Sums] = {}
-        for part in from_all(self.fabric, own) if self.fabric is not None else [own]:
-            for name, sums in part.items():
-                total[name] = total[name].plus(sums) if name in total else sums
-        return total
+    def gathered(self, own: T) -> list[T]:
+        """What every process has: the same list for all."""
+        return from_all(self.fabric, own) if self.fabric is not None else [own]
 
 
 def _first(batches: Iterator[Batch], counted: int) -> Iterator[tuple[Batch, int]]:

@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import Checkpoint, Progressed
 from limbeck.engine.devices import Autocast, autocast, from_all
-from limbeck.engine.evaluate import evaluate_each
 from limbeck.engine.generators import Generators
 from limbeck.engine.held_out import HeldOut
 from limbeck.engine.meter import Meter
@@ -30,9 +29,11 @@ from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source
 from limbeck.engine.stepper import Stepper
 from limbeck.engine.totals import Totals
+from limbeck.engine.validation import figures, predictions
 from limbeck.errors import RunError
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
+from limbeck.tasks import Task
 from limbeck.teachers import Teacher
 from limbeck.types import Batch, Step, TeacherOutput
 
@@ -58,6 +59,7 @@ class Loop:
     max_grad_norm: float | None
     checkpoint_steps: int | None
     val: Iterable[Any] | None
+    val_teacher: Teacher | None
     restore_best: bool
     early_stopping: EarlyStopping | None
     after_epoch: Callable[[int], None]
@@ -72,17 +74,18 @@ class Loop:
         state.drawing, reason = generators.resume(state.drawing, state.epoch)
         if reason and self.fabric.is_global_zero and state.epoch < epochs:
             tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
-        held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric)
+        held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric, self.task.batch)
         while state.epoch < epochs and not self.ended(state):
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
             if held_out is not None:
-                record |= _validate(self.scheme, held_out)
-                if self.restore_best and (state.best is None or record["val_accuracy"] > state.best):
-                    state.best = record["val_accuracy"]
+                record |= self._validate(held_out)
+                score = record[f"val_{self.task.monitor}"]
+                if self.restore_best and self.task.better(score, state.best):
+                    state.best = score
                     self.checkpoint.save_best()
             if isinstance(self.schedule, Scheduler):
-                self.schedule.after_epoch(record)
+                self.schedule.after_epoch(record, self.task)
             state.finish_epoch(record)
             state.drawing = generators.drawing()
             self.checkpoint.save(state)
@@ -92,9 +95,14 @@ class Loop:
             for logger in self.loggers:
                 logger.log_metrics(_scalars(record), state.epoch)
 
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return self.scheme.task
+
     def ended(self, state: Progressed) -> bool:
         """Whether the training is over before its last epoch; validation figures are the same in all processes."""
-        return self.early_stopping is not None and self.early_stopping.ended(state.records)
+        return self.early_stopping is not None and self.early_stopping.ended(state.records, self.task)
 
     @cached_property
     def plain(self) -> bool:
@@ -134,7 +142,7 @@ class Loop:
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
-        meter = Meter(self.checkpoint.phase, state.epoch, state.step, state.sums)
+        meter = Meter(self.task, self.checkpoint.phase, state.epoch, state.step, state.sums)
         self.scheme.at(state.epoch)
         rate = self.optimizer.param_groups[0]["lr"]
         for window in self.source.windows(self._batches(state)):
@@ -161,13 +169,13 @@ class Loop:
         return {"phase": self.checkpoint.phase, **numbers}
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
-        """One step of the optimizer on the mean loss over all samples of the window."""
-        samples = sum(batch.size for batch in window)
-        for number, batch in enumerate(window, start=1):
+        """One step of the optimizer on the mean loss over all samples of the window, or all that the task counts."""
+        sizes = [self.task.size(batch) for batch in window] if len(window) > 1 else [1]
+        for number, (batch, size) in enumerate(zip(window, sizes, strict=True), start=1):
             teacher_output = self.teacher(batch) if self.teacher else None
             with self.fabric.no_backward_sync(self.model) if number < len(window) else nullcontext():
                 step = self.forward(batch, teacher_output)
-                self.backward(step.loss if batch.size == samples else step.loss * (batch.size / samples))
+                self.backward(step.loss if len(window) == 1 else step.loss * (size / sum(sizes)))
             meter.add(step, batch)
         if self.max_grad_norm is not None:
             self._clip(self.max_grad_norm)
@@ -187,6 +195,20 @@ class Loop:
             scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, largest)
 
+    def _validate(self, held_out: HeldOut) -> dict[str, float]:
+        """The figures of the whole, the same in all processes: what is kept by them is one decision."""
+        scheme, monitor = self.scheme, self.task.monitor
+        with evaluating(scheme):
+            found = figures(lambda batch: predictions(scheme, batch), held_out, self.task, self.val_teacher)
+        record = {f"val_{name}": value for name, value in found[scheme.chosen].items() if name != "samples"}
+        if f"val_{monitor}" not in record:
+            raise RunError(
+                f"{self.checkpoint.phase}: {monitor}, which selects, has no value on the validation data; it knows "
+                f"{', '.join(found[scheme.chosen])}"
+            )
+        others = {f"val_{monitor}/{name}": one[monitor] for name, one in found.items() if len(found) > 1}
+        return record | others
+
     def _batches(self, state: Progressed) -> Iterator[Batch]:
         seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))
         self.source.set_epoch(state.epoch)
@@ -204,15 +226,6 @@ class Loop:
     def _saves_at(self, step: int, taken: int) -> bool:
         every = self.checkpoint_steps
         return every is not None and step // every > (step - taken) // every and step < len(self.source)
-
-
-def _validate(scheme: Scheme, held_out: HeldOut) -> dict[str, float]:
-    """The figures of the whole, the same in all processes: what is kept by them is one decision."""
-    with evaluating(scheme):
-        figures = evaluate_each(scheme, held_out)
-    chosen = figures[scheme.chosen]
-    others = {f"val_accuracy/{name}": one.top1 for name, one in figures.items() if len(figures) > 1}
-    return {"val_loss": chosen.loss, "val_accuracy": chosen.top1, **others}
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:

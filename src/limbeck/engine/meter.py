@@ -6,33 +6,34 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from limbeck.engine.labels import hard_labels
 from limbeck.engine.totals import Totals
 from limbeck.errors import RunError
-from limbeck.types import Batch, Step, labelled
+from limbeck.tasks import Task
+from limbeck.types import Batch, Step, Targets
 
 HELD = 2**20
-"""Logits that are held before they are counted; 4 MiB in fp32."""
-TAKEN = frozenset(("phase", "epoch", "loss", "accuracy", "lr", "seconds", "val_loss", "val_accuracy"))
-"""Names of an epoch's record that belong to no part; a part that is called so gets a prime."""
+"""Numbers of outputs that are held before they are counted; 4 MiB in fp32."""
+TAKEN = frozenset(("phase", "epoch", "loss", "lr", "seconds"))
+"""Names of an epoch's record that belong to no part."""
 
 
 class _Held(NamedTuple):
     """One step on the device; the first of the values is its loss, the others are its parts, in order."""
 
-    logits: Tensor
-    targets: Tensor
+    size: int
+    output: Tensor
+    targets: Targets
     names: tuple[str, ...]
     values: list[Tensor]
 
 
 class _Counted(NamedTuple):
-    """Some steps with parts of the same names: a row each of correct predictions, labels, loss and parts."""
+    """Some steps with parts of the same names: a row each of the score's sum and count, loss and parts."""
 
     names: tuple[str, ...]
     sizes: list[int]
@@ -40,13 +41,14 @@ class _Counted(NamedTuple):
 
 
 class Meter:
-    """Collects loss, correct predictions and the parts of each step without waiting for the device.
+    """Collects loss, the task's quick score and the parts of each step without waiting for the device.
 
     `look` brings what has gathered to the host, all at once, and stops the run if a number is not finite. Each part is
-    averaged, under its own name, over the samples of those steps that had it; accuracy and the task loss over the
-    samples that have a label. What no sample counts for has no mean.
+    averaged, under its own name, over the samples of those steps that had it; the score and the task loss over what
+    has a label. What no sample counts for has no mean.
 
     Args:
+        task: What is learned.
         phase: What is being trained, for the error.
         epoch: Which epoch (from 0) the numbers belong to.
         steps: How many of its steps were counted before an interruption.
@@ -54,14 +56,20 @@ class Meter:
     """
 
     def __init__(
-        self, phase: str, epoch: int, steps: int = 0, sums: Mapping[str, Sequence[float]] | None = None
+        self,
+        task: Task,
+        phase: str,
+        epoch: int,
+        steps: int = 0,
+        sums: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
+        self.task = task
         self.phase = phase
         self.epoch = epoch
         self.steps = steps
         self.totals = Totals(sums)
         self._held: list[_Held] = []
-        self._logits = 0
+        self._numbers = 0
         self._counted: list[_Counted] = []
 
     def add(self, step: Step, batch: Batch) -> None:
@@ -70,13 +78,13 @@ class Meter:
         Steps are held as they are and counted many at once: on small networks, counting each by itself would take a
         tenth of a step.
         """
-        logits = step.output.detach()
-        if logits.is_cuda:  # the next replay of a compiled student's CUDA graph writes over them
-            logits = logits.clone()
+        output = step.output.detach()
+        if output.is_cuda:  # the next replay of a compiled student's CUDA graph writes over it
+            output = output.clone()
         values = [step.loss.detach(), *step.parts.values()]
-        self._held.append(_Held(logits, batch.targets, tuple(step.parts), values))
-        self._logits += logits.numel()
-        if self._logits > HELD:
+        self._held.append(_Held(batch.size, output, batch.targets, tuple(step.parts), values))
+        self._numbers += output.numel()
+        if self._numbers > HELD:
             self._count()
 
     def look(self) -> Totals:
@@ -101,12 +109,17 @@ class Meter:
         return self.totals
 
     def _add(self, names: Sequence[str], sizes: Sequence[int], columns: Sequence[Sequence[float]]) -> None:
-        correct, labels, loss, *parts = columns
+        scores, labels, loss, *parts = columns
         self.totals.add("loss", sum(sizes), map(mul, sizes, loss))
-        self.totals.add("accuracy", sum(labels), correct)
+        if self.task.running:
+            self.totals.add(self.task.running, sum(labels), scores)
         for name, values in zip(names, parts, strict=True):
             counts = labels if name == "task" or name.startswith("task ") else sizes
-            self.totals.add(f"{name}'" if name in TAKEN else name, sum(counts), map(mul, counts, values))
+            self.totals.add(f"{name}'" if self._is_taken(name) else name, sum(counts), map(mul, counts, values))
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether an epoch's record has something else under this name; a part that is called so gets a prime."""
+        return name in TAKEN or name == self.task.running or name.startswith("val_")
 
     def _stop(self, names: Sequence[str], columns: Sequence[Sequence[float]]) -> None:
         """Say which of some steps is the first that is not finite, and in what."""
@@ -126,17 +139,30 @@ class Meter:
         """Bring the held steps into tables on the device."""
         if not self._held:
             return
-        sizes = [len(held.targets) for held in self._held]
-        labels = torch.cat([hard_labels(held.targets) for held in self._held])
-        right = torch.cat([held.logits for held in self._held]).argmax(-1) == labels
-        both = torch.stack([right, labelled(labels)])
-        hits = torch.stack([some.sum(1) for some in torch.split(both, sizes, dim=1)]).float()
+        sizes = [held.size for held in self._held]
+        scores = torch.cat([self._scores(list(group)) for _, group in groupby(self._held, key=_form)])
         at = 0
         for names, group in groupby(self._held, key=lambda held: held.names):
             values = [held.values for held in group]
             flat = torch.stack([value.float() for some in values for value in some])
             end = at + len(values)
-            table = torch.cat([hits[at:end], flat.view(len(values), -1)], 1)
+            table = torch.cat([scores[at:end], flat.view(len(values), -1)], 1)
             self._counted.append(_Counted(names, sizes[at:end], table))
             at = end
-        self._held, self._logits = [], 0
+        self._held, self._numbers = [], 0
+
+    def _scores(self, held: Sequence[_Held]) -> Tensor:
+        """(steps, 2): of some steps with outputs of one form, the sum and the count of the task's score."""
+        outputs = torch.cat([one.output for one in held])
+        if not self.task.running or held[0].targets is None:
+            counts = [[0.0, float(one.size)] for one in held]
+            return torch.tensor(counts, device=outputs.device)
+        score = self.task.score(outputs, torch.cat([one.targets for one in held]))
+        sizes = [one.size for one in held]
+        return torch.stack([some.sum(1) for some in torch.split(score, sizes, dim=1)]).float()
+
+
+def _form(held: _Held) -> Any:
+    """What outputs must have in common to be scored together."""
+    targets = held.targets.shape[1:] if isinstance(held.targets, Tensor) else held.targets is None
+    return held.output.shape[1:], targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -12,26 +13,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from limbeck.notices import tell
+from limbeck.tasks import Classification, Task
 
 __all__ = ["LOOK_EVERY", "Progress", "tell"]
 
 LOOK_EVERY = {"bar": 0.5, "line": 5.0}
 """Seconds between two looks at the numbers on the device, where somebody watches them and where not."""
+LINE_EVERY = 60.0
+"""Seconds after which a line is written within an epoch, where no bar is shown."""
 
 
 class Progress:
-    """Shows how one training goes.
+    """Shows how one training goes: on a terminal a bar, elsewhere a line an epoch, and one a minute within an epoch.
 
     Args:
         phase: What is being trained.
         epochs: Length of the run.
         steps: Steps of one epoch.
         shown: False shows nothing.
+        task: Whose figures are shown.
     """
 
-    def __init__(self, phase: str, epochs: int, steps: int, shown: bool = True) -> None:
+    def __init__(self, phase: str, epochs: int, steps: int, shown: bool = True, task: Task | None = None) -> None:
         self.phase, self.epochs, self.steps = phase, epochs, steps
         self.shown = shown
+        self.task = task or Classification()
         self._bar: Bar | None = None
         if shown and sys.stderr.isatty():
             columns = (
@@ -42,6 +48,8 @@ class Progress:
             self._task = self._bar.add_task(phase, total=epochs * steps, state="")
         self._every = LOOK_EVERY["bar" if self._bar else "line"]
         self._next_look = time.monotonic() + self._every
+        self._next_line = time.monotonic() + LINE_EVERY
+        self._since: tuple[int, float] | None = None
 
     def __enter__(self) -> Progress:
         if self._bar:
@@ -62,23 +70,44 @@ class Progress:
 
     def step(self, done: int, means: Mapping[str, float]) -> None:
         """Show where training stands after `done` steps in all."""
+        now = time.monotonic()
+        epoch = min(done // self.steps + 1, self.epochs)
+        state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  {self._score(means)}"
         if self._bar:
-            epoch = min(done // self.steps + 1, self.epochs)
-            state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  {_accuracy(means)}"
-            self._bar.update(self._task, completed=done, state=state)
+            self._bar.update(self._task, completed=done, state=f"{state}  {self._pace(done, now)}")
+        elif self.shown and now >= self._next_line:
+            self._next_line = now + LINE_EVERY
+            _print(f"{self.phase}  {state}  step {done % self.steps}/{self.steps}  {self._pace(done, now)}")
+
+    def _pace(self, done: int, now: float) -> str:
+        """Steps a second since the first look, and the time that the epoch takes yet."""
+        if self._since is None or done <= self._since[0]:
+            self._since = done, now
+            return ""
+        rate = (done - self._since[0]) / max(now - self._since[1], 1e-9)
+        left = (self.steps - done % self.steps) / rate
+        return f"{rate:,.1f} steps/s  {timedelta(seconds=round(left))} left of the epoch"
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Show the numbers of a finished epoch."""
         if self._bar:
             self.step(record["epoch"] * self.steps, record)
         elif self.shown:
-            held_out = f"  val {record['val_accuracy']:.4f}" if "val_accuracy" in record else ""
+            validated = record.get(f"val_{self.task.monitor}")
+            held_out = "" if validated is None else f"  val {validated:.4f}"
             line = (
                 f"{self.phase}  epoch {record['epoch']}/{self.epochs}  loss {record['loss']:.4f}  "
-                f"{_accuracy(record)}{held_out}  {record['seconds']:.1f} s"
+                f"{self._score(record)}{held_out}  {record['seconds']:.1f} s"
             )
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the display
+            self._next_line = time.monotonic() + LINE_EVERY
+            _print(line)
+
+    def _score(self, means: Mapping[str, float]) -> str:
+        name = self.task.running
+        if name is None:
+            return ""
+        return f"{name} {means[name]:.4f}" if name in means else "no labels"
 
 
-def _accuracy(means: Mapping[str, float]) -> str:
-    return f"accuracy {means['accuracy']:.4f}" if "accuracy" in means else "no labels"
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the display

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR
 
 from limbeck.engine.optim import Schedule, plain_optimizer
 from limbeck.errors import RequestError, as_request
+from limbeck.tasks import Task
 
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 LENGTHS = ("total_steps", "T_max", "total_iters")
@@ -62,17 +63,21 @@ class Scheduler:
             elif self.per_step:
                 self.given.step()
 
-    def after_epoch(self, record: Mapping[str, Any]) -> None:
+    def after_epoch(self, record: Mapping[str, Any], task: Task) -> None:
         """Go on after an epoch.
 
         Args:
             record: The epoch's figures, the validation's among them.
+            task: Whose monitor is followed.
+
+        Raises:
+            RequestError: A plateau follows a figure in the wrong direction.
         """
         with _stepping(self.given):
             if _is_timm(self.given):
-                self.given.step(record["epoch"], self.fabric.broadcast(record.get("val_accuracy")))
+                self.given.step(record["epoch"], self.fabric.broadcast(record.get(f"val_{task.monitor}")))
             elif isinstance(self.given, ReduceLROnPlateau):
-                self.given.step(self.fabric.broadcast(record[_followed(self.given)]))
+                self.given.step(self.fabric.broadcast(record[_followed(self.given, task)]))
             elif not self.per_step:
                 self.given.step()
 
@@ -187,8 +192,12 @@ def _counts_steps(given: Any, epochs: int, steps: int) -> bool:
     return isinstance(given, OneCycleLR | CyclicLR) or any(place.partition(".")[0] in _PER_STEP for place in places)
 
 
-def _followed(plateau: ReduceLROnPlateau) -> str:
-    return "val_loss" if plateau.mode == "min" else "val_accuracy"
+def _followed(plateau: ReduceLROnPlateau, task: Task) -> str:
+    if plateau.mode == task.mode:
+        return f"val_{task.monitor}"
+    if plateau.mode == "min":
+        return "val_loss"
+    raise RequestError(f"the scheduler waits for a maximum, and {task.monitor} is better where it is lower: mode='min'")
 
 
 @contextmanager

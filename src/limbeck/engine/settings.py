@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from limbeck.errors import RequestError, shown
-
-MONITOR = "val_accuracy"
-"""What of an epoch's record decides which epoch is the best."""
+from limbeck.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,10 @@ class EarlyStopping:
     Raises:
         RequestError: A patience below 1, or a min_delta below 0.
 
+    >>> from limbeck.tasks import Classification
     >>> stopping = EarlyStopping(patience=2)
-    >>> [stopping.ended([{"val_accuracy": one} for one in (0.5, 0.6, 0.6, 0.55)[:n]]) for n in range(5)]
+    >>> records = [{"val_accuracy": one} for one in (0.5, 0.6, 0.6, 0.55)]
+    >>> [stopping.ended(records[:n], Classification()) for n in range(5)]
     [False, False, False, False, True]
     """
 
@@ -42,12 +42,13 @@ class EarlyStopping:
                 f"{shown(self.patience)} and {shown(self.min_delta)}"
             )
 
-    def ended(self, records: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether a training with these records, one an epoch, is over."""
+    def ended(self, records: Sequence[Mapping[str, Any]], task: Task) -> bool:
+        """Whether a training with these records, one an epoch, is over, by the task's monitor."""
         best, since = -float("inf"), 0
         for record in records:
-            if record[MONITOR] > best + self.min_delta:
-                best, since = record[MONITOR], 0
+            score = record[f"val_{task.monitor}"] * (1 if task.mode == "max" else -1)
+            if score > best + self.min_delta:
+                best, since = score, 0
             else:
                 since += 1
         return since >= self.patience
@@ -79,9 +80,7 @@ def check(
     if not isinstance(restore_best, bool):
         raise RequestError(f"restore_best is True or False, not {shown(restore_best)}")
     if restore_best and not validates:
-        raise RequestError(
-            "restore_best chooses by validation accuracy: give validation data (data.validation in a recipe)"
-        )
+        raise RequestError("restore_best chooses by validation: give validation data (data.validation in a recipe)")
 
 
 def check_ends(early_stopping: EarlyStopping | None, save_every: int | None, *, validates: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -14,13 +15,12 @@ from torch.utils.data import BatchSampler
 from limbeck.data import Loader
 from limbeck.engine.generators import left_alone, samplers
 from limbeck.errors import RequestError
-from limbeck.types import Batch, send
-
-_REFUSED = "a loader must give limbeck batches, or pairs (inputs, targets) as a DataLoader does; this one gives {}"
+from limbeck.tasks.items import as_batch
+from limbeck.types import Batch, map_targets, send
 
 
 class Source:
-    """Batches on `device` from a limbeck loader, an ordinary DataLoader, or any iterable of (inputs, targets).
+    """Batches on `device` from a limbeck loader, an ordinary DataLoader, or any iterable of what a task can read.
 
     A loader may write each batch into the memory of the one before; limbeck's own do not. So the targets of a batch,
     which are counted later, are copied, and all of a batch that has to wait for the others of its window.
@@ -30,6 +30,8 @@ class Source:
         device: Where they go.
         change: What is done to each input there, such as `Layout.inputs`; None leaves them as they are.
         window: How many of them make one step.
+        read: From what the loader gives to a batch, as a task has it.
+        steps: Batches of an epoch; None takes all that the loader has. A loader that ends before is started again.
 
     Attributes:
         least: Samples that a batch must have, so as not to be left out; 1 leaves none out.
@@ -42,25 +44,33 @@ class Source:
         change: Callable[[Tensor], Tensor] | None = None,
         *,
         window: int = 1,
+        read: Callable[[Any], Batch] = as_batch,
+        steps: int | None = None,
     ) -> None:
         self.loader = loader
         self.device = device
         self.change = change
         self.window = window
+        self.read = read
+        self.steps = steps
         self.least = 1
 
     def __len__(self) -> int:
+        if self.steps is not None:
+            return self.steps
         try:
             batches = len(self.loader)  # type: ignore[arg-type]
         except TypeError:
-            raise RequestError("the loader must have a length: len(loader) is its number of batches") from None
+            raise RequestError(
+                "the loader has no length; say how many batches an epoch has: steps_per_epoch=1000"
+            ) from None
         return batches - (self.alone or 0) if self.least > 1 else batches
 
     @cached_property
     def alone(self) -> int | None:
         """How many of an epoch's batches hold a single sample; None where the loader does not tell."""
         if isinstance(self.loader, list | tuple):
-            return sum(as_batch(item).size == 1 for item in self.loader)
+            return sum(self.read(item).size == 1 for item in self.loader)
         if isinstance(self.loader, Loader):
             order = self.loader.order
             samples, size, drop_last = order.used // order.world_size, order.local_batch_size, False
@@ -90,11 +100,15 @@ class Source:
         if isinstance(self.loader, Loader):
             batches = self.loader.starting_at(step) if self.least == 1 else self._enough(self.loader.starting_at(step))
             return batches if self.loader.device == self.device else (batch.to(self.device) for batch in batches)
-        given = map(as_batch, self.loader)
+        given = map(self.read, self._items())
         enough = given if self.least == 1 else self._enough(given)
         for _ in range(step):
             next(enough)
         return (self._kept(batch) for batch in enough)
+
+    def _items(self) -> Iterator[Any]:
+        """What the loader gives in an epoch."""
+        return iter(self.loader) if self.steps is None else islice(_again_and_again(self.loader), self.steps)
 
     def windows(self, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
         """Groups of its batches, the last one possibly shorter."""
@@ -103,9 +117,9 @@ class Source:
 
     def _kept(self, batch: Batch) -> Batch:
         if self.window == 1:
-            return batch.to(self.device)._replace(targets=self._copied(batch.targets))
+            return batch.to(self.device)._replace(targets=map_targets(batch.targets, self._copied))
         copied = batch.changed(self._copied)
-        return copied._replace(targets=self._copied(batch.targets), index=batch.index.clone())
+        return copied._replace(targets=map_targets(batch.targets, self._copied), index=batch.index.clone())
 
     def _copied(self, tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.device == self.device else send(tensor, self.device)
@@ -121,8 +135,8 @@ class Source:
         Raises:
             RequestError: There is none.
         """
-        if isinstance(self.loader, Iterator):
-            raise RequestError("an iterator can be read only once: give what makes it, such as the DataLoader itself")
+        if isinstance(self.loader, Stream):
+            return self.read(self.loader.peek())
         with left_alone(self.loader):
             batches = self.starting_at()
             batch = next(batches, None)
@@ -133,21 +147,86 @@ class Source:
         return batch
 
 
-def as_batch(item: Any) -> Batch:
-    """A Batch from what a loader gives; the index is -1, unknown, where an ordinary loader gives none.
+class Stream:
+    """An iterator as a loader: each epoch goes on where the one before stopped.
+
+    Args:
+        iterator: It can be read once, and is read by this alone.
+    """
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._peeked: list[Any] = []
+
+    def peek(self) -> Any:
+        """What comes next, without taking it.
+
+        Raises:
+            RequestError: Nothing does.
+        """
+        if not self._peeked:
+            try:
+                self._peeked.append(next(self._iterator))
+            except StopIteration:
+                raise RequestError("the loader gives no batch at all") from None
+        return self._peeked[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            if self._peeked:
+                yield self._peeked.pop()
+                continue
+            try:
+                yield next(self._iterator)
+            except StopIteration:
+                return
+
+
+def as_loader(given: Iterable[Any], steps: int | None) -> Iterable[Any]:
+    """The loader that was given; an iterator as a `Stream`.
 
     Raises:
-        RequestError: It is neither a Batch nor a pair (inputs, targets).
+        RequestError: It is an iterator, and nobody says how many batches make an epoch.
     """
-    if isinstance(item, Batch):
-        return item
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise RequestError(_REFUSED.format(f"{type(item).__name__}{_length(item)}"))
-    inputs, targets = item
-    if not isinstance(inputs, torch.Tensor | Mapping) or not isinstance(targets, torch.Tensor):
-        raise RequestError(_REFUSED.format(f"({type(inputs).__name__}, {type(targets).__name__})"))
-    return Batch(inputs, targets, torch.full((len(targets),), -1, device="cpu"))
+    if steps is not None and steps < 1:
+        raise RequestError(f"steps_per_epoch is 1 or more, not {steps}")
+    if not isinstance(given, Iterator):
+        return given
+    if steps is None:
+        raise RequestError(
+            "an iterator can be read only once: give what makes it, such as the DataLoader itself, or say how many of "
+            "its batches make an epoch: steps_per_epoch=1000"
+        )
+    return Stream(given)
 
 
-def _length(item: Any) -> str:
-    return f" of {len(item)}" if isinstance(item, tuple | list) else ""
+def counted(loader: Iterable[Any], seconds: float = 120.0) -> int | None:
+    """How many batches a loader without a length gives, by reading it once; None for one that has a length.
+
+    Raises:
+        RequestError: It has not ended after so many seconds.
+    """
+    try:
+        len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        began = time.monotonic()
+        with left_alone(loader):
+            for number, _ in enumerate(loader, start=1):
+                if time.monotonic() - began > seconds:
+                    raise RequestError(
+                        f"the loader has no length, and has not ended after {number:,} batches; say how many make an "
+                        "epoch: steps_per_epoch=1000"
+                    ) from None
+            return number
+    return None
+
+
+def _again_and_again(loader: Iterable[Any]) -> Iterator[Any]:
+    """What a loader gives, started again at its end; nothing more of one that gives nothing."""
+    while True:
+        began = False
+        for item in loader:
+            began = True
+            yield item
+        if not began:
+            return

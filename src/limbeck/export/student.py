@@ -40,7 +40,8 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
     tested = tested.get("distilled", tested)
     about = read_description(run / "student.json")
     whole = load_network(run / "student.json")
-    network, figure = _chosen(whole, exit, about["model"])
+    network, prediction = _chosen(whole, exit, about["model"])
+    monitor = tested["monitor"]
     shape = tuple(about["input"]["shape"])
     told: dict[str, Any] = {
         "model": about["model"],
@@ -48,7 +49,8 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
         "classes": about["classes"],
         **({"class_names": about["class_names"]} if "class_names" in about else {}),
         "input": about["input"],
-        "test_accuracy": tested.get(figure),
+        "monitor": monitor,
+        f"test_{monitor}": tested.get(f"test_{monitor}{prediction}"),
         "multiply_adds": multiply_adds(network, torch.zeros(1, *shape)),
     }
     out = run / "export" if out is None else out
@@ -61,15 +63,15 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
 
 
 def _chosen(whole: nn.Module, exit: int | None, name: str) -> tuple[nn.Module, str]:
-    """The network to write, and under which name the run keeps its test accuracy."""
+    """The network to write, and what follows the monitor in the name under which the run keeps its test score."""
     if not isinstance(whole, MultiExit):
         if exit is not None:
             raise RequestError(f"the student {name} has a single exit; leave --exit out")
-        return whole, "test_accuracy"
+        return whole, ""
     last = len(whole.trunk)
     if exit is None:
         raise RequestError(
             f"the student {name} has {last} exits: choose one with --exit, 1 (shallowest) to {last} (deepest); "
             "limbeck exits RUN says what each is worth"
         )
-    return exit_network(whole, exit), f"test_accuracy/exit {exit}/{last}"
+    return exit_network(whole, exit), f"/exit {exit}/{last}"

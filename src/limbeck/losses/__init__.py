@@ -32,6 +32,7 @@ from limbeck.losses.precision import own_precision
 from limbeck.losses.relation import channel_correlation, correlation, pkt, rkd, similarity
 from limbeck.losses.response import (
     TopK,
+    bounded_regression,
     dist,
     dkd,
     hard_label,
@@ -42,6 +43,7 @@ from limbeck.losses.response import (
     nkd,
     probability_mse,
     reverse_kl,
+    sigmoid_kd,
     soft_cross_entropy,
     standardize,
     wsld,
@@ -57,6 +59,7 @@ __all__ = [
     "TopK",
     "activation_boundary",
     "attention",
+    "bounded_regression",
     "channel",
     "channel_correlation",
     "correlation",
@@ -82,6 +85,7 @@ __all__ = [
     "probability_mse",
     "reverse_kl",
     "rkd",
+    "sigmoid_kd",
     "similarity",
     "simkd",
     "smooth_l1",

@@ -73,7 +73,7 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
         return loss(*tensors, **options)
     if _is_wide(tensors) and not (options and not _is_wide(options.values())) and not _autocasts(_device(tensors)):
         return loss(*tensors, **options)
-    if _sees_to_it(loss):
+    if keeps_precision(loss):
         return loss(*tensors, **options)
     return _widely(loss, tensors, {name: _widen(value) for name, value in options.items()})
 
@@ -106,9 +106,9 @@ def _autocasts(kind: str) -> bool:
         return False
 
 
-def _sees_to_it(loss: Any) -> bool:
+def keeps_precision(loss: Any) -> bool:
     if isinstance(loss, partial):
-        return _sees_to_it(loss.func)
+        return keeps_precision(loss.func)
     if not isinstance(loss, nn.Module):
         return getattr(loss, "own_precision", False) is True
     marked = getattr(loss, "own_precision", False) or getattr(type(loss).forward, "own_precision", False)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine.evaluate import evaluate
-from limbeck.engine.labels import hard_labels, with_labels
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
+from limbeck.measure.evaluation import evaluate
+from limbeck.tasks.labels import hard_labels, with_labels
 from limbeck.teachers import Teacher
 
 MOST = 10_000
@@ -136,7 +136,7 @@ def diagnose(
         contradiction=int((known.argmax(-1) != own).sum()) / len(own),
         held_out=name,
         held_out_accuracy=int((new_known.argmax(-1) == new_own).sum()) / len(new_own),
-        calibration_error=evaluate(nn.Identity(), [(new_known, new_own)]).calibration_error,
+        calibration_error=evaluate(nn.Identity(), [(new_known, new_own)])["calibration_error"],
         temperature=float(temperature),
         entropy=_entropy(logits / temperature),
         held_out_entropy=_entropy(new_logits / temperature),

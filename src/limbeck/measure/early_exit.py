@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from limbeck.distillers import SelfDistiller
-from limbeck.engine.labels import hard_labels, with_labels
 from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.models import device_of
 from limbeck.taps import evaluating
+from limbeck.tasks.labels import hard_labels, with_labels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, unknown
-from limbeck.types import Inputs
+from limbeck.types import Inputs, flat
 
 
 class NamedInputs(nn.Module):
@@ -41,10 +41,11 @@ class NamedInputs(nn.Module):
             raise RequestError(
                 f"the batch has one input without a name, and {given} was asked for; leave the names out"
             )
+        named = flat(inputs)
         for name in self.names.values():
-            if name not in inputs:
-                raise unknown("input of the batch", name, inputs)
-        return {parameter: inputs[name] for parameter, name in self.names.items()}
+            if name not in named:
+                raise unknown("input of the batch", name, named)
+        return {parameter: named[name] for parameter, name in self.names.items()}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{parameter}={name}" for parameter, name in self.names.items())

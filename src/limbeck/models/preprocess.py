@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.types import Inputs
+from limbeck.types import Inputs, flat
 
 
 class Preprocess(nn.Module):
@@ -56,10 +56,10 @@ class Preprocess(nn.Module):
         """(B, C, H, W) on the scale 0–1 → the same, resized and normalised; or several inputs by name."""
         if isinstance(inputs, Tensor):
             return self._prepared(inputs)
-        images = {name: self._prepared(value) for name, value in inputs.items() if _is_image(value)}
+        images = {name: self._prepared(value) for name, value in flat(inputs).items() if _is_image(value)}
         if not images:
             raise RequestError(f"none of the inputs {', '.join(inputs)} is an image; leave mean, std and size out")
-        return {**inputs, **images}
+        return {**flat(inputs), **images}
 
     def _prepared(self, x: Tensor) -> Tensor:
         if self.size is not None and x.shape[-2:] != self.size:

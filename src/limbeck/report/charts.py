@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
+from limbeck.runs.entry import label, monitor_of
 from limbeck.runs.folder import student_folder
 
 BLUE, GREY = "#0969da", "#8c959f"
@@ -21,40 +22,43 @@ SHAPES = {"fp32": "o", "fp16": "s", "int8": "D"}
 """A mark for each precision."""
 
 
-def accuracies(comparison: Mapping[str, Any]) -> str:
-    """For each method the accuracy of every seed as a dot, and the mean with its 95 % interval."""
+def scores(comparison: Mapping[str, Any]) -> str:
+    """For each method the score of every seed as a dot, and the mean with its 95 % interval."""
     methods = comparison["methods"]
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(methods)), layout="constrained")
     axes = figure.subplots()
     for row, entry in enumerate(methods.values()):
-        values = np.array(entry["accuracies"])
+        values = np.array(entry["scores"])
         axes.plot(values, np.full(len(values), row), "o", color=GREY, alpha=0.6, markersize=5)
         half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
         axes.errorbar(values.mean(), row, xerr=half, fmt="D", color=BLUE, capsize=4, markersize=6)
     axes.axvline(methods["scratch"]["mean"], color=GREY, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(methods)), list(methods))
     axes.invert_yaxis()
-    axes.set_xlabel("test accuracy")
+    axes.set_xlabel(f"test {label(monitor_of(comparison))}")
     return _svg(figure)
 
 
 def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
-    """Accuracy by epoch, validation where there is one, mean over the seeds, a line a method."""
+    """The score by epoch, validation where there is one, mean over the seeds, a line a method."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    measured = "accuracy"
+    monitor = monitor_of(comparison)
+    measured = monitor
     colours = matplotlib.colormaps["tab10" if len(comparison["methods"]) <= 10 else "tab20"]
     for number, (name, row) in enumerate(comparison["methods"].items()):
         lines = []
         for seed in row["seeds"]:
             text = (folder / student_folder(name, seed) / "metrics.jsonl").read_text(encoding="utf-8")
             records = [json.loads(line) for line in text.splitlines()]
-            measured = "val_accuracy" if "val_accuracy" in records[0] else "accuracy"
+            names = (f"val_{monitor}", monitor, "loss")
+            measured = next(name for name in names if all(name in record for record in records))
             lines.append([record[measured] for record in records])
         mean = np.mean(lines, axis=0)
         axes.plot(range(1, len(mean) + 1), mean, label=name, color=colours(number % colours.N))
     axes.set_xlabel("epoch")
-    axes.set_ylabel("validation accuracy" if measured == "val_accuracy" else "training accuracy")
+    part, name = ("validation", monitor) if measured.startswith("val_") else ("training", measured)
+    axes.set_ylabel(f"{part} {label(name)}")
     axes.legend(loc="lower right", fontsize=9, ncols=2 if len(comparison["methods"]) > 8 else 1)
     return _svg(figure)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.engine.files import write_text
+from limbeck.runs.entry import label, metric, monitor_of, score
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -36,9 +37,10 @@ def write_page(folder: Path, title: str | None = None) -> Path | None:
         return None
     comparison = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     path = folder / "compare.html"
+    monitor = label(monitor_of(comparison))
     figures = [
-        (charts.accuracies(comparison), "Test accuracy: each seed's, and the mean with its 95 % interval."),
-        (charts.curves(folder, comparison), "Accuracy while training, mean over the seeds."),
+        (charts.scores(comparison), f"Test {monitor}: each seed's, and the mean with its 95 % interval."),
+        (charts.curves(folder, comparison), f"{monitor} while training, mean over the seeds."),
     ]
     write_text(path, _page(comparison, figures, title))
     return path
@@ -81,12 +83,13 @@ def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:
             cells.append(f'<td class="verdict {verdict.split()[0]}">{verdict}</td>')
         else:
             cells.append("<td></td><td></td><td></td>")
-        agreement = "–" if row["agreement"] is None else f"{row['agreement']:.4f}"
+        agreed = metric(row, "agreement")
+        agreement = "–" if agreed is None else f"{agreed:.4f}"
         cells.append(f"<td>{agreement}</td><td>{row['seconds']:.1f}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = (
-        '<th>method<th>test accuracy<th>− scratch<th>95 % interval<th class="verdict">verdict<th>agreement<th>seconds'
-    )
+    monitor = label(next(iter(methods.values()))["monitor"])
+    head = f"<th>method<th>test {monitor}<th>− scratch<th>95 % interval"
+    head += '<th class="verdict">verdict<th>agreement<th>seconds'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -108,7 +111,7 @@ def _predictions(methods: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _teachers(teachers: list[Mapping[str, Any]]) -> str:
-    lines = [f"{t['parameters']:,} parameters, test accuracy {t['test_accuracy']:.4f}" for t in teachers]
+    lines = [f"{t['parameters']:,} parameters, test {label(t['monitor'])} {score(t):.4f}" for t in teachers]
     return f"<p>Teacher: {'; '.join(lines)}.</p>" if lines else "<p>No teacher.</p>"
 
 

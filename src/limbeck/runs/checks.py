@@ -13,7 +13,6 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.distillers import Distiller, Scheme
 from limbeck.distillers.term import ENDS
 from limbeck.engine.compiling import check_compile
-from limbeck.engine.first_answers import refuse_probabilities
 from limbeck.engine.first_batch import Trial, settle, sized
 from limbeck.engine.settings import check, check_ends
 from limbeck.errors import RequestError, as_request, unknown
@@ -24,6 +23,7 @@ from limbeck.runs import components, teachers
 from limbeck.runs.stages import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
+from limbeck.tasks import Classification, Task
 from limbeck.teachers.shards import Shards
 from limbeck.types import Batch, TeacherOutput
 
@@ -73,11 +73,12 @@ def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers
             Shards(one.spec.store.where).check_writable()
         components.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
-            logits = teachers.teacher_output([one])(example).output
-        if logits is not None:
-            refuse_probabilities(logits)
+            output = teachers.teacher_output([one])(example).output
+        if output is not None:
+            task = components.task(recipe, data)
+            task.check_teacher(task.output(output), example.targets, learned=False)
         if one.kept:
-            _check_step(one, example)
+            _check_step(one, example, components.task(recipe, data))
             _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
     _check_schemes(recipe, student, found, data)
     for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():
@@ -117,9 +118,9 @@ def _check_schemes(
             Trial(scheme, example.changed(laid.inputs), teacher_output, nullcontext).check()
 
 
-def _check_step(teacher: teachers.Candidate, example: Batch) -> None:
+def _check_step(teacher: teachers.Candidate, example: Batch, task: Task) -> None:
     """Raise RequestError for a teacher to be trained that cannot make a training step."""
-    scheme = Distiller(teacher.module, inputs=components.inputs(teacher.spec))
+    scheme = Distiller(teacher.module, inputs=components.inputs(teacher.spec), task=task)
     try:
         with as_request(str):
             settle(scheme, example, teacher.spec.seed)
@@ -149,6 +150,8 @@ def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
     """Raise RequestError for a label, of any split, for which the student has no output."""
     with evaluating(scheme):
         outputs = scheme.predict(example.inputs).shape[1]
+    if not isinstance(scheme.task, Classification):
+        return
     for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
         highest = -1 if split is None else int(split.targets.max())
         if highest >= outputs:

@@ -61,7 +61,7 @@ def decided(job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, foun
 def _tried(
     job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]
 ) -> Choice:
-    alone = components.alone(copy.deepcopy(student), job.recipe)
+    alone = components.alone(copy.deepcopy(student), job.recipe, job.data)
     if not may_gain(alone, job.fabric):
         return Choice(None)
     if _reads_inside(job, recipes, student, found):

@@ -24,6 +24,7 @@ from limbeck.distillers import (
     ramp,
 )
 from limbeck.distillers.by_epoch import by_epoch, is_schedule
+from limbeck.distillers.scheme import checked_task
 from limbeck.distillers.term import Weight
 from limbeck.engine import optim
 from limbeck.engine.groups import Grouped
@@ -41,6 +42,7 @@ from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
 from limbeck.taps import call, evaluating
+from limbeck.tasks import TASKS, Classification, Task
 from limbeck.types import Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
@@ -138,7 +140,7 @@ def _sample(data: DataSet) -> dict[str, Any]:
 def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
     """The student with the recipe's way of being taught; its method, if it names one, is already written out."""
     distill = recipe.distill
-    common: dict[str, Any] = {"inputs": inputs(recipe.student)}
+    common: dict[str, Any] = {"inputs": inputs(recipe.student), "task": task(recipe, data)}
     weight: dict[str, Any] = {} if distill.task_weight is None else {"task_weight": distill.task_weight}
     terms = [term(spec) for spec in distill.terms]
     match distill.scheme:
@@ -159,16 +161,44 @@ def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
             return Distiller(student, terms, **common, **weight)
 
 
-def alone(student: nn.Module, recipe: schema.Recipe) -> Scheme:
+def alone(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
     """The same student learning from the labels only; one with several exits learns them at each."""
     if recipe.distill.scheme == "self":
-        return SelfDistiller(student, soft_weight=0.0, hint_weight=0.0, inputs=inputs(recipe.student))
-    return Distiller(student, inputs=inputs(recipe.student))
+        common: dict[str, Any] = {"inputs": inputs(recipe.student), "task": task(recipe, data)}
+        return SelfDistiller(student, soft_weight=0.0, hint_weight=0.0, **common)
+    return on_labels(student, recipe.student, recipe, data)
+
+
+def on_labels(network: nn.Module, spec: schema.Model, recipe: schema.Recipe, data: DataSet) -> Distiller:
+    """A network, such as a teacher, that learns the recipe's task from labels, or is tested in it."""
+    return Distiller(network, inputs=inputs(spec), task=task(recipe, data))
+
+
+def task(recipe: schema.Recipe, data: DataSet) -> Task:
+    """What is learned: as the recipe says, else the data set's own task, else a class a sample.
+
+    Raises:
+        RequestError: An unknown task, or an option that it does not take.
+    """
+    if recipe.task is None:
+        return data.task or Classification()
+    name, options = recipe.task.name, recipe.task.options
+    if ":" in name:
+        kind = load_object(name, "task")
+        if isinstance(kind, Task):
+            return kind
+    else:
+        if name not in TASKS:
+            raise unknown("task", name, [*TASKS, "package.module:Class"])
+        kind = TASKS[name]
+    with as_request(lambda reason: f"task {name}: {reason}"):
+        made = kind(**values(f"task {name}", kind, options))
+    return checked_task(made)
 
 
 def _make(kind: Callable[..., Scheme], student: Any, options: Mapping[str, Any], **given: Any) -> Scheme:
     what = f"scheme {getattr(kind, '__name__', kind)}"
-    ours = {"self", "student", "peers", "terms", "inputs", "task_loss", *given}
+    ours = {"self", "student", "peers", "terms", "inputs", "task", *given}
     with as_request(lambda reason: f"{what}: {reason}"):
         return kind(student, **fitting(what, kind, options, given=ours), **given)
 

@@ -23,6 +23,7 @@ from limbeck.runs.stages import assemble
 from limbeck.runs.temperatures import temperature
 from limbeck.runs.train import Job, places, settled
 from limbeck.runs.written_out import with_terms
+from limbeck.tasks import Classification
 from limbeck.teachers import Teacher
 
 
@@ -48,6 +49,8 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     machine = machine or Machine()
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
+    if not isinstance(task := components.task(recipe, data), Classification):
+        raise RequestError(f"a diagnosis is about classifiers, whose soft labels it looks at, and not about {task!r}")
     student = components.model(recipe.student, data, recipe.seed)
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
@@ -74,11 +77,13 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
 
 
 def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> dict[str, Any]:
-    """The diagnosis of who teaches the student, told on stderr: {"diagnosis": figures}, or {} where nobody does.
+    """The diagnosis of who teaches the student, told on stderr: {"diagnosis": figures}; {} where nobody does, and of
+    other teachers than classifiers.
 
     Where the teacher is asked once about every sample, that is done here, and the student's training finds it done.
     """
-    if not found or job.recipe.distill.scheme not in schema.TAUGHT:
+    task = components.task(job.recipe, job.data)
+    if not found or job.recipe.distill.scheme not in schema.TAUGHT or not isinstance(task, Classification):
         return {}
     recipe, _, live = assemble(job.recipe, copy.deepcopy(student), found, job.data)
     if live is None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.views import Views
-from limbeck.distillers import Distiller, Scheme
+from limbeck.distillers import Scheme
 from limbeck.engine import fit
 from limbeck.engine.balance import Pull
 from limbeck.engine.groups import Grouped
@@ -91,7 +91,7 @@ def plan(
     recipe = settled(recipe, student, data, machine)
     count = samples or len(data.train)
     probe = _Probe(recipe, data, machine, count)
-    alone = probe.student(components.alone(copy.deepcopy(student), recipe), None)
+    alone = probe.student(components.alone(copy.deepcopy(student), recipe, data), None)
     example = components.example(recipe.student, data)
     result: dict[str, Any] = {
         "recipe": recipe.title,
@@ -203,7 +203,7 @@ class _Probe:
         views = components.teacher_views(one.spec, self.recipe, self.data)
         here = min(batch, len(self.data.train))
         loader = self._loader(here, views, fabric)
-        scheme = Distiller(copy.deepcopy(one.module), inputs=components.inputs(one.spec))
+        scheme = components.on_labels(copy.deepcopy(one.module), one.spec, self.recipe, self.data)
         step = self._step(scheme, loader, components.optimizer(one.spec.optimizer), None, fabric)
         return Side(*size, step, math.ceil(self.samples / batch) * (one.spec.epochs or 0) * step)
 

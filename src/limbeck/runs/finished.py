@@ -10,11 +10,11 @@ from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.distillers import Scheme
-from limbeck.engine import evaluate
 from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.folders import data_root
+from limbeck.measure import evaluate
 from limbeck.models.load import load_own, read_description
 from limbeck.recipes import schema
 from limbeck.recipes.read import read
@@ -83,7 +83,7 @@ def evaluate_run(run: Path, root: Path | None = None) -> dict[str, Any]:
 
 def ready(found: Finished) -> tuple[Scheme, Loader]:
     """A run's student, ready to predict, and the loader of its test set."""
-    scheme = components.alone(found.student, found.recipe)
+    scheme = components.alone(found.student, found.recipe, found.data)
     loader = make_loader(found.data.test, components.held_out_batch(found.recipe, found.data))
     settle(scheme, next(iter(loader)), found.recipe.seed)
     return scheme, loader

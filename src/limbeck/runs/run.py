@@ -67,9 +67,10 @@ def run(
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
+    baseline = baseline and components.task(recipe, data).labelled
     rehearse(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
-    alone = components.alone(copy.deepcopy(student), recipe)
+    alone = components.alone(copy.deepcopy(student), recipe, data)
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
 
@@ -127,7 +128,9 @@ def _teachers(found: Sequence[teachers.Candidate], job: Job) -> dict[str, Any] |
 
 def teacher_entry(one: teachers.Candidate, job: Job) -> dict[str, Any]:
     """What result.json says of a teacher."""
-    tested = job.test_teacher(ModuleTeacher(one.module, inputs=components.inputs(one.spec)))
+    labelled = components.task(job.recipe, job.data).labelled
+    teacher = ModuleTeacher(one.module, inputs=components.inputs(one.spec))
+    tested = job.test_teacher(teacher) if labelled else {}  # beside itself it would be perfect
     kept = str(one.kept / "teacher.safetensors") if one.kept else one.spec.weights
     return {
         "parameters": parameter_count(one.module),

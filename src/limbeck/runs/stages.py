@@ -76,7 +76,7 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     if live is not None and guide is not live and job.fabric.is_global_zero:  # else the training says it
         for line in check_mixing(live, scheme.teacher_temperatures):
             tell(line)
-    training = replace(job, recipe=recipe).train(scheme, "student", guide)
+    training = replace(job, recipe=recipe).train(scheme, "student", guide, live)
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
     everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
     judge = teachers.teacher_output(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
@@ -178,7 +178,7 @@ def _stages(job: Job, lead: Lead) -> Lead:
         _, scheme, _ = assemble(part.recipe, lead.student, lead.found, job.data)
         live = _taught_by(lead.found, part.recipe, scheme, scheme.teacher_logits)
         guide, asking = job.ask_once(live, lead.found)
-        training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide)
+        training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide, live)
         if not all(bound.ready for bound in _bound(scheme)):  # it was trained before the run was resumed
             _size(scheme, live, job)
         scheme.train()  # and what was in eval mode before is so again
@@ -209,9 +209,9 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
     if lead.found:
         _, scheme, live = assemble(job.recipe, module, lead.found, job.data)
         guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
-        training = job.train(scheme, phase, guide)
+        training = job.train(scheme, phase, guide, live)
     else:
-        training = job.train(components.alone(module, job.recipe), phase)
+        training = job.train(components.alone(module, job.recipe, job.data), phase)
     spec = schema.Teacher.model_validate(job.recipe.student.model_dump())
     one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
     return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)

@@ -19,7 +19,6 @@ from torch.distributed.device_mesh import init_device_mesh
 import limbeck
 from limbeck.atomic import sweep
 from limbeck.data import DataSet, InMemory, make_loader
-from limbeck.distillers import Distiller
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import restore_student, save_student
 from limbeck.engine.devices import AUTO, from_first
@@ -39,7 +38,7 @@ from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 from limbeck.teachers.ensemble import Mix
 
 _NOT_TRAINING = {"dtype", "weight", "weights", "store", "shard"}
-KEYS = 4
+KEYS = 5
 """Counts what the names of kept teachers are made of; those of an earlier kind are never found again."""
 
 
@@ -186,7 +185,7 @@ def _bring(
     batch_size = spec.batch_size or recipe.data.batch_size
     fabric = machine.fabric(machine.precision(spec.precision, one.module, components.example(spec, data), batch_size))
     run = fit(
-        Distiller(one.module, inputs=components.inputs(spec)),
+        components.on_labels(one.module, spec, recipe, data),
         make_loader(
             data.train,
             batch_size,
@@ -271,7 +270,8 @@ def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
     # Samples in memory are known by their bytes, however they were made.
     data_code = [] if isinstance(data.train, InMemory) else [recipe.data.name]
     code = own_code([*names_in([training, steps]), *data_code], [one.module])
-    content = [KEYS, limbeck.__version__, training, batches, data.train.fingerprint, code, file_of(spec.model)]
+    task = recipe.task.model_dump(mode="json") if recipe.task else repr(data.task)
+    content = [KEYS, limbeck.__version__, training, batches, data.train.fingerprint, code, file_of(spec.model), task]
     text = json.dumps(content, sort_keys=True)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.model)[-60:].lstrip(".")  # a file's path has no place in it
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -13,20 +13,21 @@ from torch import nn
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import Scheme
-from limbeck.engine import Evaluation, fit
+from limbeck.engine import fit
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
 from limbeck.engine.devices import AUTO
-from limbeck.engine.evaluate import evaluate_each, evaluate_teacher
 from limbeck.engine.first_answers import check_steady
 from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
 from limbeck.engine.settings import stopped
 from limbeck.engine.source import Source
+from limbeck.measure.evaluation import Evaluation, evaluate_each, evaluate_teacher
 from limbeck.models import move
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
+from limbeck.runs.entry import tested
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
@@ -62,8 +63,13 @@ class Job:
     outputs: Ledger = field(default_factory=Ledger)
     """Where the teacher outputs came from, as recorded and kept by a resumed run; a comparison's jobs share it."""
 
-    def train(self, scheme: Scheme, phase: str, teacher: Teacher | None = None) -> dict[str, Any]:
-        """Train a student; with `resume`, from where it stood. Gives its epochs and seconds."""
+    def train(
+        self, scheme: Scheme, phase: str, teacher: Teacher | None = None, live: Teacher | None = None
+    ) -> dict[str, Any]:
+        """Train a student; with `resume`, from where it stood. Gives its epochs and seconds.
+
+        Without labels the held-out figures are beside `live`, the teacher that can be asked about any sample.
+        """
         finished = restore_student(scheme.student, self.fabric, lambda: self._finished(phase))
         if finished is not None:
             move(scheme, self.fabric.device)
@@ -73,6 +79,7 @@ class Job:
             scheme,
             self.training_loader(pairs=getattr(scheme, "other_view", False)),
             teacher=teacher,
+            val_teacher=None if scheme.task.labelled else live,
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
             optimizer=components.optimizer(recipe.optimizer),
@@ -149,13 +156,14 @@ class Job:
             settle(scheme, Source(loader, self.fabric.device).first(), self.recipe.seed)
         with evaluating(scheme):
             found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge)
-        each = {f"test_accuracy/{name}": one.top1 for name, one in found.items() if len(found) > 1}
-        return figures(found[scheme.chosen]) | each
+        each = {f"test_{one.monitor}/{name}": one.score for name, one in found.items() if len(found) > 1}
+        return entry_of(found[scheme.chosen]) | each
 
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
         loader = self.held_out(self.data.test)
-        return figures(evaluate_teacher(teacher, loader, device=self.fabric.device))
+        task = components.task(self.recipe, self.data)
+        return entry_of(evaluate_teacher(teacher, loader, task=task, device=self.fabric.device))
 
     def held_out(self, split: Split) -> Loader:
         """A split's samples in order, for tests."""
@@ -220,13 +228,6 @@ def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate]
     )
 
 
-def figures(evaluation: Evaluation) -> dict[str, Any]:
-    """The test figures under the names that result.json uses."""
-    named = {
-        "accuracy": evaluation.top1,
-        "top5": evaluation.top5,
-        "loss": evaluation.loss,
-        "calibration_error": evaluation.calibration_error,
-        "agreement": evaluation.agreement,
-    }
-    return {f"test_{name}": value for name, value in named.items() if value is not None}
+def entry_of(evaluation: Evaluation) -> dict[str, Any]:
+    """What result.json says of a tested model."""
+    return tested(evaluation.metrics, evaluation.monitor, evaluation.mode)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limbeck.engine.evaluate import evaluate
+from limbeck.measure.evaluation import evaluate
 from limbeck.shipping.intervals import paired, wilson
 from limbeck.types import Batch
 
@@ -71,7 +71,7 @@ def figures(judged: Judged, teacher: Judged | None, baseline: Judged | None) -> 
         "score": judged.score,
         "interval": list(wilson(int(judged.hits.sum()), len(labels))),
         "agreement": None if teacher is None else float((judged.logits.argmax(-1) == teacher.logits.argmax(-1)).mean()),
-        "calibration_error": found.calibration_error,
+        "calibration_error": found["calibration_error"],
     }
     if baseline is not None:
         difference, interval = paired(judged.hits, baseline.hits)

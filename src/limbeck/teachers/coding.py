@@ -66,5 +66,9 @@ class Coding:
         found = {name: tensor if name == _WHICH else tensor.float() for name, tensor in tensors.items()}
         logits = found.pop(LOGITS, None)
         if _TOP in found and classes is not None:
-            logits = spread(found.pop(_TOP), found.pop(_WHICH).long(), classes, 1.0)
+            top, which = found.pop(_TOP), found.pop(_WHICH).long()
+            if top.dim() == 4:  # (B, k, H, W)
+                logits = spread(top.movedim(1, -1), which.movedim(1, -1), classes, 1.0).movedim(-1, 1)
+            else:
+                logits = spread(top, which, classes, 1.0)
         return TeacherOutput(logits, found)

@@ -17,7 +17,7 @@ from limbeck.models.probabilities import Ending
 from limbeck.taps import LOGITS, Conversion, dtype_of, evaluating, logits_of, readable, taken_from
 from limbeck.teachers.reached import modules_reached
 from limbeck.teachers.state import Frozen
-from limbeck.types import Batch, Inputs, TeacherOutput, each, tensors_of
+from limbeck.types import Batch, Inputs, TeacherOutput, each, flat, tensors_of
 
 
 class FunctionTeacher:
@@ -112,7 +112,7 @@ class FunctionTeacher:
         self, batch: Batch, modules: list[nn.Module], see: Callable[[Any], None] = lambda _: None
     ) -> dict[str, Tensor]:
         """The tensors by name; `see` gets what the function returned."""
-        device = batch.targets.device
+        device = batch.device
 
         def run(inputs: Inputs) -> dict[str, Tensor]:
             said = self._said_of(inputs)
@@ -132,7 +132,7 @@ class FunctionTeacher:
     def _said_of(self, inputs: Inputs) -> Any:
         if isinstance(inputs, Tensor):
             return self.function(self._given(inputs))
-        return self.function(**{name: self._given(value) for name, value in inputs.items()})
+        return self.function(**{name: self._given(value) for name, value in flat(inputs).items()})
 
     def _logits_in(self, said: Any) -> Any:
         return logits_of(said, self.classes) if _is_tuple(said) else said
@@ -149,10 +149,11 @@ def _tensor(name: str, value: Any, size: int, device: torch.device) -> Tensor:
         tensor = torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RequestError(f"the teacher function gave {type(value).__name__} as {name}, no array: {error}") from error
-    if tensor.shape[:1] != (size,) or (name == LOGITS and tensor.dim() < 2):
+    decided = name == LOGITS and tensor.dim() < 2 and not tensor.is_floating_point()  # class indices, or none
+    if tensor.shape[:1] != (size,) or decided:
         raise RequestError(
             f"the teacher function gave {name} of shape {tuple(tensor.shape)} for {size} samples; "
-            f"{'logits are (B, C)' if name == LOGITS else 'features are (B, ...)'}"
+            f"{'outputs are logits (B, C), or numbers (B,)' if name == LOGITS else 'features are (B, ...)'}"
         )
     return tensor.float()
 

@@ -85,8 +85,8 @@ class ModuleTeacher:
     def __call__(self, batch: Batch) -> TeacherOutput:
         if not self._settled:
             refuse_lazy(self.module)
-        self._move(batch.targets.device)
-        with evaluating(self.module), self._frozen.kept(), torch.autocast(batch.targets.device.type, enabled=False):
+        self._move(batch.device)
+        with evaluating(self.module), self._frozen.kept(), torch.autocast(batch.device.type, enabled=False):
             tensors = self._run(batch) if self._settled else self._first_run(batch)
         if self.dtype is not None:
             tensors = {name: tensor.float() for name, tensor in tensors.items()}
@@ -151,9 +151,8 @@ class ModuleTeacher:
             inputs = self._reads.after(inputs)
         if self.dtype is None:
             return inputs
-        if isinstance(inputs, Tensor):
-            return _cast(inputs, self.dtype)
-        return {name: _cast(value, self.dtype) for name, value in inputs.items()}
+        dtype = self.dtype
+        return each(inputs, lambda x: _cast(x, dtype))
 
     def _move(self, device: torch.device) -> None:
         if device != self._device:

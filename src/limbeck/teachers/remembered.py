@@ -45,8 +45,8 @@ class RememberedTeacher:
             seen = torch.zeros(samples, dtype=torch.bool)
             for batch in batches:
                 check_known(batch, views, samples)
-                self._device = batch.targets.device
-                index = batch.index.to(batch.targets.device)
+                self._device = batch.device
+                index = batch.index.to(batch.device)
                 if batch.view != view:
                     raise RequestError(f"a teacher is asked about view {view}, and the batch is view {batch.view}")
                 seen[batch.index] = True
@@ -65,7 +65,7 @@ class RememberedTeacher:
                 table.flatten()[:1].tolist()  # until the device has computed it
 
     def __call__(self, batch: Batch) -> TeacherOutput:
-        view, device = batch.view, batch.targets.device
+        view, device = batch.view, batch.device
         index = send(batch.index, device)
         if view < 0 or index is not batch.index:  # a GPU would be lost by an index that is not there
             check_known(batch, self._views, self._samples)

@@ -71,7 +71,7 @@ class StoredTeacher:
                     whole[at] = rows
                 else:
                     tensors[name] = rows
-        device = batch.targets.device
+        device = batch.device
         placed = {name: send(tensor, device) for name, tensor in tensors.items()}
         return Coding.decode(placed, held.about["classes"])
 

@@ -66,7 +66,7 @@ class VirtualTeacher:
         if batch.targets.is_floating_point():
             probabilities = (self.probability - rest) * batch.targets.float() + rest
         else:
-            probabilities = torch.full((batch.size, self.classes), rest, device=batch.targets.device)
+            probabilities = torch.full((batch.size, self.classes), rest, device=batch.device)
             targets, known = known_labels(batch.targets)
             probabilities.scatter_(1, targets[:, None], self.probability)
             if known is not None:

@@ -271,7 +271,7 @@ class TestStudentsPixels:
         about = json.loads((tmp_path / "run" / "student.json").read_text())["input"]
         assert (about["mean"], about["std"]) == ([0.0], [1 / 255])
         assert run(recipe, root=tmp_path, out=tmp_path / "run", resume=True, machine=quiet) == result
-        assert evaluate_run(tmp_path / "run", tmp_path)["top1"] == result["distilled"]["test_accuracy"]
+        assert evaluate_run(tmp_path / "run", tmp_path)["accuracy"] == result["distilled"]["test_accuracy"]
 
     @pytest.mark.parametrize("prepared", [False, True])
     def test_in_python(self, prepared: bool, capsys: pytest.CaptureFixture[str]) -> None:

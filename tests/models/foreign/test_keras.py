@@ -253,7 +253,7 @@ class TestDistillation:
         assert done.metrics[-1]["loss"] < 0.95 * done.metrics[0]["loss"]
         cnn = learn(Distiller(KerasModel(example_cnn(4, 6)), self.TERMS("conv2d", "stage1.conv")), digits, teacher)
         assert cnn.metrics[-1]["loss"] < 0.8 * cnn.metrics[0]["loss"]
-        accuracy = evaluate(cnn.student, make_loader(digits, 64)).top1
+        accuracy = evaluate(cnn.student, make_loader(digits, 64))["accuracy"]
         # Keras's own prediction with the same weights.
         pixels = next(iter(make_loader(digits, len(digits)))).inputs.permute(0, 2, 3, 1)
         said = torch.as_tensor(cnn.student.keras.predict(pixels, verbose=0)).argmax(1)
@@ -377,7 +377,7 @@ class TestRecipes:
         assert list(first) == ["dense.bias", "dense.kernel", "dense_1.bias", "dense_1.kernel"]
         assert all(torch.equal(value, second[name]) for name, value in first.items())
         figures = evaluate_run(tmp_path / "a", tmp_path)
-        assert figures["top1"] == results[0]["distilled"]["test_accuracy"]
+        assert figures["accuracy"] == results[0]["distilled"]["test_accuracy"]
 
 
 class TestErrors:

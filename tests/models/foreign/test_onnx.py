@@ -312,7 +312,7 @@ class TestScikitLearn:
         expected = forest.score(test.inputs.flatten(1) / 255, test.targets)
         assert result["teacher"]["test_accuracy"] == pytest.approx(expected, abs=0.004)
         assert result["teacher"]["source"] == "given"
-        assert result["distilled"]["test_agreement"] > 0.1
+        assert result["distilled"]["test"]["agreement"] > 0.1
 
 
 class TestRecipes:

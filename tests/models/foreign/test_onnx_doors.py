@@ -14,6 +14,7 @@ from limbeck import ModuleTeacher, OnnxModel
 from limbeck.engine.first_answers import check_answers
 from limbeck.errors import RequestError
 from limbeck.models.build import build
+from limbeck.tasks import Classification
 from limbeck.types import Batch
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -137,7 +138,7 @@ def test_dropout_that_is_switched_on_is_said(tmp_path: Path, on: bool) -> None:
     ]
     path = saved(tmp_path / "dropout.onnx", nodes, {"ratio": np.float32(0.25), "on": np.array(on)})
     teacher, batch = ModuleTeacher(OnnxModel(path)), Batch(IMAGES, torch.arange(7), torch.arange(7))
-    notes = check_answers(teacher, batch, teacher(batch), labelled=False)
+    notes = check_answers(teacher, batch, teacher(batch), Classification(), labelled=False)
     assert len(notes) == on
     assert all("gives other answers when asked again" in note for note in notes)
 
@@ -151,5 +152,5 @@ def test_batch_norm_in_training_mode_is_said(tmp_path: Path) -> None:
     one = np.ones(10, np.float32)
     path = saved(tmp_path / "norm.onnx", nodes, {"one": one, "zero": 0 * one})
     teacher, batch = ModuleTeacher(OnnxModel(path)), Batch(IMAGES, torch.arange(7), torch.arange(7))
-    (note,) = check_answers(teacher, batch, teacher(batch), labelled=False)
+    (note,) = check_answers(teacher, batch, teacher(batch), Classification(), labelled=False)
     assert "gives other answers when asked again" in note

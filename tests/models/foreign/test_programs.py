@@ -18,8 +18,8 @@ from torch import nn
 
 from limbeck import Distiller, ModuleTeacher
 from limbeck.data import DataSet, InMemory, make_loader
-from limbeck.engine.evaluate import evaluate_teacher
 from limbeck.errors import RequestError
+from limbeck.measure.evaluation import evaluate_teacher
 from limbeck.models import load_weights
 from limbeck.models.build import build
 from limbeck.models.inspect import inspect
@@ -140,7 +140,7 @@ def test_a_recipe_sees_the_accuracy_of_the_network(
         }
     )
     (one,) = candidates(recipe, data)
-    assert evaluate_teacher(teacher_output([one]), make_loader(split, 7)).top1 == pytest.approx(0.75)
+    assert evaluate_teacher(teacher_output([one]), make_loader(split, 7))["accuracy"] == pytest.approx(0.75)
 
 
 def test_a_script_is_inspected_and_one_in_training_mode_is_said_before_its_outputs_are_stored(

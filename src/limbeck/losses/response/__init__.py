@@ -3,12 +3,14 @@
 from limbeck.losses.response.correlation import dist, mlkd
 from limbeck.losses.response.decoupled import dkd, nkd
 from limbeck.losses.response.divergence import jsd, kd, reverse_kl, soft_cross_entropy
+from limbeck.losses.response.independent import bounded_regression, sigmoid_kd
 from limbeck.losses.response.labels import hard_label, logit_mse, probability_mse, wsld
 from limbeck.losses.response.sparse import TopK
 from limbeck.losses.response.standardization import standardize
 
 __all__ = [
     "TopK",
+    "bounded_regression",
     "dist",
     "dkd",
     "hard_label",
@@ -19,6 +21,7 @@ __all__ = [
     "nkd",
     "probability_mse",
     "reverse_kl",
+    "sigmoid_kd",
     "soft_cross_entropy",
     "standardize",
     "wsld",

@@ -11,7 +11,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.models.foreign.shapes import described, fits, remedy
 from limbeck.models.foreign.whole_numbers import WholeNumbers
-from limbeck.types import Inputs
+from limbeck.types import Inputs, flat
 
 
 class KerasInputs:
@@ -43,7 +43,7 @@ class KerasInputs:
         if isinstance(inputs, Tensor):
             names = list(self._expected)
             return self._read(inputs, names[0] if len(names) == 1 else None)
-        return {name: self._read(value, name) for name, value in inputs.items()}
+        return {name: self._read(value, name) for name, value in flat(inputs).items()}
 
     def moves(self, dim: int) -> bool:
         """Whether tensors of so many dimensions have their channels moved."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.models.foreign.shapes import described, fits, remedy
 from limbeck.models.foreign.whole_numbers import WholeNumbers
-from limbeck.types import Inputs
+from limbeck.types import Inputs, flat
 
 DTYPES = {
     "tensor(float)": torch.float32,
@@ -60,7 +60,7 @@ class Feed:
             )
         if isinstance(inputs, Tensor) and len(names) > 1:
             raise RequestError(f"{self.path} reads {len(names)} inputs; give a mapping of {', '.join(names)}")
-        given = {names[0]: inputs} if isinstance(inputs, Tensor) else dict(inputs)
+        given = {names[0]: inputs} if isinstance(inputs, Tensor) else flat(inputs)
         if given.keys() != set(names):
             raise RequestError(f"{self.path} reads {', '.join(names)}, and was given {', '.join(given)}")
         return [(one, self._typed(self._shaped(given[one.name], one), one)) for one in expected if one.name in given]

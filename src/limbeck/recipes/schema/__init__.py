@@ -5,6 +5,7 @@ from limbeck.recipes.schema.distillation import TAUGHT, WITH_TERMS, Distill, Sch
 from limbeck.recipes.schema.fields import Taps
 from limbeck.recipes.schema.models import PLACES, Model, Store, Teacher
 from limbeck.recipes.schema.recipe import Recipe, check_name
+from limbeck.recipes.schema.task import Task
 from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Scheme",
     "Store",
     "Taps",
+    "Task",
     "Teacher",
     "Term",
     "check_name",

@@ -11,6 +11,7 @@ from limbeck.recipes.schema.data import Data
 from limbeck.recipes.schema.distillation import TAUGHT, Distill
 from limbeck.recipes.schema.fields import Compile, Count, Epochs, Layout, Precision, Seed, Strict
 from limbeck.recipes.schema.models import Model, Store, Teacher
+from limbeck.recipes.schema.task import Task
 from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
 
 
@@ -42,6 +43,8 @@ class Recipe(Strict):
     """The teacher, or a list of teachers (an ensemble)."""
     ensemble: Literal["probabilities", "logits"] = "probabilities"
     """What of several teachers is averaged."""
+    task: Task | None = None
+    """What is learned: a task by name, or {name: NAME, …}; null: as the data set has it, else a class a sample."""
     assistants: list[Model] = Field(default=[])
     """Networks between teacher and student, for the scheme assistant."""
     student: Model

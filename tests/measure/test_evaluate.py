@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from limbeck import Batch, ModuleTeacher, evaluate
-from limbeck.engine import tally
 from limbeck.errors import RequestError
+from limbeck.tasks import metrics
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -44,15 +44,15 @@ def test_figures_agree_with_numpy() -> None:
     ece = calibration_error(confidence, choice == targets)
     top5 = np.mean([t in row.argsort()[-5:] for t, row in zip(targets, p, strict=True)])
     assert figures.samples == 200
-    assert figures.loss == pytest.approx(-np.log(p[np.arange(200), targets]).mean(), rel=1e-5)
-    assert figures.top1 == pytest.approx((choice == targets).mean())
-    assert figures.top5 == pytest.approx(top5)
-    assert figures.calibration_error == pytest.approx(ece, abs=1e-5)
-    assert figures.agreement == pytest.approx((choice == other.argmax(1)).mean())
+    assert figures["loss"] == pytest.approx(-np.log(p[np.arange(200), targets]).mean(), rel=1e-5)
+    assert figures["accuracy"] == pytest.approx((choice == targets).mean())
+    assert figures["top5"] == pytest.approx(top5)
+    assert figures["calibration_error"] == pytest.approx(ece, abs=1e-5)
+    assert figures["agreement"] == pytest.approx((choice == other.argmax(1)).mean())
 
 
 def test_five_classes_or_fewer_have_no_top5() -> None:
-    assert evaluate(lambda x: x, [(torch.eye(3), torch.arange(3))]).top5 is None
+    assert "top5" not in evaluate(lambda x: x, [(torch.eye(3), torch.arange(3))]).metrics
 
 
 def test_nothing_to_evaluate_is_said() -> None:
@@ -65,14 +65,14 @@ def test_sums_over_many_counts_are_those_over_all_samples(monkeypatch: pytest.Mo
     logits[:10] = 200 * F.one_hot(targets[:10], 6)  # confidences of exactly 1
     batches = list(zip(logits.split(7), targets.split(7), strict=True))
     whole = evaluate(lambda x: x, batches)
-    monkeypatch.setattr(tally, "HELD", 20)
+    monkeypatch.setattr(metrics, "HELD", 20)
     few = evaluate(lambda x: x, batches)
     confidence, choice = logits.double().softmax(-1).max(1)
     error = calibration_error(confidence.numpy(), (choice == targets).numpy())
     for found in (whole, few):
-        assert found.loss == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-5)
-        assert found.calibration_error == pytest.approx(error, abs=1e-6)
-        assert (found.samples, found.top1) == (100, (logits.argmax(1) == targets).sum().item() / 100)
+        assert found["loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-5)
+        assert found["calibration_error"] == pytest.approx(error, abs=1e-6)
+        assert (found.samples, found["accuracy"]) == (100, (logits.argmax(1) == targets).sum().item() / 100)
 
 
 def test_a_loader_may_write_its_batches_into_the_same_tensors() -> None:
@@ -84,7 +84,7 @@ def test_a_loader_may_write_its_batches_into_the_same_tensors() -> None:
             inputs.copy_(F.one_hot(targets, 3))
             yield inputs, targets
 
-    assert evaluate(lambda x: x, batches()).top1 == 1
+    assert evaluate(lambda x: x, batches())["accuracy"] == 1
 
 
 def test_samples_without_a_label_do_not_count() -> None:

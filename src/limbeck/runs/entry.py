@@ -1,0 +1,44 @@
+"""What result.json and compare.json say of a tested model: all metrics, and which of them counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def tested(metrics: Mapping[str, float], monitor: str, mode: str) -> dict[str, Any]:
+    """The entry of a model: `test` with all its metrics, `monitor` and `mode`, and `test_MONITOR` by itself."""
+    return {f"test_{monitor}": metrics[monitor], "test": dict(metrics), "monitor": monitor, "mode": mode}
+
+
+def score(entry: Mapping[str, Any]) -> float:
+    """The metric of an entry that counts."""
+    return float(entry["test"][entry["monitor"]])
+
+
+def metric(entry: Mapping[str, Any], name: str) -> float | None:
+    """A metric of an entry, None where it has none of that name."""
+    value = entry.get("test", {}).get(name)
+    return None if value is None else float(value)
+
+
+def advantage(entry: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """By how much an entry is better than another, in the units of their monitor: above 0 is better in either mode."""
+    difference = score(entry) - score(other)
+    return difference if entry["mode"] == "max" else -difference
+
+
+def monitor_of(comparison: Mapping[str, Any]) -> str:
+    """The metric by which the methods of a comparison are compared."""
+    first: Mapping[str, Any] = next(iter(comparison["methods"].values()))
+    return str(first["monitor"])
+
+
+def label(name: str) -> str:
+    """A metric's name in words.
+
+    >>> label("calibration_error"), label("mean_iou")
+    ('calibration error', 'mean IoU')
+    """
+    words = {"iou": "IoU", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1"}
+    return " ".join(words.get(word, word) for word in name.split("_"))

@@ -1,0 +1,78 @@
+"""Embeddings: vectors that a student learns from its teacher alone, without labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.tasks.metrics import Metrics, Sums, wide
+from limbeck.tasks.task import Task
+from limbeck.types import Targets
+
+
+class Embedding(Task):
+    """Outputs (B, D), and no labels: nothing reads targets, and there is no baseline.
+
+    Args:
+        **others: As for every `Task`.
+
+    Metrics, all beside a teacher: "similarity" (the monitor, max): Pearson's correlation, over all pairs of samples
+    within the batches, of the students' and the teacher's cosine similarities, for which D may differ; and "cosine",
+    the mean cosine of a sample's two vectors, where D is the same.
+    """
+
+    monitor = "similarity"
+    mode = "max"
+    labelled = False
+
+    def check_output(self, output: Tensor) -> None:
+        if output.dim() != 2:
+            raise RequestError(f"an embedding is (B, D), and the student gives {tuple(output.shape)}")
+
+    def check(self, output: Tensor, targets: Targets) -> None:
+        raise RequestError("an embedding has no labels to learn from: set task_weight to 0, and give a term")
+
+    def loss(self, output: Tensor, targets: Targets) -> Tensor:
+        raise RequestError("an embedding has no loss on labels: set task_weight to 0, and give a term")
+
+    def own_metrics(self) -> Metrics:
+        return _Similarities(_row, _figures)
+
+
+class _Similarities(Sums):
+    """Sums whose rows are functions of a batch as a whole, so that batches are never joined."""
+
+    def update(self, output: Tensor, targets: Targets, teacher: Tensor | None) -> None:
+        if teacher is None:
+            raise RequestError("an embedding is measured beside its teacher, and none was given for the held-out data")
+        super().update(output, None, teacher)
+        self._count()
+
+
+def _row(output: Tensor, targets: Targets, teacher: Tensor | None) -> Tensor:
+    """Samples; their cosines, and for how many there is one; pairs, and the sums of x, y, x², y² and xy over them."""
+    assert teacher is not None
+    dtype = wide(output.device)
+    own, theirs = (F.normalize(one.to(dtype), dim=1) for one in (output, teacher))
+    same = own.shape == theirs.shape
+    at = torch.triu_indices(len(own), len(own), 1, device=own.device)
+    x, y = ((one @ one.T)[at[0], at[1]] for one in (own, theirs))
+    zero = own.new_zeros(())
+    cosines = (own * theirs).sum() if same else zero
+    sums = [zero + len(own), cosines, zero + (len(own) if same else 0), zero + len(x)]
+    return torch.stack([*sums, x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()])
+
+
+def _figures(sums: Sequence[float]) -> Mapping[str, float]:
+    samples, cosines, compared, pairs, x, y, xx, yy, xy = sums
+    spread = (pairs * xx - x * x) * (pairs * yy - y * y)
+    return {
+        "samples": samples,
+        "similarity": (pairs * xy - x * y) / math.sqrt(spread) if spread > 0 else math.nan,
+        "cosine": cosines / compared if compared else math.nan,
+    }

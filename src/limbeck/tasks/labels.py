@@ -1,0 +1,62 @@
+"""Labels as class indices: what is asked of them, and how rows without one are left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.types import labelled
+
+
+def hard_labels(targets: Tensor) -> Tensor:
+    """(B,) class indices; of (B, C) probabilities the likeliest class."""
+    return targets if targets.dim() == 1 else targets.argmax(-1)
+
+
+def with_labels(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of some answers whose class index is a label, and these.
+
+    Raises:
+        RequestError: There is none.
+    """
+    known = labelled(labels)
+    if known.all():
+        return answers, labels
+    if not known.any():
+        raise RequestError("nothing to evaluate: no sample has a label")
+    return answers[known], labels[known]
+
+
+def two_classes(logits: Tensor) -> Tensor:
+    """One logit a sample, (B, 1) or (B,), as those of two classes, (0, z): its sigmoid is their softmax.
+
+    >>> two_classes(torch.tensor([[2.0], [-1.0]])).tolist()
+    [[0.0, 2.0], [0.0, -1.0]]
+    """
+    if logits.dim() == 1:
+        logits = logits.unsqueeze(1)
+    if logits.dim() != 2 or logits.shape[1] != 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], 1)
+
+
+def check_classes(logits: Tensor, targets: Tensor) -> None:
+    """Raise RequestError for targets that cross-entropy with the logits (B, C, ...) does not take."""
+    if targets is None:
+        raise RequestError("the loader gives no labels; give them, or leave the task loss out: task_weight 0")
+    if targets.is_floating_point():
+        if targets.shape != logits.shape:
+            raise RequestError(
+                f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices, or probabilities of shape "
+                f"{tuple(logits.shape)}"
+            )
+        return
+    if targets.dtype not in (torch.int64, torch.uint8):
+        raise RequestError(f"class indices are of {targets.dtype}; cross-entropy takes int64: targets.long()")
+    classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
+    if targets.shape != wanted:
+        raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
+    wrong = targets[((targets < 0) | (targets >= classes)) & labelled(targets)]
+    if wrong.numel():
+        raise RequestError(f"label {int(wrong[0])} is out of range: the student has {classes} classes")

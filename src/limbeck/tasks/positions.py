@@ -1,0 +1,177 @@
+"""A class for each position of a sample: each token of a text, each pixel of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.tasks.metrics import Metrics, Sums, wide
+from limbeck.tasks.task import Task
+from limbeck.types import IGNORED, Batch, Targets
+
+
+class _Positions(Task):
+    """What tasks with a class for each position have in common; the classes lie in dimension `axis` of the outputs."""
+
+    mode = "max"
+    running = "accuracy"
+    axis: int
+    form: str
+    dims: int
+
+    def __init__(
+        self, *, ignore_index: int = IGNORED, class_weights: Sequence[float] | Tensor | None = None, **others: Any
+    ) -> None:
+        super().__init__(**others)
+        self.ignore_index = ignore_index
+        self.class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        self.loss_options = {"average": "positions", "ignore_index": ignore_index}
+
+    def check_output(self, output: Tensor) -> None:
+        if output.dim() != self.dims:
+            raise RequestError(f"a {self.form} student gives {self._shape}, and this one gives {tuple(output.shape)}")
+
+    def check(self, output: Tensor, targets: Targets) -> None:
+        if not isinstance(targets, Tensor):
+            raise RequestError("the loader gives no labels; give them, or leave the task loss out: task_weight 0")
+        wanted = output.select(self.axis, 0).shape
+        if targets.shape != wanted or targets.is_floating_point():
+            raise RequestError(
+                f"{self.form} targets are a class index for each position, of shape {tuple(wanted)} for outputs "
+                f"{tuple(output.shape)}; these are {tuple(targets.shape)} of {targets.dtype}"
+            )
+        classes = output.shape[self.axis]
+        wrong = targets[((targets < 0) | (targets >= classes)) & self.known(targets)]
+        if wrong.numel():
+            raise RequestError(
+                f"label {int(wrong[0])} is out of range: the student has {classes} classes; a class that is to be left "
+                f"out is named by ignore_index (now {self.ignore_index})"
+            )
+
+    def known(self, targets: Targets) -> Tensor:
+        known: Tensor = targets != self.ignore_index
+        return known
+
+    def size(self, batch: Batch) -> int:
+        return batch.size if batch.targets is None else max(1, int(self.known(batch.targets).sum()))
+
+    def loss(self, output: Tensor, targets: Targets) -> Tensor:
+        if self.own_loss is not None:
+            return self.own_loss(output, targets)
+        weights = self.class_weights
+        if weights is not None and (weights.device, weights.dtype) != (output.device, output.dtype):
+            weights = self.class_weights = weights.to(output)
+        first = output.movedim(self.axis, 1)
+        return F.cross_entropy(first, targets.long(), weights, ignore_index=self.ignore_index)
+
+    def score(self, output: Tensor, targets: Targets) -> Tensor:
+        right = (output.argmax(self.axis) == targets).flatten(1)
+        return torch.stack([right.sum(1), self.known(targets).flatten(1).sum(1)])
+
+    def own_metrics(self) -> Metrics:
+        return Sums(partial(_row, axis=self.axis, ignored=self.ignore_index), self._figures)
+
+    @property
+    def _shape(self) -> str:
+        raise NotImplementedError
+
+    def _figures(self, sums: Sequence[float]) -> Mapping[str, float]:
+        raise NotImplementedError
+
+
+class TokenClassification(_Positions):
+    """Logits (B, L, C), and class indices (B, L); positions of `ignore_index`, such as padding, do not count.
+
+    The loss is the mean cross-entropy over all tokens of the batch that count, also where batches are accumulated.
+
+    Args:
+        ignore_index: The label of tokens that do not count.
+        class_weights: (C,) weights of the classes in the loss.
+        **others: As for every `Task`.
+
+    Metrics: "accuracy" (the monitor, max; of tokens), "macro_f1" (mean over the classes that occur), "loss",
+    "perplexity", and "agreement" with a teacher.
+    """
+
+    monitor = "accuracy"
+    axis, form, dims = 2, "token-classification", 3
+
+    @property
+    def _shape(self) -> str:
+        return "logits (B, L, C)"
+
+    def _figures(self, sums: Sequence[float]) -> Mapping[str, float]:
+        found, table = _shared(sums)
+        each = [2 * hit / (said + there) for hit, said, there in table if said + there]
+        perplexity = math.exp(min(found["loss"], 700.0))
+        return {**found, "macro_f1": math.fsum(each) / len(each), "perplexity": perplexity}
+
+
+class Segmentation(_Positions):
+    """Logits (B, C, H, W), and class indices (B, H, W); pixels of `ignore_index` do not count.
+
+    The loss is the mean cross-entropy over all pixels of the batch that count.
+
+    Args:
+        ignore_index: The label of pixels that do not count, such as 255, or CamVid's 11.
+        class_weights: (C,) weights of the classes in the loss.
+        **others: As for every `Task`.
+
+    Metrics: "mean_iou" (the monitor, max; over the classes that occur in labels or predictions), "accuracy" (of
+    pixels), "loss", and "agreement" with a teacher.
+    """
+
+    monitor = "mean_iou"
+    axis, form, dims = 1, "segmentation", 4
+
+    @property
+    def _shape(self) -> str:
+        return "logits (B, C, H, W)"
+
+    def _figures(self, sums: Sequence[float]) -> Mapping[str, float]:
+        found, table = _shared(sums)
+        each = [hit / (said + there - hit) for hit, said, there in table if said + there]
+        return {**found, "mean_iou": math.fsum(each) / len(each)}
+
+
+def _row(output: Tensor, targets: Tensor, teacher: Tensor | None, *, axis: int, ignored: int) -> Tensor:
+    """Samples, positions, right ones, their cross-entropy, those agreed on, those asked about; then by class hits,
+    predictions and labels.
+    """
+    classes = output.shape[axis]
+    logits = output.movedim(axis, 1)
+    chosen, known = output.argmax(axis), targets != ignored
+    dtype = wide(output.device)
+    wrong = targets[known & ((targets < 0) | (targets >= classes))]
+    if len(wrong):
+        raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {classes} classes")
+    loss = F.cross_entropy(logits, targets.long(), ignore_index=ignored, reduction="sum").to(dtype)
+    agreed = known & False if teacher is None else (chosen == teacher.argmax(axis)) & known
+    hit = (chosen == targets) & known
+    counts = [known.sum(), hit.sum(), loss, agreed.sum(), known.sum() * (teacher is not None)]
+    table = [torch.bincount(some.flatten(), minlength=classes) for some in (chosen[hit], chosen[known], targets[known])]
+    sums = torch.stack([loss.new_tensor(float(len(output))), *(one.to(dtype) for one in counts)])
+    return torch.cat([sums, torch.stack(table).to(dtype).flatten()])
+
+
+def _shared(sums: Sequence[float]) -> tuple[dict[str, float], list[tuple[float, float, float]]]:
+    """The figures that all have, and of each class its hits, predictions and labels."""
+    samples, positions, right, loss, agreed, asked, *table = sums
+    if not positions:
+        raise RequestError("nothing to evaluate: no position has a label")
+    classes = len(table) // 3
+    figures = {
+        "samples": samples,
+        "accuracy": right / positions,
+        "loss": loss / positions,
+        "agreement": agreed / asked if asked else math.nan,
+    }
+    columns = table[:classes], table[classes : 2 * classes], table[2 * classes :]
+    return figures, list(zip(*columns, strict=True))
