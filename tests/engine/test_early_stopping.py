@@ -16,6 +16,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.engine.loop import Loop
 from limbeck.engine.settings import EarlyStopping
 from limbeck.errors import RequestError
+from limbeck.tasks import Classification
 
 
 def records(*values: float) -> list[dict[str, float]]:
@@ -34,7 +35,7 @@ def records(*values: float) -> list[dict[str, float]]:
 )
 def test_when_it_ends(patience: int, min_delta: float, values: tuple[float, ...], ends: int | None) -> None:
     stopping = EarlyStopping(patience, min_delta)
-    over = [stopping.ended(records(*values[: n + 1])) for n in range(len(values))]
+    over = [stopping.ended(records(*values[: n + 1]), Classification()) for n in range(len(values))]
     assert (over.index(True) + 1 if True in over else None) == ends
 
 
