@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from limbeck.engine.evaluate import evaluate_teacher
 from torch import nn
 
 from limbeck import Distiller, FunctionTeacher, Term, fit, losses
 from limbeck.data import DataSet, InMemory, load, make_loader
 from limbeck.engine.optim import optimizer
 from limbeck.errors import RequestError
+from limbeck.measure.evaluation import evaluate_teacher
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
