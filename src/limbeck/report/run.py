@@ -11,7 +11,7 @@ from typing import Any
 from limbeck.engine.files import write_text
 from limbeck.errors import RequestError, as_request
 from limbeck.report.page import STYLE
-from limbeck.runs.figures import monitored, tested
+from limbeck.runs.entry import metric
 from limbeck.runs.folder import read_result
 
 PAGE = "run.html"
@@ -36,7 +36,7 @@ def write_run_page(folder: Path, title: str | None = None) -> Path | None:
         return None
     result = read_result(folder)
     rows = students(result)
-    figure = monitored(next(iter(rows.values())))
+    figure = next(iter(rows.values()))["monitor"]
     by_phase = _records(folder / "metrics.jsonl")
     path = folder / PAGE
     write_text(path, _page(folder, result, title, figure, charts.training(by_phase, figure)))
@@ -92,11 +92,11 @@ there is one, else while training.</figcaption></figure>
 def _table(rows: Mapping[str, Mapping[str, Any]], figure: str) -> str:
     body = ""
     for name, row in rows.items():
-        agreement = tested(row, "agreement")
+        agreement = metric(row, "agreement")
         cells = [
             html.escape(name),
             _number(row.get("parameters"), ","),
-            _number(tested(row, figure), ".4f"),
+            _number(metric(row, figure), ".4f"),
             _number(agreement, ".4f"),
             _number(row.get("epochs"), ""),
             _number(row.get("seconds"), ".1f"),

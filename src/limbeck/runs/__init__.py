@@ -1,0 +1,1 @@
+"""Recipes carried out: teachers, baselines and students trained, tested and kept in a run folder."""
