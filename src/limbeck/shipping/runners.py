@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from limbeck.engine.labels import hard_labels
 from limbeck.errors import RequestError
 from limbeck.shipping.score import Array, Judged
+from limbeck.tasks.labels import hard_labels
 from limbeck.types import Batch, labelled
 
 Runner = Callable[[Array], Array]
