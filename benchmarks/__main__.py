@@ -46,7 +46,8 @@ def main() -> None:
         "--out", type=Path, help=f"{GPU}, {ZOO}: folder of the result file, benchmarks/results by default"
     )
     parser.add_argument(
-        "--only", help=f"{ZOO}: comma-separated networks, tried also where they were before; {METHODS}: methods"
+        "--only",
+        help=f"{ZOO}: comma-separated networks, tried also where they were before; {METHODS}: methods; ship: runs",
     )
     parser.add_argument("--limit", type=int, help=f"{ZOO}: try at most so many")
     parser.add_argument("--quick", action="store_true", help=f"of {', '.join(QUICK)}: try little, to see that it works")

@@ -88,10 +88,10 @@ def test_a_faked_network_is_the_network_but_for_rounding(network: nn.Module, sam
     assert all(value.grad is not None for value in made.parameters())
 
 
-@pytest.mark.parametrize("most", [127, 63])
-def test_the_file_computes_as_what_was_trained(network: nn.Module, samples: torch.Tensor, most: int) -> None:
+def test_the_file_computes_as_what_was_trained(network: nn.Module, samples: torch.Tensor) -> None:
     import onnx
 
+    most = 63
     made = faked(network, (1, 8, 8), [samples], most)
     with torch.no_grad():
         expected = made(samples).numpy()

@@ -21,6 +21,9 @@ from limbeck.recipes.read import check, read
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.shipping import OwnModel, latency, ship
+from limbeck.shipping.formats import Packing
+from limbeck.shipping.retraining import retrain
+from limbeck.shipping.subjects import from_run
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -276,3 +279,19 @@ def test_the_ship_page_in_a_real_browser(shipped: dict[str, Any], tmp_path: Path
     # The picture's blue is there, and ink reaches far down the page: the table stands below it.
     assert (np.abs(pixels.astype(int) - (9, 105, 218)).sum(-1) < 30).sum() > 100
     assert np.flatnonzero((pixels < 128).all(-1).any(1)).max() > 700
+
+
+def test_training_for_int8_takes_a_tenth_of_the_epochs(
+    digits_run: Path, shipped: dict[str, Any], pixels: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    case = from_run(digits_run, None, 128)
+    (student,) = case.students
+    calibration = [student.read(batch.inputs) for batch in case.calibration()]
+    found = retrain(case, student, Packing(), calibration, seven=True)
+    assert found.about["epochs"] <= 0.1 * found.about["run_epochs"] == pytest.approx(0.4)
+    assert found.about["samples"] == 459  # 0.4 of 1,149 training samples
+    assert found.about["teacher"] == "the run's"
+    (tmp_path / "trained.onnx").write_bytes(found.content)
+    x, labels = pixels
+    score = (outputs(tmp_path / "trained.onnx", x).argmax(1) == labels).mean()
+    assert score > row_of(shipped, "distilled", "onnx")["score"] - 0.05
