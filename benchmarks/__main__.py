@@ -30,7 +30,7 @@ NAMES = (
 )
 MADE = ("losses", "resnet-pair", "growth", "faults")
 """Those that read no data set."""
-GPU, ZOO, METHODS = "gpu", "zoo", "methods"
+GPU, ZOO, METHODS, SHIP = "gpu", "zoo", "methods", "ship"
 RESULTS = Path(__file__).parent / "results"
 QUICK = ("faults", "methods", "ship")
 """Those that can try little."""
@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--only",
-        help=f"{ZOO}: comma-separated networks, tried also where they were before; {METHODS}: methods; ship: runs",
+        help=f"{ZOO}: comma-separated networks, tried also where they were before; {METHODS}: methods; {SHIP}: runs",
     )
     parser.add_argument("--limit", type=int, help=f"{ZOO}: try at most so many")
     parser.add_argument("--quick", action="store_true", help=f"of {', '.join(QUICK)}: try little, to see that it works")
@@ -58,8 +58,8 @@ def main() -> None:
         if name not in (*NAMES, GPU, ZOO):
             parser.error(f"unknown benchmark {name!r}; there are {', '.join((*NAMES, GPU, ZOO))}")
     only = given.only.split(",") if given.only else []
-    if only and given.names not in ([ZOO], [METHODS]):
-        parser.error(f"--only is for {ZOO} or {METHODS}, alone")
+    if only and given.names not in ([ZOO], [METHODS], [SHIP]):
+        parser.error(f"--only is for {ZOO}, {METHODS} or {SHIP}, alone")
     lacking = missing("pytest>=8.3") if GPU in given.names else missing()
     if lacking:
         parser.exit(2, f"{lacking}\n")
