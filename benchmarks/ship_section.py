@@ -8,7 +8,7 @@ BEFORE = (
     "Every row is a file on disk, run by the runtime that is named: accuracy on the test set with Wilson's 95 % "
     "interval; the difference to the baseline in torch in pairs of test samples; latency on one thread, files in turns "
     "in one process. What stands for `× teacher` is the speed beside the teacher's fp32 ONNX file, with its 95 % "
-    "interval."
+    "interval. The times were taken beside other work: the ratios count."
 )
 
 
