@@ -1,4 +1,4 @@
-"""Made images of ImageNet-1k's form, to reckon with: limbeck plan benchmarks/imagenet-1k.yaml --samples 1281167."""
+"""Made images of ImageNet-1k's form, to estimate with: limbeck plan benchmarks/imagenet-1k.yaml --samples 1281167."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 All train the same networks on all 60,000 images in batches of 32; one epoch of each is measured. The plain loop reads
 torchvision's dataset through a DataLoader, with the teacher live at every step. The hand-tuned loop has everything
 that can be had without changing the result: images as floats in memory, the teacher's softened probabilities computed
-once, a fused optimizer, no metrics. limbeck is measured as `limbeck run` does it, and with a live teacher. Whoever asks
-the teacher once bears a twentieth of that pass in the epoch. torchdistill takes part where it is installed, with the
+once, a fused optimizer, no metrics. limbeck is measured as `limbeck run` does it, and with an online teacher. Where
+teacher outputs are precomputed, an epoch pays a twentieth of that pass. torchdistill takes part where it is installed, with the
 plain loop's dataset. The teacher is not trained: that changes no time.
 """
 
@@ -65,7 +65,7 @@ def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> d
 
     contenders: dict[str, Callable[[], float]] = {
         "plain loop": lambda: timed(lambda: plain_epoch(teacher, copy.deepcopy(student), plain_loader)),
-        "limbeck, live teacher": lambda: timed(lambda: ours(ModuleTeacher(teacher))),
+        "limbeck, online teacher": lambda: timed(lambda: ours(ModuleTeacher(teacher))),
         "limbeck run": as_run,
         "hand-tuned loop": lambda: tuned_epoch(teacher, copy.deepcopy(student), data),
     }

@@ -24,7 +24,7 @@ TRIED = "## What was tried\n"
 BUSY = "The seconds were taken beside other work and compare nothing."
 OF_BEFORE = "Recorded before the named methods were brought to their authors' constants: dist is today's dist:imagenet"
 PUBLISHED = {
-    "mnist-mlp": "Published: teacher 0.9795, student alone 0.8314 (3 epochs), distilled 0.9007 (20 epochs).",
+    "mnist-mlp": "Published: teacher 0.9795, baseline 0.8314 (3 epochs), distilled 0.9007 (20 epochs).",
     "mnist-mlp:best": "DIST, no dropout in the student, learning rate 2e-3, cosine decay: chosen by validation. "
     f"The teacher is that of mnist-mlp. {BUSY}",
     "fashion-cnn": f"The student has 1,442 parameters, and few epochs leave it far from done. {BUSY} {OF_BEFORE}, and "
@@ -35,7 +35,7 @@ PUBLISHED = {
     f"cannot follow. {BUSY}",
     "fashion-cnn:two-teachers": "`recipe` has a term (DIST) for each teacher; `dist` and `kd` distil the teachers' "
     f"mean. The student is that of fashion-cnn. {BUSY} {OF_BEFORE}, and the mean was taken at temperature 1.",
-    "mnist-cnn": f"Published: teacher 0.9781, student alone 0.9778, distilled 0.9692. {BUSY} {OF_BEFORE}.",
+    "mnist-cnn": f"Published: teacher 0.9781, baseline 0.9778, distilled 0.9692. {BUSY} {OF_BEFORE}.",
     "cifar10-tutorial": "Published, on CIFAR-10 itself, one seed: teacher 75.10, alone 69.86, soft labels (here: "
     f"recipe) 70.80, cosine 71.50, regressor 70.82 %. {BUSY}",
     "cifar10-tutorial:best": "The teacher was trained with crop, flip and cosine decay; the students see plain images. "
@@ -50,14 +50,14 @@ UNTUNED = "Plain loops have memory as glibc gives it by itself; limbeck keeps wh
 SPEEDS = {
     "mnist-mlp": (
         "one distilled epoch of mnist-mlp",
-        "`limbeck run` and the tuned loop ask the teacher once about every image; the epoch bears a twentieth of that. "
+        "`limbeck run` and the tuned loop ask the teacher once about every image; an epoch pays a twentieth of that. "
         "The aim: 5 times the plain loop, and at most 10 % more time than the tuned one. torchdistill has the plain "
-        f"loop's dataset and a live teacher. {UNTUNED}",
+        f"loop's dataset and an online teacher. {UNTUNED}",
     ),
     "mnist-cnn": (
         "three distilled epochs of mnist-cnn",
         "The teacher's pass included. The plain loop and Keras were measured on 150 steps after a warm-up, and "
-        f"reckoned up to 5,625. {UNTUNED}",
+        f"extrapolated to 5,625. {UNTUNED}",
     ),
     "cifar10-tutorial": (
         "four students and the teacher of cifar10-tutorial",

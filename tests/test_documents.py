@@ -26,6 +26,7 @@ from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import check, names, read
 from limbeck.report import methods
 from limbeck.runs import components
+from limbeck.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -384,3 +385,16 @@ def test_recipes_examples_run(
     assert "left out, and new in the network" in capsys.readouterr().err
     scope: dict[str, Any] = {"student": student, "teacher": teacher, **loaders}
     exec(compile(first("docs/recipes.md", "python"), "docs/recipes.md", "exec"), scope)
+
+
+def test_tasks_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    exec(compile(first("docs/tasks.md", "python"), "docs/tasks.md", "exec"), {})
+    assert 0 < float(capsys.readouterr().out.split()[-1]) < 3
+
+
+def test_every_task_has_its_row() -> None:
+    for name, kind in TASKS.items():
+        task = kind()
+        (row,) = (line for line in text("docs/tasks.md").splitlines() if line.startswith(f"| `{kind.__name__}`"))
+        assert f"`{task.monitor}`, {task.mode}" in row, name

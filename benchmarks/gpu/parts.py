@@ -140,7 +140,7 @@ def mnist(told: Told) -> None:
     told.write(data=data.name)
     figures = mnist_mlp.measured(data, images, told.device, 1 if told.dry else 3)
     what = f"an epoch of {samples:,} samples"
-    _rows(told, figures, what, {"limbeck run": "hand-tuned loop", "limbeck, live teacher": "plain loop"})
+    _rows(told, figures, what, {"limbeck run": "hand-tuned loop", "limbeck, online teacher": "plain loop"})
 
 
 def cifar10(told: Told) -> None:

@@ -68,7 +68,7 @@ TRAIN = [
     Attempt(
         "one short training",
         ("run", "digits", *SHORT, "--out", "short"),
-        lambda said: "student distilled" in said.out and content("short/result.json")["distilled"]["epochs"] == 1,
+        lambda said: "distilled student" in said.out and content("short/result.json")["distilled"]["epochs"] == 1,
     ),
     Attempt(
         "figures for a script",

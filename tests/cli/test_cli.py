@@ -47,7 +47,7 @@ def test_run_prints_the_table_and_says_where_the_files_are(
     )
     printed = capsys.readouterr()
     assert status == 0
-    for word in ("teacher (trained)", "student alone", "student distilled", "distilled − alone", "runs/digits/student"):
+    for word in ("teacher (trained)", "baseline", "distilled student", "distilled − alone", "runs/digits/student"):
         assert word in printed.out
     assert "baseline  epoch 2/2" in printed.err
     result = json.loads((tmp_path / "runs" / "digits" / "result.json").read_text())
@@ -242,6 +242,6 @@ def test_ctrl_c_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert process.returncode == 130
     assert "Traceback" not in err
     last = err.strip().splitlines()[-1]
-    assert last == f"limbeck: interrupted; go on with: limbeck {' '.join(LONG)} --resume"
+    assert last == f"limbeck: interrupted; resume with: limbeck {' '.join(LONG)} --resume"
     assert command(*last.partition("go on with: limbeck")[2].split(), "--quiet", monkeypatch=monkeypatch) == 0
-    assert "student distilled" in capsys.readouterr().out
+    assert "distilled student" in capsys.readouterr().out

@@ -46,7 +46,7 @@ def test_a_run_says_how_to_go_on_and_does(
         stopped_at(patched, "limbeck.runs.run.examine", number)
         assert command(patched, *RUN) == status
     line = capsys.readouterr().err
-    assert line == f"limbeck: {word}; go on with: limbeck {' '.join(RUN)} --out runs/digits --resume\n"
+    assert line == f"limbeck: {word}; resume with: limbeck {' '.join(RUN)} --out runs/digits --resume\n"
     assert not Path("runs/digits/result.json").exists()
     assert (
         command(monkeypatch, *shlex.split(line.partition("limbeck run")[1] + line.partition("limbeck run")[2])[1:]) == 0
@@ -59,9 +59,9 @@ def test_a_run_says_how_to_go_on_and_does(
 @pytest.mark.parametrize(
     ("arguments", "place", "again"),
     [
-        (["cache", "digits", "--quiet"], "limbeck.runs.cache.cache", "; go on with: limbeck cache digits --quiet"),
-        (["diagnose", "digits"], "limbeck.runs.diagnose.diagnose_recipe", "; go on with: limbeck diagnose digits"),
-        (["run", "digits"], "limbeck.runs.run.run", "; go on with: limbeck run digits"),
+        (["cache", "digits", "--quiet"], "limbeck.runs.cache.cache", "; resume with: limbeck cache digits --quiet"),
+        (["diagnose", "digits"], "limbeck.runs.diagnose.diagnose_recipe", "; resume with: limbeck diagnose digits"),
+        (["run", "digits"], "limbeck.runs.run.run", "; resume with: limbeck run digits"),
         (["list"], "limbeck.cli.names.names", ""),
     ],
 )

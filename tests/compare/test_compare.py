@@ -138,7 +138,7 @@ def test_wrong_comparisons_write_nothing(methods: list[str], message: str, tmp_p
 
 def test_a_method_needs_the_places_that_it_compares(tmp_path: Path) -> None:
     flat = CNNS | {"student": {"model": "mlp"}, "distill": {"method": "at"}}
-    with pytest.raises(RequestError, match=r"method at: .*shows no stages"):
+    with pytest.raises(RequestError, match=r"method at: .*could not be detected"):
         compare(check(flat), ["recipe"], [0], root=tmp_path, out=tmp_path / "cmp", machine=QUIET)
 
 

@@ -129,9 +129,7 @@ def main(folder: Path) -> None:
     remember(ddp, folder / "memory")
     dropout(ddp, folder / "straight")
     try:
-        dropout(
-            ddp, folder / "stopped", stop_at=9
-        )  # one for the rehearsal, five for the first epoch, then in the second
+        dropout(ddp, folder / "stopped", stop_at=9)  # one for the dry run, five for the first epoch, then in the second
     except StoppedError:
         dropout(ddp, folder / "stopped")
     else:

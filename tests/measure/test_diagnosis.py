@@ -58,7 +58,7 @@ def test_figures_agree_with_numpy() -> None:
     assert found.calibration_error == pytest.approx(ece, abs=1e-5)
     assert found.entropy == pytest.approx(entropy(train, 2.5), rel=1e-5)
     assert found.held_out_entropy == pytest.approx(entropy(new, 2.5), rel=1e-5)
-    assert found.greatest_entropy == pytest.approx(np.log(7))
+    assert found.maximum_entropy == pytest.approx(np.log(7))
 
 
 def test_no_more_samples_are_asked_about_than_allowed() -> None:
@@ -67,7 +67,7 @@ def test_no_more_samples_are_asked_about_than_allowed() -> None:
     reader = Reader()
     found = diagnose(reader, batches(logits, labels), batches(logits[:10], labels[:10]), most=60)
     assert found.samples == 60
-    assert reader.asked == 80 + 10  # whole batches
+    assert reader.asked == 80 + 10  # full batches
     assert found.train_accuracy == pytest.approx((logits[:60].argmax(1) == labels[:60]).mean())
 
 

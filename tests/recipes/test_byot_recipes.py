@@ -10,7 +10,7 @@ from limbeck.distillers import SelfDistiller
 from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes.read import read
 from limbeck.runs import components
-from limbeck.runs.checks import rehearse
+from limbeck.runs.checks import dry_run
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_resnet18_has_four_exits_of_a_hundred_classes(cifar: DataSet) -> None:
     recipe = read("byot-resnet18")
     student = components.model(recipe.student, cifar, 0)
     assert isinstance(student, MultiExit)
-    rehearse(recipe, student, [], cifar)
+    dry_run(recipe, student, [], cifar)
     scheme = components.scheme(student, recipe, cifar)
     assert isinstance(scheme, SelfDistiller)
     assert (scheme.soft_weight, scheme.hint_weight, scheme.temperature) == (0.3, 0.03, 3)

@@ -62,7 +62,7 @@ def test_a_teacher_that_knows_its_training_set_by_heart_is_named(
     assert found["memorised"] is True
     assert found["train_accuracy"] > 0.95
     assert found["held_out_accuracy"] < 0.4
-    assert found["entropy"] < found["held_out_entropy"] < found["greatest_entropy"]
+    assert found["entropy"] < found["held_out_entropy"] < found["maximum_entropy"]
     assert capsys.readouterr().err == f"limbeck: {found['warning']}\n"
 
     compared = compare(check(CHANCE), ["kd"], [0], root=tmp_path, out=tmp_path / "cmp", machine=QUIET)

@@ -1,4 +1,4 @@
-"""limbeck plan: what a recipe will cost, reckoned from a probe."""
+"""limbeck plan: what a recipe will cost, estimated from a probe."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_probe_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["plan", "digits"])
     assert done.exit_code == 0, done.output
-    for words in ("student alone", "student, live teacher", "student, stored teacher", "stored teacher output"):
+    for words in ("baseline", "student, online teacher", "student, stored teacher", "stored teacher output"):
         assert words in done.output
     as_json = json.loads(CliRunner().invoke(app, ["plan", "digits", "--json", "--samples", "5000"]).output)
     assert as_json["samples"] == 5000

@@ -1,4 +1,4 @@
-"""A teacher in shards teaches what a whole one does; under torchrun."""
+"""A sharded teacher teaches what a whole one does; under torchrun."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_sharded_teacher_teaches_the_same(tmp_path: Path, monkeypatch: pytest.
     command += ["run", str(file), "--no-baseline", "--accelerator", "cpu", "--out", str(tmp_path / "two")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("student distilled") == 1  # one of the processes speaks
+    assert done.stdout.count("distilled student") == 1  # one of the processes speaks
     expected, found = (load_file(folder / "student.safetensors") for folder in (alone, tmp_path / "two"))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
@@ -49,5 +49,5 @@ def test_a_sharded_teacher_teaches_the_same(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("more", [{"dtype": "bfloat16"}, {"store": "disk"}, {"store": "s3://bucket/outputs"}])
 def test_what_shards_cannot_do_is_refused(more: dict[str, str]) -> None:
-    with pytest.raises(RequestError, match="a teacher in shards"):
+    with pytest.raises(RequestError, match="a sharded teacher"):
         check(RECIPE | {"teacher": TEACHER | more})

@@ -108,7 +108,7 @@ def test_a_stored_teacher_output_belongs_to_the_pixels_that_the_student_sees(
 def test_the_student_of_a_kept_teacher_is_that_of_a_live_one_bit_for_bit(
     tmp_path: Path, split: InMemory, teacher: ModuleTeacher, kind: str
 ) -> None:
-    fifty = InMemory(split.inputs[:48], split.targets[:48])  # whole batches of eight
+    fifty = InMemory(split.inputs[:48], split.targets[:48])  # full batches of eight
     if kind == "memory":
         kept: Any = RememberedTeacher(teacher, [make_loader(fifty, 8)], 48)
     else:

@@ -86,7 +86,7 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Distil a teacher into a student, and say what that gained over the student alone."""
+    """Distil a teacher into a student, and say what that gained over the baseline."""
     from limbeck.cli import show
     from limbeck.engine.devices import is_first
     from limbeck.recipes.read import read
@@ -236,7 +236,7 @@ app.command("show")(show_recipe)
 @app.command()
 def plan(
     recipe: RecipeArgument,
-    samples: Annotated[int | None, typer.Option(help="Reckon for so many training samples.", min=1)] = None,
+    samples: Annotated[int | None, typer.Option(help="Estimate for so many training samples.", min=1)] = None,
     data_root: DataRoot = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the student.")] = None,
     set_: Overrides = None,

@@ -78,7 +78,7 @@ def exits(
     accelerator: Accelerator = "auto",
     threads: Threads = None,
 ) -> None:
-    """Weigh a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
+    """Evaluate a student's exits: accuracy and compute of each, and of early exit at confidence thresholds."""
     use_threads(threads)
     from limbeck.cli import show
     from limbeck.report.exits import write_exits_page

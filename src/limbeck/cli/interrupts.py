@@ -76,6 +76,6 @@ def end(error: BaseException, again: str | None = None) -> NoReturn:
     what, number = ("terminated", signal.SIGTERM) if isinstance(error, Terminated) else ("interrupted", signal.SIGINT)
     devices = sys.modules.get("limbeck.engine.devices")  # not imported for this: that takes seconds
     if devices is None or devices.is_first():
-        go_on = "" if again is None else f"; go on with: {again}"
+        go_on = "" if again is None else f"; resume with: {again}"
         print(f"limbeck: {what}{go_on}", file=sys.stderr)  # noqa: T201
     sys.exit(128 + number)

@@ -34,9 +34,9 @@ Devices = Annotated[str, typer.Option(help="How many devices, or 'auto'.")]
 NumNodes = Annotated[int, typer.Option(help="How many machines.", min=1)]
 Strategy = Annotated[
     str,
-    typer.Option(help="ddp: a whole student on each device; fsdp: in shards; auto; or another of Lightning Fabric."),
+    typer.Option(help="ddp: a whole student on each device; fsdp: sharded; auto; or another of Lightning Fabric."),
 ]
-Deterministic = Annotated[bool, typer.Option("--deterministic", help="Only kernels that repeat their bits.")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic kernels only.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of one process on the CPU. Default: torch's choice.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; all else goes to stderr.")]

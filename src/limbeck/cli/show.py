@@ -117,7 +117,7 @@ def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
     table.add_row("contradicts the training labels", f"{figures['contradiction']:.4f}")
     table.add_row(f"entropy of its soft labels {at}, training", f"{figures['entropy']:.4f} nats")
     table.add_row(f"the same, {held_out}", f"{figures['held_out_entropy']:.4f} nats")
-    table.add_row("the greatest possible", f"{figures['greatest_entropy']:.4f} nats")
+    table.add_row("maximum entropy", f"{figures['maximum_entropy']:.4f} nats")
     _console().print(table)
 
 
@@ -160,15 +160,15 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
     table.add_column("")
     for column in ("parameters", "multiply-adds", "ms a step", "training"):
         table.add_column(column, justify="right")
-    sides = [*((f"teacher {n}", one) for n, one in enumerate(found["teachers"])), ("student alone", found["student"])]
+    sides = [*((f"teacher {n}", one) for n, one in enumerate(found["teachers"])), ("baseline", found["student"])]
     for name, side in sides:
         step, training = side["step_seconds"], side["training_seconds"]
         cells = [f"{side['parameters']:,}", f"{side['multiply_adds']:,}"]
         table.add_row(name, *cells, "–" if step is None else f"{1000 * step:.1f}", _duration(training))
     for stage in found.get("stages", ()):
-        name = f"stage {stage['name']}, {stage['epochs']} epochs, live teacher"
+        name = f"stage {stage['name']}, {stage['epochs']} epochs, online teacher"
         table.add_row(name, "", "", "", _duration(stage["live"]))
-    table.add_row("student, live teacher", "", "", "", _duration(found["live"]))
+    table.add_row("student, online teacher", "", "", "", _duration(found["live"]))
     if "stored" in found:
         table.add_row("student, stored teacher", "", "", "", _duration(found["stored"]))
     console = _console()

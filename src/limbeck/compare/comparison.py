@@ -32,7 +32,7 @@ from limbeck.notices import once
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump, recorded_variants
 from limbeck.runs import components, identity, teachers
-from limbeck.runs.checks import check_shares, rehearse
+from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
 from limbeck.runs.entry import score
@@ -98,7 +98,7 @@ def compare(
     student = components.model(recipe.student, data, recipe.seed)
     recipes = {name: recipe_of(recipe, name, variants, student) for name in (*asked, *(method for method, _ in before))}
     for name, one in recipes.items():
-        rehearse(recipe if name == BACKBONE else one, student, found, data)
+        dry_run(recipe if name == BACKBONE else one, student, found, data)
     recipe = settled(recipe, student, data, machine)
     recipes = {name: settled_as(recipe, one) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)

@@ -40,7 +40,7 @@ class ClassWise(Scheme):
     Transfers: what the student says about another sample of the class.
     Use: without a teacher, against overconfidence, above all among classes that look alike; needs labels.
     Source: Yun et al., Regularizing Class-wise Predictions via Self-knowledge Distillation, CVPR 2020,
-        arXiv:2003.13964; customary weight 1, T 4.
+        arXiv:2003.13964; recommended weight 1, T 4.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class MeanTeacher(Distiller):
     other_view (the authors' PyTorch code on CIFAR-10 with 4,000 labels,
     180 epochs). What differs here: the average is in eval mode where theirs is in training mode, with dropout and the
     batch's statistics; buffers are averaged where theirs keeps its own; the task loss is the mean over the samples with
-    a label, theirs their sum by the whole batch's size.
+    a label, theirs their sum by the full batch's size.
 
     Raises:
         RequestError: No term, a decay outside its range, a tap that the student does not have, or a lazy layer.
@@ -56,7 +56,7 @@ class MeanTeacher(Distiller):
     Transfers: what the running average of the student says.
     Use: without a teacher; the paper's case is few labels and many samples without.
     Source: Tarvainen, Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv:1703.01780;
-        customary term probability_mse with weight 100, reached exponentially within 5 of 180 epochs.
+        recommended term probability_mse with weight 100, reached exponentially within 5 of 180 epochs.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class MutualDistiller(Scheme):
 
     Transfers: what each peer predicts.
     Use: without a trained teacher, where there is memory to train several networks together.
-    Source: Zhang et al., Deep Mutual Learning, CVPR 2018, arXiv:1706.00384; customary weights and T 1.
+    Source: Zhang et al., Deep Mutual Learning, CVPR 2018, arXiv:1706.00384; recommended weights and T 1.
     """
 
     chosen = "peer 1"

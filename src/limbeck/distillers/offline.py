@@ -51,7 +51,7 @@ class Distiller(Scheme):
     Transfers: what its terms compare.
     Use: wherever there is a trained teacher.
     Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531, for logits; Romero et al., ICLR 2015, arXiv:1412.6550, for
-        hidden tensors; customary task weight 0.1 beside terms on logits, 1 beside terms on hidden tensors.
+        hidden tensors; recommended task weight 0.1 beside terms on logits, 1 beside terms on hidden tensors.
 
     >>> from limbeck import losses
     >>> student = nn.Linear(4, 3)

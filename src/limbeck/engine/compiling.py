@@ -62,10 +62,10 @@ def check_compile(mode: str | None, scheme: Scheme, accumulate_steps: int) -> No
 
 
 def check_whole(mode: str | None) -> None:
-    """Raise RequestError for a mode by name where the student is in shards, around which nothing would be compiled."""
+    """Raise RequestError for a mode by name where the student is sharded, around which nothing would be compiled."""
     if mode not in (None, AUTO):
         raise RequestError(
-            f"compile: {mode} takes a whole student, and strategy fsdp keeps it in shards; leave one of them out"
+            f"compile: {mode} takes a whole student, and strategy fsdp keeps it sharded; leave one of them out"
         )
 
 
@@ -92,7 +92,7 @@ def choose_compile(scheme: Scheme, example: Batch, fabric: Fabric, passes: int) 
 
     Args:
         scheme: What is trained, on its device; left as it is.
-        example: A whole batch.
+        example: A full batch.
         fabric: Device and precision.
         passes: Batches that are left.
     """
@@ -137,14 +137,14 @@ def _tried(network: nn.Module, inputs: Inputs, size: int, fabric: Fabric, passes
 
 @contextmanager
 def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
-    """Inside, a network's training passes on whole batches are compiled; None leaves it as it is.
+    """Inside, a network's training passes on full batches are compiled; None leaves it as it is.
 
     An epoch's last, smaller batch and everything outside of training run as they are: each would be compiled anew.
 
     Args:
         network: What is trained; where its user had compiled it, it is so again afterwards.
         mode: One of `MODES`, or None.
-        size: Samples of a whole batch.
+        size: Samples of a full batch.
     """
     if mode is None:
         yield

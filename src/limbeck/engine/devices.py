@@ -66,7 +66,7 @@ def autocast(forward: Callable[P, T], fabric: Fabric) -> Callable[P, T]:
 
 
 class Replicated(DDPStrategy):
-    """Fabric's DDP, which bears parameters without a gradient where a scheme leaves some out: that costs a search.
+    """Fabric's DDP, which tolerates unused parameters where a scheme leaves some out: that costs a search.
 
     Buffers are not sent around at every step: statistics of batch norm are shared at each epoch's end, and a loss with
     a memory keeps it alike by itself.
@@ -223,5 +223,5 @@ def _count(devices: int | str | list[int], kind: str) -> int:
     wanted = every if devices in ("auto", "-1", -1) else int(devices)
     most = max(PROCESSES, os.cpu_count() or 1)
     if kind == "cpu" and wanted > most:
-        raise RequestError(f"each is a process of its own on a CPU, and this machine bears {most}")
+        raise RequestError(f"each is a process of its own on a CPU, and this machine allows {most}")
     return wanted

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class HeldOut:
     """Pairs of a batch and the number of its first samples that count; of several processes each has its share.
 
-    Every sample counts once in all. What does not count is run all the same, for networks in shards want all processes
+    Every sample counts once in all. What does not count is run all the same, for sharded networks want all processes
     to run as many batches. limbeck's loaders and DataLoaders of a data set with indices are shared out here, every
     process reading its own part; a DataLoader that has a DistributedSampler already is read as it is, without the
     samples that this repeats; any other iterable is taken to give each process its own part, or all of them everything.

@@ -1,4 +1,4 @@
-"""Networks in shards over processes (FSDP2), and their states whole, as checkpoints and shipped models hold them."""
+"""Networks sharded over processes (FSDP2), and their states whole, as checkpoints and shipped models hold them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sharding(processes: int) -> ModelParallelStrategy:
 
 
 def is_sharding(fabric: Fabric) -> bool:
-    """Whether networks are trained in shards."""
+    """Whether networks are trained sharded."""
     return isinstance(fabric.strategy, ModelParallelStrategy)
 
 
@@ -118,7 +118,7 @@ def _is_sharded(values: Iterable[Any]) -> bool:
 
 
 def _like(own: Any, value: Any) -> Any:
-    """A whole tensor in shards and strides as `own` is; one of another shape, such as a count of steps, as it is."""
+    """A whole tensor with the shards and strides of `own`; one of another shape, such as a count of steps, as it is."""
     if not isinstance(own, Tensor) or not isinstance(value, Tensor) or value.shape != own.shape:
         return value
     if isinstance(own, DTensor):

@@ -42,7 +42,7 @@ class CRD(nn.Module):
     Transfers: which of all samples an embedding belongs to.
     Use: a fixed training set with labels, also across architectures and modalities; it keeps two embeddings a sample.
     Source: Tian, Krishnan, Isola: Contrastive Representation Distillation, ICLR 2020, arXiv:1910.10699;
-        customary weight 0.8, on the features before the classifier.
+        recommended weight 0.8, on the features before the classifier.
     """
 
     memory_s: Tensor

@@ -36,7 +36,7 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: which samples of the batch excite similar activations.
     Use: layers of any two shapes: no adapter is needed; batches of many samples; no labels.
     Source: Tung, Mori: Similarity-Preserving Knowledge Distillation, ICCV 2019, arXiv:1907.09682;
-        customary weight 3000.
+        recommended weight 3000.
     """
     g_s, g_t = (unit(f @ f.T) for f in _rows(student, teacher))
     return F.mse_loss(g_s, g_t)
@@ -63,7 +63,7 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angl
 
     Transfers: distances and angles between the samples of the batch.
     Use: embeddings, as in metric learning and retrieval, of any two widths; also few-shot classification; no labels.
-    Source: Park et al.: Relational Knowledge Distillation, CVPR 2019, arXiv:1904.05068; customary weight 1.
+    Source: Park et al.: Relational Knowledge Distillation, CVPR 2019, arXiv:1904.05068; recommended weight 1.
     """
     (gram_s, d_s), (gram_t, d_t) = (_gram_and_distances(f) for f in _rows(student, teacher))
     loss = distance_weight * F.smooth_l1_loss(_over_mean(d_s), _over_mean(d_t))
@@ -117,7 +117,7 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: how likely one sample of the batch is another's neighbour.
     Use: embeddings for retrieval, of any two widths, even of teachers that read another modality; no labels.
     Source: Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, ECCV 2018,
-        arXiv:1803.10837; customary weight 30000.
+        arXiv:1803.10837; recommended weight 30000.
     """
     p_s, p_t = (_neighbours(f) for f in _rows(student, teacher))
     return (p_t * ((p_t + 1e-7) / (p_s + 1e-7)).log()).mean()
@@ -154,7 +154,7 @@ def correlation(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, order: 
     Transfers: how alike each two samples of the batch are, by a Gaussian kernel.
     Use: beside `kd`, in batches that hold several samples of a class.
     Source: Peng et al.: Correlation Congruence for Knowledge Distillation, ICCV 2019, arXiv:1904.01802;
-        customary weight 100 on CIFAR-10.
+        recommended weight 100 on CIFAR-10.
     """
     if order < 1 or not gamma > 0:
         raise RequestError(f"correlation needs gamma above 0 and order 1 or more, not {gamma} and {order}")
@@ -189,7 +189,7 @@ def channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: how alike each two channels are within a sample.
     Use: classification and segmentation, with as many channels on both sides or an adapter; no labels.
     Source: Liu et al.: Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation,
-        ICCV 2021, arXiv:2202.03680; customary weight 2.5.
+        ICCV 2021, arXiv:2202.03680; recommended weight 2.5.
     """
     agree(student, teacher, (3, 4, 5), 0, 1)
     g_s, g_t = (unit(f.flatten(2) @ f.flatten(2).mT) for f in (student, teacher))

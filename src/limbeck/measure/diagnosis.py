@@ -1,4 +1,4 @@
-"""What a teacher has to teach: how right, soft and honest its answers are, and whether it knows them by heart."""
+"""What a teacher has to teach: how right, soft and honest its answers are, and whether it has memorised them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from limbeck.teachers import Teacher
 MOST = 10_000
 """So many samples of each side are asked about at most: a share of them is known to half a point."""
 BY_HEART = 0.10
-"""A memorised teacher answers right by heart on more than this share of the training samples."""
+"""A memorised teacher answers right by memory on more than this share of the training samples."""
 OF_ITS_ERRORS = 0.5
 """… and its error on held-out data shrinks by more than this share on the training data."""
 
@@ -38,7 +38,7 @@ class Diagnosis:
         temperature: T, at which the soft labels are taken.
         entropy: Mean entropy of the soft labels softmax(z/T) on the training samples, in nats.
         held_out_entropy: The same on held-out data.
-        greatest_entropy: What the entropy can be at most, the logarithm of the number of classes.
+        maximum_entropy: What the entropy can be at most, the logarithm of the number of classes.
     """
 
     samples: int
@@ -50,17 +50,17 @@ class Diagnosis:
     temperature: float
     entropy: float
     held_out_entropy: float
-    greatest_entropy: float
+    maximum_entropy: float
 
     @property
     def memorised(self) -> bool:
-        """Whether the teacher knows its training set by heart: g > 0.10 and g > e/2.
+        """Whether the teacher has memorised its training set: g > 0.10 and g > e/2.
 
         e is its error on held-out data, and g how much smaller its error on training data is. Were a share m of the
-        training samples known by heart, and the others answered as held-out ones are, then g = m·e: the first
-        condition asks that g, the answers that are right by heart alone, is more than one in ten, and the second that
+        training samples memorised, and the others answered as held-out ones are, then g = m·e: the first
+        condition asks that g, the answers that are right by memory alone, is more than one in ten, and the second that
         m is more than a half. A small e, as on easy data, never fulfils the first; a teacher that is still learning
-        both sets does not fulfil the second. Temperature plays no part: it softens what is known by heart too.
+        both sets does not fulfil the second. Temperature plays no part: it softens what is memorised too.
         """
         error = 1 - self.held_out_accuracy
         gap = self.train_accuracy - self.held_out_accuracy
@@ -73,7 +73,7 @@ class Diagnosis:
             f"the teacher is right on {self.train_accuracy:.1%} of the training and {self.held_out_accuracy:.1%} of "
             f"the {self.held_out} data (calibration error {self.calibration_error:.3f} there), and contradicts "
             f"{self.contradiction:.1%} of the training labels; the mean entropy of its soft labels is "
-            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.greatest_entropy:.2f}"
+            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.maximum_entropy:.2f}"
         )
 
     @property
@@ -84,7 +84,7 @@ class Diagnosis:
         return (
             f"the teacher has memorised its training set: it is right on {self.train_accuracy:.1%} of it and on "
             f"{self.held_out_accuracy:.1%} of the {self.held_out} data, so its soft labels, whose mean entropy is "
-            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.greatest_entropy:.2f}, "
+            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.maximum_entropy:.2f}, "
             "mostly repeat the labels; train it with augmentation, weight decay or fewer epochs, or distil on "
             "augmented views"
         )
@@ -140,7 +140,7 @@ def diagnose(
         temperature=float(temperature),
         entropy=_entropy(logits / temperature),
         held_out_entropy=_entropy(new_logits / temperature),
-        greatest_entropy=math.log(classes),
+        maximum_entropy=math.log(classes),
     )
 
 

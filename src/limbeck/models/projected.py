@@ -37,7 +37,7 @@ def projected(
         A module of the parts body, resize (where there is a size), projector, pool, flatten and classifier.
 
     Raises:
-        RequestError: The network shows no stages, or cannot be cut behind the last one.
+        RequestError: Its stages could not be detected, or cannot be cut behind the last one.
 
     Source: Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022, arXiv:2203.14001.
     """

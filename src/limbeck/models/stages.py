@@ -31,7 +31,7 @@ def stages(model: nn.Module, *, input_shape: tuple[int, ...] | None = None) -> t
         Module paths, to be used as taps.
 
     Raises:
-        RequestError: The model shows no stages, or does not run on that input.
+        RequestError: Its stages could not be detected, or does not run on that input.
 
     >>> from limbeck.models.networks.resnet_cifar import resnet8
     >>> stages(resnet8(input_shape=(3, 32, 32), classes=10))
@@ -40,7 +40,7 @@ def stages(model: nn.Module, *, input_shape: tuple[int, ...] | None = None) -> t
     found = _declared(model) or _resnet_layers(model) or _timm_features(model) or _probed(model, input_shape)
     if not found:
         raise RequestError(
-            f"{type(model).__name__} shows no stages: no feature map keeps the proportions of the input; "
+            f"stages of {type(model).__name__} could not be detected: no feature map keeps the input's proportions; "
             "name the taps yourself (`limbeck inspect` lists them)"
         )
     return found

@@ -107,13 +107,13 @@ def _tables(things: Sequence[Any]) -> list[str]:
     """Two tables: what is chosen by, and what stands behind it."""
     choice, detail = [], []
     for thing in things:
-        source, _, customary = re.sub(r"[;,] customary ", "\0", labelled(thing, "Source")).partition("\0")
+        source, _, recommended = re.sub(r"[;,] recommended ", "\0", labelled(thing, "Source")).partition("\0")
         name, options = f"`{thing.__name__}`", ", ".join(_options(thing))
         transfers, use = (labelled(thing, label) for label in ("Transfers", "Use"))
-        choice.append((name, *map(_prose, (transfers, use, customary))))
+        choice.append((name, *map(_prose, (transfers, use, recommended))))
         detail.append((name, _prose(equation(thing)), f"`{options}`" if options else "", _prose(source)))
     return [
-        _table(("name", "what it transfers", "when to use it", "customary"), choice),
+        _table(("name", "what it transfers", "when to use it", "recommended"), choice),
         _table(("name", "equation", "options", "source"), detail),
     ]
 

@@ -126,7 +126,7 @@ def _diagnosis(found: Mapping[str, Any] | None) -> str:
         "calibration error": f"{found['calibration_error']:.4f}",
         "contradicts labels": f"{found['contradiction']:.4f}",
         "temperature": f"{found['temperature']:g}",
-        "entropy of soft labels": f"{found['entropy']:.2f} of {found['greatest_entropy']:.2f} nats",
+        "entropy of soft labels": f"{found['entropy']:.2f} of {found['maximum_entropy']:.2f} nats",
         f"on {held_out} data": f"{found['held_out_entropy']:.2f} nats",
     }
     head, row = (

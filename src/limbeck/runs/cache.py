@@ -14,7 +14,7 @@ from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.read import check as check_recipe
 from limbeck.runs import components, teachers
-from limbeck.runs.checks import rehearse
+from limbeck.runs.checks import dry_run
 from limbeck.runs.in_use import using
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble
@@ -76,7 +76,7 @@ def cache(
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
-    rehearse(recipe, student, found, data)
+    dry_run(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
     if check and any(one.kept and not (one.kept / "teacher.json").exists() for one in found):

@@ -39,7 +39,7 @@ _TAKES = {
 """The options of the schemes that are no class of their own; a class is asked for its signature."""
 
 
-def rehearse(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet) -> None:
+def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet) -> None:
     """Find what does not fit before anything is written or trained.
 
     Raises:
@@ -157,7 +157,7 @@ def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
         if highest >= outputs:
             raise RequestError(
                 f"the {name} data of {data.name} has the label {highest}, and the student {outputs} outputs, for "
-                "labels from 0 on; mend the labels, or build the student with more outputs"
+                "labels from 0 on; fix the labels, or build the student with more outputs"
             )
 
 

@@ -302,7 +302,7 @@ def shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
 
 
 def held_out_batch(recipe: schema.Recipe, data: DataSet) -> int:
-    """Samples that are tested at once: many, but of large images no more than a training step bears."""
+    """Samples that are tested at once: many, but of large images no more than a training step has."""
     values = max(math.prod(shape(spec, data)) for spec in (recipe.student, *recipe.teachers))
     return min(HELD_OUT, max(HELD_OUT_VALUES // values, recipe.data.batch_size))
 

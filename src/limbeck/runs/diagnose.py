@@ -17,7 +17,7 @@ from limbeck.measure.diagnosis import Diagnosis, diagnose
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.runs import components, teachers
-from limbeck.runs.checks import rehearse
+from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble
 from limbeck.runs.temperatures import temperature
@@ -52,7 +52,7 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     if not isinstance(task := components.task(recipe, data), Classification):
         raise RequestError(f"a diagnosis is about classifiers, whose soft labels it looks at, and not about {task!r}")
     student = components.model(recipe.student, data, recipe.seed)
-    rehearse(recipe, student, found, data)
+    dry_run(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
     teachers.train_apart(found, recipe, data, machine)
@@ -80,7 +80,7 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     """The diagnosis of who teaches the student, told on stderr: {"diagnosis": figures}; {} where nobody does, and of
     other teachers than classifiers.
 
-    Where the teacher is asked once about every sample, that is done here, and the student's training finds it done.
+    Where teacher outputs are precomputed for every sample, that is done here, and the student's training finds it done.
     """
     task = components.task(job.recipe, job.data)
     if not found or job.recipe.distill.scheme not in schema.TAUGHT or not isinstance(task, Classification):

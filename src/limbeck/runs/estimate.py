@@ -26,7 +26,7 @@ from limbeck.notices import muted
 from limbeck.recipes import schema
 from limbeck.runs import components, teachers
 from limbeck.runs.cache import estimated
-from limbeck.runs.checks import rehearse
+from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble, listens
 from limbeck.runs.teacher_outputs import Asking
@@ -62,12 +62,12 @@ class Side:
 def plan(
     recipe: schema.Recipe, *, root: Path, samples: int | None = None, machine: Machine | None = None
 ) -> dict[str, Any]:
-    """Probe a recipe's steps, and reckon up what all of it takes on this machine.
+    """Probe a recipe's steps, and estimate what all of it takes on this machine.
 
     Args:
         recipe: What is to be done.
         root: Folder of the data.
-        samples: Reckon for a training set of this size in place of the recipe's own.
+        samples: Estimate for a training set of this size in place of the recipe's own.
         machine: Devices and display.
 
     Returns:
@@ -75,7 +75,7 @@ def plan(
         "live" and with a "stored" teacher in seconds, and "store": views, bytes, seconds to ask, bytes read a second.
         With terms also "balance" (`limbeck.engine.balance.Pull` as mappings) on the first batch, with the teacher as
         an earlier run has kept it, or untrained where none has ("teacher_trained"). Of a student that is trained in
-        stages these are sums over them, "stages" has each one's name, epochs and seconds with a live teacher, and a
+        stages these are sums over them, "stages" has each one's name, epochs and seconds with an online teacher, and a
         pull the name of its "stage"; each is measured with the student as it starts.
 
     Raises:
@@ -85,7 +85,7 @@ def plan(
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
-    rehearse(recipe, student, found, data)
+    dry_run(recipe, student, found, data)
     if recipe.distill.scheme in ("assistant", "born-again"):
         raise RequestError(f"scheme {recipe.distill.scheme} is a chain of trainings; plan each of them by itself")
     recipe = settled(recipe, student, data, machine)
@@ -127,7 +127,7 @@ class _Run:
     Attributes:
         name: Its stage's, or `OWN`.
         epochs: Its length.
-        live: Seconds with a live teacher.
+        live: Seconds with an online teacher.
         stored: Seconds with stored outputs; None without a teacher.
         balance: Of its losses.
         store: What asking and keeping take; None without a teacher.

@@ -129,7 +129,7 @@ def _ensemble(test: ExitRecord, told: ExitRecord | None) -> dict[str, Any]:
 def _chosen(
     points: Sequence[EarlyPoint], told: ExitRecord, test: ExitRecord, costs: Sequence[int], within: float
 ) -> dict[str, Any]:
-    """The cheapest threshold within a loss of accuracy on validation, and what it is worth on the test set."""
+    """The cheapest threshold within a loss of accuracy on validation, and its score on the test set."""
     # Of samples as counts: a share such as 0.97 − 0.005 is no round number in binary.
     least = _share(told.hits[:, -1]) - within - 1e-9
     best = cheapest(points, least)

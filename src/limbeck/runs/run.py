@@ -1,4 +1,4 @@
-"""The main job: a teacher, the student alone (baseline) and the distilled student, compared on the test set."""
+"""The main job: a teacher, the baseline and the distilled student, compared on the test set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import components, teachers
-from limbeck.runs.checks import check_shares, rehearse
+from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
 from limbeck.runs.finished import finished_run
@@ -68,7 +68,7 @@ def run(
     found = teachers.candidates(recipe, data, machine)
     student = components.model(recipe.student, data, recipe.seed)
     baseline = baseline and components.task(recipe, data).labelled
-    rehearse(recipe, student, found, data)
+    dry_run(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     alone = components.alone(copy.deepcopy(student), recipe, data)
     fabric = machine.fabric(recipe.precision)

@@ -39,7 +39,7 @@ class Lead:
         student: The network, possibly trained already.
         recipe: How the rest is trained.
         seconds: What came before.
-        elders: The generations before it.
+        previous: The generations before it.
         kept: The losses with a state that were trained before, by their names.
     """
 
@@ -47,7 +47,7 @@ class Lead:
     student: nn.Module
     recipe: schema.Recipe
     seconds: float = 0.0
-    elders: Sequence[nn.Module] = ()
+    previous: Sequence[nn.Module] = ()
     kept: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
@@ -78,9 +78,9 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
             tell(line)
     training = replace(job, recipe=recipe).train(scheme, "student", guide, live)
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
-    everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.elders, scheme.student)]
+    everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.previous, scheme.student)]
     judge = teachers.teacher_output(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
-    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.elders else None)
+    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.previous else None)
 
 
 def assemble(
@@ -158,12 +158,12 @@ def _generations(job: Job, lead: Lead) -> Lead:
     The student itself is the last generation.
     """
     lead = replace(lead, found=())
-    elders = []
+    previous = []
     for number in range(1, job.recipe.distill.options.get("generations", 3)):
         module = components.model(job.recipe.student, job.data, derive(job.recipe.seed, "generation", number))
         lead = _next_teacher(job, f"generation-{number}", module, lead)
-        elders.append(module)
-    return replace(lead, elders=elders)
+        previous.append(module)
+    return replace(lead, previous=previous)
 
 
 def _stages(job: Job, lead: Lead) -> Lead:

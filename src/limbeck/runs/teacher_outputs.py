@@ -43,7 +43,7 @@ class Kept:
     """Who gives the teacher outputs.
 
     Attributes:
-        teacher: The teacher itself, or one that remembers what it said.
+        teacher: The teacher itself, or one that has its outputs cached.
         where: "live", "memory", or the place on disk.
         seconds: What asking took in this run.
         outputs: What the run's result says of it.
@@ -78,7 +78,7 @@ class Asking:
 
     @property
     def batch_size(self) -> int:
-        """Samples asked at once: as many as a student's batch, so that the values are those of a live teacher."""
+        """Samples asked at once: as many as a student's batch, so that the values are those of an online teacher."""
         return min(self.spec.batch_size or self.recipe.data.batch_size, len(self.data.train))
 
     def batches(self, view: int, start: int = 0, stop: int | None = None) -> Iterable[Batch]:
@@ -153,7 +153,7 @@ class Asking:
 
 
 def keep(asking: Asking, teacher: Teacher, trainings: int = 1, before: Outputs | None = None) -> Kept:
-    """The teacher, asked once about every sample in every view if that is possible and pays.
+    """The teacher, its outputs precomputed for every sample in every view if that is possible and pays.
 
     Args:
         asking: The samples.
@@ -170,7 +170,7 @@ def keep(asking: Asking, teacher: Teacher, trainings: int = 1, before: Outputs |
         there = before is not None and before.place is not None and _is_stored(before.place, asking.views)
         kept = store_outputs(asking, teacher, place=before.place if before and there else None)
     elif where == "live":
-        told = f"the teacher is asked at every step: {reason}"
+        told = f"online teacher: {reason}"
         kept = Kept(teacher, "live", 0.0, Outputs("online", told))
     else:
         kept = _remembered(asking, teacher)
@@ -216,7 +216,7 @@ def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str
         return "disk", "it is there"
     free, cost = Shards(asking.place(teacher)).free_bytes(), seconds_per_sample(asking, teacher)
     reading = need / views / len(asking.data.train) / READ_BYTES_PER_SECOND
-    # Of a store each process writes a part, and a teacher in shards answers only all of them together.
+    # Of a store each process writes a part, and a sharded teacher answers only all of them together.
     together = asking.fabric.world_size > 1 and any(one.shard for one in asking.recipe.teachers)
     if free is not None and need <= free / 2 and cost > reading and not together:
         return "disk", "reading costs less than asking"
@@ -300,4 +300,4 @@ def _is_stored(place: str, views: int) -> bool:
 
 def _told(what: str, samples: int, views: int, size: int) -> str:
     seen = "" if views == 1 else f" in {views} views"
-    return f"the teacher is asked once about {samples:,} samples{seen}: {size / 1e6:,.1f} MB {what}"
+    return f"teacher outputs precomputed for {samples:,} samples{seen}: {size / 1e6:,.1f} MB {what}"

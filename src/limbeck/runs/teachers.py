@@ -106,7 +106,7 @@ def settled(
     samples = at_once or recipe.data.batch_size
     try:
         precision = machine.precision(AUTO, module, components.example(spec, data), samples)
-    except Exception:  # it cannot read the data: the rehearsal says so, with the remedy
+    except Exception:  # it cannot read the data: the dry run says so, with the remedy
         return spec
     return spec.model_copy(update={"dtype": "bfloat16" if precision == "bf16-mixed" else "float32"})
 

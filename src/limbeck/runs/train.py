@@ -181,7 +181,7 @@ class Job:
         return (self.out, phase) if done else None
 
     def _judge(self, teacher: Teacher) -> Teacher:
-        """The teacher, asked once about the test set for all the students that are compared with it."""
+        """The teacher, whose outputs for the test set are precomputed, for all the students that are compared with it."""
         if teacher.fingerprint not in self.judges:
             test = self.data.test
             known = RememberedTeacher(teacher, [self.held_out(test)], len(test), features=False)
@@ -193,7 +193,7 @@ def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: M
     """The recipe with its precision decided, and what pixels its student gets, as it is then written down.
 
     Raises:
-        RequestError: The machine is to compile students, and to keep them in shards.
+        RequestError: The machine is to compile students, and to keep them sharded.
     """
     if machine.strategy == "fsdp":
         check_whole(recipe.compile)

@@ -211,9 +211,9 @@ def _value(value: Any, places: Places, kept: Mapping[str, nn.Module] | None) -> 
     return kept.get(value.loss) if isinstance(value, OfStage) else value
 
 
-def _shortened(term: schema.Term, epochs: int, customary: int) -> schema.Term:
+def _shortened(term: schema.Term, epochs: int, recommended: int) -> schema.Term:
     """The term with its ramp in the same share of a shorter run, so that its weight is reached there too."""
-    share = math.ceil(term.ramp * epochs / customary)
+    share = math.ceil(term.ramp * epochs / recommended)
     return term.model_copy(update={"ramp": min(term.ramp, share)})
 
 

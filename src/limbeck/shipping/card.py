@@ -134,7 +134,7 @@ def _text(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
     notes = "".join(f"- {note}\n" for note in case.notes)
     return f"""# {case.name}
 
-A student distilled by [limbeck](https://pypi.org/project/limbeck/) {about["limbeck"]}.
+A distilled student by [limbeck](https://pypi.org/project/limbeck/) {about["limbeck"]}.
 
 ## Use
 

@@ -29,7 +29,7 @@ Judge = Callable[[Runner], Judged]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One int8 file and what it is worth on validation data.
+    """One int8 file and its score on validation data.
 
     Attributes:
         scheme: How it was made.

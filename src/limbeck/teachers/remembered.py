@@ -1,4 +1,4 @@
-"""A teacher that has been asked once about every sample, and remembers."""
+"""A teacher whose outputs were precomputed for every sample."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class StoredTeacher:
         if missing:
             raise RequestError(
                 f"the teacher outputs in {place} are not complete: {missing} of {len(found.shards)} shards are "
-                "missing; limbeck cache goes on with it"
+                "missing; limbeck cache resumes it"
             )
         self.description = found
         text = json.dumps([found.made_of, found.about], sort_keys=True)

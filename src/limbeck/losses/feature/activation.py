@@ -35,7 +35,7 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0
     Transfers: which neurons are active, not how much.
     Use: networks of ReLUs, tapped before the ReLU, to start the student before it learns its task.
     Source: Heo et al.: Knowledge Transfer via Distillation of Activation Boundaries, AAAI 2019,
-        arXiv:1811.03233; customary weight 3e-3 of the sum over elements, half for each earlier stage, in a stage of
+        arXiv:1811.03233; recommended weight 3e-3 of the sum over elements, half for each earlier stage, in a stage of
         its own before training.
     """
     several_samples(student, teacher)
@@ -69,7 +69,7 @@ def margin_relu(student: Tensor, teacher: Tensor, *, margin: float | Tensor | No
     Use: convolutional networks with ReLUs, tapped before the last one of each stage; also for detection and
         segmentation.
     Source: Heo et al.: A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv:1904.01866;
-        customary weight 1e-3 of the sum over elements, half for each earlier stage.
+        recommended weight 1e-3 of the sum over elements, half for each earlier stage.
     """
     several_samples(student, teacher)
     same_shape(student, teacher)

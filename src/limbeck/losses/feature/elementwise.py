@@ -32,7 +32,7 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: the values of a hidden tensor.
     Use: a thin or deep student guided in its middle, by itself first (scheme two-stage) or beside the labels; an
         adapter where shapes differ.
-    Source: Romero et al.: FitNets, ICLR 2015, arXiv:1412.6550; customary weight 100 with a trained adapter.
+    Source: Romero et al.: FitNets, ICLR 2015, arXiv:1412.6550; recommended weight 100 with a trained adapter.
     """
     several_samples(student, teacher)
     same_shape(student, teacher)

@@ -34,7 +34,7 @@ def factor(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: given factors of the teacher's map, up to scale.
     Use: where paraphraser and translator are your own; `FactorTransfer` trains both.
     Source: Kim, Park, Kwak: Paraphrasing Complex Network: Network Compression via Factor Transfer,
-        NeurIPS 2018, arXiv:1802.04977; customary weight 500, of the mean over elements.
+        NeurIPS 2018, arXiv:1802.04977; recommended weight 500, of the mean over elements.
     """
     several_samples(student, teacher)
     f_s, f_t = student.flatten(1), teacher.flatten(1)
@@ -57,7 +57,7 @@ class Paraphraser(nn.Module):
     Use: before `FactorTransfer`, whose factors it makes.
     Source: Kim, Park, Kwak: Paraphrasing Complex Network: Network Compression via Factor Transfer,
         NeurIPS 2018, arXiv:1802.04977; absolute differences as in the authors' code, where the paper has squares;
-        customary rate 0.5, weight 1, 6 epochs before the student's.
+        recommended rate 0.5, weight 1, 6 epochs before the student's.
     """
 
     def __init__(self, channels: int, *, rate: float = 0.5) -> None:
@@ -106,7 +106,7 @@ class FactorTransfer(nn.Module):
 
     Transfers: the teacher's last map, paraphrased so that a student of another form can read it.
     Use: convolutional networks of different width or architecture; it trains small networks beside the student.
-    Source: Kim, Park, Kwak, NeurIPS 2018, arXiv:1802.04977; customary rate 0.5, weight 500.
+    Source: Kim, Park, Kwak, NeurIPS 2018, arXiv:1802.04977; recommended rate 0.5, weight 500.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class MGD(nn.Module):
 
     Transfers: a feature map, generated from a part of the student's.
     Use: dense prediction, detection and segmentation, and classification; it trains a small network beside the student.
-    Source: Yang et al.: Masked Generative Distillation, ECCV 2022, arXiv:2205.01529; customary share 0.65 for
+    Source: Yang et al.: Masked Generative Distillation, ECCV 2022, arXiv:2205.01529; recommended share 0.65 for
         detectors and 0.75 for segmentation, with weight 2e-5 of the sum over elements; 0.15 of the channels and
         7e-5 for classification.
     """

@@ -29,7 +29,7 @@ def srrl(student: Tensor, teacher: Tensor, *, classifier: Callable[[Tensor], Ten
     Transfers: the features before the classifier, and what the teacher's classifier makes of them.
     Use: classifiers, where the teacher's last layer is at hand; teacher and student may be of different architecture.
     Source: Yang et al.: Knowledge Distillation via Softmax Regression Representation Learning, ICLR 2021;
-        customary weight 1.
+        recommended weight 1.
     """
     several_samples(student, teacher)
     f_s, f_t = (f.flatten(2).mean(2) if f.dim() > 2 else f for f in (student, teacher))

@@ -41,7 +41,7 @@ class ReviewKD(nn.Module):
     Use: convolutional networks of several stages: classification, detection, instance segmentation.
     Source: Chen et al.: Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv:2104.09044; weights within HCL,
         resizing, width and the start of the convolutions as in the authors' code;
-        customary weight 0.6 to 8 by pair of networks, warmed up over 20 epochs.
+        recommended weight 0.6 to 8 by pair of networks, warmed up over 20 epochs.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def attention(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: the places of a map that are active.
     Use: convolutional networks whose stages differ in width: no adapter is needed; no labels.
     Source: Zagoruyko, Komodakis: Paying More Attention to Attention, ICLR 2017, arXiv:1612.03928;
-        customary weight 1000.
+        recommended weight 1000.
     """
     agree(student, teacher, (4,), 0)
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
@@ -64,7 +64,7 @@ def channel(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Te
     Transfers: for each channel the places where it is active.
     Use: dense prediction: segmentation, on the logits or the features, and detection.
     Source: Shu et al.: Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021, arXiv:2011.13256;
-        customary weight 3 on logits, 50 on features.
+        recommended weight 3 on logits, 50 on features.
     """
     agree(student, teacher, (4,), 0, 1, 2, 3)
     positive(temperature)
@@ -91,7 +91,7 @@ def pearson(student: Tensor, teacher: Tensor) -> Tensor:
 
     Transfers: the pattern of each channel, up to scale and offset.
     Use: detectors, also where teacher and student are of different architecture.
-    Source: Cao et al.: PKD, NeurIPS 2022, arXiv:2207.02039; customary weight 6 for detectors.
+    Source: Cao et al.: PKD, NeurIPS 2022, arXiv:2207.02039; recommended weight 6 for detectors.
     """
     several_samples(student, teacher)
     same_shape(student, teacher)
@@ -118,7 +118,7 @@ def simkd(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: the last feature map, for the teacher's classifier to read.
     Use: where the shipped student may hold a projector and the teacher's classifier; no labels.
     Source: Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, CVPR 2022,
-        arXiv:2203.14001; customary weight 1, without other losses.
+        arXiv:2203.14001; recommended weight 1, without other losses.
     """
     agree(student, teacher, (4,), 0, 1)
     f_s, f_t = pool_to_smaller(student, teacher)

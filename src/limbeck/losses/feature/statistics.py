@@ -33,7 +33,7 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
     Transfers: how alike the channels are over the places of a map, in whatever order they come.
     Use: convolutional networks whose last maps differ in width: no adapter is needed; no labels.
     Source: Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, 2017,
-        arXiv:1707.01219; customary weight 50.
+        arXiv:1707.01219; recommended weight 50.
     """
     agree(student, teacher, (4,), 0)
     x_s, x_t = (unit(f.flatten(2)) for f in pool_to_smaller(student, teacher))
@@ -62,7 +62,7 @@ def fsp(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tenso
 
     Transfers: how features change from one layer to a later one.
     Use: residual networks with the same channels at both ends, to start the student before it learns its task.
-    Source: Yim et al.: A Gift from Knowledge Distillation, CVPR 2017; customary weight 50 for each pair.
+    Source: Yim et al.: A Gift from Knowledge Distillation, CVPR 2017; recommended weight 50 for each pair.
     """
     pairs = pair(student, "student"), pair(teacher, "teacher")
     shapes = [tuple(f.shape) for p in pairs for f in p]

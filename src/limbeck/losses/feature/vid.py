@@ -31,7 +31,7 @@ class VID(nn.Module):
     Transfers: as much of the teacher's features as the student's can tell, channel by channel.
     Use: networks of different kinds (the paper also teaches a perceptron by a CNN), and little training data.
     Source: Ahn et al.: Variational Information Distillation for Knowledge Transfer, CVPR 2019,
-        arXiv:1904.05835; customary weight 1.
+        arXiv:1904.05835; recommended weight 1.
     """
 
     rho: Tensor

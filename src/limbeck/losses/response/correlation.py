@@ -52,7 +52,7 @@ def dist(
     Transfers: how a sample's classes compare, and how a class's samples do, up to scale and offset.
     Use: a teacher much stronger than the student, whose exact probabilities are out of reach; batches of many samples.
     Source: Huang et al.: Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, arXiv:2205.10536;
-        customary weight 2 (with β = γ = 1).
+        recommended weight 2 (with β = γ = 1).
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     positive(temperature)
@@ -96,7 +96,7 @@ def mlkd(
 
     Transfers: probabilities at several temperatures, and how samples and classes of the batch relate.
     Use: classifiers by their logits alone, where batches are large enough for relations; no labels.
-    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; customary weight 0.9 beside 0.2 of
+    Source: Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023; recommended weight 0.9 beside 0.2 of
         the task loss, with c 1.5, a and b 0.5, for one view.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)

@@ -50,7 +50,7 @@ def dkd(
         own.
     Use: classifiers with labels, above all where a very sure teacher leaves the other classes little weight in `kd`.
     Source: Zhao et al.: Decoupled Knowledge Distillation, CVPR 2022, arXiv:2203.08679;
-        customary weight 1, warmed up over 20 epochs.
+        recommended weight 1, warmed up over 20 epochs.
     """
     _classified(student, teacher, targets, temperature)
     if standardize:
@@ -93,7 +93,7 @@ def nkd(
     Transfers: the teacher's probability of the labelled class, and how it ranks the others.
     Use: classifiers with labels, by their logits alone; T and γ differ between small and large data sets.
     Source: Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation, ICCV 2023,
-        arXiv:2303.13005; customary weight 1 beside the whole task loss.
+        arXiv:2303.13005; recommended weight 1 beside the whole task loss.
     """
     _classified(student, teacher, targets, temperature)
     targets, known = known_labels(targets)

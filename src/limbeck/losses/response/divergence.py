@@ -66,7 +66,7 @@ def kd(
     Use: the first method to try: it needs no more than logits over the same classes, whatever the two networks are; no
         labels. A very small student may need a lower T, down to 1.
     Source: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531;
-        customary weight 0.9 beside 0.1 of the task loss.
+        recommended weight 0.9 beside 0.1 of the task loss.
 
     >>> import torch
     >>> kd(torch.tensor([[2.0, 1.0]]), torch.tensor([[2.0, 1.0]])).item()

@@ -29,7 +29,7 @@ def sigmoid_kd(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, sc
     Transfers: how probable the teacher finds each label.
     Use: several labels a sample, and binary outputs; a softmax would make the labels rivals.
     Source: Yang et al.: Multi-Label Knowledge Distillation, ICCV 2023, arXiv:2308.06453 (one-versus-all reduction),
-        with its binary divergence alone; customary weight 10 there, at T 1.
+        with its binary divergence alone; recommended weight 10 there, at T 1.
     """
     agree(student, teacher, (2,), 0, 1, remedy="teacher and student must know the same labels")
     if not temperature > 0:
@@ -61,7 +61,7 @@ def bounded_regression(student: Tensor, teacher: Tensor, *, targets: Tensor, mar
     Transfers: how far a good model comes: an upper bound of the error, in place of the teacher's own numbers.
     Use: regression with labels, where a teacher's error would otherwise be learned; beside the task loss.
     Source: Chen et al.: Learning Efficient Object Detection Models with Knowledge Distillation, NeurIPS 2017,
-        equation 4; customary weight 0.5 there.
+        equation 4; recommended weight 0.5 there.
     """
     agree(student, teacher, (2,), 0, 1, remedy="teacher and student must give as many numbers")
     if targets.numel() != student.numel():

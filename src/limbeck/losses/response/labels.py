@@ -36,7 +36,7 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
     Transfers: softened probabilities, most for the samples on which the student is worse than the teacher.
     Use: classifiers with labels, where soft labels hold back a student on samples that it has mastered.
     Source: Zhou et al.: Rethinking Soft Labels for Knowledge Distillation, ICLR 2021, arXiv:2102.00650;
-        customary weight 2.25 on CIFAR, 2.5 on ImageNet.
+        recommended weight 2.25 on CIFAR, 2.5 on ImageNet.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     class_indices(targets, student)
@@ -74,7 +74,7 @@ def hard_label(
     Transfers: the class that the teacher decides for, not how sure it is.
     Use: vision transformers, for which DeiT found it better than soft labels; no temperature to choose.
     Source: Touvron et al.: Training data-efficient image transformers (DeiT), ICML 2021, arXiv:2012.12877;
-        customary weight 0.5 beside 0.5 of the task loss.
+        recommended weight 0.5 beside 0.5 of the task loss.
     """
     agree(student, teacher, (2, 3, 4), *range(student.dim()), remedy=CLASSES)
     values = _decision(student, teacher)
@@ -147,7 +147,7 @@ def probability_mse(
     Transfers: the probabilities themselves, bounded: none that is nearly 0 counts for much.
     Use: consistency with a running average of the student (scheme mean-teacher), which errs early on; no labels.
     Source: Tarvainen, Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv:1703.01780;
-        customary weight 100 for 10 classes, reached exponentially within a few epochs.
+        recommended weight 100 for 10 classes, reached exponentially within a few epochs.
     """
     return over_positions(
         _probability_square, student, teacher, targets=targets, ignore_index=ignore_index, average=average

@@ -22,7 +22,7 @@ def standardize(logits: Tensor) -> Tensor:
         logits: (..., C) logits, classes last, C ≥ 2.
 
     Returns:
-        (..., C) standardised logits, to be divided by a temperature; customary T = 2, weight 9 with T².
+        (..., C) standardised logits, to be divided by a temperature; recommended T = 2, weight 9 with T².
 
     Raises:
         RequestError: Fewer than two classes.

@@ -43,7 +43,7 @@ WITH_TERMS = (*TAUGHT, "born-again", "mean-teacher", "teacher-free")
 
 
 class Distill(Strict):
-    """Who teaches, and how the loss is composed: by terms, or by a method's name with its customary terms."""
+    """Who teaches, and how the loss is composed: by terms, or by a method's name with its recommended terms."""
 
     scheme: Scheme = "offline"
     """Who teaches: a teacher, earlier copies, other students, the student itself, or none."""

@@ -43,7 +43,7 @@ class Store(Strict):
     `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
     folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits the
     `top_k` likeliest alone where that is given. Without `dtype` they are float32 under auto, which changes no figure;
-    under disk float16; in a place of one's own as they are found there, else float16. `batch_size`: samples asked at
+    under disk float16; in a custom location as they are found there, else float16. `batch_size`: samples asked at
     once, a student's batch by default.
     """
 
@@ -104,9 +104,9 @@ class Teacher(Model):
     @field_validator("shard")
     @classmethod
     def shards_answer_together(cls, shard: bool, given: ValidationInfo) -> bool:
-        """A teacher in shards answers all processes at once, each about its own batch; a store is written in parts."""
+        """A sharded teacher answers all processes at once, each about its own batch; a store is written in parts."""
         if shard and given.data.get("dtype", "auto") not in ("auto", "float32"):
-            raise ValueError("a teacher in shards computes in fp32; leave its dtype out")
+            raise ValueError("a sharded teacher computes in fp32; leave its dtype out")
         if shard and given.data.get("store", Store()).where not in ("auto", "memory", "never"):
-            raise ValueError("a teacher in shards is not stored on disk; choose store: memory or never")
+            raise ValueError("a sharded teacher is not stored on disk; choose store: memory or never")
         return shard

@@ -1,0 +1,55 @@
+"""Words that only the house would understand stay out of sources and documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRIVATE = {
+    r"\bsignals?\b(?= (?:of the|is|are) (?:teacher|stored|kept))": "teacher outputs",
+    r"asked once about|asked at every step": "precomputed; online teacher",
+    r"\blive teacher\b": "online teacher",
+    r"student alone|student distilled": "baseline; distilled student",
+    r"listens to": "uses",
+    r"\bbears?\b": "tolerates, allows",
+    r"place of one's own": "custom location",
+    r"\breckon": "estimate",
+    r"repeat their bits": "deterministic",
+    r"numbers with commas between": "comma-separated numbers",
+    r"by heart": "memorised",
+    r"greatest.entropy": "maximum entropy",
+    r"mend the labels": "fix the labels",
+    r"\brehears": "dry run",
+    r"\b[Ww]eigh a student": "evaluate exits",
+    r"beginning anew": "starting from scratch",
+    r"\bgo(?:es)? on with\b": "resume",
+    r"with one voice": "averaged ensemble",
+    r"\bcustomary\b": "recommended",
+    r"what it is worth": "its score",
+    r"shows no stages": "stages could not be detected",
+    r"\bin shards\b": "sharded",
+    r"\bwhole batch": "full batch",
+    r"\belders\b": "previous generations",
+}
+FILES = [
+    *ROOT.glob("src/**/*.py"),
+    *ROOT.glob("src/**/*.yaml"),
+    *ROOT.glob("docs/*.md"),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
+
+
+@pytest.mark.parametrize("word", PRIVATE)
+def test_plain_words(word: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in FILES
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(word, line)
+    ]
+    assert len(FILES) > 200
+    assert found == [], f"write: {PRIVATE[word]}"
