@@ -147,3 +147,18 @@ def test_shares_count_every_sample_once(samples: int, processes: int, batch: int
     assert sorted(found) == expected
     assert len(lengths) == 1
     assert len(set(lengths.pop())) == 1
+
+
+def test_weights_draw_samples_as_often_as_they_say() -> None:
+    split = InMemory(torch.arange(1000.0).unsqueeze(1), torch.arange(1000) % 10)
+    weights = torch.where(split.targets == 3, 9.0, 1.0)
+    loader = make_loader(split, 100, shuffle=True, seed=4, weights=weights)
+    first = torch.cat([batch.index for batch in loader])
+    again = torch.cat([batch.index for batch in make_loader(split, 100, shuffle=True, seed=4, weights=weights)])
+    assert torch.equal(first, again)
+    share = float((split.targets[first] == 3).double().mean())
+    assert abs(share - 0.5) < 3 * (0.25 / 1000) ** 0.5  # 9 · 100 of 1,800 in all
+    loader.set_epoch(1)
+    assert not torch.equal(first, torch.cat([batch.index for batch in loader]))
+    with pytest.raises(RequestError, match="a weight of 0 or more for each of 1000 samples"):
+        make_loader(split, 100, weights=-weights)

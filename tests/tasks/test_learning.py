@@ -197,3 +197,33 @@ def test_a_generator_makes_epochs_of_so_many_steps(epochs: int) -> None:
     assert len(done.metrics) == epochs
     with pytest.raises(RequestError, match="steps_per_epoch=1000"):
         fit(Distiller(student), endless(), epochs=1, optimizer=sgd, progress=False)
+
+
+def absolute(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return (output - targets).abs().mean()
+
+
+def rare_first(targets: torch.Tensor) -> torch.Tensor:
+    return (targets > targets.median()).double() + 0.1
+
+
+def test_a_recipe_names_its_task_with_a_loss_and_how_samples_are_drawn(tmp_path: Path) -> None:
+    here = __name__
+    task = {"name": "regression", "loss": f"{here}:absolute"}
+    data = {"name": f"{HERE}:diabetes", "batch_size": 32, "sampling": f"{here}:rare_first"}
+    drawn = run(
+        recipe("diabetes", task=task, data=data, restore_best=False), root=tmp_path, out=tmp_path / "a", machine=QUIET
+    )
+    data["sampling"] = "uniform"
+    plain = run(
+        recipe("diabetes", task=task, data=data, restore_best=False), root=tmp_path, out=tmp_path / "b", machine=QUIET
+    )
+    assert drawn["baseline"]["test"] != plain["baseline"]["test"]
+    data["sampling"] = "balanced"
+    with pytest.raises(RequestError, match="balanced needs a class a sample"):
+        run(
+            recipe("diabetes", task=task, data=data, restore_best=False),
+            root=tmp_path,
+            out=tmp_path / "c",
+            machine=QUIET,
+        )

@@ -69,6 +69,7 @@ def make_loader(
     workers: int = 0,
     views: Views | None = None,
     pairs: bool = False,
+    weights: Tensor | None = None,
 ) -> Loader:
     """A loader for a split; `batch_size` counts the samples of one step over all processes.
 
@@ -83,12 +84,13 @@ def make_loader(
         workers: Processes that read a split that does not lie in memory.
         views: Augmentation; None hands the samples out as they are.
         pairs: Hand each sample out in a second view too (`Batch.other`), a function of (seed, view, index) as well.
+        weights: (N,) how likely each sample is drawn; an epoch then holds as many draws, with replacement, as samples.
 
     Raises:
-        RequestError: A batch that is empty, larger than the split with drop_last, or not divisible by the processes;
-            mixup or cutmix of samples that do not lie in memory, or in pairs.
+        RequestError: Weights below 0, or not one a sample; a batch that is empty, larger than the split with drop_last,
+            or not divisible by the processes; mixup or cutmix of samples that do not lie in memory, or in pairs.
     """
-    order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size)
+    order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size, weights)
     views = Views() if views is None else views
     if isinstance(split, InMemory):
         return MemoryLoader(split, order, torch.device(device), views, pairs)
@@ -110,7 +112,12 @@ class Order:
         seed: int,
         rank: int,
         world_size: int,
+        weights: Tensor | None = None,
     ) -> None:
+        if weights is not None and (
+            weights.shape != (samples,) or not bool((weights >= 0).all() and weights.sum() > 0)
+        ):
+            raise RequestError(f"sampling needs a weight of 0 or more for each of {samples} samples, and one above 0")
         if batch_size < 1:
             raise RequestError(f"batch_size must be 1 or more, not {batch_size}")
         if batch_size % world_size:
@@ -121,7 +128,7 @@ class Order:
         if not self.used:
             raise RequestError(f"{samples} samples do not fill one batch of {batch_size}; choose a smaller batch_size")
         self.samples, self.batch_size, self.shuffle, self.seed = samples, batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.weights = rank, world_size, weights
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -141,6 +148,8 @@ class Order:
         if not self.shuffle:
             return torch.arange(self.whole)
         generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+        if self.weights is not None:
+            return torch.multinomial(self.weights.double(), self.samples, True, generator=generator)[: self.whole]
         return torch.randperm(self.samples, generator=generator)[: self.whole]
 
 

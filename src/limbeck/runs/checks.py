@@ -58,6 +58,7 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
         components.early_stopping(recipe.early_stopping), recipe.save_every, validates=data.validation is not None
     )
     _check_views(recipe, data)
+    components.sampling(recipe.data, data)
     components.optimizer(recipe.optimizer)
     components.schedule(recipe.schedule, recipe.epochs)
     views = components.views(recipe.data, data)

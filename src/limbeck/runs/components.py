@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.data import DataSet, InMemory, Views, load, make_loader, make_views
+from limbeck.data.splits import are_classes
 from limbeck.distillers import (
     ClassWise,
     Distiller,
@@ -58,6 +59,28 @@ def data(spec: schema.Data, root: Path) -> DataSet:
     if spec.limit_samples is not None:
         found = found.limited(spec.limit_samples)
     return found if spec.limit_steps is None else found.with_training(spec.limit_steps * spec.batch_size)
+
+
+def sampling(spec: schema.Data, data: DataSet) -> torch.Tensor | None:
+    """(N,) weights by which training samples are drawn; None for each once an epoch.
+
+    Raises:
+        RequestError: An unknown name, a balance without a class a sample, or a function that gives no weights.
+    """
+    targets = data.train.targets
+    if spec.sampling == "uniform":
+        return None
+    if spec.sampling == "balanced":
+        if not are_classes(targets):
+            raise RequestError(
+                "data.sampling: balanced needs a class a sample; give package.module:function of the targets"
+            )
+        counts = torch.bincount(targets.clamp(min=0), minlength=data.classes).clamp(min=1)
+        return (1 / counts.double())[targets.clamp(min=0)] * (targets >= 0)
+    if ":" not in spec.sampling:
+        raise unknown("data.sampling", spec.sampling, ["uniform", "balanced", "package.module:function"])
+    with as_request(lambda reason: f"data.sampling {spec.sampling}: {reason}"):
+        return torch.as_tensor(load_object(spec.sampling, "sampling")(targets), dtype=torch.float64)
 
 
 def views(spec: schema.Data, data: DataSet) -> Views:
@@ -191,6 +214,8 @@ def task(recipe: schema.Recipe, data: DataSet) -> Task:
         if name not in TASKS:
             raise unknown("task", name, [*TASKS, "package.module:Class"])
         kind = TASKS[name]
+    if isinstance(options.get("loss"), str):
+        options = {**options, "loss": load_object(options["loss"], "task loss")}
     with as_request(lambda reason: f"task {name}: {reason}"):
         made = kind(**values(f"task {name}", kind, options))
     return checked_task(made)

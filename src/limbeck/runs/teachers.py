@@ -191,6 +191,7 @@ def _bring(
             batch_size,
             shuffle=True,
             drop_last=recipe.data.drop_last,
+            weights=components.sampling(recipe.data, data),
             seed=spec.seed,
             workers=recipe.data.workers,
             views=components.teacher_views(spec, recipe, data),
@@ -266,7 +267,7 @@ def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
     spec = one.spec
     training = spec.model_dump(mode="json", exclude=_NOT_TRAINING)
     steps = recipe.data.augment if spec.augment is None else spec.augment
-    batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last, *steps]
+    batches = [spec.batch_size or recipe.data.batch_size, recipe.data.drop_last, recipe.data.sampling, *steps]
     # Samples in memory are known by their bytes, however they were made.
     data_code = [] if isinstance(data.train, InMemory) else [recipe.data.name]
     code = own_code([*names_in([training, steps]), *data_code], [one.module])

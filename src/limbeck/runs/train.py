@@ -125,6 +125,7 @@ class Job:
             workers=recipe.data.workers,
             views=components.views(recipe.data, data),
             pairs=pairs,
+            weights=components.sampling(recipe.data, data),
             **self.machine.place(self.fabric),
         )
 
@@ -181,7 +182,7 @@ class Job:
         return (self.out, phase) if done else None
 
     def _judge(self, teacher: Teacher) -> Teacher:
-        """The teacher, whose outputs for the test set are precomputed, for all the students that are compared with it."""
+        """The teacher, its outputs for the test set precomputed for all the students that are compared with it."""
         if teacher.fingerprint not in self.judges:
             test = self.data.test
             known = RememberedTeacher(teacher, [self.held_out(test)], len(test), features=False)

@@ -24,6 +24,8 @@ class Data(Strict):
     """Samples per training step."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training set held out for validation, 0 to 1."""
+    sampling: str = "uniform"
+    """How training samples are drawn: uniform, balanced (each class as often), or package.module:function of labels."""
     drop_last: bool = False
     """Leave out a last batch that is smaller than the others."""
     size: Count | None = None
