@@ -211,19 +211,11 @@ def test_a_recipe_names_its_task_with_a_loss_and_how_samples_are_drawn(tmp_path:
     here = __name__
     task = {"name": "regression", "loss": f"{here}:absolute"}
     data = {"name": f"{HERE}:diabetes", "batch_size": 32, "sampling": f"{here}:rare_first"}
-    drawn = run(
-        recipe("diabetes", task=task, data=data, restore_best=False), root=tmp_path, out=tmp_path / "a", machine=QUIET
-    )
-    data["sampling"] = "uniform"
-    plain = run(
-        recipe("diabetes", task=task, data=data, restore_best=False), root=tmp_path, out=tmp_path / "b", machine=QUIET
-    )
-    assert drawn["baseline"]["test"] != plain["baseline"]["test"]
-    data["sampling"] = "balanced"
+
+    def go(name: str, **changes: Any) -> Any:
+        spec = recipe("diabetes", task=task, data=data | changes, restore_best=False)
+        return run(spec, root=tmp_path, out=tmp_path / name, machine=QUIET)
+
+    assert go("drawn")["baseline"]["test"] != go("plain", sampling="uniform")["baseline"]["test"]
     with pytest.raises(RequestError, match="balanced needs a class a sample"):
-        run(
-            recipe("diabetes", task=task, data=data, restore_best=False),
-            root=tmp_path,
-            out=tmp_path / "c",
-            machine=QUIET,
-        )
+        go("balanced", sampling="balanced")

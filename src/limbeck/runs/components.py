@@ -72,9 +72,7 @@ def sampling(spec: schema.Data, data: DataSet) -> torch.Tensor | None:
         return None
     if spec.sampling == "balanced":
         if not are_classes(targets):
-            raise RequestError(
-                "data.sampling: balanced needs a class a sample; give package.module:function of the targets"
-            )
+            raise RequestError("data.sampling: balanced needs a class a sample; give package.module:function")
         counts = torch.bincount(targets.clamp(min=0), minlength=data.classes).clamp(min=1)
         return (1 / counts.double())[targets.clamp(min=0)] * (targets >= 0)
     if ":" not in spec.sampling:
