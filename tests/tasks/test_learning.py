@@ -20,7 +20,9 @@ from limbeck import Distiller, FunctionTeacher, RequestError, Term, evaluate, fi
 from limbeck.compare import compare
 from limbeck.data import make_loader
 from limbeck.recipes.read import check
+from limbeck.runs.finished import classifier, evaluate_run
 from limbeck.runs.machine import Machine
+from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
 from limbeck.tasks import Regression, Segmentation
 from limbeck.teachers.coding import Coding
@@ -64,6 +66,10 @@ def recipe(name: str, **changes: Any) -> Any:
     return check(whole | changes)
 
 
+def classifier_only(folder: Path) -> Any:
+    return classifier(folder, folder, "limbeck ship")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_is_judged_by_its_tasks_monitor(name: str, tmp_path: Path) -> None:
     result = run(recipe(name), root=tmp_path, out=tmp_path / "run", machine=QUIET)
@@ -78,6 +84,10 @@ def test_a_run_is_judged_by_its_tasks_monitor(name: str, tmp_path: Path) -> None
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     own = [line[f"val_{monitor}"] for line in lines if line["phase"] == "student"]
     assert len(own) == 4
+    assert evaluate_run(tmp_path / "run", tmp_path)[monitor] == pytest.approx(student[monitor])
+    for ask in (classifier_only, predictor):
+        with pytest.raises(RequestError, match=r"is for classifiers|predict gives classes"):
+            ask(tmp_path / "run")
     assert result["out"] == str(tmp_path / "run")
 
 

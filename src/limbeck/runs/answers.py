@@ -14,7 +14,7 @@ from limbeck.data.splits import DataSet
 from limbeck.folders import data_root
 from limbeck.measure.per_class import confusion, macro, per_class
 from limbeck.runs import identity
-from limbeck.runs.finished import evaluated, ready, take_up
+from limbeck.runs.finished import classifier, evaluated, ready
 from limbeck.taps import evaluating
 
 
@@ -76,9 +76,9 @@ def answers(run: Path, root: Path | None = None) -> Answers:
         root: Folder of the data; by default the one that the run had, else the usual one.
 
     Raises:
-        RequestError: As `take_up` raises.
+        RequestError: As `classifier` raises.
     """
-    found = take_up(run, root)
+    found = classifier(run, root, "evaluate --report")
     figures = evaluated(run, found)
     scheme, loader = ready(found)
     with torch.no_grad(), evaluating(scheme):

@@ -17,7 +17,7 @@ from limbeck.measure.early_exit import EarlyPoint, ExitRecord, ask_exits, cheape
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.networks.multi_exit import MultiExit, exit_network, first_exits
 from limbeck.runs import components
-from limbeck.runs.finished import take_up
+from limbeck.runs.finished import classifier
 from limbeck.runs.machine import Machine
 
 EXITS = "exits.json"
@@ -54,7 +54,7 @@ def weigh_exits(
             validation split.
     """
     _check(thresholds, within)
-    found = take_up(run, root)
+    found = classifier(run, root, "limbeck exits")
     recipe, data, network = found.recipe, found.data, found.student
     if within is not None and data.validation is None:
         raise RequestError("a threshold is chosen on a validation split, and this run has none; set data.validation")

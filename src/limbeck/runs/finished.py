@@ -26,6 +26,7 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.same import refuse
 from limbeck.runs.train import settled
 from limbeck.taps import evaluating
+from limbeck.tasks import Classification
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,26 @@ def take_up(run: Path, root: Path | None = None) -> Finished:
     student = components.model(recipe.student.model_copy(update={**built, "weights": None}), data, recipe.seed)
     load_own(student, run / "student.json")
     return Finished(recipe, data, student, made_of)
+
+
+def classifier(run: Path, root: Path | None, what: str) -> Finished:
+    """The same, of a run whose student is a classifier.
+
+    Args:
+        run: The run folder.
+        root: Folder of the data.
+        what: What is asked for, and is for classifiers only, such as "limbeck ship".
+
+    Raises:
+        RequestError: As `take_up` raises, or the student learned another task.
+    """
+    found = take_up(run, root)
+    task = components.task(found.recipe, found.data)
+    if not isinstance(task, Classification):
+        raise RequestError(
+            f"{what} is for classifiers, and the student of {run} learned {task.name}; see limbeck evaluate"
+        )
+    return found
 
 
 def evaluate_run(run: Path, root: Path | None = None) -> dict[str, Any]:

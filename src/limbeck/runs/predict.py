@@ -148,6 +148,8 @@ def predictor(source: Path, *, exit: int | None = None, machine: Machine | None 
     """
     path = _description(source, exit)
     about = read_description(path)
+    if about.get("task", "classification") != "classification":
+        raise RequestError(f"predict gives classes, and the student of {source} learned {about['task']}")
     given = about["input"]
     sample = given.get("sample") or {"shape": given["shape"], "dtype": "uint8" if len(given["shape"]) == 3 else ""}
     if sample["dtype"] == "several inputs":

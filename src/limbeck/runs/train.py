@@ -95,7 +95,7 @@ class Job:
             out=self.out,
             resume=self.resume,
             phase=phase,
-            about=components.about(recipe.student, data),
+            about={**components.about(recipe.student, data), "task": scheme.task.name},
             seed=recipe.seed,
             progress=self.machine.progress,
             measure_balance=self._measures_balance(scheme, phase),

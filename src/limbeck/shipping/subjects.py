@@ -20,7 +20,7 @@ from limbeck.models.load import load_network, read_description
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.recipes import schema
 from limbeck.runs import components, identity
-from limbeck.runs.finished import Finished, take_up, teachers_of
+from limbeck.runs.finished import Finished, classifier, teachers_of
 from limbeck.runs.folder import RESULT
 from limbeck.runs.teachers import Candidate, teacher_output
 from limbeck.shipping.score import Array, Judged
@@ -137,7 +137,7 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
     Raises:
         RequestError: No finished run, weights that are not the run's, data that cannot be read.
     """
-    found = take_up(run, root)
+    found = classifier(run, root, "limbeck ship")
     recipe, data = found.recipe, found.data
     about = dict(read_description(run / "student.json"))
     candidates = teachers_of(run, found)

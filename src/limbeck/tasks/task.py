@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
@@ -76,6 +77,11 @@ class Task:
         self._measures = dict(metrics or {})
         if monitor is not None and mode is not None:
             self.monitor, self.mode = monitor, mode
+
+    @property
+    def name(self) -> str:
+        """What recipes call it, as "token-classification"."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
     @property
     def own_loss(self) -> Callable[[Tensor, Targets], Tensor] | None:
