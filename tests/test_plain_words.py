@@ -12,7 +12,7 @@ PRIVATE = {
     r"\bsignals?\b(?= (?:of the|is|are) (?:teacher|stored|kept))": "teacher outputs",
     r"asked once about|asked at every step": "precomputed; online teacher",
     r"\blive teacher\b": "online teacher",
-    r"student alone|student distilled": "baseline; distilled student",
+    r"student alone|student " + "distilled": "baseline; distilled student",
     r"listens to": "uses",
     r"\bbears?\b": "tolerates, allows",
     r"place of one's own": "custom location",

@@ -138,11 +138,11 @@ LOOK = [
     Attempt("what would be deleted", ("cache", "--prune", "--older-than", "30d", "--dry-run"), has("would be freed")),
 ]
 FINISHED = [
-    Attempt("the test figures", ("evaluate", "{run}"), has("top1", "calibration error", "agreement")),
+    Attempt("the test figures", ("evaluate", "{run}"), has("accuracy", "calibration error", "agreement")),
     Attempt(
         "the test figures for a script",
         ("evaluate", "{run}", "--json", "--threads", "1"),
-        lambda said: near(json.loads(said.out)["top1"], content("{run}/result.json")["distilled"]["test_accuracy"]),
+        lambda said: near(json.loads(said.out)["accuracy"], content("{run}/result.json")["distilled"]["test_accuracy"]),
     ),
     Attempt(
         "figures by class",

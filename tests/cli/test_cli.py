@@ -47,7 +47,7 @@ def test_run_prints_the_table_and_says_where_the_files_are(
     )
     printed = capsys.readouterr()
     assert status == 0
-    for word in ("teacher (trained)", "baseline", "distilled student", "distilled − alone", "runs/digits/student"):
+    for word in ("teacher (trained)", "baseline", "distilled student", "distilled − baseline", "runs/digits/student"):
         assert word in printed.out
     assert "baseline  epoch 2/2" in printed.err
     result = json.loads((tmp_path / "runs" / "digits" / "result.json").read_text())

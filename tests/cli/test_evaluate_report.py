@@ -42,7 +42,7 @@ def test_figures_are_scikit_learns(
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         ours = [np.nan if row[name] is None else row[name] for row in found["classes"]]
         np.testing.assert_allclose(ours, values, rtol=1e-12)
-    assert found["top1"] == sum(np.diag(found["confusion"])) / found["samples"]
+    assert found["accuracy"] == sum(np.diag(found["confusion"])) / found["samples"]
     assert json.loads((digits_run / "evaluation.json").read_text())["confusion"] == found["confusion"]
     assert found["files"] == [
         str(digits_run / name) for name in ("evaluation.json", "mistakes.html", "confusion.svg", "confusion.png")

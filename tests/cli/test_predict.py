@@ -49,8 +49,8 @@ def test_a_folder_gives_the_figures_of_the_runs_own_test(
         probabilities = {row["class"]: row["probability"], row["class_2"]: row["probability_2"]}
         loss -= math.log(float(probabilities[Path(row["file"]).parent.name])) / 24
     tested = evaluate_run(pictures_run)
-    assert (sum(right) / 24, loss) == (tested["top1"], pytest.approx(tested["loss"], abs=1e-4))
-    assert 0.6 < tested["top1"] < 1, "the student has learned something, and makes mistakes"
+    assert (sum(right) / 24, loss) == (tested["accuracy"], pytest.approx(tested["loss"], abs=1e-4))
+    assert 0.6 < tested["accuracy"] < 1, "the student has learned something, and makes mistakes"
 
 
 def test_answers_are_those_of_the_exported_model(

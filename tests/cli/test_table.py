@@ -26,7 +26,7 @@ def test_joined_students_give_the_verdicts_of_one_comparison(limbeck: Limbeck, c
     assert rows.keys() == whole.keys() == {"scratch", "kd", "recipe"}
     for name, row in rows.items():
         expected = whole[name]
-        assert (row["values"], row["mean"], row["std"]) == (expected["accuracies"], expected["mean"], expected["std"])
+        assert (row["values"], row["mean"], row["std"]) == (expected["scores"], expected["mean"], expected["std"])
         assert row["seeds"] == [0, 1, 2]
         for key in ("difference", "interval", "verdict"):
             assert row.get(key) == expected.get(key), key
@@ -117,7 +117,7 @@ def test_two_recipes_of_one_name_show_what_sets_them_apart(
 
 
 def test_formats(limbeck: Limbeck, comparisons: Path) -> None:
-    kd = json.loads((comparisons / "whole" / "compare.json").read_text())["methods"]["kd"]["accuracies"]
+    kd = json.loads((comparisons / "whole" / "compare.json").read_text())["methods"]["kd"]["scores"]
     mean, std = statistics.mean(kd), statistics.stdev(kd)
     markdown = limbeck("table", comparisons / "whole", "--format", "markdown").out.splitlines()
     assert markdown[0] == "| method | test accuracy | seeds | − scratch | 95 % interval | verdict |"

@@ -34,7 +34,7 @@ def test_output_is_made_to_fit_its_encoding(encoding: str, tmp_path: Path, monke
     where = ["--out", "蒸馏 run"]
     status, shown = command("run", "digits", *TINY, *where, monkeypatch=monkeypatch, encoding=encoding)
     assert status == 0
-    assert "distilled - alone" in shown
+    assert "distilled - baseline" in shown
     assert "student: \\u84b8\\u998f run/student.safetensors" in shown
     assert json.loads(Path("蒸馏 run/result.json").read_text(encoding="utf-8"))["distilled"]["epochs"] == 1
     status, shown = command("evaluate", "蒸馏 run", monkeypatch=monkeypatch, encoding=encoding)

@@ -97,7 +97,7 @@ def test_a_folder_too_large_for_memory_is_read_by_workers(tmp_path: Path, monkey
     [
         ("mnst", "unknown data set 'mnst'; did you mean mnist"),
         ("image-folder", "cannot read the image folder"),
-        ("own_data:missing", "cannot import 'own_data'"),
+        ("own_missing:make", "cannot import 'own_missing'"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(name: str, message: str, tmp_path: Path) -> None:
@@ -164,7 +164,6 @@ def soft(): return pair(x, torch.rand(6, 3))
         ("empty", "of at least one sample"),
         ("pictures", "gives str as input"),
         ("negative", "labels run from -1 to 1"),
-        ("soft", r"labels must be whole numbers, one a sample, not torch.float32 \(6, 3\)"),
     ],
 )
 def test_own_data_that_will_not_do(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_samples_without_a_label_are_evaluated_as_if_they_were_not_there(blobs: 
     left = InMemory(blobs.inputs[hidden.targets >= 0], blobs.targets[hidden.targets >= 0])
     other = FunctionTeacher(nn.Linear(4, 9))
     found, wanted = (evaluate(model, Fresh(data), teacher=other).as_dict() for data in (hidden, left))
-    agreement = evaluate(model, Fresh(blobs), teacher=other).agreement
+    agreement = evaluate(model, Fresh(blobs), teacher=other)["agreement"]
     assert wanted["samples"] == 64
     assert found == pytest.approx(wanted | {"agreement": agreement})
     one, two = (ask_exits(scheme, Fresh(data)) for data in (hidden, left))

@@ -98,7 +98,7 @@ def test_fit_distils_one_into_the_other() -> None:
     distiller = Distiller(Student(), terms, task_weight=0.0, inputs=NamedInputs(FOR_STUDENT))
     fit(distiller, loader, teacher=teacher, epochs=15, optimizer=adam, progress=False, accelerator="cpu")
     with evaluating(distiller):
-        assert evaluate(distiller.predict, loader, teacher=teacher).agreement > 0.9
+        assert evaluate(distiller.predict, loader, teacher=teacher)["agreement"] > 0.9
 
 
 def test_only_images_are_prepared() -> None:

@@ -152,9 +152,9 @@ def test_what_is_loaded_gives_the_logits_of_its_parts(done: tuple[Path, dict[str
 def test_evaluation_gives_the_runs_figures(done: tuple[Path, dict[str, Any]]) -> None:
     folder, result = done
     found = evaluate_run(folder, folder)
-    assert found["top1"] == result["distilled"]["test_accuracy"]
-    assert found["loss"] == pytest.approx(result["distilled"]["test_loss"])
-    assert found["agreement"] == result["distilled"]["test_agreement"]
+    assert found["accuracy"] == result["distilled"]["test_accuracy"]
+    assert found["loss"] == pytest.approx(result["distilled"]["test"]["loss"])
+    assert found["agreement"] == result["distilled"]["test"]["agreement"]
 
 
 def test_a_comparison_has_it_beside_others(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_comparison_has_it_beside_others(done: tuple[Path, dict[str, Any]], tm
     one = tmp_path / "compare" / "simkd-seed0"
     assert json.loads((one / "result.json").read_text())["parameters"] == result["distilled"]["parameters"]
     assert export_run(one)["parameters"] == result["distilled"]["parameters"]
-    assert evaluate_run(one, folder)["top1"] == result["distilled"]["test_accuracy"]
+    assert evaluate_run(one, folder)["accuracy"] == result["distilled"]["test_accuracy"]
 
 
 @pytest.mark.parametrize("unfinished", [("result.json",), ("result.json", "student.json", "student.safetensors")])
@@ -179,7 +179,7 @@ def test_an_interrupted_run_goes_on(
     for name in unfinished:
         (again / name).unlink()
     taken_up = run(check(RECIPE), root=folder, out=again, machine=QUIET, resume=True)
-    assert taken_up["distilled"]["test_loss"] == result["distilled"]["test_loss"]
+    assert taken_up["distilled"]["test"]["loss"] == result["distilled"]["test"]["loss"]
 
 
 def test_a_forward_of_its_own_is_traced() -> None:

@@ -328,7 +328,7 @@ def test_a_teacher_is_asked_once_about_the_test_set_for_all_students(tmp_path: P
 
     teacher = FunctionTeacher(answer)
     first, second = (
-        job.test(components.alone(components.model(made.student, data, 0), made), teacher) for _ in range(2)
+        job.test(components.alone(components.model(made.student, data, 0), made, data), teacher) for _ in range(2)
     )
     assert first == second
     assert sum(asked) == len(data.test)

@@ -69,8 +69,8 @@ def test_each_is_one_of_its_own_unless_it_is_named() -> None:
     ("value", "message"),
     [
         (None, "gave NoneType as logits, no array"),
-        (torch.zeros(3, 2), r"logits of shape \(3, 2\) for 2 samples; logits are \(B, C\)"),
-        (torch.zeros(2), r"logits of shape \(2,\) for 2 samples"),
+        (torch.zeros(3, 2), r"logits of shape \(3, 2\) for 2 samples; outputs are logits \(B, C\), or numbers \(B,\)"),
+        (torch.zeros(2).long(), r"logits of shape \(2,\) for 2 samples"),
         ({"hidden": torch.zeros(1, 4)}, r"hidden of shape \(1, 4\) for 2 samples; features are \(B, \.\.\.\)"),
     ],
 )

@@ -67,7 +67,7 @@ def as_table(joined: Mapping[str, Any]) -> Table:
             where,
             method,
             joined["figure"],
-            dict(zip(entry["seeds"], entry["accuracies"], strict=True)),
+            dict(zip(entry["seeds"], entry["scores"], strict=True)),
             verdict={key: entry[key] for key in ("difference", "interval", "verdict") if key in entry},
         )
         for method, entry in joined["methods"].items()

@@ -162,9 +162,8 @@ class Job:
 
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
-        loader = self.held_out(self.data.test)
-        task = components.task(self.recipe, self.data)
-        return entry_of(evaluate_teacher(teacher, loader, task=task, device=self.fabric.device))
+        loader, task = self.held_out(self.data.test), components.task(self.recipe, self.data)
+        return entry_of(evaluate_teacher(self._judge(teacher), loader, task=task, device=self.fabric.device))
 
     def held_out(self, split: Split) -> Loader:
         """A split's samples in order, for tests."""
