@@ -91,7 +91,7 @@ def test_a_run_that_loses_its_folder_to_another_takes_the_next(
     def late(*given: Any) -> None:
         (tmp_path / "runs" / "digits").mkdir(parents=True)  # another run begins meanwhile
 
-    monkeypatch.setattr(run, "rehearse", late)
+    monkeypatch.setattr(run, "dry_run", late)
     arguments = ("run", "digits", "--epochs", "1", "--tensorboard", "--quiet", "--no-baseline")
     assert command(*arguments, monkeypatch=monkeypatch) == 0
     assert "student: runs/digits-2/student.safetensors" in capsys.readouterr().out
@@ -243,5 +243,5 @@ def test_ctrl_c_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Traceback" not in err
     last = err.strip().splitlines()[-1]
     assert last == f"limbeck: interrupted; resume with: limbeck {' '.join(LONG)} --resume"
-    assert command(*last.partition("go on with: limbeck")[2].split(), "--quiet", monkeypatch=monkeypatch) == 0
+    assert command(*last.partition("resume with: limbeck")[2].split(), "--quiet", monkeypatch=monkeypatch) == 0
     assert "distilled student" in capsys.readouterr().out
