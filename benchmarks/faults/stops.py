@@ -41,5 +41,5 @@ def stops(trial: Trial, number: signal.Signals, tries: int, seed: int) -> Row:
 
 def _named(ended: Ended) -> list[str]:
     """The words after `limbeck` of the command that a line names, less what `start` adds itself."""
-    words = shlex.split(ended.line.partition("go on with: limbeck ")[2])
+    words = shlex.split(ended.line.partition("resume with: limbeck ")[2])
     return [word for word in words if word != "--quiet"]

@@ -14,7 +14,7 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
 RECIPE: dict[str, Any] = {
-    "name": "dry_rund",
+    "name": "checked",
     "data": {"name": "digits", "batch_size": 64},
     "teacher": {"model": "mlp", "hidden": [16], "epochs": 1},
     "student": {"model": "mlp", "hidden": [8]},
