@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(blobs: InMemory, teacher: nn.Mo
 
     model = nn.Linear(4, 3)
     with pytest.raises(RunError, match="student: breaks is not finite in epoch 2, step 3"):
-        # One call dry_runs, one weighs; then six steps an epoch.
+        # One call is tried, one measures the balance; then six steps an epoch.
         train(model, blobs, teacher=teacher, terms=[Term(breaks)], out=tmp_path, epochs=3)
     kept = read_checkpoint(tmp_path / "checkpoints" / "last.pt")
     assert kept["state"]["epoch"] == 1

@@ -71,6 +71,7 @@ class Progress:
     def step(self, done: int, means: Mapping[str, float]) -> None:
         """Show where training stands after `done` steps in all."""
         now = time.monotonic()
+        self._since = self._since or (done, now)
         epoch = min(done // self.steps + 1, self.epochs)
         state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  {self._score(means)}"
         if self._bar:
@@ -82,7 +83,6 @@ class Progress:
     def _pace(self, done: int, now: float) -> str:
         """Steps a second since the first look, and the time that the epoch takes yet."""
         if self._since is None or done <= self._since[0]:
-            self._since = done, now
             return ""
         rate = (done - self._since[0]) / max(now - self._since[1], 1e-9)
         left = (self.steps - done % self.steps) / rate

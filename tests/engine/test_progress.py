@@ -1,0 +1,32 @@
+"""What is shown without a terminal: a line an epoch, and one a minute within a long epoch."""
+
+from __future__ import annotations
+
+import pytest
+
+from limbeck.engine import progress
+from limbeck.engine.progress import Progress
+from limbeck.tasks import Embedding, Regression
+
+
+def test_a_long_epoch_is_heard_of_each_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    display = Progress("student", 2, 1000, task=Regression())
+    for done, now in ((100, 110.0), (500, 150.0), (600, 160.0), (700, 170.0), (800, 221.0)):  # noqa: B007 - the clock
+        display.step(done, {"loss": 0.5, "mae": 0.25})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        "student  epoch 1/2  loss 0.5000  mae 0.2500  step 600/1000  10.0 steps/s  0:00:40 left of the epoch"
+    )  # 500 steps in 50 s
+    assert second.endswith("step 800/1000  6.3 steps/s  0:00:32 left of the epoch")  # 700 steps in 111 s
+
+
+def test_an_epochs_line_has_the_tasks_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"epoch": 1, "loss": 0.5, "mae": 0.25, "val_rmse": 0.125, "seconds": 3.0}
+    Progress("student", 2, 10, task=Regression()).epoch(record)
+    assert capsys.readouterr().err == "student  epoch 1/2  loss 0.5000  mae 0.2500  val 0.1250  3.0 s\n"
+    Progress("student", 2, 10, task=Embedding()).epoch({"epoch": 1, "loss": 0.5, "seconds": 3.0})
+    assert "no labels" not in capsys.readouterr().err
