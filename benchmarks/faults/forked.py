@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import torch
 
-BEGINS_ANEW = "limbeck: nothing to resume in "
+BEGINS = "limbeck: there is nothing to resume"
 TIMEOUT = 300.0
 """Seconds after which a process counts as hung."""
 IMPORTED = ("limbeck.cli.main", "limbeck.cli.show", "limbeck.compare", "limbeck.runs.cache", "limbeck.runs.run",
@@ -52,7 +52,7 @@ class Ended:
     @property
     def line(self) -> str:
         """What it ended with, if that is one line of limbeck's; what it decided on its way does not count."""
-        lines = [line for line in self.lines if not line.startswith(BEGINS_ANEW)]
+        lines = [line for line in self.lines if not line.startswith(BEGINS)]
         return lines[0] if len(lines) == 1 and lines[0].startswith("limbeck: ") else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,20 @@ def test_the_command_stores_what_runs_take() -> None:
     assert taken_by(auto, half) == "runs take it with teacher.store={where: disk, dtype: float16}"
     assert as_cached(auto, where="s3://bucket/x", top_k=3).teachers[0].store.where == "s3://bucket/x"
     assert as_cached(recipe("memory")).teachers[0].store.where == "disk"
+
+
+def test_a_run_killed_after_its_store_was_written_does_not_take_it_for_found(tmp_path: Path) -> None:
+    whole = go(tmp_path / "whole", "disk")["teacher_outputs"]
+    shutil.rmtree(tmp_path / "cache" / "teacher_outputs")
+
+    def killed(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(teacher_outputs, "StoredTeacher", killed)  # the store is whole by then
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "run", "disk")
+    resumed = go(tmp_path / "run", "disk", resume=True)["teacher_outputs"]
+    assert resumed == whole
+    assert [one["found"] for one in resumed] == [False]
+    assert [one["found"] for one in go(tmp_path / "again", "disk")["teacher_outputs"]] == [True]

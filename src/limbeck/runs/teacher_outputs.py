@@ -34,6 +34,8 @@ MEMORY_BYTES = 2 * 2**30
 """Teacher outputs are kept in memory up to this size."""
 READ_BYTES_PER_SECOND = 200e6
 """What a disk is trusted to read; a teacher that answers faster is asked anew."""
+UNFINISHED = ""
+"""The reason of outputs that are being stored."""
 PROBE = 4
 """Batches on which a teacher's speed is measured."""
 
@@ -152,7 +154,13 @@ class Asking:
         return make_loader(self.data.train, self.batch_size, device=device, workers=workers, views=views)
 
 
-def keep(asking: Asking, teacher: Teacher, trainings: int = 1, before: Outputs | None = None) -> Kept:
+def keep(
+    asking: Asking,
+    teacher: Teacher,
+    trainings: int = 1,
+    before: Outputs | None = None,
+    begin: Callable[[Outputs], None] = lambda outputs: None,
+) -> Kept:
     """The teacher, its outputs precomputed for every sample in every view if that is possible and pays.
 
     Args:
@@ -160,21 +168,29 @@ def keep(asking: Asking, teacher: Teacher, trainings: int = 1, before: Outputs |
         teacher: Who is asked.
         trainings: How many students will listen.
         before: What was decided before, which is done again.
+        begin: Told what is about to be stored, so that a run which is killed then does not take it for found.
     """
     # What one process has measured holds for all: each by itself might decide otherwise, and wait for the rest.
     where, reason = asking.fabric.broadcast(_decided(asking, teacher, trainings) if before is None else ("", ""))
     if before is not None:
         where = {"online": "live"}.get(before.where, before.where)
-        asking = replace(asking, spec=_as_before(asking.spec, before))
+        if before.reason != UNFINISHED:
+            asking = replace(asking, spec=_as_before(asking.spec, before))
     if where == "disk":
         there = before is not None and before.place is not None and _is_stored(before.place, asking.views)
-        kept = store_outputs(asking, teacher, place=before.place if before and there else None)
+        place = before.place if before is not None and there else asking.place(teacher)
+        found = before.found if before is not None else _is_stored(place, asking.views)
+        if before is None and not found:
+            begin(Outputs("disk", UNFINISHED, place))
+        kept = store_outputs(asking, teacher, place=place, found=found)
     elif where == "live":
         told = f"online teacher: {reason}"
         kept = Kept(teacher, "live", 0.0, Outputs("online", told))
     else:
         kept = _remembered(asking, teacher)
-    return kept if before is None else replace(kept, outputs=replace(before, place=kept.outputs.place))
+    if before is None or before.reason == UNFINISHED:
+        return kept
+    return replace(kept, outputs=replace(before, place=kept.outputs.place))
 
 
 def _as_before(spec: schema.Store, before: Outputs) -> schema.Store:
@@ -233,12 +249,16 @@ def store_outputs(
     teacher: Teacher,
     after_shard: Callable[[int, int], None] = lambda done, of: None,
     place: str | None = None,
+    found: bool | None = None,
 ) -> Kept:
-    """Store the teacher outputs on disk, where they belong or in the place given, or find them there."""
+    """Store the teacher outputs on disk, where they belong or in the place given, or find them there.
+
+    `found` says whether an earlier run had stored them; None looks.
+    """
     fabric, made_of, place = asking.fabric, asking.made_of(teacher), place or asking.place(teacher)
     samples, began = len(asking.data.train), time.perf_counter()
     claim = use(place)
-    found = _is_stored(place, asking.views)
+    found = _is_stored(place, asking.views) if found is None else found
     store(
         teacher,
         asking.batches,

@@ -138,7 +138,7 @@ class Job:
             self.memory.pop(next(iter(self.memory)))
         if kept is None:
             before = self.outputs.get(key)
-            kept = keep(asking, teacher, self.trainings, before)
+            kept = keep(asking, teacher, self.trainings, before, lambda outputs: self.outputs.note(key, outputs))
             if kept.outputs != before:
                 self.outputs.note(key, kept.outputs)
             lines = [] if kept.where == "live" else check_steady(teacher, next(iter(asking.batches(0))))
