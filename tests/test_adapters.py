@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import adapters
+from limbeck import adapters, losses
+from limbeck.distillers.term import BoundTerm, Term
 from limbeck.errors import RequestError
+from limbeck.types import Batch
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,75 @@ def test_a_given_module_is_copied_and_a_function_is_called() -> None:
     assert copied is not own
     torch.testing.assert_close(copied.weight, own.weight)
     assert isinstance(adapters.make(lambda s, t: nn.Linear(s[1], t[1]), (2, 8), (2, 16)), nn.Linear)
+
+
+def paired(kind: str, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, nn.Module]:
+    """Both tensors as a term compares them, and the student's adapter."""
+    of_teacher = adapters.of_teacher(kind, tuple(student.shape), tuple(teacher.shape))
+    seen = of_teacher(teacher)
+    adapter = adapters.make(kind, tuple(student.shape), tuple(seen.shape))
+    return adapter(student), seen, adapter
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "compared", "parameters"),
+    [
+        ((2, 8, 4, 4), (2, 17, 16), (2, 16, 4, 4), 8 * 16 + 16),  # a ViT teaches a CNN
+        ((2, 8, 4, 4), (2, 16, 8), (2, 8, 4, 4), 0),
+        ((2, 8, 8, 6), (2, 13, 16), (2, 16, 4, 3), None),  # no square and no map of the student's size: refused
+        ((2, 8, 4, 3), (2, 13, 16), (2, 16, 4, 3), 8 * 16 + 16),
+        ((2, 17, 8), (2, 16, 7, 7), (2, 16, 7, 7), 8 * 16 + 16),  # a CNN teaches a ViT
+        ((2, 5, 8), (2, 17, 16), (2, 16, 4, 4), 8 * 16 + 16),  # two ViTs of other patches
+        ((2, 18, 8), (2, 16, 8), (2, 8, 4, 4), 0),
+        ((2, 17, 8), (2, 16), (2, 16), 8 * 16 + 16),
+        ((2, 8), (2, 17, 16), (2, 16), 8 * 16 + 16),
+        ((2, 8), (2, 8, 4, 4), (2, 8), 0),
+    ],
+)
+def test_tokens_maps_and_vectors_meet(
+    student: tuple[int, ...], teacher: tuple[int, ...], compared: tuple[int, ...], parameters: int | None
+) -> None:
+    if parameters is None:
+        with pytest.raises(RequestError, match="no adapter brings"):
+            paired("auto", torch.randn(student), torch.randn(teacher))
+        return
+    s, t, adapter = paired("auto", torch.randn(student), torch.randn(teacher))
+    assert s.shape == t.shape == compared
+    assert sum(p.numel() for p in adapter.parameters()) == parameters
+
+
+def test_tokens_lie_row_by_row_and_the_class_token_is_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = torch.tensor([[[9.0, 9.0], [1.0, 5.0], [2.0, 6.0], [3.0, 7.0], [4.0, 8.0]]])
+    as_map = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]])
+    maps = torch.zeros(1, 2, 2, 2)
+    _, teacher, _ = paired("auto", maps, tokens)
+    assert torch.equal(teacher, as_map)
+    assert "of tokens (1, 5, 2) the class token is left out; the others are a map of 2×2" in capsys.readouterr().err
+    student, _, _ = paired("auto", tokens, maps)
+    assert torch.equal(student, as_map)
+    assert paired("auto", tokens, torch.zeros(1, 2))[0].tolist() == [[2.5, 6.5]]
+    assert paired("auto", torch.zeros(1, 2), tokens)[1].tolist() == [[2.5, 6.5]]
+    assert paired("auto", torch.zeros(1, 2), as_map)[1].tolist() == [[2.5, 6.5]]
+    capsys.readouterr()
+    paired("auto", tokens, torch.zeros(1, 5, 2))  # of one length they are compared as they are
+    assert paired("auto", tokens[:, 1:], torch.zeros(1, 2))[0].tolist() == [[2.5, 6.5]]
+    assert capsys.readouterr().err == ""
+
+
+def test_named_connectors_take_a_vits_tokens_too() -> None:
+    s, t, _ = paired("conv1x1_bn", torch.randn(2, 8, 8, 8), torch.randn(2, 17, 16))
+    assert s.shape == t.shape == (2, 16, 4, 4)
+
+
+def test_an_adapter_of_ones_own_gets_the_teachers_tensor_as_it_is() -> None:
+    own = adapters.of_teacher(lambda s, t: nn.Identity(), (2, 8, 4, 4), (2, 17, 16))
+    assert isinstance(own, nn.Identity)
+
+
+def test_a_term_compares_a_vits_tokens_with_a_cnns_map() -> None:
+    tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 2, 2)
+    bound = BoundTerm(Term(losses.mse, student="stage1", teacher="blocks.0", adapter="auto"))
+    bound.build({"stage1": maps}, {"blocks.0": tokens})
+    batch = Batch(maps, torch.zeros(2), torch.arange(2))
+    expected = (maps - tokens[:, 1:].transpose(1, 2).reshape(2, 3, 2, 2)).square().mean()
+    torch.testing.assert_close(bound({"stage1": maps}, {"blocks.0": tokens}, batch), expected)

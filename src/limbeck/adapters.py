@@ -4,7 +4,12 @@ vectors (B, C)          linear
 tokens  (B, L, C)       linear over the last dimension, one L
 signals (B, C, L)       "conv1x1" alone, since nothing tells them from tokens: as for maps, with length for height
 maps    (B, C, H, W)    1×1 convolution, then pooled down or interpolated up to the teacher's height and width
-map to vector           averaged over positions, then linear
+to vectors              averaged over positions, then linear
+tokens ↔ maps           the tokens of a grid are a map: (B, H·W, C) is (B, C, H, W), then as for maps
+
+Between kinds the comparison is made where both are: of a teacher's tokens and a student's map both are maps, of a
+teacher's map or tokens and a student's vector both are vectors (`of_teacher`). Tokens before the grid, such as the
+class token of a vision transformer (L = H·W + 1), are left out, which is said.
 
 Those with batch norm are the connectors of papers: "conv1x1_bn" of OFD and ICKD, "auto_bn" of AB, "conv1x1_bn_relu" of
 SRRL, "regressor" of FitNets in CRD's comparison (arXiv:1910.10699), "projector" of SimKD.
@@ -15,13 +20,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, unknown
+from limbeck.losses.grids import Shape, as_map, grid_of, mean_of
 from limbeck.losses.maps import pool_to
 
-Shape = tuple[int, ...]
 Adapter = str | nn.Module | Callable[[Shape, Shape], nn.Module]
 """A name of `KINDS`, a module (copied), or a function of the student's and the teacher's shape that makes one."""
 
@@ -57,6 +63,34 @@ class Resample(nn.Module):
 
     def extra_repr(self) -> str:
         return str(self.length)
+
+
+def of_teacher(adapter: Adapter, student: Shape, teacher: Shape) -> nn.Module:
+    """What is done to the teacher's tensor, without anything trained, so that an adapter can bring the student's to it.
+
+    nn.Identity where both are of one kind, where the student's can be brought to the teacher's kind, and for an adapter
+    of one's own, which gets the shapes as they are.
+    """
+    if not isinstance(adapter, str):
+        return nn.Identity()
+    match len(student), len(teacher):
+        case (4, 3):
+            return as_map(teacher, student[2:]) or nn.Identity()
+        case (2, 3 | 4):
+            return mean_of(teacher)
+        case (3, 3) if adapter == "auto" and student[1] != teacher[1] and grid_of(student[1]):
+            return as_map(teacher) or nn.Identity()
+    return nn.Identity()
+
+
+def _of_student(student: Shape, teacher: Shape) -> nn.Module | None:
+    """Likewise what the student's tensor begins with; None for nothing."""
+    match len(student), len(teacher):
+        case (3, 4):
+            return as_map(student, teacher[2:])
+        case (3, 2):
+            return mean_of(student)
+    return None
 
 
 def auto(student: Shape, teacher: Shape) -> nn.Module:
@@ -191,13 +225,21 @@ def check(adapter: Adapter | None) -> None:
 
 
 def make(adapter: Adapter, student: Shape, teacher: Shape) -> nn.Module:
-    """The adapter's module for these shapes.
+    """The adapter's module for these shapes, the teacher's as `of_teacher` leaves it.
 
     A given module is copied, so that two distillers made from one term never train the same layer.
     """
     check(adapter)
     if isinstance(adapter, str):
-        return KINDS[adapter](student, teacher)
+        return _named(adapter, student, teacher)
     if isinstance(adapter, nn.Module):
         return copy.deepcopy(adapter)
     return adapter(student, teacher)
+
+
+def _named(name: str, student: Shape, teacher: Shape) -> nn.Module:
+    first = _of_student(student, teacher)
+    if first is None:
+        return KINDS[name](student, teacher)
+    rest = KINDS[name](tuple(first(torch.empty(student, device="meta")).shape), teacher)
+    return first if isinstance(rest, nn.Identity) else nn.Sequential(first, rest)

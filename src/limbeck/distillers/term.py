@@ -140,6 +140,7 @@ class BoundTerm(nn.Module):
         self._by_epoch = {name: one for name, one in term.options.items() if isinstance(one, ByEpoch)}
         self.classes: int | None = None  # so many of the first are compared where both tensors are logits
         self.adapters = nn.ModuleList()
+        self._of_teacher: list[nn.Module] = []  # without parameters
         self._casts = False
         # A module is copied: two distillers made from one term must not share what they train.
         self.loss: Callable[..., Any] = copy.deepcopy(term.loss) if isinstance(term.loss, nn.Module) else term.loss
@@ -159,14 +160,18 @@ class BoundTerm(nn.Module):
         device = _tuple(t)[0].device if s == () else _tuple(s)[0].device
         try:
             if self.term.adapter is not None:
+                self._of_teacher.clear()
                 for a, b in zip(_tuple(s), _tuple(t), strict=True):
-                    adapter = adapters.make(self.term.adapter, tuple(a.shape), tuple(b.shape))
+                    self._of_teacher.append(adapters.of_teacher(self.term.adapter, tuple(a.shape), tuple(b.shape)))
+                    shape = tuple(self._of_teacher[-1](b).shape)
+                    adapter = adapters.make(self.term.adapter, tuple(a.shape), shape)
                     self.adapters.append(adapter.double() if a.dtype == torch.float64 else adapter)
                     self._casts |= any(weight.dtype != a.dtype for weight in adapter.parameters())
             self.adapters.to(device)
             made = _made(self.term.loss)
             if made is not None:
-                self.loss = made.for_shapes(_shapes(self._adapt(s)), _shapes(t), **self.term.options).to(device)
+                adapted = _shapes(self._adapt(s)), _shapes(self._adapt_teacher(t))
+                self.loss = made.for_shapes(*adapted, **self.term.options).to(device)
         except (RequestError, RuntimeError) as error:
             raise RequestError(f"term {self.term.name} ({self.term.student} → {self.term.teacher}): {error}") from error
         self.ready = True
@@ -191,7 +196,7 @@ class BoundTerm(nn.Module):
                 options = {**options, name: self._task_options[name]}
         if "term_weight" in known:
             options = {**options, "term_weight": weight}
-        loss = call_loss(self.loss, self._adapt(s), t, **options, **from_batch)
+        loss = call_loss(self.loss, self._adapt(s), self._adapt_teacher(t), **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")
         return loss.mean()
@@ -223,6 +228,12 @@ class BoundTerm(nn.Module):
             return student
         adapted = tuple(self._adapted(adapt, x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
         return adapted if isinstance(student, tuple) else adapted[0]
+
+    def _adapt_teacher(self, teacher: Tapped) -> Tapped:
+        if not self._of_teacher:
+            return teacher
+        adapted = tuple(adapt(x) for adapt, x in zip(self._of_teacher, _tuple(teacher), strict=True))
+        return adapted if isinstance(teacher, tuple) else adapted[0]
 
     def _adapted(self, adapter: nn.Module, x: Tensor) -> Tensor:
         if self._casts:  # a student in bf16, whose adapters are in fp32 as its losses are

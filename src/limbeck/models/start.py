@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from limbeck.errors import RequestError, some, unknown
+from limbeck.models.key_maps import in_own_names
 from limbeck.models.weights import read_weights
 from limbeck.notices import tell
 from limbeck.taps.wrappers import plain_names, unwrapped
@@ -38,8 +39,9 @@ def load_without_head(model: nn.Module, path: str | Path) -> None:
     Raises:
         RequestError: The file cannot be read, lacks weights of the network, or holds others than the network has.
     """
-    model, given = unwrapped(model), read_weights(path)
+    model = unwrapped(model)
     real = {plain: name for name, plain in plain_names(model).items()}
+    given = in_own_names(real, read_weights(path))
     own = model.state_dict()
     missing, more = sorted(real.keys() - given.keys()), sorted(given.keys() - real.keys())
     if missing or more:

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from limbeck.errors import RequestError, reason_of, some
 from limbeck.models.containers import State, holds_arrays, left_out, read_content, state_dicts
+from limbeck.models.key_maps import in_own_names, remedy
 from limbeck.taps.wrappers import plain_names, unwrapped
 
 WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -56,6 +57,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Prefixes of wrappers ("module.") and of a module that held the network ("model.", "net.") are taken off. Batch norms
     of years ago without `num_batches_tracked` will do. Of weights and their running average (EMA) the average is taken.
+    limbeck's ResNets take the names of other repositories too (`limbeck.models.key_maps`).
 
     Args:
         model: The model that receives the weights; wrappers around it are seen through.
@@ -66,7 +68,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         RequestError: A file that is missing or unreadable, without a part that fits, or with several.
     """
     model = unwrapped(model)
-    found = _parts(path)
+    own = _own(model)
+    found = {place: in_own_names(own, state) for place, state in _parts(path).items()}
     fitting = _distinct([part for place, state in found.items() for part in _fitting(model, place, state)])
     if not fitting:
         _load_as_torch_does(model, path, found)
@@ -227,7 +230,9 @@ def _load_as_torch_does(model: nn.Module, path: str | Path, found: Mapping[str, 
         try:
             model.load_state_dict(part)
         except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
-            reasons.append("; ".join(_faults(model, own, part)) or reason_of(error))
+            faults = "; ".join(_faults(model, own, part))
+            needed = own.keys() - _counts(model)
+            reasons.append(faults + remedy(needed, part.keys() - _counts(model)) if faults else reason_of(error))
             model.load_state_dict(before)
         else:
             if place or prefix:

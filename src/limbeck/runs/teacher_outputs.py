@@ -177,8 +177,8 @@ def keep(
         if before.reason != UNFINISHED:
             asking = replace(asking, spec=_as_before(asking.spec, before))
     if where == "disk":
-        there = before is not None and before.place is not None and _is_stored(before.place, asking.views)
-        place = before.place if before is not None and there else asking.place(teacher)
+        earlier = None if before is None else before.place
+        place = earlier if earlier is not None and _is_stored(earlier, asking.views) else asking.place(teacher)
         found = before.found if before is not None else _is_stored(place, asking.views)
         if before is None and not found:
             begin(Outputs("disk", UNFINISHED, place))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.models.networks.staged import convolution, named
 
 Branch = Callable[[int, int, int], nn.Sequential]
 """Makes a residual branch of (channels in, channels out, stride)."""
+Shortcut = Literal["A", "B"]
+"""Where the shape changes: A, zeros for the new channels; B, a 1×1 convolution (arXiv 1512.03385)."""
 
 
 class Residual(nn.Module):
@@ -52,15 +56,35 @@ def bottleneck(c_in: int, c_out: int, stride: int) -> nn.Sequential:
     )
 
 
-def residual_stage(branch: Branch, c_in: int, c_out: int, *, depth: int, stride: int) -> nn.Sequential:
-    """`depth` residual blocks; the first has the stride, and a 1×1 shortcut where the shape changes."""
-    blocks = [Residual(branch(c_in, c_out, stride), shortcut(c_in, c_out, stride))]
+class PaddedShortcut(nn.Module):
+    """Every `stride`-th row and column of maps (B, C, H, W), the new channels zero, half of them on each side."""
+
+    def __init__(self, more: int, stride: int) -> None:
+        super().__init__()
+        self.more = more
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.more // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before))
+
+    def extra_repr(self) -> str:
+        return f"{self.more} channels, stride={self.stride}"
+
+
+def residual_stage(
+    branch: Branch, c_in: int, c_out: int, *, depth: int, stride: int, kind: Shortcut = "B"
+) -> nn.Sequential:
+    """`depth` residual blocks; the first has the stride, and a shortcut of this kind where the shape changes."""
+    blocks = [Residual(branch(c_in, c_out, stride), shortcut(c_in, c_out, stride, kind))]
     blocks += [Residual(branch(c_out, c_out, 1), nn.Identity()) for _ in range(depth - 1)]
     return nn.Sequential(*blocks)
 
 
-def shortcut(c_in: int, c_out: int, stride: int) -> nn.Module:
-    """The identity, or a 1×1 convolution and batch norm where the shape changes (arXiv 1512.03385)."""
+def shortcut(c_in: int, c_out: int, stride: int, kind: Shortcut = "B") -> nn.Module:
+    """The identity; where the shape changes zero padding (A), or a 1×1 convolution and batch norm (B)."""
     if stride == 1 and c_in == c_out:
         return nn.Identity()
+    if kind == "A":
+        return PaddedShortcut(c_out - c_in, stride)
     return named(conv=convolution(c_in, c_out, kernel=1, stride=stride), bn=nn.BatchNorm2d(c_out))
