@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ship_section
+from benchmarks import methods, ship_section
 from limbeck.runs.entry import label, metric, monitor_of, score
 
 RESULTS = Path(__file__).parent / "results"
@@ -283,7 +283,10 @@ def _methods(content: dict[str, Any]) -> str:
         terms = ", ".join(_term(term) for term in row["terms"])
         ends = f"{row['first']:.4g} | {row['last']:.4g} | {'yes' if row['finite'] else '**no**'}"
         lines.append(f"| {row['method']} | {row['part']} | {terms} | {ends} |")
-    return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+    done = {row["method"] for row in figures["rows"]}
+    missing = ", ".join(f"`{name}`" for name in methods.names() if name not in done)
+    left = f"\n\nNot measured yet (`--only NAMES` adds them): {missing}." if missing else ""
+    return "\n".join(lines) + f"{left}\n\n{_machine(content['environment'])}\n"
 
 
 def _term(term: dict[str, Any]) -> str:
