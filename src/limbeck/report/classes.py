@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from limbeck.engine.files import write_bytes, write_json, write_text
-from limbeck.report.page import STYLE
+from limbeck.report.document import document
 from limbeck.runs.answers import Answers
 
 FIGURES, PAGE, PICTURES = "evaluation.json", "mistakes.html", ("confusion.svg", "confusion.png")
@@ -53,16 +53,11 @@ def _pictures(run: Path, answers: Answers) -> list[Path]:
 def _page(run: Path, answers: Answers) -> str:
     shown = answers.mistakes(MOST)
     wrong = int((answers.data.test.targets >= 0).sum() - answers.confusion.diagonal().sum())
-    name = html.escape(f"mistakes of {run.name} on {answers.data.name}")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}{_GRID}</style></head><body>
-<h1>{name}</h1>
-<p>{wrong:,} of {answers.figures["samples"]:,} test samples got another class than their label. These are the
-{len(shown)} about which the student is most confident; a wrong label is often among them.</p>
-<div class="grid">{"".join(_mistake(answers, index) for index in shown)}</div>
-</body></html>
-"""
+    name = f"mistakes of {run.name} on {answers.data.name}"
+    body = f"""<p>{wrong:,} of {answers.figures["samples"]:,} test samples got another class than their label. These
+are the {len(shown)} about which the student is most confident; a wrong label is often among them.</p>
+<div class="grid">{"".join(_mistake(answers, index) for index in shown)}</div>"""
+    return document(name, body, _GRID)
 
 
 def _mistake(answers: Answers, index: int) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.engine.files import write_text
-from limbeck.report.page import STYLE
+from limbeck.report.document import document, write_drawn
 
 
 def write_exits_page(folder: Path) -> Path | None:
@@ -18,32 +15,20 @@ def write_exits_page(folder: Path) -> Path | None:
     Returns:
         The page's path; None where matplotlib, of the extra `report`, is not installed.
     """
-    try:
-        from limbeck.report import charts
-    except ModuleNotFoundError:
-        return None
-    found = json.loads((folder / "exits.json").read_text(encoding="utf-8"))
-    path = folder / "exits.html"
-    write_text(path, _page(found, charts.early_exits(found)))
-    return path
+    return write_drawn(folder, "exits", lambda found, charts: _page(found, charts.early_exits(found)))
 
 
 def _page(found: Mapping[str, Any], chart: str) -> str:
-    name = html.escape(f"exits of {found['recipe']} on {found['data']}, seed {found['seed']}")
+    name = f"exits of {found['recipe']} on {found['data']}, seed {found['seed']}"
     split = found["curve"]["split"]
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
-<h1>{name}</h1>
-<p>{_verdict(found["chosen"], split)}</p>
+    body = f"""<p>{_verdict(found["chosen"], split)}</p>
 <figure>{chart}<figcaption>Accuracy on the {split} set against multiply-adds a sample: each exit as a network of its
 own, the ensemble, and early exit at each threshold.</figcaption></figure>
 {_exits(found)}
 {_curve(found["curve"]["points"])}
 <p class="small">Early exit at a threshold, on the {split} set. Multiply-adds are those of one sample at a time; in a
-batch they are saved only where the batch shrinks.</p>
-</body></html>
-"""
+batch they are saved only where the batch shrinks.</p>"""
+    return document(name, body)
 
 
 def _verdict(chosen: Mapping[str, Any] | None, split: str) -> str:

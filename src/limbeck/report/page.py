@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.engine.files import write_text
+from limbeck.report.document import document, drawing
 from limbeck.runs.entry import label, metric, monitor_of, score
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid #d1d9e0; text-align: right; white-space: nowrap }
-th:first-child, td:first-child, .verdict { text-align: left }
-td.better { color: #1a7f37 } td.worse, .warning { color: #cf222e }
-figure { margin: 2rem 0 } svg { max-width: 100%; height: auto } figcaption, .small { color: #57606a; font-size: .9rem }
-"""
 
 
 def write_page(folder: Path, title: str | None = None) -> Path | None:
@@ -31,9 +23,8 @@ def write_page(folder: Path, title: str | None = None) -> Path | None:
     Returns:
         The page's path; None where matplotlib, of the extra `report`, is not installed.
     """
-    try:
-        from limbeck.report import charts
-    except ModuleNotFoundError:
+    charts = drawing()
+    if charts is None:
         return None
     comparison = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     path = folder / "compare.html"
@@ -47,17 +38,13 @@ def write_page(folder: Path, title: str | None = None) -> Path | None:
 
 
 def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]], title: str | None) -> str:
-    name = html.escape(title or f"{comparison['recipe']} on {comparison['data']}")
+    name = title or f"{comparison['recipe']} on {comparison['data']}"
     seeds = ", ".join(map(str, comparison["seeds"]))
     drawn = "".join(f"<figure>{svg}<figcaption>{caption}</figcaption></figure>" for svg, caption in figures)
     machine = comparison["environment"]
     device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cores']} cores"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
-<h1>{name}</h1>
-<p>Each method trained the same student: same starts, data order, optimizer and {comparison["epochs"]} epochs,
-with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
+    body = f"""<p>Each method trained the same student: same starts, data order, optimizer and {comparison["epochs"]}
+epochs, with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
 {_methods(comparison["methods"], comparison["seeds"])}
 <p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared, the
 interval is not: of many methods, few seeds show only large differences</p>
@@ -65,9 +52,8 @@ interval is not: of many methods, few seeds show only large differences</p>
 {_teachers(comparison["teacher"])}
 {_diagnosis(comparison.get("diagnosis"))}
 {drawn}
-<p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>
-</body></html>
-"""
+<p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>"""
+    return document(name, body)
 
 
 def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:

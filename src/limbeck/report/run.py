@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.engine.files import write_text
 from limbeck.errors import RequestError, as_request
-from limbeck.report.page import STYLE
+from limbeck.report.document import document, drawing
 from limbeck.runs.entry import metric
 from limbeck.runs.folder import read_result
 
@@ -30,9 +30,8 @@ def write_run_page(folder: Path, title: str | None = None) -> Path | None:
     Raises:
         RequestError: The folder holds no finished run, or no training curves.
     """
-    try:
-        from limbeck.report import charts
-    except ModuleNotFoundError:
+    charts = drawing()
+    if charts is None:
         return None
     result = read_result(folder)
     rows = students(result)
@@ -75,18 +74,13 @@ def _records(path: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 def _page(folder: Path, result: Mapping[str, Any], title: str | None, figure: str, curves: str) -> str:
     about = f"{result['recipe']} on {result['data']}, seed {result['seed']}" if "recipe" in result else folder.name
-    name = html.escape(title or about)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
-<h1>{name}</h1>
-{_table(students(result), figure)}
+    name = title or about
+    body = f"""{_table(students(result), figure)}
 <p class="small">Test figures. One run has one seed, and another seed gives other figures: limbeck compare trains
 several.</p>
 <figure>{curves}<figcaption>Each training by epoch: the loss while training, and {figure} on the validation set where
-there is one, else while training.</figcaption></figure>
-</body></html>
-"""
+there is one, else while training.</figcaption></figure>"""
+    return document(name, body)
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], figure: str) -> str:

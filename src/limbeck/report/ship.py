@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.engine.files import write_text
-from limbeck.report.page import STYLE
+from limbeck.report.document import document, write_drawn
 
 
 def write_ship_page(folder: Path) -> Path | None:
@@ -18,25 +16,14 @@ def write_ship_page(folder: Path) -> Path | None:
     Returns:
         The page's path; None where matplotlib, of the extra `report`, is not installed.
     """
-    try:
-        from limbeck.report import charts
-    except ModuleNotFoundError:
-        return None
-    found = json.loads((folder / "ship.json").read_text(encoding="utf-8"))
-    path = folder / "ship.html"
-    write_text(path, _page(found, charts.frontier(found)))
-    return path
+    return write_drawn(folder, "ship", lambda found, charts: _page(found, charts.frontier(found)))
 
 
 def _page(found: Mapping[str, Any], chart: str) -> str:
-    name = html.escape(f"shipped: {', '.join(found['runs'])}")
+    name = f"shipped: {', '.join(found['runs'])}"
     machine = found["machine"]
     batch = next(iter(found["rows"][0]["latency"]))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>limbeck: {name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>
-<h1>{name}</h1>
-<pre>{html.escape(found["command"])}</pre>
+    body = f"""<pre>{html.escape(found["command"])}</pre>
 <figure>{chart}<figcaption>Test {found["monitor"]} with its 95 % interval over the median latency of a batch of {batch};
 the line joins the files that no other one beats in both.</figcaption></figure>
 {_table(found)}
@@ -46,9 +33,8 @@ Speed: {html.escape(found["intervals"]["ratio_to_teacher"])}.</p>
 {_chosen(found["chosen"])}
 {_notes(found)}
 <p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, onnxruntime {machine["onnxruntime"]},
-{html.escape(machine["processor"])}, {machine["threads"]} thread(s), {html.escape(", ".join(machine["flags"]))}</p>
-</body></html>
-"""
+{html.escape(machine["processor"])}, {machine["threads"]} thread(s), {html.escape(", ".join(machine["flags"]))}</p>"""
+    return document(name, body)
 
 
 def _table(found: Mapping[str, Any]) -> str:
