@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import mul
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from limbeck.engine.totals import Totals
 from limbeck.errors import RunError
 from limbeck.tasks import Task
+from limbeck.tasks.metrics import form
 from limbeck.types import Batch, Step, Targets
 
 HELD = 2**20
@@ -140,7 +141,12 @@ class Meter:
         if not self._held:
             return
         sizes = [held.size for held in self._held]
-        scores = torch.cat([self._scores(list(group)) for _, group in groupby(self._held, key=_form)])
+        scores = torch.cat(
+            [
+                self._scores(list(group))
+                for _, group in groupby(self._held, key=lambda held: form(held.output, held.targets))
+            ]
+        )
         at = 0
         for names, group in groupby(self._held, key=lambda held: held.names):
             values = [held.values for held in group]
@@ -160,9 +166,3 @@ class Meter:
         score = self.task.score(outputs, torch.cat([one.targets for one in held]))
         sizes = [one.size for one in held]
         return torch.stack([some.sum(1) for some in torch.split(score, sizes, dim=1)]).float()
-
-
-def _form(held: _Held) -> Any:
-    """What outputs must have in common to be scored together."""
-    targets = held.targets.shape[1:] if isinstance(held.targets, Tensor) else held.targets is None
-    return held.output.shape[1:], targets

@@ -47,9 +47,14 @@ def refuse_probabilities(logits: Tensor) -> None:
         )
 
 
+def is_behind_sigmoid(logits: Tensor) -> bool:
+    """Whether so many logits all lie between 0 and 1 that it is no accident."""
+    return logits.numel() >= MANY and bool(((logits >= 0) & (logits <= 1)).all())
+
+
 def behind_sigmoid(logits: Tensor) -> list[str]:
     """A line for a teacher whose logits all lie between 0 and 1."""
-    if logits.numel() < MANY or not bool(((logits >= 0) & (logits <= 1)).all()):
+    if not is_behind_sigmoid(logits):
         return []
     return [
         "gives numbers from 0 to 1 alone, as behind a sigmoid, of which a softmax makes nearly equal probabilities; "

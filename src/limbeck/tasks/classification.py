@@ -16,6 +16,7 @@ from limbeck.tasks.class_order import behind_sigmoid, doubts, refuse_probabiliti
 from limbeck.tasks.labels import check_classes, hard_labels, two_classes
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Task
+from limbeck.tasks.weights import Weights
 from limbeck.types import IGNORED, Batch, Targets, labelled
 
 BINS = 15
@@ -49,7 +50,7 @@ class Classification(Task):
         super().__init__(**others)
         if not 0 <= label_smoothing < 1:
             raise RequestError(f"label_smoothing lies from 0 to below 1, not at {label_smoothing}")
-        self.class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        self.class_weights = Weights(class_weights)
         self.label_smoothing = label_smoothing
 
     def unlabelled(self, batch: Batch) -> Batch:
@@ -87,9 +88,7 @@ class Classification(Task):
     def loss(self, output: Tensor, targets: Targets) -> Tensor:
         if self.own_loss is not None:
             return self.own_loss(output, targets)
-        weights = self.class_weights
-        if weights is not None and (weights.device, weights.dtype) != (output.device, output.dtype):
-            weights = self.class_weights = weights.to(output)
+        weights = self.class_weights.beside(output)
         return F.cross_entropy(output, targets, weights, label_smoothing=self.label_smoothing)
 
     def score(self, output: Tensor, targets: Targets) -> Tensor:

@@ -74,7 +74,7 @@ class Sums:
 
     def _count(self) -> None:
         """Bring the held batches into the sums, those of one shape all at once."""
-        for _, group in groupby(self._steps, key=_form):
+        for _, group in groupby(self._steps, key=lambda step: form(*step)):
             outputs, targets, teachers = zip(*group, strict=True)
             told = None if teachers[0] is None else torch.cat(teachers)
             row = self._make_row(torch.cat(outputs), None if targets[0] is None else torch.cat(targets), told)
@@ -164,8 +164,8 @@ def _copy(one: Any) -> Any:
     return one.detach().float().clone() if one.is_floating_point() else one.detach().clone()
 
 
-def _form(step: tuple[Tensor, Any, Tensor | None]) -> Any:
-    output, targets, teacher = step
+def form(output: Tensor, targets: Targets, teacher: Tensor | None = None) -> Any:
+    """What batches must have in common to be counted together: the shape of one sample of each."""
     return (
         output.shape[1:],
         targets.shape[1:] if isinstance(targets, Tensor) else targets is None,

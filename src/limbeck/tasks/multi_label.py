@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.tasks.class_order import is_behind_sigmoid
 from limbeck.tasks.metrics import Joined, Kept, Metrics, Sums, wide
 from limbeck.tasks.task import Task
+from limbeck.tasks.weights import Weights
 from limbeck.types import Targets
 
 
@@ -36,8 +38,7 @@ class MultiLabel(Task):
 
     def __init__(self, *, positive_weights: Sequence[float] | Tensor | None = None, **others: Any) -> None:
         super().__init__(**others)
-        given = positive_weights
-        self.positive_weights = None if given is None else torch.as_tensor(given, dtype=torch.float32)
+        self.positive_weights = Weights(positive_weights)
 
     def check_output(self, output: Tensor) -> None:
         if output.dim() != 2:
@@ -54,14 +55,14 @@ class MultiLabel(Task):
             raise RequestError("multi-label targets lie between 0 and 1, and these do not")
 
     def check_end(self, output: Tensor) -> None:
-        if self.own_loss is None and output.numel() >= 64 and bool(((output >= 0) & (output <= 1)).all()):
+        if self.own_loss is None and is_behind_sigmoid(output):
             raise RequestError(
                 "the student gives numbers from 0 to 1 alone, as behind a sigmoid, and the losses take logits: leave "
                 "it out"
             )
 
     def check_teacher(self, output: Tensor, targets: Targets, *, learned: bool) -> list[str]:
-        if output.numel() >= 64 and bool(((output >= 0) & (output <= 1)).all()):
+        if is_behind_sigmoid(output):
             raise RequestError(
                 "the teacher gives numbers from 0 to 1 alone, as behind a sigmoid, and losses take logits: leave it "
                 "out, or give a function that returns torch.logit of them"
@@ -71,9 +72,7 @@ class MultiLabel(Task):
     def loss(self, output: Tensor, targets: Targets) -> Tensor:
         if self.own_loss is not None:
             return self.own_loss(output, targets)
-        weights = self.positive_weights
-        if weights is not None and (weights.device, weights.dtype) != (output.device, output.dtype):
-            weights = self.positive_weights = weights.to(output)
+        weights = self.positive_weights.beside(output)
         return F.binary_cross_entropy_with_logits(output, targets.to(output.dtype), pos_weight=weights)
 
     def score(self, output: Tensor, targets: Targets) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Task
+from limbeck.tasks.weights import Weights
 from limbeck.types import IGNORED, Batch, Targets
 
 
@@ -31,7 +32,7 @@ class _Positions(Task):
     ) -> None:
         super().__init__(**others)
         self.ignore_index = ignore_index
-        self.class_weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        self.class_weights = Weights(class_weights)
         self.loss_options = {"average": "positions", "ignore_index": ignore_index}
 
     def check_output(self, output: Tensor) -> None:
@@ -65,9 +66,7 @@ class _Positions(Task):
     def loss(self, output: Tensor, targets: Targets) -> Tensor:
         if self.own_loss is not None:
             return self.own_loss(output, targets)
-        weights = self.class_weights
-        if weights is not None and (weights.device, weights.dtype) != (output.device, output.dtype):
-            weights = self.class_weights = weights.to(output)
+        weights = self.class_weights.beside(output)
         first = output.movedim(self.axis, 1)
         return F.cross_entropy(first, targets.long(), weights, ignore_index=self.ignore_index)
 
