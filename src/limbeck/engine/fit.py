@@ -167,10 +167,11 @@ def fit(
     check_compile(compile, distiller, accumulate_steps)
     train, read = as_loader(train, steps_per_epoch), distiller.task.batch
     example = Source(train, torch.device("cpu"), read=read).first()
+    notes: list[str] = []
     if steps_per_epoch is None and (steps_per_epoch := counted(train)) is not None:
-        tell(f"{phase}: the loader has no length; read once, it gives {steps_per_epoch:,} batches (steps_per_epoch)")
+        notes.append(f"the loader has no length; read once, it gives {steps_per_epoch:,} batches (steps_per_epoch)")
     with reading("student", example):
-        notes = settle(distiller, example, seed)
+        notes += settle(distiller, example, seed)
     if isinstance(val, Iterator):
         raise RequestError("val is an iterator, which can be read only once: give what makes it")
     if val is not None:
@@ -312,13 +313,10 @@ def _prepare(
 
 
 def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:
-    if isinstance(teacher, nn.Module):
-        if not distiller.teacher_logits and not distiller.teacher_taps:
-            raise RequestError("a teacher was given, and no loss term uses it; add a Term")
-        return ModuleTeacher(
-            teacher, distiller.teacher_taps, logits=distiller.teacher_logits, classes=distiller.classes
-        )
-    return teacher if teacher is None or _is_teacher(teacher) else FunctionTeacher(teacher, classes=distiller.classes)
+    taps, logits = distiller.teacher_taps, distiller.teacher_logits
+    if isinstance(teacher, nn.Module) and not logits and not taps:
+        raise RequestError("a teacher was given, and no loss term uses it; add a Term")
+    return None if teacher is None else _as_teacher(teacher, distiller.classes, taps, logits)
 
 
 def _judge(
@@ -326,9 +324,7 @@ def _judge(
 ) -> Teacher | None:
     """Who is asked about held-out samples: a stored or remembered teacher knows the training samples alone."""
     if given is not None:
-        if isinstance(given, nn.Module):
-            return ModuleTeacher(given, classes=distiller.classes)
-        return given if _is_teacher(given) else FunctionTeacher(given, classes=distiller.classes)
+        return _as_teacher(given, distiller.classes)
     if distiller.task.labelled:
         return None
     if not isinstance(guide, ModuleTeacher | FunctionTeacher):
@@ -337,6 +333,18 @@ def _judge(
             "give val_teacher, such as the teacher's module"
         )
     return guide
+
+
+def _as_teacher(
+    given: Teacher | nn.Module | Callable[..., Any],
+    classes: int | None,
+    taps: Sequence[str] = (),
+    logits: bool = True,
+) -> Teacher:
+    """A teacher of what was given: a module, a teacher already, or a function."""
+    if isinstance(given, nn.Module):
+        return ModuleTeacher(given, taps, logits=logits, classes=classes)
+    return given if _is_teacher(given) else FunctionTeacher(given, classes=classes)
 
 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:
