@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def trained(blobs: InMemory, **options: Any) -> Run:
     torch.manual_seed(3)
     given: dict[str, Any] = {"epochs": 12, "val": make_loader(blobs, 32), "early_stopping": EarlyStopping(3)} | options
     loader = make_loader(blobs, 32, shuffle=True)
-    make = lambda parameters: SGD(parameters, lr=0.5)  # noqa: E731
+    make = partial(SGD, lr=0.5)
     return fit(Distiller(nn.Linear(4, 3)), loader, optimizer=make, progress=False, accelerator="cpu", **given)
 
 

@@ -14,7 +14,7 @@ from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
 from limbeck.models.inspect import Inspected
-from limbeck.runs.entry import advantage, label, metric, monitor_of, score
+from limbeck.runs.entry import advantage, label, metric, monitor_of, score, span
 from limbeck.runs.ledger import table_line
 from limbeck.taps import match
 
@@ -77,7 +77,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
         some = "" if row["seeds"] == comparison["seeds"] else f" (seeds {', '.join(map(str, row['seeds']))})"
         cells = [f"{name}{some}", f"{row['mean']:.4f}{spread}"]
         if "difference" in row:
-            interval = "–" if row["interval"] is None else "{:+.4f} to {:+.4f}".format(*row["interval"])
+            interval = span(row["interval"])
             cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
         else:
             cells += ["", "", ""]

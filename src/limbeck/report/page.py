@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.engine.files import write_text
 from limbeck.report.document import document, drawing
-from limbeck.runs.entry import label, metric, monitor_of, score
+from limbeck.runs.entry import label, metric, monitor_of, score, span
 
 
 def write_page(folder: Path, title: str | None = None) -> Path | None:
@@ -63,7 +63,7 @@ def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
         cells = [f"<td>{html.escape(name)}{some}</td><td>{row['mean']:.4f}{spread}</td>"]
         if "difference" in row:
-            interval = "–" if row["interval"] is None else "{:+.4f} to {:+.4f}".format(*row["interval"])
+            interval = span(row["interval"])
             verdict = row["verdict"]
             cells.append(f"<td>{row['difference']:+.4f}</td><td>{interval}</td>")
             cells.append(f'<td class="verdict {verdict.split()[0]}">{verdict}</td>')

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from limbeck.compare.table import Row, Table
+from limbeck.runs.entry import span
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -65,10 +66,9 @@ WRITERS: Mapping[str, Callable[[Table], str]] = {"csv": as_csv, "markdown": as_m
 def _judged(verdict: Mapping[str, Any]) -> Sequence[str]:
     if "difference" not in verdict:
         return ["", "", ""]
-    interval = verdict.get("interval")
     return [
         f"{verdict['difference']:+.4f}",
-        "–" if interval is None else "{:+.4f} to {:+.4f}".format(*interval),
+        span(verdict.get("interval")),
         verdict["verdict"],
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -32,6 +32,15 @@ def monitor_of(comparison: Mapping[str, Any]) -> str:
     """The metric by which the methods of a comparison are compared."""
     first: Mapping[str, Any] = next(iter(comparison["methods"].values()))
     return str(first["monitor"])
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval of a difference in words; a dash where there is none.
+
+    >>> span([-0.01, 0.02])
+    '-0.0100 to +0.0200'
+    """
+    return "–" if interval is None else "{:+.4f} to {:+.4f}".format(*interval)
 
 
 def label(name: str) -> str:
