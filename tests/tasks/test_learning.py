@@ -18,6 +18,7 @@ from torch.optim import Adam
 
 from limbeck import Distiller, FunctionTeacher, RequestError, Term, evaluate, fit, losses
 from limbeck.compare import compare
+from limbeck.compare.join import join
 from limbeck.data import make_loader
 from limbeck.recipes.read import check
 from limbeck.runs.finished import classifier, evaluate_run
@@ -101,6 +102,7 @@ def test_the_direction_of_a_verdict_is_the_monitors(tmp_path: Path) -> None:
     assert row["test"]["rmse"] == pytest.approx(row["mean"])
     assert row["mean"] > alone["mean"]
     assert (row["difference"] > 0, row["verdict"]) == (True, "worse")
+    assert join([tmp_path / "out"])["methods"] == found["methods"]
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:

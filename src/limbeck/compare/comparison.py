@@ -161,15 +161,9 @@ def _compared(
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
         "teacher_outputs": job.outputs.entries(),
-        "methods": summarise(results, _resolution(results, len(job.data.test))),
+        "methods": summarise(results, len(job.data.test)),
         "environment": environment(),
     }
-
-
-def _resolution(results: Mapping[str, Mapping[int, Mapping[str, Any]]], samples: int) -> float:
-    """What one sample of the test set counts in an accuracy; other scores have no steps."""
-    first = next(one for by_seed in results.values() for one in by_seed.values())
-    return 1 / samples if first["monitor"] == "accuracy" else 0.0
 
 
 def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:

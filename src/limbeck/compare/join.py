@@ -55,7 +55,7 @@ def join(folders: Sequence[Path]) -> dict[str, Any]:
         "folders": [str(folder) for folder in folders],
         "figure": students[0].result["monitor"],
         "seeds": sorted({one.seed for one in students}),
-        "methods": summarise(results, 1 / samples),
+        "methods": summarise(results, samples),
     }
 
 

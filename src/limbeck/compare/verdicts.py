@@ -15,13 +15,14 @@ BySeed = Mapping[int, Mapping[str, Any]]
 """A method's results by their seeds."""
 
 
-def summarise(results: Mapping[str, BySeed], resolution: float = 0.0) -> dict[str, dict[str, Any]]:
+def summarise(results: Mapping[str, BySeed], samples: int = 0) -> dict[str, dict[str, Any]]:
     """Means, spreads, paired differences to scratch and a verdict, from each method's results by seed.
 
     The interval of a difference is Student's at 95 %, over the seeds that both have. The verdict rests on a wider one,
     at 1 − 0.05/m for m methods compared (Bonferroni), so that among many methods none is called better by luck alone.
-    `resolution` is what one sample of the test set counts.
+    `samples` is how many the test set has, where that is known: accuracies come in steps of one of them.
     """
+    resolution = _resolution(results, samples)
     scratch = _scores(results, SCRATCH)
     rivals = len(results) - 1
     summary = {}
@@ -66,6 +67,12 @@ def _each(results: Mapping[str, BySeed], name: str, resolution: float) -> dict[s
 def _column(results: Mapping[str, BySeed], name: str, figure: str) -> dict[int, float]:
     """A figure of one method by seed; empty where the method is not there, or does not have it."""
     return {seed: result[figure] for seed, result in results.get(name, {}).items() if figure in result}
+
+
+def _resolution(results: Mapping[str, BySeed], samples: int) -> float:
+    """What one sample of the test set counts in an accuracy; other scores have no steps."""
+    one = next(one for by_seed in results.values() for one in by_seed.values())
+    return 1 / samples if samples and one["monitor"] == "accuracy" else 0.0
 
 
 def _first(by_seed: BySeed) -> Mapping[str, Any]:
