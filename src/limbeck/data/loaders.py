@@ -211,7 +211,7 @@ class MemoryLoader(Loader):
     def _view(self, some: Tensor, view: int, views: Views) -> tuple[Tensor, Tensor]:
         chosen = self.inputs.index_select(0, send(some, self.inputs.device))
         images = views.images(send(chosen, self.device), some, view)
-        return _pixels(images), self.targets[send(some, self.device)]
+        return pixels(images), self.targets[send(some, self.device)]
 
 
 def fits(inputs: Tensor, device: torch.device) -> bool:
@@ -258,7 +258,7 @@ class WorkerLoader(Loader):
                 batch = batch._replace(inputs=self.views.images(plain.inputs, i, view))
                 if self.pairs:
                     batch = batch._replace(other=self.others.images(plain.inputs, i, view))
-            yield batch.changed(_pixels)
+            yield batch.changed(pixels)
 
 
 def _in_words(loader: Iterable[T]) -> Iterator[T]:
@@ -301,6 +301,6 @@ class _Indexed(Dataset[tuple[Any, Any, int]]):
         return len(self.split)
 
 
-def _pixels(inputs: Tensor) -> Tensor:
+def pixels(inputs: Tensor) -> Tensor:
     """uint8 pixels 0–255 → fp32 in 0–1; anything else as it is."""
     return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs

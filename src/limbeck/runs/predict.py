@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data.given_files import SampleForm, find, samples
+from limbeck.data.loaders import pixels
 from limbeck.distillers import Distiller, Scheme, SelfDistiller
 from limbeck.engine.first_batch import settle
 from limbeck.errors import RequestError, counted, unknown
@@ -124,8 +125,7 @@ class Predictor:
     def _answers(self, batch: Sequence[tuple[str, Tensor]], top: int) -> Iterator[Prediction]:
         if not batch:
             return
-        inputs = torch.stack([sample for _, sample in batch]).to(self.device)
-        inputs = inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
+        inputs = pixels(torch.stack([sample for _, sample in batch]).to(self.device))
         if self.scheme.classes is None:
             targets = torch.zeros(len(inputs), dtype=torch.long, device=self.device)
             settle(self.scheme, Batch(inputs, targets, torch.arange(len(inputs)), 0), 0)

@@ -13,8 +13,8 @@ from torch import nn
 
 from limbeck.errors import RequestError
 from limbeck.shipping.score import Array, Judged
-from limbeck.tasks.labels import hard_labels
-from limbeck.types import Batch, labelled
+from limbeck.tasks.labels import hard_labels, with_labels
+from limbeck.types import Batch
 
 Runner = Callable[[Array], Array]
 """From a batch (B, *shape) in fp32 to outputs (B, C)."""
@@ -86,8 +86,5 @@ def judge(run: Runner, batches: Iterable[Batch], read: Callable[[Any], Array]) -
         labels.append(hard_labels(batch.targets).cpu())
     if not labels:
         raise RequestError("nothing to evaluate: the loader gives no batch at all")
-    targets = torch.cat(labels)
-    known = labelled(targets)
-    if not known.any():
-        raise RequestError("nothing to evaluate: no sample has a label")
-    return Judged(np.concatenate(logits)[known.numpy()], targets[known].numpy())
+    answers, known = with_labels(torch.from_numpy(np.concatenate(logits)), torch.cat(labels))
+    return Judged(answers.numpy(), known.numpy())
