@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What is not marked `gpu` is tested on the CPU, also where there is a GPU: `pytest -m gpu` runs the others."""
+    """What is not marked `gpu` is tested on the CPU, also where there is a GPU: `pytest -m gpu` runs the others.
+
+    Ctrl-C is heard, also where the tests were started in the background, as by `make test &`: shells then ignore it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not re.match(r"gpu\b", config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
