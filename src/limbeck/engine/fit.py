@@ -36,6 +36,7 @@ from limbeck.engine.snapshots import Snapshots
 from limbeck.engine.source import Source, as_loader, counted
 from limbeck.errors import RequestError, unknown
 from limbeck.models import Layout, device_of
+from limbeck.models.foreign.hugging_face import save_hugging_face
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
@@ -271,6 +272,7 @@ def fit(
     if folder and checkpoint.writes:
         how = {**stopped(state.epoch, epochs), "compile": choice.mode, "layout": laid.name}
         training = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
+        save_hugging_face(folder / phase, student)
         save_student(folder, phase, student, dict(about or {}) | training)
     return Run(student, state.records, state.seconds, folder, choice.mode, laid.name, pulls)
 

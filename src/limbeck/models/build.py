@@ -12,6 +12,7 @@ from torch import nn
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS, KerasModel, OnnxModel
+from limbeck.models.foreign.hugging_face import load_hugging_face
 from limbeck.models.foreign.keras import is_keras, load_keras
 from limbeck.models.foreign.programs import load_program, load_script
 from limbeck.models.memory import WithinMemory, weigh
@@ -25,9 +26,10 @@ _READERS: dict[str, Callable[..., nn.Module]] = {
     "keras": load_keras,
     "torchscript": load_script,
     "pt2": load_program,
+    "hf": load_hugging_face,
 }
 FILES = frozenset(_READERS)
-"""The kinds of files that a model can be named by, as in "keras:FILE"."""
+"""The kinds of files that a model can be named by, as in "keras:FILE"; of Hugging Face it is a folder."""
 
 REUSED = "reused_classifier"
 """The option of a network that ends in the classifier of another one."""
@@ -38,9 +40,9 @@ def build(name: str, /, *, input_shape: tuple[int, ...], classes: int | None, **
 
     Args:
         name: One of limbeck's networks ("mlp"), "torchvision:resnet18", "timm:vit_tiny_patch16_224", a file with its
-            weights as "onnx:FILE", "keras:FILE", "torchscript:FILE" or "pt2:FILE", or "package.module:callable"; the
-            callable is given `input_shape` and `classes` (or `num_classes`) where it takes them, and may give a Keras
-            model.
+            weights as "onnx:FILE", "keras:FILE", "torchscript:FILE" or "pt2:FILE", a folder of a Hugging Face model
+            as "hf:FOLDER", or "package.module:callable"; the callable is given `input_shape` and `classes` (or
+            `num_classes`) where it takes them, and may give a Keras model.
         input_shape: One sample's shape, without the batch.
         classes: Number of logits; None keeps the builder's own number.
         **options: The builder's own options; "exit" of a network with several exits: the one to take as a plain
@@ -117,7 +119,7 @@ def _own(name: str) -> Callable[..., nn.Module]:
             *NETWORKS,
             "torchvision:NAME",
             "timm:NAME",
-            *(f"{one}:FILE" for one in _READERS),
+            *(f"{one}:{'FOLDER' if one == 'hf' else 'FILE'}" for one in _READERS),
             "package.module:callable",
         ]
         raise unknown("model", name, known)

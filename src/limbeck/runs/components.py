@@ -37,6 +37,7 @@ from limbeck.imports import load_object
 from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
 from limbeck.models.build import build_from, refuse_new_head
 from limbeck.models.finite import check_finite
+from limbeck.models.foreign.hugging_face import has_weights
 from limbeck.models.memory import TRAINING, check_trainable_size
 from limbeck.models.start import freeze, load_without_head
 from limbeck.options import fitting, values
@@ -307,7 +308,10 @@ def check_is_trained(spec: schema.Teacher) -> None:
     """Raise RequestError for a teacher that nobody would have trained."""
     if spec.new_head:
         raise RequestError(f"teacher {spec.model} with new_head would teach by an untrained head; leave new_head out")
-    own_builder = ":" in spec.model and spec.model.partition(":")[0] not in ("torchvision", "timm")
+    kind, _, name = spec.model.partition(":")
+    own_builder = bool(name) and kind not in ("torchvision", "timm")
+    if kind == "hf":
+        own_builder = has_weights(name) and not spec.options.get("replace_head")
     if not (spec.epochs or spec.weights or spec.options.get("pretrained") or own_builder):
         raise RequestError(
             f"teacher {spec.model} would be untrained: give teacher.epochs, teacher.weights or pretrained: true"

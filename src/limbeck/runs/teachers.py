@@ -25,6 +25,7 @@ from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
+from limbeck.models.foreign.hugging_face import digest_of_folder
 from limbeck.models.load import load_own
 from limbeck.recipes import schema
 from limbeck.runs import components
@@ -279,8 +280,11 @@ def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
 
 
 def file_of(model: str) -> str:
-    """A digest of the file that a network begins as ("keras:FILE"); empty where it begins as none."""
-    path = Path(model.partition(":")[2])
+    """A digest of the file, or the folder, that a network begins as ("keras:FILE"); empty where it begins as none."""
+    kind, _, name = model.partition(":")
+    path = Path(name)
+    if kind == "hf" and path.is_dir():
+        return digest_of_folder(path)
     if not path.is_file():
         return ""
     with path.open("rb") as file:

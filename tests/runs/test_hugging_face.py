@@ -1,0 +1,151 @@
+"""Hugging Face classifiers as teachers and students: from a folder, and back into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from limbeck import Distiller, ModuleTeacher, Term, fit, losses
+from limbeck.errors import RequestError
+from limbeck.models.build import build
+from limbeck.recipes.read import check
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
+
+transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
+QUIET = Machine(accelerator="cpu", progress=False)
+DIGITS = {"input_shape": (1, 8, 8), "classes": 10}
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def vit_config() -> Any:
+    return transformers.ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, **SIZES)
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """A folder with a configuration alone."""
+    vit_config().save_pretrained(tmp_path / "vit-config")
+    return tmp_path / "vit-config"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    transformers.ViTForImageClassification(vit_config()).save_pretrained(tmp_path / "vit")
+    return tmp_path / "vit"
+
+
+def layer_of(model: nn.Module, number: int) -> str:
+    """Path of an encoder's layer, which versions of transformers call differently."""
+    return next(
+        name for name, one in model.named_modules() if type(one).__name__ == "ViTLayer" and f".{number}" in name
+    )
+
+
+def recipe(**changes: Any) -> Any:
+    base = {"name": "hf", "epochs": 1, "optimizer": {"name": "adam", "lr": 0.003}, "data": {"name": "digits"}}
+    return check({**base, **changes})
+
+
+def test_a_vit_of_a_config_teaches_a_cnn_by_its_tokens(untrained: Path, tmp_path: Path) -> None:
+    layer = layer_of(build(f"hf:{untrained}", **DIGITS), 1)
+    hint = {"loss": "mse", "weight": 0.1, "student": "stage2", "teacher": layer, "adapter": "auto"}
+    result = run(
+        recipe(
+            teacher={"model": f"hf:{untrained}", "epochs": 4, "optimizer": {"name": "adam", "lr": 0.01}},
+            student={"model": "cnn", "channels": [8, 8]},
+            distill={"task_weight": 0.5, "terms": [{"loss": "kd", "weight": 0.5}, hint]},
+        ),
+        root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False,
+    )  # fmt: skip
+    assert result["teacher"]["test_accuracy"] > 0.3
+    assert result["distilled"]["test_accuracy"] > 0.3
+
+
+def test_a_hugging_face_student_is_read_by_from_pretrained(untrained: Path, tmp_path: Path) -> None:
+    student = {"model": f"hf:{untrained}", "config": {"num_hidden_layers": 1}}
+    teacher = {"model": "mlp", "hidden": [32], "epochs": 2, "optimizer": {"name": "adam", "lr": 0.01}}
+    terms = [{"loss": "kd", "weight": 0.5}]
+    run(
+        recipe(teacher=teacher, student=student, distill={"task_weight": 0.5, "terms": terms}),
+        root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False,
+    )  # fmt: skip
+    from limbeck import load_model
+
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "run" / "student").eval()
+    ours = load_model(tmp_path / "run" / "student.json")
+    images = torch.rand(4, 1, 8, 8)
+    assert theirs.config.num_hidden_layers == 1
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(images).logits, ours(images).logits)
+
+
+def test_weights_are_those_of_the_folder_and_classes_must_agree(trained: Path, capsys: Any) -> None:
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(trained).eval()
+    images = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        ours = build(f"hf:{trained}", **DIGITS).eval()(images).logits
+        torch.testing.assert_close(ours, theirs(images).logits)
+    with pytest.raises(RequestError, match=r"are for 10 classes, and 5 are wanted; replace_head: true"):
+        build(f"hf:{trained}", input_shape=(1, 8, 8), classes=5)
+    capsys.readouterr()
+    five = build(f"hf:{trained}", input_shape=(1, 8, 8), classes=5, replace_head=True)
+    assert five(images).logits.shape == (2, 5)
+    assert "new in the network: classifier.bias, classifier.weight" in capsys.readouterr().err
+
+
+def test_what_cannot_be_built_is_said(untrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no folder of a Hugging Face model"):
+        build(f"hf:{tmp_path / 'nowhere'}", **DIGITS)
+    with pytest.raises(RequestError, match=r"unknown setting .* 'num_hiden_layers'; did you mean num_hidden_layers"):
+        build(f"hf:{untrained}", **DIGITS, config={"num_hiden_layers": 1})
+    transformers.WhisperConfig().save_pretrained(tmp_path / "whisper")
+    with pytest.raises(RequestError, match="no image or sequence classifier"):
+        build(f"hf:{tmp_path / 'whisper'}", **DIGITS)
+    with pytest.raises(RequestError, match="would be untrained"):
+        run(
+            recipe(
+                teacher={"model": f"hf:{untrained}"},
+                student={"model": "cnn"},
+                distill={"terms": [{"loss": "kd"}]},
+            ),
+            root=tmp_path, out=tmp_path / "run", machine=QUIET,
+        )  # fmt: skip
+
+
+def test_the_pixels_of_a_folder_are_those_of_its_image_processor(trained: Path) -> None:
+    text = '{"image_mean": [0.4], "image_std": [0.2], "do_normalize": true}'
+    (trained / "preprocessor_config.json").write_text(text)
+    pixels = build(f"hf:{trained}", **DIGITS).pixels
+    assert (pixels.mean, pixels.std) == ((0.4,), (0.2,))
+
+
+def test_text_classifiers_read_dicts_in_python(tmp_path: Path) -> None:
+    config = transformers.BertConfig(vocab_size=20, max_position_embeddings=8, num_labels=2, **SIZES)
+    config.save_pretrained(tmp_path / "bert")
+    shape: dict[str, Any] = {"input_shape": (6,), "classes": 2}
+    torch.manual_seed(0)
+    ids = torch.randint(1, 20, (32, 6))
+    batches = [
+        {"input_ids": part, "attention_mask": torch.ones_like(part), "labels": (part[:, 0] > 9).long()}
+        for part in ids.split(8)
+    ]
+    teacher = ModuleTeacher(build(f"hf:{tmp_path / 'bert'}", **shape))
+    student = build(f"hf:{tmp_path / 'bert'}", **shape, config={"num_hidden_layers": 1})
+    before = student.classifier.weight.clone()
+    fit(
+        Distiller(student, [Term(losses.kd)]),
+        batches,
+        teacher=teacher,
+        epochs=1,
+        optimizer=torch.optim.AdamW,
+        out=tmp_path / "run",
+        progress=False,
+    )
+    back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "student")
+    torch.testing.assert_close(back.classifier.weight, student.classifier.weight.cpu())
+    assert not torch.equal(back.classifier.weight, before)
