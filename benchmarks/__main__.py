@@ -27,12 +27,13 @@ NAMES = (
     "methods",
     "faults",
     "ship",
+    "tokens",
 )
-MADE = ("losses", "resnet-pair", "growth", "faults")
+MADE = ("losses", "resnet-pair", "growth", "faults", "tokens")
 """Those that read no data set."""
 GPU, ZOO, METHODS, SHIP = "gpu", "zoo", "methods", "ship"
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("faults", "methods", "ship")
+QUICK = ("faults", "methods", "ship", "tokens")
 """Those that can try little."""
 
 

@@ -213,6 +213,7 @@ def same(reference):
 
 
 OTHER = {"temperature": 2.0, "teacher_temperature": 5.0, "average": "positions"}
+POSITIONS, SPREAD = {"average": "positions", "chunk": 3}, {"rest": "spread"}
 DIST_OPTIONS = {"temperature": 4.0, "intra_weight": 0.5}
 logit = partial(Case, kind="logit")
 feature = partial(Case, kind="feature")
@@ -244,6 +245,13 @@ CASES = [
     logit("jsd-forward", losses.jsd, logits, ref.jsd, options={"beta": 0}),
     logit("jsd-reverse", losses.jsd, logits, ref.jsd, options={"beta": 1}),
     logit("jsd-bucket", losses.jsd, top_k, ref.jsd, options={"temperature": 1.0}, floor=None),
+    logit("skewed_kl", losses.skewed_kl, logits, ref.skewed_kl),
+    logit("skewed_kl-reverse", losses.skewed_kl, logits, ref.skewed_kl, options={"reverse": True, "alpha": 0.3}),
+    logit("skewed_kl-0", losses.skewed_kl, tokens, ref.skewed_kl, options={"alpha": 0, "average": "positions"}),
+    logit("skewed_kl-bucket", losses.skewed_kl, top_k, ref.skewed_kl, floor=None),
+    logit("total_variation", losses.total_variation, logits, ref.total_variation, options={"temperature": 2.0}),
+    logit("total_variation-positions", losses.total_variation, tokens, ref.total_variation, options=POSITIONS),
+    logit("total_variation-spread", losses.total_variation, top_k, ref.total_variation, options=SPREAD, floor=None),
     logit("dkd", losses.dkd, labelled, ref.dkd),
     logit("dkd-standardized", losses.dkd, labelled, ref.dkd, options={"standardize": True, "temperature": 2.0}),
     logit("nkd", losses.nkd, labelled, ref.nkd, floor=None),

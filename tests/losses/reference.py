@@ -120,6 +120,20 @@ entropy = _divergence(lambda p_s, p_t: -(p_t * np.log(p_t)).sum(-1))
 jsd = _divergence(_jsd)
 
 
+def _skewed(p_s, p_t, alpha=0.1, reverse=False):
+    p, q = (p_s, p_t) if reverse else (p_t, p_s)
+    return kl(p, alpha * p + (1 - alpha) * q)
+
+
+def at_one(loss):
+    """With the temperature of 1 where none is given."""
+    return lambda *tensors, temperature=1.0, **options: loss(*tensors, temperature=temperature, **options)
+
+
+skewed_kl = at_one(_divergence(_skewed))
+total_variation = at_one(_divergence(lambda p_s, p_t: np.abs(p_s - p_t).sum(-1) / 2))
+
+
 def sigmoid_kd(student, teacher, *, temperature=1.0, scale=True):
     s, t = (1 / (1 + np.exp(-x / temperature)) for x in (student, teacher))
     each = t * np.log(t / s) + (1 - t) * np.log((1 - t) / (1 - s))

@@ -15,6 +15,9 @@ EVERY = [
     losses.soft_cross_entropy,
     losses.jsd,
     pytest.param(lambda s, t, **o: losses.jsd(s, t, beta=0.1, **o), id="jsd-0.1"),
+    losses.skewed_kl,
+    pytest.param(lambda s, t, **o: losses.skewed_kl(s, t, alpha=0, reverse=True, **o), id="skewed-0"),
+    losses.total_variation,
 ]
 every = pytest.mark.parametrize("loss", EVERY, ids=lambda f: f.__name__)
 MASKED = [1, 4]

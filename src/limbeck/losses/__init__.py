@@ -44,8 +44,10 @@ from limbeck.losses.response import (
     probability_mse,
     reverse_kl,
     sigmoid_kd,
+    skewed_kl,
     soft_cross_entropy,
     standardize,
+    total_variation,
     wsld,
 )
 
@@ -88,10 +90,12 @@ __all__ = [
     "sigmoid_kd",
     "similarity",
     "simkd",
+    "skewed_kl",
     "smooth_l1",
     "soft_cross_entropy",
     "srrl",
     "standardize",
+    "total_variation",
     "wsld",
 ]
 

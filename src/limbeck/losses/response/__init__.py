@@ -1,5 +1,6 @@
 """Losses between the outputs of teacher and student (response knowledge)."""
 
+from limbeck.losses.response.between import skewed_kl, total_variation
 from limbeck.losses.response.correlation import dist, mlkd
 from limbeck.losses.response.decoupled import dkd, nkd
 from limbeck.losses.response.divergence import jsd, kd, reverse_kl, soft_cross_entropy
@@ -22,7 +23,9 @@ __all__ = [
     "probability_mse",
     "reverse_kl",
     "sigmoid_kd",
+    "skewed_kl",
     "soft_cross_entropy",
     "standardize",
+    "total_variation",
     "wsld",
 ]

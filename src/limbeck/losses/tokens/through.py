@@ -1,0 +1,138 @@
+"""Sums of losses over tokens, through a head, with gradients that are formed in the forward pass.
+
+Of the logits (N, V) only a few rows are there at once. Their gradient is taken at once too, and carried on to the
+hidden states and the head, so that nothing of them is kept for the backward pass, and nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from limbeck.errors import RequestError
+from limbeck.losses.looks import can_look
+from limbeck.losses.tokens.head import Head
+
+NUMBERS = 2**22
+"""Logits that are there at once: 16 MiB in fp32, and some times that with what losses make of them."""
+
+Part = Callable[[Tensor, slice], Tensor]
+"""(logits (n, V) of some tokens, which rows these are) → (n,) values."""
+
+
+def through_head(
+    parts: Sequence[Part], weights: Sequence[float], hidden: Tensor, head: Head, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Σ weight · Σ over the tokens, of some losses that share the logits.
+
+    Args:
+        parts: The losses.
+        weights: Their factors.
+        hidden: (N, D).
+        head: What makes logits of them.
+        chunk: Tokens at a time; None for as many as make `NUMBERS` logits.
+
+    Returns:
+        The sum, and (parts,) each loss's own sum without its weight and without a gradient.
+
+    Raises:
+        RequestError: Head and hidden states do not fit.
+    """
+    head.check(hidden)
+    if chunk is not None and chunk < 1:
+        raise RequestError(f"chunk is a number of tokens, 1 or more, not {chunk}")
+    rows = chunk or max(1, NUMBERS // len(head.weight))
+    total, sums = _Through.apply(parts, weights, rows, head.scale, head.cap, hidden, head.weight, head.bias)
+    return total, sums
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        parts: Sequence[Part],
+        weights: Sequence[float],
+        rows: int,
+        scale: float,
+        cap: float | None,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):
+            offset = None if bias is None else bias.detach().to(dtype)
+            plain = Head(weight.detach().to(dtype), offset, scale, cap)
+            wanted = ctx.needs_input_grad[-3:]
+            like = (hidden, weight, weight[:, 0])
+            gradients = [_sums_like(x) if one else None for x, one in zip(like, wanted, strict=True)]
+            sums = hidden.new_zeros(len(parts), dtype=_wide(dtype))
+            for at in _pieces(len(hidden), rows):
+                sums += _piece(parts, weights, hidden[at].to(dtype), plain, at, gradients)
+        found = [None if g is None else g.to(x.dtype) for g, x in zip(gradients, like, strict=True)]
+        ctx.save_for_backward(*found)
+        ctx.mark_non_differentiable(sums)
+        return (sums * sums.new_tensor(weights)).sum(), sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, of_sums: Tensor) -> tuple[Tensor | None, ...]:
+        found = ctx.saved_tensors
+        if not (can_look(grad) and grad.item() == 1):  # else a head's gradient would be there twice
+            found = [None if one is None else one * grad.to(one.dtype) for one in found]
+        return (*([None] * 5), *found)
+
+
+def _piece(
+    parts: Sequence[Part],
+    weights: Sequence[float],
+    hidden: Tensor,
+    head: Head,
+    at: slice,
+    gradients: Sequence[Tensor | None],
+) -> Tensor:
+    """The losses' sums over some tokens, whose gradients are added to those that are there."""
+    of_hidden, of_weight, of_bias = gradients
+    product = F.linear(hidden, head.weight, head.bias)
+    differs = any(one is not None for one in gradients)
+    with torch.set_grad_enabled(differs):
+        logits = head.finished(product.requires_grad_(differs))
+        values = [part(logits, at).sum() for part in parts]
+        total = sum((value * weight for value, weight in zip(values, weights, strict=True)), logits.new_zeros(()))
+    if total.requires_grad:
+        (slope,) = torch.autograd.grad(total, product)
+        del logits, product
+        if of_hidden is not None:
+            of_hidden[at] = slope @ head.weight
+        if of_weight is not None:
+            _add_product(of_weight, slope, hidden)
+        if of_bias is not None:
+            of_bias += slope.sum(0)
+    return torch.stack([value.detach() for value in values])
+
+
+def _add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:
+    """total += slopeᵀ · hidden."""
+    if total.dtype == slope.dtype:
+        total.addmm_(slope.T, hidden)
+    else:
+        total += slope.T @ hidden
+
+
+def _sums_like(x: Tensor) -> Tensor:
+    return torch.zeros_like(x, dtype=_wide(x.dtype))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def _pieces(tokens: int, rows: int) -> Iterator[slice]:
+    for start in range(0, tokens, rows):
+        yield slice(start, min(start + rows, tokens))
