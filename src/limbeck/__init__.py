@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Term,
         ramp,
     )
+    from limbeck.engine.callbacks import Callback
     from limbeck.engine.fit import Run, fit
     from limbeck.errors import RequestError, RunError
     from limbeck.measure.diagnosis import Diagnosis, diagnose
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "types",
+    "Callback": "engine.callbacks",
     "ClassWise": "distillers",
     "Diagnosis": "measure",
     "Distiller": "distillers",
@@ -69,6 +71,7 @@ _MODULES = ("losses", "models", "taps", "tasks")
 
 __all__ = [
     "Batch",
+    "Callback",
     "ClassWise",
     "Diagnosis",
     "Distiller",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Step, TeacherOu
 from limbeck.engine import devices
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import optimizer
+from limbeck.engine.prepared import student_precision
 from limbeck.errors import RunError
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
@@ -64,9 +64,8 @@ def test_scaled_gradients_are_clipped(name: str) -> None:
 def test_the_choice_does_not_depend_on_where_the_student_lies() -> None:
     student = resnet8x4(input_shape=(3, 32, 32), classes=10)
     example = Batch(torch.zeros(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64), torch.arange(64))
-    choose = importlib.import_module("limbeck.engine.fit")._precision
-    assert choose(Distiller(student), example, "cpu") == "bf16-mixed"
-    assert choose(Distiller(student.to("meta")), example, "cpu") == "bf16-mixed"
+    assert student_precision(Distiller(student), example, "cpu") == "bf16-mixed"
+    assert student_precision(Distiller(student.to("meta")), example, "cpu") == "bf16-mixed"
 
 
 @pytest.mark.usefixtures("with_bf16")

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 import limbeck
 from limbeck.engine.devices import AUTO, from_all, from_first
-from limbeck.engine.files import append_line, write_json, write_safetensors, write_text, write_torch
+from limbeck.engine.files import write_json, write_safetensors, write_torch
 from limbeck.engine.generators import Drawing
 from limbeck.engine.optim import Schedule
 from limbeck.engine.schedulers import Scheduler
@@ -44,6 +44,7 @@ class Progressed:
         best: The best validation accuracy so far; None without validation.
         drawing: How far the user's loaders had drawn when the epoch began (`limbeck.engine.generators`).
         records: What was written for each finished epoch.
+        stopped: Whether a callback has ended the training.
     """
 
     epoch: int = 0
@@ -55,6 +56,7 @@ class Progressed:
     best: float | None = None
     drawing: Drawing | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
         """Go on to the next epoch."""
@@ -63,7 +65,7 @@ class Progressed:
 
 
 class Checkpoint:
-    """Writes and reads `checkpoints/last.pt` of a run folder, its metrics and its best student.
+    """Writes and reads `checkpoints/last.pt` of a run folder, and its best student.
 
     Args:
         out: The run folder; None writes nothing.
@@ -156,20 +158,6 @@ class Checkpoint:
                 )
             state.sums, state.rng = content["processes"][self.fabric.global_rank]
         return state
-
-    def restart_metrics(self, state: Progressed) -> None:
-        """Make metrics.jsonl end with this phase's finished epochs: a killed run may have written one more."""
-        if not self.writes or self.out is None:
-            return
-        path = self.out / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        others = [line for line in lines if _phase(line) not in (None, self.phase)]
-        write_text(path, "".join(f"{line}\n" for line in [*others, *map(json.dumps, state.records)]))
-
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        if self.writes and self.out is not None:
-            append_line(self.out / "metrics.jsonl", json.dumps(record))
 
     def save_best(self) -> None:
         """Keep the scheme as the best one so far: the student, and what belongs to it, such as its peers."""
@@ -303,10 +291,3 @@ def restore_student(
     if not fabric.is_global_zero:
         student.load_state_dict(weights)
     return folder, training
-
-
-def _phase(line: str) -> str | None:
-    try:
-        return str(json.loads(line)["phase"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return None

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.logger import Logger
 from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.accumulation import check_coupling
-from limbeck.engine.balance import Pull, balance, told
+from limbeck.engine.balance import Pull, told
+from limbeck.engine.built import build
+from limbeck.engine.callbacks import Callback, Callbacks, Logged, Training, check_callbacks
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
-from limbeck.engine.devices import AUTO, choose_precision, enough_memory, from_first, make_fabric
-from limbeck.engine.first_answers import check_answers, check_mixing, first_answers
-from limbeck.engine.first_batch import check_step, reading, settle, sized
-from limbeck.engine.first_held_out import settle_held_out
+from limbeck.engine.devices import AUTO, enough_memory, from_first
 from limbeck.engine.groups import Grouped
+from limbeck.engine.guides import AnyTeacher, held_out_teacher, training_teacher
 from limbeck.engine.loop import Loop
-from limbeck.engine.optim import MakeOptimizer, made_optimizer, trained_parameters
+from limbeck.engine.metrics_file import MetricsFile
+from limbeck.engine.optim import MakeOptimizer
+from limbeck.engine.prepared import checked, examined, launched, prepared
 from limbeck.engine.progress import Progress, tell
-from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
+from limbeck.engine.schedulers import AnySchedule, Scheduler
 from limbeck.engine.settings import EarlyStopping, check, check_ends, stopped
-from limbeck.engine.sharding import check_shared, is_sharding, load_optimizer, trained_copy, whole
-from limbeck.engine.shares import training_part
+from limbeck.engine.sharding import check_shared, is_sharding, whole
 from limbeck.engine.snapshots import Snapshots
-from limbeck.engine.source import Source, as_loader, counted
 from limbeck.errors import RequestError, unknown
-from limbeck.models import Layout, device_of
 from limbeck.models.foreign.hugging_face import save_hugging_face
-from limbeck.models.layout import CONTIGUOUS
-from limbeck.seeds import derive, seeded
-from limbeck.teachers import FunctionTeacher, ModuleTeacher, Teacher
-from limbeck.types import Batch, TeacherOutput
+from limbeck.types import Batch
 
 
 @dataclass(frozen=True)
@@ -74,9 +68,9 @@ def fit(
     *,
     epochs: int,
     optimizer: MakeOptimizer | Grouped | Optimizer,
-    teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
+    teacher: AnyTeacher | None = None,
     val: Iterable[Any] | None = None,
-    val_teacher: Teacher | nn.Module | Callable[..., Any] | None = None,
+    val_teacher: AnyTeacher | None = None,
     steps_per_epoch: int | None = None,
     schedule: AnySchedule | None = None,
     accumulate_steps: int = 1,
@@ -101,6 +95,7 @@ def fit(
     progress: bool = True,
     measure_balance: bool = True,
     loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train a student by any scheme.
 
@@ -151,130 +146,75 @@ def fit(
         measure_balance: Measure on the first batch how strongly each term pulls at the student
             (`limbeck.engine.balance`), and warn of terms that pull next to nothing, or nearly alone.
         loggers: Lightning loggers, such as TensorBoardLogger, that get each epoch's record.
+        callbacks: Code of your own that is called during the training (`limbeck.Callback`).
 
     Returns:
         The plain student, in eval mode, with the run's metrics.
 
     Raises:
         RequestError: Something does not fit; found before the first step, or in it if the student cannot be compiled.
-        RunError: The training failed: a loss that is not finite, a full disk.
+        RunError: The training failed: a loss that is not finite, a full disk, a callback that raises.
     """
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
-    if keep is not None:
-        restore_best = restores(keep)
-    check(epochs, accumulate_steps, restore_best, max_grad_norm, checkpoint_steps, validates=val is not None)
-    check_ends(early_stopping, save_every, validates=val is not None)
+    restore_best, folder = restore_best if keep is None else restores(keep), Path(out) if out else None
+    validates = val is not None
+    check(epochs, accumulate_steps, restore_best, max_grad_norm, checkpoint_steps, validates=validates)
+    check_ends(early_stopping, save_every, validates=validates)
     check_compile(compile, distiller, accumulate_steps)
-    train, read = as_loader(train, steps_per_epoch), distiller.task.batch
-    example = Source(train, torch.device("cpu"), read=read).first()
-    notes: list[str] = []
-    if steps_per_epoch is None and (steps_per_epoch := counted(train)) is not None:
-        notes.append(f"the loader has no length; read once, it gives {steps_per_epoch:,} batches (steps_per_epoch)")
-    with reading("student", example):
-        notes += settle(distiller, example, seed)
-    if isinstance(val, Iterator):
-        raise RequestError("val is an iterator, which can be read only once: give what makes it")
-    if val is not None:
-        settle_held_out(distiller, example, Source(val, torch.device("cpu"), read=read).first())
+    check_callbacks(callbacks)
+    data = examined(distiller, train, val, steps_per_epoch, seed)
     if fabric is None:
-        if precision == AUTO:
-            precision = _precision(distiller, example, accelerator)
-        fabric = make_fabric(precision, accelerator, devices, strategy)
+        fabric = launched(distiller, data.example, precision, accelerator, devices, strategy)
     check_shared(distiller, fabric)
     if is_sharding(fabric):
         check_whole(compile)
-    guide = _guide(teacher, distiller)
-    judge = _judge(val_teacher, guide, distiller) if val is not None else None
+    guide = training_teacher(teacher, distiller)
+    judge = held_out_teacher(val_teacher, guide, distiller) if validates else None
     shown = progress and fabric.is_global_zero
-    with seeded(derive(seed, "adapters")):
-        laid, example, teacher_output = _prepare(distiller, guide, example, fabric, layout)
-    if laid.reason and shown:
-        tell(f"{phase}: {laid.reason}")
-    change = laid.inputs if laid.unsafe else None
-    part, steps = training_part(train, fabric, seed), steps_per_epoch
-    source = Source(part, fabric.device, change, window=accumulate_steps, read=read, steps=steps)
-    if guide and teacher_output:
-        notes += check_answers(
-            guide, example, teacher_output, distiller.task, labelled=bool(getattr(distiller, "task_weight", 1))
-        )
-        notes += check_mixing(guide, distiller.teacher_temperatures)
-    trained_parameters(distiller)
-    with laid.kept():
-        notes += check_step(distiller, example, teacher_output, source, fabric)
-        notes += check_coupling(distiller, example, teacher_output, fabric.autocast, accumulate_steps)
-        pulls = balance(distiller, example, teacher_output, fabric.autocast, epochs) if measure_balance else ()
-    notes += [pull.warning for pull in pulls if pull.warning]
-    if pulls and shown:
-        tell(f"{phase}: {told(pulls)}")
-    for note in notes if fabric.is_global_zero else ():
-        tell(f"{phase}: {note}")
-    trained = trained_copy(distiller, fabric)
-    model = fabric.setup_module(trained)
-    optimizer = made_optimizer(optimizer, trained)
-    taken = steps_in_all(epochs, len(source), accumulate_steps)
-    rates = taken_schedule(schedule, optimizer, fabric, epochs=epochs, steps=taken, validates=val is not None)
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    if optimizer.state:  # it comes from an earlier training, and its moments lie as the weights did then
-        load_optimizer(optimizer, optimizer.state_dict())
-    stepper = fabric.setup_optimizers(optimizer)
-    folder = Path(out) if out else None
+    first = prepared(distiller, guide, data, fabric, layout, accumulate_steps, seed)
+    laid, source, size = first.layout, first.source, first.example.size
+    _say(phase, [laid.reason] if shown else [])
+    pulls = checked(distiller, guide, first, fabric, accumulate_steps, epochs if measure_balance else None)
+    _say(phase, [told(pulls)] if pulls and shown else [], first.notes if fabric.is_global_zero else [])
+    built = build(distiller, fabric, optimizer, schedule, (epochs, len(source), accumulate_steps), validates=validates)
     settings = {"seed": seed, "steps": len(source), "accumulate_steps": accumulate_steps}
-    checkpoint = Checkpoint(folder, phase, settings, fabric, trained, optimizer, rates)
+    checkpoint = Checkpoint(folder, phase, settings, fabric, built.scheme, built.optimizer, built.schedule)
     state = checkpoint.load() if resume else Progressed()
-    checkpoint.restart_metrics(state)
-    if isinstance(rates, Scheduler) and shown:
-        tell(f"{phase}: {rates}")
-    choice = Choice(state.compile if compile == AUTO else compile)
-    if choice.mode == AUTO:
-        left = (epochs - state.epoch) * len(source) - state.step
-        look = partial(choose_compile, trained, example.to(fabric.device), fabric, left)
-        choice = from_first(fabric, look)
-        del look  # with its batch on the device, where the training needs the memory
-        if choice.reason and shown:
-            tell(f"{phase}: {choice.reason}")
-    state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
+    metrics = MetricsFile(folder if fabric.is_global_zero else None)
+    metrics.restart(phase, state.records)
+    stepped = str(built.schedule) if isinstance(built.schedule, Scheduler) else ""
+    reason = _choose_compile(state, compile, built.scheme, first.example, fabric, epochs, len(source))
+    _say(phase, [stepped, reason] if shown else [])
+    del data, first  # with what lies on the device, where the training needs the memory
     display = Progress(phase, epochs, len(source), shown, distiller.task)
-    size = example.size
-    del example, teacher_output
+    snapshots = Snapshots(folder, save_every, built.scheme.student, about or {})
+    loop = Loop(
+        fabric=fabric,
+        scheme=built.scheme,
+        model=built.model,
+        optimizer=built.optimizer,
+        stepper=built.stepper,
+        schedule=built.schedule,
+        source=source,
+        teacher=guide,
+        checkpoint=checkpoint,
+        callbacks=Callbacks([metrics, display, snapshots, Logged(loggers)], callbacks),
+        training=Training(phase, epochs, len(source), built.scheme, fabric.is_global_zero),
+        accumulate_steps=accumulate_steps,
+        max_grad_norm=max_grad_norm,
+        checkpoint_steps=checkpoint_steps,
+        val=val,
+        val_teacher=judge,
+        restore_best=restore_best,
+        early_stopping=early_stopping,
+        seed=seed,
+    )
     memory = enough_memory(phase, size, fabric.device)
-    with memory, laid.kept(), compiled(trained.student, choice.mode, size), display:
-        loop = Loop(
-            fabric=fabric,
-            scheme=trained,
-            model=model,
-            optimizer=optimizer,
-            stepper=stepper,
-            source=source,
-            teacher=guide,
-            checkpoint=checkpoint,
-            display=display,
-            schedule=rates,
-            accumulate_steps=accumulate_steps,
-            max_grad_norm=max_grad_norm,
-            checkpoint_steps=checkpoint_steps,
-            val=val,
-            val_teacher=judge,
-            restore_best=restore_best,
-            early_stopping=early_stopping,
-            after_epoch=Snapshots(folder, phase, save_every, trained.student, about or {}, checkpoint.writes).after,
-            loggers=loggers,
-            seed=seed,
-        )
+    with memory, laid.kept(), compiled(built.scheme.student, state.compile, size), display:
         loop.run(state, epochs)
-    fabric.barrier()
-    if trained is not distiller:
-        distiller.load_state_dict(whole(trained.state_dict()))
-    if restore_best:
-        checkpoint.load_best(distiller)
-    student = distiller.student.eval()
-    if folder and checkpoint.writes:
-        how = {**stopped(state.epoch, epochs), "compile": choice.mode, "layout": laid.name}
-        training = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
-        save_hugging_face(folder / phase, student)
-        save_student(folder, phase, student, dict(about or {}) | training)
-    return Run(student, state.records, state.seconds, folder, choice.mode, laid.name, pulls)
+    _finish(loop, distiller, state, dict(about or {}), laid.name)
+    return Run(distiller.student, state.records, state.seconds, folder, state.compile, laid.name, pulls)
 
 
 def restores(keep: str) -> bool:
@@ -288,67 +228,37 @@ def restores(keep: str) -> bool:
     return keep == "best"
 
 
-def _precision(distiller: Scheme, example: Batch, accelerator: str) -> str:
-    try:
-        one = distiller.prepared(example.first(1).to(device_of(distiller.student)).inputs)
-        return choose_precision(distiller.student, one, example.size, accelerator)
-    except Exception:  # it cannot be counted
-        return "32-true"
+def _choose_compile(
+    state: Progressed, compile: str | None, scheme: Scheme, example: Batch, fabric: Fabric, epochs: int, steps: int
+) -> str:
+    """Set torch.compile's mode in `state`, by a trial where that is to be chosen; why it is so, or ""."""
+    choice = Choice(state.compile if compile == AUTO else compile)
+    if choice.mode == AUTO:
+        left = (epochs - state.epoch) * steps - state.step
+        look = partial(choose_compile, scheme, example.to(fabric.device), fabric, left)
+        choice = from_first(fabric, look)
+    state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
+    return choice.reason
 
 
-def _prepare(
-    distiller: Scheme, guide: Teacher | None, example: Batch, fabric: Fabric, layout: str
-) -> tuple[Layout, Batch, TeacherOutput | None]:
-    """Bring the scheme to its device and its layout, and size what depends on the first batch and its answers.
-
-    Gives these too, as the training reads them: the layout, the batch, the teacher's answers to it.
-    """
-    example = example.to(fabric.device)
-    distiller.to(fabric.device)
-    with reading("teacher", example):
-        teacher_output = first_answers(guide, example) if guide else None
-
-    if is_sharding(fabric) and layout == AUTO:
-        layout = CONTIGUOUS  # as shards are in any case
-    laid = sized(distiller, example, teacher_output, None if layout == AUTO else layout)
-    return laid, example.changed(laid.inputs) if laid.unsafe else example, teacher_output
-
-
-def _guide(teacher: Teacher | nn.Module | Callable[..., Any] | None, distiller: Scheme) -> Teacher | None:
-    taps, logits = distiller.teacher_taps, distiller.teacher_logits
-    if isinstance(teacher, nn.Module) and not logits and not taps:
-        raise RequestError("a teacher was given, and no loss term uses it; add a Term")
-    return None if teacher is None else _as_teacher(teacher, distiller.classes, taps, logits)
+def _finish(loop: Loop, distiller: Scheme, state: Progressed, about: dict[str, Any], layout: str | None) -> None:
+    """Bring what was trained, or the best of it, back into the user's own modules, and write the student's files."""
+    loop.fabric.barrier()
+    checkpoint, training = loop.checkpoint, loop.training
+    if loop.scheme is not distiller:
+        distiller.load_state_dict(whole(loop.scheme.state_dict()))
+    if loop.restore_best:
+        checkpoint.load_best(distiller)
+    student = distiller.student.eval()
+    if checkpoint.out and checkpoint.writes:
+        how = {**stopped(state.epoch, training.epochs), "compile": state.compile, "layout": layout}
+        took = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
+        save_hugging_face(checkpoint.out / training.phase, student)
+        save_student(checkpoint.out, training.phase, student, about | took)
+    training.scheme = distiller
+    loop.callbacks.call("fit_end", training)
 
 
-def _judge(
-    given: Teacher | nn.Module | Callable[..., Any] | None, guide: Teacher | None, distiller: Scheme
-) -> Teacher | None:
-    """Who is asked about held-out samples: a stored or remembered teacher knows the training samples alone."""
-    if given is not None:
-        return _as_teacher(given, distiller.classes)
-    if distiller.task.labelled:
-        return None
-    if not isinstance(guide, ModuleTeacher | FunctionTeacher):
-        raise RequestError(
-            f"{distiller.task!r} is measured beside its teacher, and the given one knows the training samples alone: "
-            "give val_teacher, such as the teacher's module"
-        )
-    return guide
-
-
-def _as_teacher(
-    given: Teacher | nn.Module | Callable[..., Any],
-    classes: int | None,
-    taps: Sequence[str] = (),
-    logits: bool = True,
-) -> Teacher:
-    """A teacher of what was given: a module, a teacher already, or a function."""
-    if isinstance(given, nn.Module):
-        return ModuleTeacher(given, taps, logits=logits, classes=classes)
-    return given if _is_teacher(given) else FunctionTeacher(given, classes=classes)
-
-
-def _is_teacher(given: Any) -> TypeGuard[Teacher]:
-    # Looked up statically: to read a fingerprint is to read every weight.
-    return inspect.getattr_static(given, "fingerprint", None) is not None
+def _say(phase: str, *some: Sequence[str]) -> None:
+    for line in filter(None, chain(*some)):
+        tell(f"{phase}: {line}")

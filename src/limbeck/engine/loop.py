@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
+from limbeck.engine.callbacks import Callbacks, Training
 from limbeck.engine.checkpoint import Checkpoint, Progressed
 from limbeck.engine.devices import Autocast, autocast, from_all
 from limbeck.engine.generators import Generators
 from limbeck.engine.held_out import HeldOut
 from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
-from limbeck.engine.progress import Progress, tell
+from limbeck.engine.progress import tell
 from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.settings import EarlyStopping
 from limbeck.engine.sharding import share_buffers
@@ -53,7 +53,8 @@ class Loop:
     source: Source
     teacher: Teacher | None
     checkpoint: Checkpoint
-    display: Progress
+    callbacks: Callbacks
+    training: Training
     schedule: Schedule | Scheduler | None
     accumulate_steps: int
     max_grad_norm: float | None
@@ -62,8 +63,6 @@ class Loop:
     val_teacher: Teacher | None
     restore_best: bool
     early_stopping: EarlyStopping | None
-    after_epoch: Callable[[int], None]
-    loggers: Sequence[Logger]
     seed: int
 
     def run(self, state: Progressed, epochs: int) -> None:
@@ -75,6 +74,9 @@ class Loop:
         if reason and self.fabric.is_global_zero and state.epoch < epochs:
             tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
         held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric, self.task.batch)
+        self.training.step = state.step
+        self._call("fit_start", state)
+        state.stopped |= self._asked_to_stop()
         while state.epoch < epochs and not self.ended(state):
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
@@ -84,16 +86,17 @@ class Loop:
                 if self.restore_best and self.task.better(score, state.best):
                     state.best = score
                     self.checkpoint.save_best()
+                self.training.record = record
+                self.callbacks.call("validation_end", self.training)
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_epoch(record, self.task)
             state.finish_epoch(record)
             state.drawing = generators.drawing()
             self.checkpoint.save(state)
-            self.checkpoint.record(record)
-            self.display.epoch(record)
-            self.after_epoch(state.epoch)
-            for logger in self.loggers:
-                logger.log_metrics(_scalars(record), state.epoch)
+            self._call("epoch_end", state)
+            if self._asked_to_stop():
+                state.stopped = True
+                self.checkpoint.save(state)
 
     @property
     def task(self) -> Task:
@@ -102,7 +105,19 @@ class Loop:
 
     def ended(self, state: Progressed) -> bool:
         """Whether the training is over before its last epoch; validation figures are the same in all processes."""
-        return self.early_stopping is not None and self.early_stopping.ended(state.records, self.task)
+        early = self.early_stopping
+        return state.stopped or (early is not None and early.ended(state.records, self.task))
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a callback has ended the training, in any process."""
+        return any(from_all(self.fabric, self.training.stopping))
+
+    def _call(self, hook: str, state: Progressed) -> None:
+        """Call a hook between two epochs."""
+        training = self.training
+        training.epoch, training.records = state.epoch, state.records
+        training.record = state.records[-1] if state.records else None
+        self.callbacks.call(hook, training)
 
     @cached_property
     def plain(self) -> bool:
@@ -143,6 +158,8 @@ class Loop:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
         meter = Meter(self.task, self.checkpoint.phase, state.epoch, state.step, state.sums)
+        training, watches = self.training, self.callbacks.watches_steps
+        training.epoch, training.step, training.look = state.epoch + 1, state.step, lambda: meter.look().means()
         self.scheme.at(state.epoch)
         rate = self.optimizer.param_groups[0]["lr"]
         for window in self.source.windows(self._batches(state)):
@@ -151,9 +168,9 @@ class Loop:
             rate = self.optimizer.param_groups[0]["lr"]
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_step()
-            state.step += len(window)
-            if self.display.due():
-                self.display.step(state.epoch * len(self.source) + state.step, meter.look().means())
+            training.step = state.step = state.step + len(window)
+            if watches:
+                self.callbacks.call("step_end", training)
             if self._saves_at(state.step, len(window)):
                 state.sums = meter.look().sums
                 state.seconds, state.rng = time.perf_counter() - began, random_state()
@@ -226,7 +243,3 @@ class Loop:
     def _saves_at(self, step: int, taken: int) -> bool:
         every = self.checkpoint_steps
         return every is not None and step // every > (step - taken) // every and step < len(self.source)
-
-
-def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    return {f"{record['phase']}/{name}": value for name, value in record.items() if name not in ("phase", "epoch")}

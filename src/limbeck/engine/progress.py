@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from limbeck.engine.callbacks import Callback, Training
 from limbeck.notices import tell
 from limbeck.tasks import Classification, Task
 
@@ -23,7 +24,7 @@ LINE_EVERY = 60.0
 """Seconds after which a line is written within an epoch, where no bar is shown."""
 
 
-class Progress:
+class Progress(Callback):
     """Shows how one training goes: on a terminal a bar, elsewhere a line an epoch, and one a minute within an epoch.
 
     Args:
@@ -59,6 +60,16 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         if self._bar:
             self._bar.stop()
+
+    def step_end(self, training: Training) -> None:
+        """Show where training stands, where it is time to look; also without a display, for a look finds a NaN."""
+        if self.due():
+            self.step((training.epoch - 1) * self.steps + training.step, training.means())
+
+    def epoch_end(self, training: Training) -> None:
+        """Show the finished epoch."""
+        if training.record is not None:
+            self.epoch(training.record)
 
     def due(self) -> bool:
         """Whether it is time to look at the numbers again."""

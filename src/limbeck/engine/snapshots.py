@@ -9,35 +9,33 @@ from typing import Any
 
 from torch import nn
 
+from limbeck.engine.callbacks import Callback, Training
 from limbeck.engine.checkpoint import save_student
 from limbeck.engine.sharding import whole
 
 
 @dataclass(frozen=True)
-class Snapshots:
+class Snapshots(Callback):
     """Writes PHASE-epochN.safetensors and its JSON file after every so many epochs.
 
     Attributes:
         folder: The run folder; None writes nothing.
-        phase: What is being trained.
         every: How many epochs lie between two files; None writes none.
         student: What is trained.
         about: What its JSON file says besides.
-        writes: Whether this process writes.
     """
 
     folder: Path | None
-    phase: str
     every: int | None
     student: nn.Module
     about: Mapping[str, Any]
-    writes: bool
 
-    def after(self, epoch: int) -> None:
+    def epoch_end(self, training: Training) -> None:
         """Write the student, where so many epochs are over that it is due; all processes call it."""
+        epoch = training.epoch
         if self.folder is None or self.every is None or epoch % self.every:
             return
         state = whole(self.student.state_dict())
-        if self.writes:
+        if training.first:
             about = {**self.about, "epoch": epoch}
-            save_student(self.folder, f"{self.phase}-epoch{epoch}", self.student, about, state)
+            save_student(self.folder, f"{training.phase}-epoch{epoch}", self.student, about, state)

@@ -1,0 +1,159 @@
+"""Hooks into a training: code of the user's own, and limbeck's display, metrics file, snapshots and loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_fabric.loggers.logger import Logger
+
+from limbeck.distillers import Scheme
+from limbeck.errors import RequestError, RunError, reason_of, shown
+
+HOOKS = ("fit_start", "step_end", "epoch_end", "validation_end", "fit_end")
+
+
+@dataclass
+class Training:
+    """What a hook is given: one training, as it stands at that moment.
+
+    Attributes:
+        phase: Name of the training.
+        epochs: How many epochs it has.
+        steps: How many batches an epoch has.
+        scheme: What is trained, such as a `Distiller`; `scheme.student` is the student. In `fit_end` it is the student
+            that `fit` returns, in eval mode.
+        first: Whether this is the first of several processes, the only one that should print or write files. True
+            where there is one process.
+        epoch: Number of the epoch that is running or has just ended, from 1 on; before the first one, how many a
+            resumed training has behind it.
+        step: Batches of this epoch that are trained.
+        record: The figures of the last finished epoch, as in `Run.metrics`, or None; in `validation_end` and
+            `epoch_end` those of the epoch that has just ended.
+        records: Those of all finished epochs, those before an interruption among them.
+    """
+
+    phase: str
+    epochs: int
+    steps: int
+    scheme: Scheme
+    first: bool = True
+    epoch: int = 0
+    step: int = 0
+    record: Mapping[str, Any] | None = None
+    records: Sequence[Mapping[str, Any]] = ()
+    stopping: bool = False
+    look: Callable[[], dict[str, float]] = field(default=dict, repr=False)
+
+    def means(self) -> dict[str, float]:
+        """The loss, its parts and the task's quick score, as means over this epoch's samples so far, in this process.
+
+        It waits for the device: call it every so many steps, not at each one.
+        """
+        return self.look()
+
+    def stop(self) -> None:
+        """End the training after this epoch (in `fit_start`: before the first), in all processes, whoever calls it."""
+        self.stopping = True
+
+
+class Callback:
+    """Code that is called while `fit` trains: `fit(…, callbacks=[MyCallback()])`. Override the hooks that you need.
+
+    Each hook is called in every process; write files where `training.first` is True. A resumed training calls
+    `fit_start` with `training.records` of the finished epochs, and goes on with the epoch that was interrupted: its
+    hooks may be called a second time for it. A training that a callback has stopped stays stopped when it is resumed.
+    An exception ends the training, and is told with the callback's name. A callback may put the student in eval mode;
+    random numbers that `step_end` draws change the rest of the epoch.
+
+    >>> class Stop(Callback):
+    ...     def epoch_end(self, training: Training) -> None:
+    ...         if training.record["loss"] < 0.1:
+    ...             training.stop()
+    """
+
+    def fit_start(self, training: Training) -> None:
+        """Before the first step, also where a resumed training has no step left."""
+
+    def step_end(self, training: Training) -> None:
+        """After each step of the optimizer, which with `accumulate_steps` takes several batches."""
+
+    def validation_end(self, training: Training) -> None:
+        """After the validation of an epoch, before its checkpoint is written."""
+
+    def epoch_end(self, training: Training) -> None:
+        """After an epoch, its validation and its checkpoint."""
+
+    def fit_end(self, training: Training) -> None:
+        """After the last epoch, with the student as `fit` returns it and as its files are written."""
+
+
+class Callbacks:
+    """The callbacks of one training; a hook that nobody overrides costs nothing.
+
+    Args:
+        own: limbeck's, whose errors are told as they are.
+        given: The user's, called after them in their order.
+    """
+
+    def __init__(self, own: Sequence[Callback], given: Sequence[Callback]) -> None:
+        self._hooks = {hook: [one for one in own if _overrides(one, hook)] for hook in HOOKS}
+        self._given = {hook: [one for one in given if _overrides(one, hook)] for hook in HOOKS}
+        self.watches_steps = bool(self._hooks["step_end"] or self._given["step_end"])
+
+    def call(self, hook: str, training: Training) -> None:
+        """Call this hook of every callback that has it.
+
+        Raises:
+            RunError: One of the user's raises; the error names it.
+        """
+        for own in self._hooks[hook]:
+            getattr(own, hook)(training)
+        for given in self._given[hook]:
+            try:
+                getattr(given, hook)(training)
+            except Exception as error:
+                raise RunError(
+                    f"{training.phase}: the callback {type(given).__name__} fails in {hook}, epoch {training.epoch}, "
+                    f"step {training.step}: {type(error).__name__}: {reason_of(error)}"
+                ) from error
+            if hook != "fit_end" and not training.scheme.student.training:
+                training.scheme.train()
+
+
+class Logged(Callback):
+    """Gives each epoch's record to Lightning loggers.
+
+    Args:
+        loggers: Such as TensorBoardLogger.
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.loggers = loggers
+
+    def epoch_end(self, training: Training) -> None:
+        record = training.record or {}
+        scalars = {f"{training.phase}/{name}": one for name, one in record.items() if name not in ("phase", "epoch")}
+        for logger in self.loggers:
+            logger.log_metrics(scalars, training.epoch)
+
+
+def check_callbacks(given: object) -> None:
+    """Raise RequestError for what is no list of callbacks, and for hooks by names that nothing calls."""
+    if not isinstance(given, list | tuple):
+        raise RequestError(f"callbacks is a list of limbeck.Callback, not {shown(given)}")
+    for one in given:
+        if isinstance(one, type):
+            raise RequestError(f"callbacks takes objects, and {one.__name__} is a class: give {one.__name__}()")
+        if not isinstance(one, Callback):
+            raise RequestError(
+                f"{shown(one)} is no limbeck.Callback; derive its class from it, and override any of {', '.join(HOOKS)}"
+            )
+        for name in dir(type(one)):
+            if name.startswith("on_") and name.removeprefix("on_") in HOOKS:
+                raise RequestError(f"{type(one).__name__}.{name} is never called: the hook is {name[3:]}")
+
+
+def _overrides(one: Callback, hook: str) -> bool:
+    return getattr(type(one), hook) is not getattr(Callback, hook) or hook in vars(one)
