@@ -20,7 +20,7 @@ class Built:
     """The parts of a training.
 
     Attributes:
-        scheme: What is trained: the scheme itself, or its copy that is kept in shards.
+        scheme: What is trained: the scheme itself, or its sharded copy.
         model: Fabric's wrapper around it.
         optimizer: Its optimizer.
         stepper: Fabric's wrapper around that.

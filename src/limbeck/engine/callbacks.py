@@ -62,7 +62,7 @@ class Callback:
     """Code that is called while `fit` trains: `fit(…, callbacks=[MyCallback()])`. Override the hooks that you need.
 
     Each hook is called in every process; write files where `training.first` is True. A resumed training calls
-    `fit_start` with `training.records` of the finished epochs, and goes on with the epoch that was interrupted: its
+    `fit_start` with `training.records` of the finished epochs, and resumes the epoch that was interrupted: its
     hooks may be called a second time for it. A training that a callback has stopped stays stopped when it is resumed.
     An exception ends the training, and is told with the callback's name. A callback may put the student in eval mode;
     random numbers that `step_end` draws change the rest of the epoch.
