@@ -16,6 +16,7 @@ from limbeck.shipping.chosen import Chosen, settle
 from limbeck.shipping.int8 import Attempt, Search, harmful, schemes, search
 from limbeck.shipping.quantiser import Quantiser, Scheme
 from limbeck.shipping.score import Judged
+from limbeck.tasks import Classification
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -65,7 +66,7 @@ def test_the_most_harmful_layer_is_found_and_left_out(hurt: tuple[Path, list[Any
     labels = fp32(x).argmax(1)
 
     def judge(run: runners.Runner) -> Judged:
-        return Judged(run(x), labels)
+        return judged(run(x), labels)
 
     try:
         assert set(quantiser.layers.values()) == {"first", "second", "last"}
@@ -79,6 +80,10 @@ def test_the_most_harmful_layer_is_found_and_left_out(hurt: tuple[Path, list[Any
         assert short.ended
     finally:
         quantiser.close()
+
+
+def judged(logits: np.ndarray, labels: np.ndarray) -> Judged:
+    return Judged.of(Classification(), [(torch.from_numpy(logits), torch.from_numpy(labels), None)])
 
 
 def attempt(score: float, drop: float, distance: float) -> Attempt:
@@ -96,8 +101,8 @@ def test_a_file_that_the_test_set_shows_to_be_bad_is_removed(tmp_path: Path) -> 
     path = tmp_path / "int8.onnx"
     path.write_bytes(b"")
     labels = np.arange(4)
-    fp32, int8 = Judged(np.eye(4), labels), Judged(np.eye(4)[[0, 1, 2, 0]], labels)
-    how = Chosen("validation", 1.0, 0.003, Search(), attempt(1, 0, 0), rank=lambda: ["stage2.depthwise"])
+    fp32, int8 = judged(np.eye(4), labels), judged(np.eye(4)[[0, 1, 2, 0]], labels)
+    how = Chosen("validation", 1.0, 0.003, "max", Search(), attempt(1, 0, 0), rank=lambda: ["stage2.depthwise"])
     settle(how, fp32, int8, path)
     assert not path.exists()
     assert how.refused == (

@@ -68,7 +68,7 @@ def recipe(name: str, **changes: Any) -> Any:
 
 
 def classifier_only(folder: Path) -> Any:
-    return classifier(folder, folder, "limbeck ship")
+    return classifier(folder, folder, "limbeck exits")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from limbeck.cli import printing
+from limbeck.shipping.score import lost
 
 WIDTH = 160
 
@@ -52,10 +53,9 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
                 lines.append(f"{what}: refused: {how['refused']}")
                 continue
             left = f"; in fp32 stay {', '.join(how['left_out'])}" if how["left_out"] else ""
-            lost = (
-                f"{100 * how['validation_drop']:+.2f} points lost there, {100 * how['test_drop']:+.2f} on the test set"
-            )
-            lines.append(f"{what}: {how['scheme']}{left}; chosen on {how['chosen_on']}: {lost}")
+            drops = [lost(how[f"{split}_drop"], found["mode"]) for split in ("validation", "test")]
+            where = f"chosen on {how['chosen_on']}: loses {drops[0]} there, {drops[1]} on the test set"
+            lines.append(f"{what}: {how['scheme']}{left}; {where}")
     lines += [*found["slower"], *found["notes"]]
     out = found["out"]
     return [*lines, f"figures: {out}/ship.json   card: README.md   for a device build: limbeck.json, all in {out}"]

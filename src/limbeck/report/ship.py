@@ -54,7 +54,7 @@ def _row(row: Mapping[str, Any], batches: list[str], several: bool) -> str:
     cells.append("{:.4f} to {:.4f}".format(*row["interval"]))
     cells.append("–" if beside is None else f"{beside['difference']:+.4f} ({_span(beside['interval'], '+.4f')})")
     cells.append("–" if row["agreement"] is None else f"{row['agreement']:.4f}")
-    cells.append(f"{row['calibration_error']:.4f}")
+    cells.append("–" if row["calibration_error"] is None else f"{row['calibration_error']:.4f}")
     cells += [f"{row['latency'][batch]['p50_ms']:.3f} / {row['latency'][batch]['p95_ms']:.3f}" for batch in batches]
     ratio = row["ratio_to_teacher"].get(batches[0])
     cells.append("–" if ratio is None else f"{ratio['ratio']:.2f} ({_span(ratio['interval'], '.2f')})")
@@ -84,7 +84,7 @@ def _chosen(chosen: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
                 f"<td>{100 * one['drop']:+.2f}</td></tr>"
                 for one in how["attempts"]
             )
-            tried = f"<thead><tr><th>tried<th>bytes<th>score<th>points lost</tr></thead><tbody>{rows}</tbody>"
+            tried = f"<thead><tr><th>tried<th>bytes<th>score<th>lost, points or %</tr></thead><tbody>{rows}</tbody>"
             text += f"<details><summary>{title}</summary>{said}<table>{tried}</table></details>"
     return text
 

@@ -143,7 +143,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
         **({"class_names": list(data.class_names)} if data.class_names else {}),
         "input": {
             "shape": list(shape(spec, data)),
-            "range": [0, 1],
+            "range": [0, 1] if len(data.input_shape) == 3 or _sample(data)["dtype"] == "uint8" else None,
             "mean": spec.mean,
             "std": spec.std,
             **({} if spec.inputs else {"sample": _sample(data)}),

@@ -10,14 +10,16 @@ from typing import Any
 import limbeck
 from limbeck.engine.files import write_json, write_text
 from limbeck.recipes.read import dump
+from limbeck.shipping.kinds import kind
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import INPUT
 from limbeck.shipping.subjects import Case, Subject
+from limbeck.tasks import Classification
 
 ABOUT, SCRIPT, CARD, RECIPE = "limbeck.json", "run_onnx.py", "README.md", "recipe.yaml"
 
-SCRIPT_TEXT = '''"""Classify with onnxruntime and NumPy alone: python run_onnx.py SAMPLES.npy [FILE.onnx]"""
+SCRIPT_TEXT = '''"""Run the file with onnxruntime and NumPy alone: python run_onnx.py SAMPLES.npy [FILE.onnx]"""
 import json, sys, numpy as np, onnxruntime  # noqa: E401
 about = json.load(open("limbeck.json", encoding="utf-8"))
 x = np.load(sys.argv[1])  # (B, *shape), pixels from 0 to 255 in uint8 or from 0 to 1 in floating point
@@ -26,7 +28,8 @@ before = about["input"]["normalise_before"]
 if before:
     x = ((x - np.reshape(before["mean"], (-1, 1, 1))) / np.reshape(before["std"], (-1, 1, 1))).astype(np.float32)
 session = onnxruntime.InferenceSession((sys.argv[2:] or [about["file"]])[0], providers=["CPUExecutionProvider"])
-print(*[about["classes"][i] for i in session.run(None, {about["input"]["name"]: x})[0].argmax(1)], sep="\\n")
+outputs, classes = session.run(None, {about["input"]["name"]: x})[0], about["classes"]
+print(*SHOWN, sep="\\n")
 '''
 
 
@@ -44,7 +47,7 @@ def write(folder: Path, case: Case, rows: Sequence[Row], plan: Plan, command: st
     about = described(case, shipped, plan)
     write_json(folder / ABOUT, about)
     if about["file"] is not None:
-        write_text(folder / SCRIPT, SCRIPT_TEXT)
+        write_text(folder / SCRIPT, SCRIPT_TEXT.replace("SHOWN", kind(case.task).shown))
     if case.finished is not None:
         write_text(folder / RECIPE, dump(case.finished.recipe))
     write_text(folder / CARD, _card(case, rows, about, command))
@@ -67,20 +70,22 @@ def described(case: Case, shipped: Sequence[Row], plan: Plan) -> dict[str, Any]:
             "name": INPUT,
             "shape": ["batch", *last.shape],
             "dtype": "float32",
-            "range": [0, 1],
+            "range": given.get("range"),
             "layout": "NCHW" if len(last.shape) == 3 else "batch first",
             "resize": last.size,
             "normalisation": values if normalises else None,
             "normalise_before": values if normalises and not inside else None,
         },
-        "output": {"name": plan.packing.output, "shape": ["batch", classes(last)]},
-        "classes": list(last.about.get("class_names") or map(str, range(classes(last)))),
+        "task": case.task.name,
+        "output": {"name": plan.packing.output, "shape": ["batch", *last.output_shape]},
+        "classes": _classes(case, last),
     }
 
 
-def classes(subject: Subject) -> int:
-    """How many classes a network tells apart."""
-    return int(subject.about["classes"])
+def _classes(case: Case, subject: Subject) -> list[str]:
+    """What the classes or labels are called; none where the outputs are of no classes."""
+    count = max(int(subject.about["classes"]), 2 if isinstance(case.task, Classification) else 1)
+    return list(subject.about.get("class_names") or map(str, range(count))) if kind(case.task).named else []
 
 
 def _normalisation(given: Mapping[str, Any], channels: int) -> dict[str, list[float]]:
@@ -100,7 +105,9 @@ def _file(row: Row) -> dict[str, Any]:
 def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: str) -> str:
     told = case.told
     data = told.get("data", "data of the user's own")
-    task = "image-classification" if len(case.students[-1].shape) == 3 else "tabular-classification"
+    told_kind = kind(case.task)
+    task = told_kind.images if len(case.students[-1].shape) == 3 else told_kind.other
+    monitor = case.task.monitor
     best = next((row for row in rows if row.path is not None and row.path.name == about["file"]), rows[-1])
     front = [
         "---",
@@ -110,13 +117,13 @@ def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
         f"pipeline_tag: {task}",
         "tags: [knowledge-distillation, limbeck, onnx]",
         f"datasets: [{json.dumps(data)}]",
-        "metrics: [accuracy]",
+        f"metrics: [{monitor}]",
         "model-index:",
         f"  - name: {json.dumps(case.name)}",
         "    results:",
         f"      - task: {{type: {task}}}",
         f"        dataset: {{type: {json.dumps(data)}, name: {json.dumps(data)}, split: test}}",
-        f"        metrics: [{{type: accuracy, value: {best.told['score']:.4f}, name: {json.dumps(about['file'])}}}]",
+        f"        metrics: [{{type: {monitor}, value: {best.told['score']:.4f}, name: {json.dumps(about['file'])}}}]",
         "---",
     ]
     return "\n".join(front) + "\n\n" + _text(case, rows, about, command)
@@ -132,6 +139,9 @@ def _text(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
     samples = f"{told['training_samples']:,} training and {told['test_samples']:,} test samples" if told else ""
     lines = "\n".join(_line(row) for row in rows)
     notes = "".join(f"- {note}\n" for note in case.notes)
+    ranged = " from {} to {}".format(*given["range"]) if given["range"] else ""
+    outputs = " × ".join(map(str, about["output"]["shape"][1:]))
+    classes = f" Classes: {', '.join(about['classes'])}." if about["classes"] else ""
     return f"""# {case.name}
 
 A distilled student by [limbeck](https://pypi.org/project/limbeck/) {about["limbeck"]}.
@@ -140,16 +150,16 @@ A distilled student by [limbeck](https://pypi.org/project/limbeck/) {about["limb
 
     python {SCRIPT} SAMPLES.npy
 
-Intended input: `{given["name"]}`, {shape} in float32 from 0 to 1, batch first; {normalised}. Output:
-`{about["output"]["name"]}`, one a class. Classes: {", ".join(about["classes"])}. `{ABOUT}` says the same for programs.
+Intended input: `{given["name"]}`, {shape} in float32{ranged}, batch first; {normalised}. Output:
+`{about["output"]["name"]}`, {outputs} ({about["task"]}).{classes} `{ABOUT}` says the same for programs.
 
 ## Figures
 
-| model | runtime | precision | bytes | accuracy | 95 % interval | agreement with the teacher |
+| model | runtime | precision | bytes | {case.task.monitor} | 95 % interval | agreement with the teacher |
 |---|---|---|---|---|---|---|
 {lines}
 
-On the test set of {told.get("data", "the user's data")}{f" ({samples})" if samples else ""}; intervals are Wilson's.
+On the test set of {told.get("data", "the user's data")}{f" ({samples})" if samples else ""}.
 
 ## How it was made
 

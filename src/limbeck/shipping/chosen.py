@@ -15,7 +15,7 @@ from limbeck.shipping.plan import Plan
 from limbeck.shipping.quantiser import Quantiser, Scheme
 from limbeck.shipping.retraining import retrain
 from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, Judged
+from limbeck.shipping.score import Array, Judged, lost
 from limbeck.shipping.subjects import Case, Subject
 
 
@@ -26,7 +26,8 @@ class Chosen:
     Attributes:
         on: The samples on which it was chosen, in words.
         reference: What the fp32 file scores on them.
-        tolerance: By how much the monitor may drop.
+        tolerance: By how much the monitor may drop (`Judged.drop`).
+        mode: Whether more of the monitor is better: "max", or "min".
         found: What was tried.
         best: The attempt that was chosen, or that was the least bad.
         layers: Layers that cause the most error, most harmful first; empty where that was not looked for.
@@ -38,6 +39,7 @@ class Chosen:
     on: str
     reference: float
     tolerance: float
+    mode: str
     found: Search
     best: Attempt | None
     layers: list[str] = field(default_factory=list)
@@ -80,8 +82,10 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
     def read(inputs: Any) -> Array:
         return plan.packing.read(subject, inputs)
 
+    asked = None if case.task.labelled else case.teacher_outputs(case.validation)
+
     def judge(run: Runner) -> Judged:
-        return runners.judge(plan.packing.logits(run), case.validation(), read)
+        return runners.judge(plan.packing.logits(run), case.validation(), read, case.task, asked)
 
     calibration = [read(batch.inputs) for batch in case.calibration()]
     quantiser, whole = Quantiser(fp32, calibration), runners.onnx(fp32, plan.threads)
@@ -96,7 +100,8 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
         )
         best = found.best(plan.tolerance)
         layers = list(found.harmful)[:NAMED]
-        chosen = Chosen(case.chosen_on, judge(whole).score, plan.tolerance, found, best, layers, fp32=fp32)
+        score, mode = judge(whole).score, case.task.mode
+        chosen = Chosen(case.chosen_on, score, plan.tolerance, mode, found, best, layers, fp32=fp32)
         if best is None:
             reasons = "; ".join(dict.fromkeys(found.failed.values()))
             chosen.refused = f"onnxruntime cannot quantise it: {reasons}"
@@ -140,7 +145,8 @@ def _retrained(
         chosen.retraining = {"failed": str(error)}
         return None
     scheme = Scheme(True, "learned ranges", processor.overflows(), products_only=True)
-    drop, fp32 = chosen.reference - judged.score, judge(runners.onnx(chosen.fp32, plan.threads))
+    fp32 = judge(runners.onnx(chosen.fp32, plan.threads))
+    drop = judged.drop(fp32)
     attempt = Attempt(scheme, (), trained.content, judged.score, drop, judged.distance(fp32), retrained=True)
     recovered = (before.drop - drop) / before.drop
     chosen.retraining = {**trained.about, "drop_before": before.drop, "drop": drop, "recovered": recovered}
@@ -162,6 +168,5 @@ def _ranked(fp32: Path, calibration: Sequence[Array], scheme: Scheme, threads: i
 def _refuse(chosen: Chosen, drop: float, where: str) -> None:
     chosen.layers = chosen.layers or chosen.rank()
     layers = f"; most error by {', '.join(chosen.layers[:4])}" if chosen.layers else ""
-    chosen.refused = (
-        f"int8 loses {100 * drop:.2f} points on {where}, and {100 * chosen.tolerance:.2f} are allowed{layers}"
-    )
+    allowed = f"{100 * chosen.tolerance:.2f} are allowed"
+    chosen.refused = f"int8 loses {lost(drop, chosen.mode)} on {where}, and {allowed}{layers}"

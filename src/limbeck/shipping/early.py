@@ -20,6 +20,7 @@ from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import Runner
 from limbeck.shipping.score import Array
 from limbeck.shipping.subjects import UNVALIDATED, Case, Subject
+from limbeck.tasks import Classification
 
 NAME = "early exit"
 
@@ -28,6 +29,9 @@ def policy(case: Case, plan: Plan) -> Row | None:
     """The cheapest threshold within half a point of the deepest exit on validation; None, noted, without one."""
     network = case.whole
     if network is None:
+        return None
+    if not isinstance(case.task, Classification):
+        case.notes.append(f"early exit is left out: it is for classifiers, and this network learned {case.task.name}")
         return None
     if case.chosen_on == UNVALIDATED:
         case.notes.append("early exit is left out: its threshold is chosen on a validation split (data.validation)")

@@ -38,16 +38,18 @@ class Packing:
 
     Attributes:
         normalised_inside: The file reads pixels from 0 to 1; else what reads it subtracts the mean and divides.
-        softmax_inside: The file gives probabilities; else logits.
+        softmax_inside: The file gives probabilities; else what the network gives.
+        plain: What the network gives: "logits", or "outputs".
     """
 
     normalised_inside: bool = True
     softmax_inside: bool = False
+    plain: str = "logits"
 
     @property
     def output(self) -> str:
         """What the files' output is called."""
-        return "probabilities" if self.softmax_inside else "logits"
+        return "probabilities" if self.softmax_inside else self.plain
 
     def input(self, subject: Subject) -> dict[str, Any]:
         """The input as the file reads it."""

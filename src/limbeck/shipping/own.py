@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ from limbeck.engine.source import Source
 from limbeck.errors import RequestError
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.subjects import Batches, Case, Subject
+from limbeck.tasks import Classification, Task
 from limbeck.teachers import ModuleTeacher
 from limbeck.types import Batch
 
@@ -25,7 +26,7 @@ class OwnModel:
     """A trained network that comes from no run.
 
     Args:
-        network: From normalised samples (B, *shape) to logits (B, classes).
+        network: From normalised samples (B, *shape) to outputs, such as logits (B, classes).
         test: Batches, or pairs (inputs, targets), for the table; read as often as there are rows.
         calibration: Training batches, whose targets are not looked at; needed for int8.
         validation: Batches on which int8 files are chosen; needed for int8.
@@ -33,6 +34,7 @@ class OwnModel:
         baseline: What scores are compared with.
         mean, std: Of the normalisation, a value a channel; batches hold samples before it, from 0 to 1.
         class_names: What the classes are called.
+        task: What it learned; a class a sample by default.
         name: What the card calls it.
     """
 
@@ -45,6 +47,7 @@ class OwnModel:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     class_names: Sequence[str] = ()
+    task: Task = field(default_factory=Classification)
     name: str = "model"
 
 
@@ -57,12 +60,18 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     for what, given in (("calibration", own.calibration), ("validation", own.validation)):
         if plan.quantises and given is None:
             raise RequestError(f"int8 needs {what} data: give OwnModel {what}=…, or ship with int8=False")
-    example = Source(own.test, CPU).first().inputs
+    example = Source(own.test, CPU, read=own.task.batch).first().inputs
     if not isinstance(example, Tensor):
         raise RequestError("only networks of one input can be shipped; this loader gives several by name")
     with torch.no_grad():
-        classes = own.network.cpu().eval()(example[:1]).shape[-1]
-    given = {"shape": list(example.shape[1:]), "range": [0, 1], "mean": own.mean, "std": own.std}
+        output = own.network.cpu().eval()(example[:1])
+    classes = output.shape[1 if output.dim() == 4 else -1]
+    given = {
+        "shape": list(example.shape[1:]),
+        "range": [0, 1] if example.dim() == 4 else None,
+        "mean": own.mean,
+        "std": own.std,
+    }
     named = {"class_names": list(own.class_names)} if own.class_names else {}
     about = {"model": type(own.network).__name__, "options": {}, "classes": classes, "input": given, **named}
     others = {"teacher": own.teacher, "baseline": own.baseline}
@@ -70,19 +79,21 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
         name=own.name,
         students=[Subject("distilled", own.network, about)],
         references=[Subject(name, one.cpu().eval(), about) for name, one in others.items() if one is not None],
-        calibration=lambda: _first(own.calibration or (), plan.samples),
-        validation=_again(own.validation if own.validation is not None else own.test),
+        calibration=lambda: _first(own, plan.samples),
+        validation=_again(own, own.validation if own.validation is not None else own.test),
         chosen_on="the validation data that were given",
-        test=_again(own.test),
+        test=_again(own, own.test),
+        task=own.task,
         teacher=None if own.teacher is None else ModuleTeacher(own.teacher),
     )
 
 
-def _again(loader: Iterable[Any]) -> Batches:
-    return lambda: Source(loader, CPU).starting_at()
+def _again(own: OwnModel, loader: Iterable[Any]) -> Batches:
+    return lambda: Source(loader, CPU, read=own.task.batch).starting_at()
 
 
-def _first(loader: Iterable[Any], samples: int) -> Iterator[Batch]:
-    """The first batches, of so many samples or a few more."""
-    size = Source(loader, CPU).first().size
-    return islice(Source(loader, CPU).starting_at(), max(1, -(-samples // size)))
+def _first(own: OwnModel, samples: int) -> Iterator[Batch]:
+    """The first batches to calibrate with, of so many samples or a few more."""
+    source = Source(own.calibration or (), CPU, read=own.task.batch)
+    size = source.first().size
+    return islice(source.starting_at(), max(1, -(-samples // size)))

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from limbeck import losses
 from limbeck.data import InMemory, make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import Distiller, Term
@@ -26,9 +25,11 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.teacher_outputs import Asking, keep
 from limbeck.shipping.fake import exportable, faked
 from limbeck.shipping.formats import Packing
+from limbeck.shipping.kinds import kind
 from limbeck.shipping.score import Array
 from limbeck.shipping.subjects import Case, Subject
 from limbeck.shipping.whole_file import written
+from limbeck.tasks import Task
 from limbeck.teachers import ModuleTeacher, Teacher
 
 SHARE = 0.1
@@ -80,7 +81,7 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
     asking = Asking(short, replace(data, train=split), fabric, _store(recipe))
     kept = keep(asking, _teacher(case, subject, recipe))
     fit(
-        _scheme(network, subject, recipe),
+        _scheme(network, case.task, recipe),
         _loader(short, split, case),
         teacher=kept.teacher,
         epochs=epochs,
@@ -132,10 +133,14 @@ def _teacher(case: Case, subject: Subject, recipe: schema.Recipe) -> Teacher:
     return ModuleTeacher(subject.network, inputs=components.inputs(recipe.student))
 
 
-def _scheme(network: nn.Module, subject: Subject, recipe: schema.Recipe) -> Distiller:
+def _scheme(network: nn.Module, task: Task, recipe: schema.Recipe) -> Distiller:
     found = [term.options.get("temperature") for term in recipe.distill.terms if term.loss == "kd"]
-    term = Term(losses.kd, weight=SOFT, temperature=float(found[0] if found and found[0] else TEMPERATURE))
-    return Distiller(network, [term], task_weight=LABELS, inputs=components.inputs(recipe.student))
+    soft: dict[str, Any] = (
+        {"temperature": float(found[0] if found and found[0] else TEMPERATURE)} if kind(task).soft else {}
+    )
+    term = Term(kind(task).loss, weight=SOFT, **soft)
+    labels = LABELS if task.labelled else 0.0
+    return Distiller(network, [term], task_weight=labels, inputs=components.inputs(recipe.student), task=task)
 
 
 def _loader(recipe: schema.Recipe, split: Split, case: Case) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from limbeck.errors import RequestError, RunError
 from limbeck.shipping import formats, runners
@@ -58,10 +60,11 @@ class Row:
         """From a batch's inputs to what the file reads."""
         return self.packing.read(self.subject, inputs)
 
-    def judge(self) -> Judged:
-        """Read the test set, once."""
+    def judge(self, teacher: Sequence[Tensor] | None) -> Judged:
+        """Read the test set, once; beside what the teacher gives on its batches."""
         if self.judged is None:
-            self.judged = runners.judge(self.packing.logits(self.run), self.case.test(), self.read)
+            run, case = self.packing.logits(self.run), self.case
+            self.judged = runners.judge(run, case.test(), self.read, case.task, teacher)
         return self.judged
 
 

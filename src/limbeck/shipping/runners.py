@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from limbeck.errors import RequestError
 from limbeck.shipping.score import Array, Judged
-from limbeck.tasks.labels import hard_labels, with_labels
-from limbeck.types import Batch
+from limbeck.tasks import Task
+from limbeck.types import Batch, Targets
 
 Runner = Callable[[Array], Array]
-"""From a batch (B, *shape) in fp32 to outputs (B, C)."""
-INPUT, OUTPUT = "input", "logits"
+"""From a batch (B, *shape) in fp32 to outputs (B, …)."""
+INPUT = "input"
 
 
 def onnx(path: Path | bytes, threads: int = 1) -> Runner:
@@ -69,22 +68,30 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def judge(run: Runner, batches: Iterable[Batch], read: Callable[[Any], Array]) -> Judged:
+def judge(
+    run: Runner,
+    batches: Iterable[Batch],
+    read: Callable[[Any], Array],
+    task: Task,
+    teacher: Sequence[Tensor] | None = None,
+) -> Judged:
     """Run a file over a split.
 
     Args:
         run: The file.
         batches: The split, in order.
         read: From a batch's inputs to what the file reads.
+        task: What is learned.
+        teacher: The teacher's outputs on each of the batches.
 
     Raises:
         RequestError: The split is empty, or none of its samples has a label.
     """
-    logits, labels = [], []
-    for batch in batches:
-        logits.append(run(read(batch.inputs)))
-        labels.append(hard_labels(batch.targets).cpu())
-    if not labels:
-        raise RequestError("nothing to evaluate: the loader gives no batch at all")
-    answers, known = with_labels(torch.from_numpy(np.concatenate(logits)), torch.cat(labels))
-    return Judged(answers.numpy(), known.numpy())
+
+    def answered() -> Iterator[tuple[Tensor, Targets, Tensor | None]]:
+        for number, batch in enumerate(map(task.batch, batches)):
+            output = task.output(torch.from_numpy(run(read(batch.inputs))))
+            targets = batch.targets.cpu() if isinstance(batch.targets, Tensor) else batch.targets
+            yield output, targets, None if teacher is None else teacher[number]
+
+    return Judged.of(task, answered())

@@ -1,22 +1,26 @@
-"""What a model's outputs on a split are worth: the one place that knows which figure decides."""
+"""What a model's outputs on a split are worth, by the monitor of its task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from limbeck.measure.evaluation import evaluate
-from limbeck.shipping.intervals import paired, wilson
-from limbeck.types import Batch
+from limbeck.errors import RequestError
+from limbeck.shipping.intervals import Interval, jackknife, paired, wilson
+from limbeck.tasks import Classification, Task
+from limbeck.types import Targets
 
-MONITOR, MODE = "accuracy", "max"
-"""The figure that decides, and its better direction."""
 Array = NDArray[Any]
+GROUPS = 20
+"""Groups of samples, each of which is left out once, for the interval of a score that is no share of samples."""
+KEPT = 2**24
+"""Numbers of the outputs that are kept to be compared with another file's; 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -24,30 +28,104 @@ class Judged:
     """One model's outputs on a split.
 
     Attributes:
-        logits: (N, C) of the samples with a label.
-        labels: (N,) int64.
+        task: What is learned.
+        whole: What the task's metrics gathered of all samples.
+        groups: The same of each group of samples; empty where the score is a share of samples.
+        hits: (N,) bool, of the samples with a label whether each is right; None where the score is no share of samples.
+        outputs: (n, …) outputs of the first samples.
     """
 
-    logits: Array
-    labels: Array
+    task: Task
+    whole: Any
+    groups: tuple[Any, ...]
+    hits: Array | None
+    outputs: Array
 
-    @property
-    def hits(self) -> Array:
-        """(N,) bool: whether the likeliest class is the label."""
-        return np.asarray(self.logits.argmax(-1) == self.labels)
+    @classmethod
+    def of(cls, task: Task, batches: Iterable[tuple[Tensor, Targets, Tensor | None]]) -> Judged:
+        """Gather outputs, targets and the teacher's outputs, batch by batch.
+
+        Raises:
+            RequestError: There is no batch, or a single sample of a score that is no share of samples.
+        """
+        share = shares(task)
+        whole, groups = task.metrics(), [] if share else [task.metrics() for _ in range(GROUPS)]
+        hits: list[Array] = []
+        kept: list[Array] = []
+        seen = numbers = 0
+        for output, targets, teacher in batches:
+            whole.update(output, targets, teacher)
+            if share:
+                right, known = task.score(output, targets)
+                hits.append(right[known.bool()].bool().numpy())
+            for group, metrics in enumerate(groups):
+                at = slice((group - seen) % GROUPS, None, GROUPS)
+                if len(output[at]):
+                    metrics.update(output[at], _part(targets, at), _part(teacher, at))
+            if numbers < KEPT:
+                kept.append(output.numpy())
+                numbers += output.numel()
+            seen += len(output)
+        if not seen:
+            raise RequestError("nothing to evaluate: the loader gives no batch at all")
+        if seen == 1 and not share:
+            raise RequestError("one sample shows nothing; give at least two to evaluate on")
+        states = tuple(one.state() for one in groups[:seen])
+        return cls(task, whole.state(), states, np.concatenate(hits) if share else None, np.concatenate(kept))
+
+    @cached_property
+    def figures(self) -> Mapping[str, float]:
+        """The task's metrics."""
+        return self.task.metrics().figures([self.whole])
 
     @property
     def score(self) -> float:
         """The monitor."""
-        return float(self.hits.mean())
+        if self.task.monitor not in self.figures:
+            raise RequestError(f"{self.task.monitor} has no value on these samples; {self.task.name} is judged by it")
+        return self.figures[self.task.monitor]
 
     def drop(self, reference: Judged) -> float:
-        """By how much the monitor is worse than another model's on the same samples."""
-        return reference.score - self.score
+        """By how much the monitor is worse than another model's on the same samples.
+
+        Of a score of which more is better the difference; of one of which less is better, which may be of any size, the
+        difference as a share of the other's.
+        """
+        if self.task.mode == "max":
+            return reference.score - self.score
+        return (self.score - reference.score) / max(abs(reference.score), 1e-12)
 
     def distance(self, reference: Judged) -> float:
-        """Mean squared difference of the logits over the variance of the other model's."""
-        return distance(self.logits, reference.logits)
+        """Mean squared difference of the outputs over the variance of the other model's."""
+        return distance(self.outputs, reference.outputs)
+
+    @property
+    def interval(self) -> Interval:
+        """The score's 95 % interval: Wilson's of a share of samples, else by the jackknife over groups of samples."""
+        if self.hits is not None:
+            return wilson(int(self.hits.sum()), len(self.hits))
+        return jackknife(self.score, self._without)
+
+    def beside(self, other: Judged) -> tuple[float, Interval]:
+        """The difference of the scores, and its 95 % interval, in pairs of samples (or of groups of samples)."""
+        if self.hits is not None and other.hits is not None:
+            return paired(self.hits, other.hits)
+        difference = self.score - other.score
+        return difference, jackknife(difference, [a - b for a, b in zip(self._without, other._without, strict=True)])
+
+    @cached_property
+    def _without(self) -> list[float]:
+        """The score without each of the groups."""
+        metrics, groups = self.task.metrics(), self.groups
+        return [
+            metrics.figures([*groups[:at], *groups[at + 1 :]]).get(self.task.monitor, self.score)
+            for at in range(len(groups))
+        ]
+
+
+def shares(task: Task) -> bool:
+    """Whether the task's score is a share of samples."""
+    return isinstance(task, Classification) and task.monitor == "accuracy"
 
 
 def distance(outputs: Array, reference: Array) -> float:
@@ -56,24 +134,30 @@ def distance(outputs: Array, reference: Array) -> float:
     return found if np.isfinite(found) else float("inf")
 
 
-def figures(judged: Judged, teacher: Judged | None, baseline: Judged | None) -> dict[str, Any]:
+def figures(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
     """What a row of the table says of a model's outputs on the test set.
 
     Args:
         judged: The model's.
-        teacher: Its teacher's, for the agreement.
         baseline: The baseline's in torch, for a difference in pairs of samples.
     """
-    logits, labels = torch.from_numpy(judged.logits), torch.from_numpy(judged.labels)
-    whole: Iterable[Any] = [Batch(logits, labels, torch.arange(len(labels)))]
-    found = evaluate(lambda inputs: torch.as_tensor(inputs), whole)
     told: dict[str, Any] = {
         "score": judged.score,
-        "interval": list(wilson(int(judged.hits.sum()), len(labels))),
-        "agreement": None if teacher is None else float((judged.logits.argmax(-1) == teacher.logits.argmax(-1)).mean()),
-        "calibration_error": found["calibration_error"],
+        "interval": list(judged.interval),
+        "agreement": judged.figures.get("agreement"),
+        "calibration_error": judged.figures.get("calibration_error"),
+        "test": dict(judged.figures),
     }
     if baseline is not None:
-        difference, interval = paired(judged.hits, baseline.hits)
+        difference, interval = judged.beside(baseline)
         told["beside_baseline"] = {"difference": difference, "interval": list(interval)}
     return told
+
+
+def lost(drop: float, mode: str) -> str:
+    """A drop in words: in points of a score of which more is better, else in percent of the fp32 file's score."""
+    return f"{100 * drop:.2f} {'points' if mode == 'max' else '%'}"
+
+
+def _part(values: Any, at: slice) -> Any:
+    return None if values is None else values[at]

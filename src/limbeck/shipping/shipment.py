@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ from limbeck.notices import tell
 from limbeck.report.ship import write_ship_page
 from limbeck.shipping import card, early, plan, processor, table
 from limbeck.shipping.chosen import Chosen
+from limbeck.shipping.kinds import kind
 from limbeck.shipping.own import OwnModel, from_module
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row, build
-from limbeck.shipping.score import MODE, MONITOR
+from limbeck.shipping.score import GROUPS, shares
 from limbeck.shipping.staging import MARK, check_place, staged
 from limbeck.shipping.subjects import Case, from_run
+from limbeck.tasks import Classification
 
 FOLDER = "ship"
+JACKKNIFE = f"jackknife over {GROUPS} groups of samples"
 Shipped = str | Path | OwnModel
 
 
@@ -53,7 +57,8 @@ def ship(
         int8: Make int8 files.
         threads: On which everything is measured.
         batch: Batch sizes whose latency is measured.
-        tolerance: Points (hundredths of the accuracy) that int8 may lose; a file that loses more is refused.
+        tolerance: Points (hundredths of the monitor, such as the accuracy) that int8 may lose; of a monitor of which
+            less is better, percent of the fp32 file's. A file that loses more is refused.
         seconds: For the search of one int8 file.
         preprocessing: "inside" the file or "beside" it: subtracting the mean, dividing by the standard deviation.
         postprocessing: "inside" for probabilities, "beside" for logits.
@@ -91,6 +96,7 @@ def ship(
         from_module(one, given) if isinstance(one, OwnModel) else from_run(Path(one), root, given.samples)
         for one in several
     ]
+    given = _for_task(cases, given)
     return carry_out(_with_own_names(cases), given, place, command, tell if progress else lambda line: None)
 
 
@@ -108,7 +114,7 @@ def carry_out(
             exit = early.policy(case, given)
             rows += [*made, *([exit] if exit else [])]
         say(f"reading the test set for {len(rows)} rows")
-        rows = table.judged(rows, chosen, {case.name: case.agreed_with() for case in cases})
+        rows = table.judged(rows, chosen, {case.name: case.teacher_outputs(case.test) for case in cases})
         table.measured(rows, given, say)
         result = _result(cases, rows, chosen, given, folder, command)
         for case in cases:
@@ -130,10 +136,23 @@ def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
     return Path(first) / FOLDER
 
 
+def _for_task(cases: Sequence[Case], given: Plan) -> Plan:
+    """The plan for what is learned; students that one table cannot compare are refused, and what has no softmax."""
+    judged = dict.fromkeys(f"{case.task.name} by {case.task.monitor}" for case in cases)
+    if len(judged) > 1:
+        raise RequestError(f"one table compares one task, and these are {', '.join(judged)}: ship them one by one")
+    for case in cases:
+        classifies = isinstance(case.task, Classification) and case.students[-1].output_shape != (1,)
+        if given.packing.softmax_inside and not classifies:
+            raise RequestError(
+                f"postprocessing inside is the softmax of a classifier, and {case.name} learned {case.task.name} with "
+                f"outputs {('B', *case.students[-1].output_shape)}; leave it beside"
+            )
+    return replace(given, packing=replace(given.packing, plain=kind(cases[0].task).output))
+
+
 def _with_own_names(cases: Sequence[Case]) -> list[Case]:
     """The cases, those whose folders have the same name told apart by a number."""
-    from dataclasses import replace
-
     names = [case.name for case in cases]
     return [
         replace(case, name=f"{case.name}-{number + 1}") if names.count(case.name) > 1 else case
@@ -150,16 +169,20 @@ def _result(
     command: str,
 ) -> dict[str, Any]:
     entries = [_entry(row, folder) for row in rows]
-    table.frontier(entries, given.batches[0])
+    task = cases[0].task
+    table.frontier(entries, given.batches[0], task.mode)
+    share = shares(task)
     machine = processor.described(given.threads)
     return {
         "limbeck": limbeck.__version__,
         "command": command,
-        "monitor": MONITOR,
-        "mode": MODE,
+        "task": task.name,
+        "monitor": task.monitor,
+        "mode": task.mode,
         "intervals": {
-            "interval": "Wilson, 95 %",
-            "beside_baseline": "difference to the baseline in torch in pairs of test samples, Bonett and Price, 95 %",
+            "interval": "Wilson, 95 %" if share else f"{JACKKNIFE}, 95 %",
+            "beside_baseline": "difference to the baseline in torch in pairs of test samples, "
+            f"{'Bonett and Price' if share else JACKKNIFE}, 95 %",
             "ratio_to_teacher": "times as fast as the teacher: median over rounds in turns, order statistics, 95 %",
         },
         "runs": {case.name: dict(case.told) for case in cases},

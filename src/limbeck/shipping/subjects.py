@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from limbeck.models.load import load_network, read_description
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.recipes import schema
 from limbeck.runs import components, identity
-from limbeck.runs.finished import Finished, classifier, teachers_of
+from limbeck.runs.finished import Finished, take_up, teachers_of
 from limbeck.runs.folder import RESULT
 from limbeck.runs.teachers import Candidate, teacher_output
-from limbeck.shipping.score import Array, Judged
+from limbeck.shipping.score import Array
+from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
 from limbeck.types import Batch
 
@@ -39,7 +41,7 @@ class Subject:
 
     Attributes:
         name: "teacher", "baseline", "distilled", or an exit such as "exit 1/3".
-        network: In eval mode, on the CPU, from normalised samples to logits (B, classes).
+        network: In eval mode, on the CPU, from normalised samples to outputs (B, …), such as logits (B, classes).
         about: How it is built, its classes and its "input": shape, mean and std.
         size: Height and width to which its images are resized before it reads them, beside the file; None for none.
     """
@@ -53,6 +55,13 @@ class Subject:
     def shape(self) -> tuple[int, ...]:
         """One sample's shape as the file reads it."""
         return tuple(self.about["input"]["shape"])
+
+    @cached_property
+    def output_shape(self) -> tuple[int, ...]:
+        """One sample's output."""
+        with torch.no_grad():
+            found: Tensor = self.network(torch.zeros(1, *self.shape))
+        return tuple(found.shape[1:])
 
     @property
     def parameters(self) -> int:
@@ -87,7 +96,8 @@ class Case:
         validation: Where int8 files are chosen.
         chosen_on: What these samples are, in words.
         test: Read for the table.
-        teacher: Whose first choices the agreement is with; None without one.
+        task: What is learned.
+        teacher: With whose outputs the agreement is; None without one.
         finished: The run, for what is trained from it; None for the user's own network.
         whole: The network with all its exits; None for one with a single exit.
         told: What the card says: recipe, data, seed, fingerprint of the run.
@@ -101,6 +111,7 @@ class Case:
     validation: Batches
     chosen_on: str
     test: Batches
+    task: Task = field(default_factory=Classification)
     teacher: Teacher | None = None
     finished: Finished | None = None
     candidates: Sequence[Candidate] = ()
@@ -108,22 +119,17 @@ class Case:
     told: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def agreed_with(self) -> Judged | None:
-        """The teacher's outputs on the test set."""
-        from limbeck.shipping.runners import judge
-
+    def teacher_outputs(self, batches: Batches) -> list[Tensor] | None:
+        """The teacher's outputs on each batch of a split; None without a teacher."""
         if self.teacher is None:
             return None
         with torch.no_grad():
-            said = iter([self.teacher(batch).output for batch in self.test()])
+            return [self._output(self.teacher(batch).output) for batch in batches()]
 
-        def answer(x: Array) -> Array:
-            logits = next(said)
-            if logits is None:
-                raise RequestError("the teacher gives no logits to agree with")
-            return np.asarray(logits.float().cpu().numpy())
-
-        return judge(answer, self.test(), lambda inputs: np.empty(0))
+    def _output(self, given: Tensor | None) -> Tensor:
+        if given is None:
+            raise RequestError("the teacher gives features alone, no output to agree with")
+        return self.task.output(given).float().cpu()
 
 
 def from_run(run: Path, root: Path | None, samples: int) -> Case:
@@ -137,7 +143,7 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
     Raises:
         RequestError: No finished run, weights that are not the run's, data that cannot be read.
     """
-    found = classifier(run, root, "limbeck ship")
+    found = take_up(run, root)
     recipe, data = found.recipe, found.data
     about = dict(read_description(run / "student.json"))
     candidates = teachers_of(run, found)
@@ -157,6 +163,7 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         validation=lambda: loaded(validation),
         chosen_on=chosen_on,
         test=lambda: loaded(data.test),
+        task=components.task(recipe, data),
         teacher=teacher_output(candidates, mix=recipe.ensemble) if candidates else None,
         finished=found,
         candidates=candidates,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from limbeck.models import multiply_adds
 from limbeck.shipping import early, latency, memory
@@ -13,7 +14,7 @@ from limbeck.shipping.chosen import Chosen, settle
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import torch_threads
-from limbeck.shipping.score import Judged, figures
+from limbeck.shipping.score import figures
 
 LATENCY_SECONDS = 20.0
 """For one batch size, about."""
@@ -22,29 +23,30 @@ TINY = 10**7
 
 
 def judged(
-    rows: list[Row], chosen: Mapping[str, Mapping[str, Chosen]], teachers: Mapping[str, Judged | None]
+    rows: list[Row], chosen: Mapping[str, Mapping[str, Chosen]], teachers: Mapping[str, Sequence[Tensor] | None]
 ) -> list[Row]:
     """Read the test set for every row, and leave out the int8 files that it shows to be beyond the tolerance.
 
     Args:
         rows: All files.
         chosen: How int8 files were chosen, by case and network.
-        teachers: The teachers' outputs on the test set, by case.
+        teachers: The teachers' outputs on each batch of the test set, by case.
     """
     left = []
     for row in rows:
-        own = row.judge()
+        teacher = teachers[row.case.name]
+        own = row.judge(teacher)
         if row.precision == "int8" and row.path is not None:
             fp32 = _beside(rows, row, row.subject.name, "onnx")
             how = chosen[row.case.name][row.subject.name]
             if fp32 is not None:
-                settle(how, fp32.judge(), own, row.path)
+                settle(how, fp32.judge(teacher), own, row.path)
             if how.refused:
                 continue
         left.append(row)
     for row in left:
-        baseline = _beside(left, row, "baseline", "torch")
-        row.told |= figures(row.judge(), teachers[row.case.name], baseline.judge() if baseline else None)
+        teacher, baseline = teachers[row.case.name], _beside(left, row, "baseline", "torch")
+        row.told |= figures(row.judge(teacher), baseline.judge(teacher) if baseline else None)
     return left
 
 
@@ -105,9 +107,10 @@ def _contender(row: Row, batch: int) -> Callable[[], object]:
     return lambda: row.run(x)
 
 
-def frontier(entries: Sequence[dict[str, Any]], batch: int) -> None:
+def frontier(entries: Sequence[dict[str, Any]], batch: int, mode: str) -> None:
     """Mark the rows to which no other one is at least as good in score and in latency, and better in one of them."""
-    places = [(one["score"], -one["latency"][str(batch)]["p50_ms"]) for one in entries]
+    sign = 1 if mode == "max" else -1
+    places = [(sign * one["score"], -one["latency"][str(batch)]["p50_ms"]) for one in entries]
     for entry, (score, speed) in zip(entries, places, strict=True):
         entry["frontier"] = not any(a >= score and b >= speed and (a, b) != (score, speed) for a, b in places)
 
