@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Scheme,
         SelfDistiller,
         Term,
+        TokenDistiller,
         ramp,
     )
     from limbeck.engine.callbacks import Callback
@@ -59,6 +60,7 @@ _HOMES = {
     "Teacher": "teachers",
     "TeacherOutput": "types",
     "Term": "distillers",
+    "TokenDistiller": "distillers",
     "VirtualTeacher": "teachers",
     "diagnose": "measure",
     "evaluate": "measure",
@@ -94,6 +96,7 @@ __all__ = [
     "Teacher",
     "TeacherOutput",
     "Term",
+    "TokenDistiller",
     "VirtualTeacher",
     "diagnose",
     "evaluate",

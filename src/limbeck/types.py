@@ -140,7 +140,8 @@ class TeacherOutput(NamedTuple):
     """What a teacher gives for a batch.
 
     Attributes:
-        output: Its output as losses compare it, such as logits (B, C); None for a teacher that gives features only.
+        output: Its output as losses compare it, such as logits (B, C); None for a teacher that gives features only. A
+            stored teacher may give a sparse form, for losses that take one (`limbeck.losses.TopK`, `Sampled`).
         features: Tensors read at the teacher's taps, by tap name.
     """
 
@@ -160,7 +161,11 @@ def map_teacher_output(
     if teacher_output is None:
         return None
     features = {name: change(x) for name, x in teacher_output.features.items()}
-    return TeacherOutput(None if teacher_output.output is None else change(teacher_output.output), features)
+    output: Any = teacher_output.output
+    if isinstance(output, tuple):  # a sparse one
+        output = type(output)(*map(change, output))
+        return TeacherOutput(output, features)
+    return TeacherOutput(None if output is None else change(output), features)
 
 
 class Step(NamedTuple):
@@ -168,14 +173,18 @@ class Step(NamedTuple):
 
     Attributes:
         loss: Scalar to minimise: task_weight · task loss + Σ weight · term.
-        output: The student's output as losses compare it, such as logits (B, C).
+        output: The student's output as losses compare it, such as logits (B, C); of a scheme that counts its own
+            score, some of it.
         parts: Each loss by name, detached and without its weight. One called "task", or "task" and a number, is a mean
             over the samples that have a label; any other is a mean over all samples.
+        score: (2,) the sum and the count of the task's score over the batch, of a scheme whose output is never there as
+            a whole; None where the output gives it.
     """
 
     loss: Tensor
     output: Tensor
     parts: Mapping[str, Tensor]
+    score: Tensor | None = None
 
     @property
     def logits(self) -> Tensor:

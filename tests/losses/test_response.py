@@ -275,3 +275,40 @@ def test_dist_leaves_absent_classes_out():
     assert gradient[:, ~present].norm() < 1e-3
     (task,) = torch.autograd.grad(torch.nn.functional.cross_entropy(student, labels.roll(1)), student)
     assert gradient.norm() < task.norm()
+
+
+def drawn(seed: int = 0) -> tuple[torch.Tensor, losses.Sampled]:
+    """Two positions of two samples over five classes, four draws each, some of them twice."""
+    student = torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    indices = torch.tensor([[[0, 0, 3, 4], [1, 2, 2, 2]], [[4, 4, 4, 4], [0, 1, 2, 3]]])
+    return student.requires_grad_(), losses.Sampled(torch.full(indices.shape, 0.25, dtype=torch.float64), indices)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize("loss", [losses.kd, losses.soft_cross_entropy])
+def test_a_sampled_teacher_is_the_distribution_of_its_counts(loss, chunk):
+    student, teacher = drawn()
+    counts = torch.nn.functional.one_hot(teacher.indices, 5).double().mean(2)
+    value = loss(student, teacher, temperature=1.0, chunk=chunk)
+    wanted = loss(student, counts.log(), temperature=1.0)
+    torch.testing.assert_close(value, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(value.sum(), student), torch.autograd.grad(wanted.sum(), student), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_weights_of_draws_need_not_sum_to_one():
+    student, teacher = drawn()
+    weights = torch.rand(2, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    value = losses.soft_cross_entropy(student, teacher._replace(weights=weights), temperature=1.0)
+    log_p = student.detach().log_softmax(-1).gather(-1, teacher.indices)
+    torch.testing.assert_close(value.detach(), -(weights * log_p).sum(-1).mean(1))
+
+
+def test_what_draws_cannot_give_is_refused():
+    student, teacher = drawn()
+    with pytest.raises(RequestError, match="drawn at temperature 1"):
+        losses.kd(student, teacher)
+    for loss in (losses.reverse_kl, losses.jsd, losses.skewed_kl, losses.total_variation):
+        with pytest.raises(RequestError, match="kd and soft_cross_entropy alone"):
+            loss(student, teacher, temperature=1.0)

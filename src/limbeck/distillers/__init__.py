@@ -8,6 +8,7 @@ from limbeck.distillers.offline import Distiller
 from limbeck.distillers.scheme import Scheme
 from limbeck.distillers.self_distillation import SelfDistiller
 from limbeck.distillers.term import Term
+from limbeck.distillers.tokens import TokenDistiller
 
 __all__ = [
     "ClassWise",
@@ -17,5 +18,6 @@ __all__ = [
     "Scheme",
     "SelfDistiller",
     "Term",
+    "TokenDistiller",
     "ramp",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from limbeck.distillers.scheme import Scheme, TaskLoss, check_targets, weighted_sum
 from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
-from limbeck.distillers.vocabulary import class_count, common_vocabulary, described
+from limbeck.distillers.vocabulary import check_indices, class_count, common_vocabulary, described
 from limbeck.errors import RequestError, unknown
+from limbeck.losses import Sampled, TopK
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
@@ -202,11 +203,15 @@ class Distiller(Scheme):
             raise RequestError(f"the terms {', '.join(self.terms)} need a teacher, and none was given")
         tensors = dict(teacher_output.features)
         if teacher_output.output is not None:
-            tensors[LOGITS] = self.task.output(teacher_output.output)
+            tensors[LOGITS] = self._output(teacher_output.output)
         for name in self._teacher_taps:
             if name not in tensors:
                 raise unknown("teacher tap", name, tensors)
         return tensors
+
+    def _output(self, output: Tensor | TopK | Sampled) -> Tensor:
+        """The task's output in a teacher's; a sparse one stays as it is, for losses that take it."""
+        return cast(Tensor, output) if isinstance(output, TopK | Sampled) else self.task.output(output)
 
     def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
         compared = any(term.compares_logits for term in self._bound.values())
@@ -216,6 +221,9 @@ class Distiller(Scheme):
             check_targets(self.task, logits, targets)
 
     def _check_common(self, logits: Tensor, targets: Tensor, teacher: Tensor) -> None:
+        if isinstance(teacher, TopK | Sampled):
+            check_indices(logits, teacher)
+            return
         least = min(class_count(logits), class_count(teacher))
         if self.common_classes is not None and not 1 <= self.common_classes <= least:
             raise RequestError(f"common_classes must lie between 1 and {least}, not {self.common_classes}")

@@ -186,20 +186,25 @@ class BoundTerm(nn.Module):
     ) -> Tensor:
         """The term's loss, averaged over the batch, without its weight, of which only the loss itself may be told."""
         s, t = self._tensors(student, teacher)
-        options = {} if isinstance(self.term.loss, type) else self.term.options
-        if self._by_epoch:
-            options = {**options, **{name: value(epoch) for name, value in self._by_epoch.items()}}
+        options = self.options(epoch, batch.targets is not None)
         known = _keywords(self.loss)
         from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
-        for name in known & self._task_options.keys():
-            if name != "ignore_index" or batch.targets is not None:
-                options = {**options, name: self._task_options[name]}
         if "term_weight" in known:
             options = {**options, "term_weight": weight}
         loss = call_loss(self.loss, self._adapt(s), self._adapt_teacher(t), **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")
         return loss.mean()
+
+    def options(self, epoch: int, labelled: bool) -> Mapping[str, Any]:
+        """What the loss gets in this epoch of the term and the task; `labelled`: the batch has targets."""
+        options = {} if isinstance(self.term.loss, type) else self.term.options
+        if self._by_epoch:
+            options = {**options, **{name: value(epoch) for name, value in self._by_epoch.items()}}
+        for name in _keywords(self.loss) & self._task_options.keys():
+            if name != "ignore_index" or labelled:
+                options = {**options, name: self._task_options[name]}
+        return options
 
     def weight(self, epoch: int) -> float:
         """The weight in this epoch."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses import Sampled, TopK
 from limbeck.types import labelled
 
 PADDING = 0.05
@@ -44,6 +45,16 @@ def common_vocabulary(student: Tensor, teacher: Tensor, targets: Tensor) -> int:
                 "vocabulary"
             )
     return common
+
+
+def check_indices(student: Tensor, teacher: TopK | Sampled) -> None:
+    """Raise RequestError where a sparse teacher names a class that the student does not have."""
+    highest, classes = int(teacher.indices.max()), class_count(student)
+    if highest >= classes:
+        raise RequestError(
+            f"the teacher's outputs name the class {highest}, and the student has {classes}: take a student of the "
+            "vocabulary that they were stored with"
+        )
 
 
 def described(student: Tensor, teacher: Tensor, common: int) -> str:

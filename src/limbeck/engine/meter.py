@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class _Held(NamedTuple):
     targets: Targets
     names: tuple[str, ...]
     values: list[Tensor]
+    score: Tensor | None
 
 
 class _Counted(NamedTuple):
@@ -83,7 +84,7 @@ class Meter:
         if output.is_cuda:  # the next replay of a compiled student's CUDA graph writes over it
             output = output.clone()
         values = [step.loss.detach(), *step.parts.values()]
-        self._held.append(_Held(batch.size, output, batch.targets, tuple(step.parts), values))
+        self._held.append(_Held(batch.size, output, batch.targets, tuple(step.parts), values, step.score))
         self._numbers += output.numel()
         if self._numbers > HELD:
             self._count()
@@ -141,12 +142,7 @@ class Meter:
         if not self._held:
             return
         sizes = [held.size for held in self._held]
-        scores = torch.cat(
-            [
-                self._scores(list(group))
-                for _, group in groupby(self._held, key=lambda held: form(held.output, held.targets))
-            ]
-        )
+        scores = torch.cat([self._scores(list(group)) for _, group in groupby(self._held, key=_kind)])
         at = 0
         for names, group in groupby(self._held, key=lambda held: held.names):
             values = [held.values for held in group]
@@ -158,7 +154,10 @@ class Meter:
         self._held, self._numbers = [], 0
 
     def _scores(self, held: Sequence[_Held]) -> Tensor:
-        """(steps, 2): of some steps with outputs of one form, the sum and the count of the task's score."""
+        """(steps, 2): of some steps of one kind, the sum and the count of the task's score."""
+        counted = [one.score for one in held if one.score is not None]
+        if counted:
+            return torch.stack(counted).float()
         outputs = torch.cat([one.output for one in held])
         if not self.task.running or held[0].targets is None:
             counts = [[0.0, float(one.size)] for one in held]
@@ -166,3 +165,8 @@ class Meter:
         score = self.task.score(outputs, torch.cat([one.targets for one in held]))
         sizes = [one.size for one in held]
         return torch.stack([some.sum(1) for some in torch.split(score, sizes, dim=1)]).float()
+
+
+def _kind(held: _Held) -> Any:
+    """What steps that are counted together have in common."""
+    return held.score is None, form(held.output, held.targets)

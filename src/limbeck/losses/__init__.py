@@ -31,6 +31,7 @@ from limbeck.losses.feature import (
 from limbeck.losses.precision import own_precision
 from limbeck.losses.relation import channel_correlation, correlation, pkt, rkd, similarity
 from limbeck.losses.response import (
+    Sampled,
     TopK,
     bounded_regression,
     dist,
@@ -58,6 +59,7 @@ __all__ = [
     "FactorTransfer",
     "Paraphraser",
     "ReviewKD",
+    "Sampled",
     "TopK",
     "activation_boundary",
     "attention",
@@ -99,6 +101,6 @@ __all__ = [
     "wsld",
 ]
 
-_BESIDE = ("TopK", "negative_mean", "own_precision", "standardize")
+_BESIDE = ("Sampled", "TopK", "negative_mean", "own_precision", "standardize")
 LOSSES = tuple(name for name in __all__ if name not in _BESIDE)
 """The names that a term can use; the rest of `__all__` is what some of them take, and what marks one of your own."""

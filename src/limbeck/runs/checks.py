@@ -30,7 +30,7 @@ from limbeck.types import Batch, TeacherOutput
 _ALL_LOGITS = ("dist", "logit_mse", "mlkd", "probability_mse")
 """Losses that cannot do with the likeliest classes alone."""
 _TAKES = {
-    "offline": (),
+    "offline": ("chunked", "chunk", "head", "scale", "cap"),
     "assistant": (),
     "born-again": ("generations",),
     "two-stage": ("hint", "hint_epochs"),

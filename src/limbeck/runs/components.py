@@ -22,6 +22,7 @@ from limbeck.distillers import (
     Scheme,
     SelfDistiller,
     Term,
+    TokenDistiller,
     ramp,
 )
 from limbeck.distillers.by_epoch import by_epoch, is_schedule
@@ -179,8 +180,29 @@ def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
             return _make(ClassWise, student, distill.options, **common, **weight)
         case "mean-teacher":
             return _make(MeanTeacher, student, distill.options, terms=terms, **common, **weight)
+        case "offline" if is_chunked(recipe):
+            return _make(TokenDistiller, student, _of_chunks(recipe), terms=terms, **common, **weight)
         case _:
             return Distiller(student, terms, **common, **weight)
+
+
+def is_chunked(recipe: schema.Recipe) -> bool:
+    """Whether a language model's logits are to be made a few tokens at a time.
+
+    Raises:
+        RequestError: `chunked` is neither true nor false, or there are options of it alone.
+    """
+    options = recipe.distill.options
+    chunked = options.get("chunked", False)
+    if not isinstance(chunked, bool):
+        raise RequestError(f"chunked is true or false, not {shown(chunked)}; chunk says how many tokens at a time")
+    if options and not chunked and recipe.distill.scheme == "offline":
+        raise RequestError(f"{', '.join(options)} of the scheme offline go with chunked: true")
+    return chunked
+
+
+def _of_chunks(recipe: schema.Recipe) -> dict[str, Any]:
+    return {name: value for name, value in recipe.distill.options.items() if name != "chunked"}
 
 
 def alone(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
@@ -188,6 +210,9 @@ def alone(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
     if recipe.distill.scheme == "self":
         common: dict[str, Any] = {"inputs": inputs(recipe.student), "task": task(recipe, data)}
         return SelfDistiller(student, soft_weight=0.0, hint_weight=0.0, **common)
+    if is_chunked(recipe):
+        given: dict[str, Any] = {"inputs": inputs(recipe.student), "task": task(recipe, data)}
+        return _make(TokenDistiller, student, _of_chunks(recipe), **given)
     return on_labels(student, recipe.student, recipe, data)
 
 
@@ -222,7 +247,7 @@ def task(recipe: schema.Recipe, data: DataSet) -> Task:
 
 def _make(kind: Callable[..., Scheme], student: Any, options: Mapping[str, Any], **given: Any) -> Scheme:
     what = f"scheme {getattr(kind, '__name__', kind)}"
-    ours = {"self", "student", "peers", "terms", "inputs", "task", *given}
+    ours = {"self", "student", "peers", "terms", "teacher", "teacher_head", "inputs", "task", *given}
     with as_request(lambda reason: f"{what}: {reason}"):
         return kind(student, **fitting(what, kind, options, given=ours), **given)
 

@@ -1,4 +1,4 @@
-"""Divergences that stay finite or bounded where one side is certain: skewed KL and total variation."""
+"""Divergences against a mixture of both distributions, and total variation: bounded where one side is certain."""
 
 from __future__ import annotations
 
@@ -9,9 +9,70 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import sees_to_it
+from limbeck.losses.response.divergence import backward_kl, forward_kl
 from limbeck.losses.response.positions import Average
 from limbeck.losses.response.softened import Divergence, Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
+
+
+@sees_to_it
+def jsd(
+    student: Tensor,
+    teacher: Tensor | TopK,
+    *,
+    beta: float = 0.5,
+    temperature: float = 4.0,
+    teacher_temperature: float | None = None,
+    scale: bool = True,
+    standardize: bool = False,
+    targets: Tensor | None = None,
+    ignore_index: int | None = None,
+    chunk: int | None = None,
+    rest: Rest = "bucket",
+    average: Average = "samples",
+) -> Tensor:
+    """Generalised Jensen-Shannon: T² · [β KL(p_t ‖ m) + (1 − β) KL(p_s ‖ m)], m = β p_t + (1 − β) p_s.
+
+    By the field's convention β = 0 is the forward KL and β = 1 the reverse; the formula itself is 0 there.
+
+    Args:
+        student: (B, C), (B, L, C) or (B, C, H, W) logits.
+        teacher: Logits of the same shape, or a `TopK`.
+        beta: β in [0, 1].
+        temperature: T > 0 divides both logits.
+        teacher_temperature: As in `kd`; the factor is then T · T_t.
+        scale: Multiply by T².
+        standardize: As in `kd`, like the options that follow.
+        targets: Labels that show the positions to ignore.
+        ignore_index: The target of such positions.
+        chunk: Rows at a time.
+        rest: "bucket" or "spread" for a `TopK`.
+        average: "samples" or "positions", as in `kd`.
+
+    Returns:
+        (B,) values ≥ 0, 0 where both distributions agree.
+
+    Raises:
+        RequestError: The shapes differ, or an option does not fit.
+
+    Transfers: the probabilities of all classes, between covering all modes (β = 0) and seeking some (β = 1).
+    Use: language models, where the best divergence depends on the task: β is chosen on a validation split; no labels.
+    Source: Agarwal et al.: On-Policy Distillation of Language Models, ICLR 2024, arXiv:2306.13649.
+    """
+    return compare(
+        _mixed(beta),
+        student,
+        teacher,
+        temperature=temperature,
+        teacher_temperature=teacher_temperature,
+        scale=scale,
+        standardize=standardize,
+        targets=targets,
+        ignore_index=ignore_index,
+        chunk=chunk,
+        rest=rest,
+        average=average,
+    )
 
 
 @sees_to_it
@@ -129,6 +190,23 @@ def total_variation(
         rest=rest,
         average=average,
     )
+
+
+def _mixed(beta: float) -> Divergence:
+    if not 0 <= beta <= 1:
+        raise RequestError(f"beta is between 0 (forward KL) and 1 (reverse KL), not {beta}")
+    if beta in (0, 1):
+        return backward_kl if beta else forward_kl
+
+    def jensen_shannon(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
+        # As no term of it can be infinite, a masked class needs no more than a logarithm that is finite.
+        least = torch.finfo(log_s.dtype).min / 4
+        log_s, log_t = log_s.clamp(min=least), log_t.clamp(min=least)
+        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
+        of_teacher = (log_t.exp() * (beta * factor) * (log_t - log_m)).sum(-1)
+        return of_teacher.add((log_s.exp() * (log_s - log_m)).sum(-1), alpha=(1 - beta) * factor)
+
+    return jensen_shannon
 
 
 def _skewed(alpha: float, reverse: bool) -> Divergence:

@@ -10,22 +10,19 @@ costs what the formula says, which is ∞ where the other side gives it a probab
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
-from limbeck.errors import RequestError
 from limbeck.losses.precision import sees_to_it
 from limbeck.losses.response.positions import Average
-from limbeck.losses.response.softened import Divergence, Rest, compare, expected
+from limbeck.losses.response.sampled import Sampled, of_draws
+from limbeck.losses.response.softened import Rest, compare, expected
 from limbeck.losses.response.sparse import TopK
 
 
 @sees_to_it
 def kd(
     student: Tensor,
-    teacher: Tensor | TopK,
+    teacher: Tensor | TopK | Sampled,
     *,
     temperature: float = 4.0,
     teacher_temperature: float | None = None,
@@ -41,7 +38,8 @@ def kd(
 
     Args:
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
-        teacher: Logits of the same shape, or a `TopK` of log-probabilities at temperature 1.
+        teacher: Logits of the same shape, a `TopK` of log-probabilities at temperature 1, or a `Sampled`, at T = 1:
+            what was drawn, of which the loss's gradient has the expectation of that by all logits.
         temperature: T > 0 divides both logits; higher is softer.
         teacher_temperature: T_t > 0 divides the teacher's logits instead; None takes T.
         scale: Multiply by T² (T · T_t), which keeps the gradient's size as T grows; False leaves it out.
@@ -72,8 +70,21 @@ def kd(
     >>> kd(torch.tensor([[2.0, 1.0]]), torch.tensor([[2.0, 1.0]])).item()
     0.0
     """
+    if isinstance(teacher, Sampled):
+        return of_draws(
+            student,
+            teacher,
+            divergence=True,
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            standardize=standardize,
+            targets=targets,
+            ignore_index=ignore_index,
+            chunk=chunk,
+            average=average,
+        )
     return compare(
-        _forward_kl,
+        forward_kl,
         student,
         teacher,
         temperature=temperature,
@@ -91,7 +102,7 @@ def kd(
 @sees_to_it
 def soft_cross_entropy(
     student: Tensor,
-    teacher: Tensor | TopK,
+    teacher: Tensor | TopK | Sampled,
     *,
     temperature: float = 4.0,
     teacher_temperature: float | None = None,
@@ -110,7 +121,7 @@ def soft_cross_entropy(
 
     Args:
         student: (B, C), (B, L, C) or (B, C, H, W) logits.
-        teacher: Logits of the same shape, or a `TopK`.
+        teacher: Logits of the same shape, a `TopK`, or a `Sampled` at T = 1.
         temperature: T > 0 divides both logits.
         teacher_temperature: T_t > 0 divides the teacher's logits instead; None takes T.
         scale: Multiply by T · T_t.
@@ -131,6 +142,19 @@ def soft_cross_entropy(
     Use: in place of `kd` where the loss itself is to be a cross-entropy; the gradient is the same.
     Source: Hinton, Vinyals, Dean, 2015, arXiv:1503.02531.
     """
+    if isinstance(teacher, Sampled):
+        return of_draws(
+            student,
+            teacher,
+            divergence=False,
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            standardize=standardize,
+            targets=targets,
+            ignore_index=ignore_index,
+            chunk=chunk,
+            average=average,
+        )
     return compare(
         _cross_entropy,
         student,
@@ -188,7 +212,7 @@ def reverse_kl(
     Source: Gu et al.: MiniLLM, ICLR 2024, arXiv:2306.08543 (the divergence; at T = 1 for language models).
     """
     return compare(
-        _reverse_kl,
+        backward_kl,
         student,
         teacher,
         temperature=temperature,
@@ -203,90 +227,13 @@ def reverse_kl(
     )
 
 
-@sees_to_it
-def jsd(
-    student: Tensor,
-    teacher: Tensor | TopK,
-    *,
-    beta: float = 0.5,
-    temperature: float = 4.0,
-    teacher_temperature: float | None = None,
-    scale: bool = True,
-    standardize: bool = False,
-    targets: Tensor | None = None,
-    ignore_index: int | None = None,
-    chunk: int | None = None,
-    rest: Rest = "bucket",
-    average: Average = "samples",
-) -> Tensor:
-    """Generalised Jensen-Shannon: T² · [β KL(p_t ‖ m) + (1 − β) KL(p_s ‖ m)], m = β p_t + (1 − β) p_s.
-
-    By the field's convention β = 0 is the forward KL and β = 1 the reverse; the formula itself is 0 there.
-
-    Args:
-        student: (B, C), (B, L, C) or (B, C, H, W) logits.
-        teacher: Logits of the same shape, or a `TopK`.
-        beta: β in [0, 1].
-        temperature: T > 0 divides both logits.
-        teacher_temperature: As in `kd`; the factor is then T · T_t.
-        scale: Multiply by T².
-        standardize: As in `kd`, like the options that follow.
-        targets: Labels that show the positions to ignore.
-        ignore_index: The target of such positions.
-        chunk: Rows at a time.
-        rest: "bucket" or "spread" for a `TopK`.
-        average: "samples" or "positions", as in `kd`.
-
-    Returns:
-        (B,) values ≥ 0, 0 where both distributions agree.
-
-    Raises:
-        RequestError: The shapes differ, or an option does not fit.
-
-    Transfers: the probabilities of all classes, between covering all modes (β = 0) and seeking some (β = 1).
-    Use: language models, where the best divergence depends on the task: β is chosen on a validation split; no labels.
-    Source: Agarwal et al.: On-Policy Distillation of Language Models, ICLR 2024, arXiv:2306.13649.
-    """
-    return compare(
-        _mixed(beta),
-        student,
-        teacher,
-        temperature=temperature,
-        teacher_temperature=teacher_temperature,
-        scale=scale,
-        standardize=standardize,
-        targets=targets,
-        ignore_index=ignore_index,
-        chunk=chunk,
-        rest=rest,
-        average=average,
-    )
-
-
-def _forward_kl(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
+def forward_kl(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
     return expected(log_t.exp(), log_t - log_s, factor)
 
 
-def _reverse_kl(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
-    return _forward_kl(log_t, log_s, factor)
+def backward_kl(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
+    return forward_kl(log_t, log_s, factor)
 
 
 def _cross_entropy(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
     return expected(log_t.exp(), log_s, -factor)
-
-
-def _mixed(beta: float) -> Divergence:
-    if not 0 <= beta <= 1:
-        raise RequestError(f"beta is between 0 (forward KL) and 1 (reverse KL), not {beta}")
-    if beta in (0, 1):
-        return _reverse_kl if beta else _forward_kl
-
-    def jensen_shannon(log_s: Tensor, log_t: Tensor, factor: float) -> Tensor:
-        # As no term of it can be infinite, a masked class needs no more than a logarithm that is finite.
-        least = torch.finfo(log_s.dtype).min / 4
-        log_s, log_t = log_s.clamp(min=least), log_t.clamp(min=least)
-        log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
-        of_teacher = (log_t.exp() * (beta * factor) * (log_t - log_m)).sum(-1)
-        return of_teacher.add((log_s.exp() * (log_s - log_m)).sum(-1), alpha=(1 - beta) * factor)
-
-    return jensen_shannon

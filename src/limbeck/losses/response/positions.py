@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from limbeck.errors import RequestError, unknown
-from limbeck.losses.response.sparse import TopK, check_top_k
+from limbeck.losses.response.sparse import check_sparse
 from limbeck.losses.shapes import agree
 
 CLASSES = "teacher and student must know the same classes"
@@ -29,7 +29,7 @@ Distance = Callable[..., Tensor]
 def over_positions(
     distance: Distance,
     student: Tensor,
-    teacher: Tensor | TopK,
+    teacher: Tensor | tuple[Tensor, Tensor],
     *,
     targets: Tensor | None = None,
     ignore_index: int | None = None,
@@ -38,13 +38,14 @@ def over_positions(
 ) -> Tensor:
     """Mean of `distance` over each sample's positions that are kept: (B,), 0 where none is kept.
 
-    With the average "positions" these are values whose mean over the samples is that over all kept positions.
+    A sparse teacher, a `TopK` or a `Sampled`, gives its two tensors. With the average "positions" these are values
+    whose mean over the samples is that over all kept positions.
     """
-    if isinstance(teacher, TopK):
-        check_top_k(student, teacher)
-    else:
+    if isinstance(teacher, Tensor):
         agree(student, teacher, (2, 3, 4), *range(student.dim()), remedy=CLASSES)
-    parts = teacher if isinstance(teacher, TopK) else (teacher,)
+    else:
+        check_sparse(student, teacher)
+    parts = (teacher,) if isinstance(teacher, Tensor) else teacher
     if student.dim() == 2 and ignore_index is None and chunk is None and average == "samples":
         return distance(student, *parts)
     rows = [_positions(x) for x in (student, *parts)]

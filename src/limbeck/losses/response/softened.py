@@ -14,6 +14,7 @@ from limbeck.errors import RequestError
 from limbeck.losses.looks import can_look
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import Average, over_positions
+from limbeck.losses.response.sampled import Sampled
 from limbeck.losses.response.sparse import TopK, bucket, gather_bucket, spread
 from limbeck.losses.response.standardization import standardize as standardized
 
@@ -51,6 +52,11 @@ def compare(
     of_teacher = temperature if teacher_temperature is None else teacher_temperature
     positive(temperature)
     positive(of_teacher)
+    if isinstance(teacher, Sampled):
+        raise RequestError(
+            "a sampled teacher is right in expectation for kd and soft_cross_entropy alone; choose one of them, or "
+            "store it with codec: topk"
+        )
     if rest not in ("bucket", "spread"):
         raise RequestError(f"rest is 'bucket' or 'spread', not {rest!r}")
     factor = temperature * of_teacher if scale else 1.0

@@ -38,18 +38,20 @@ class TopK(NamedTuple):
         return cls(*wide.log_softmax(axis).topk(k, axis))
 
 
-def check_top_k(student: Tensor, teacher: TopK) -> None:
-    """Raise RequestError unless the sparse teacher lies over the student's positions."""
+def check_sparse(student: Tensor, teacher: tuple[Tensor, Tensor]) -> None:
+    """Raise RequestError unless a sparse teacher's values and indices lie over the student's positions."""
     axis = 1 if student.dim() == 4 else -1
-    s, t = list(student.shape), list(teacher.log_probs.shape)
-    fits = student.dim() in (2, 3, 4) and len(s) == len(t)
-    fits = fits and teacher.indices.shape == teacher.log_probs.shape
+    values, indices = teacher
+    s, t = list(student.shape), list(values.shape)
+    fits = student.dim() in (2, 3, 4) and len(s) == len(t) and indices.shape == values.shape
     if fits:
-        fits = 1 <= t.pop(axis) <= s.pop(axis) and s == t
+        most = s.pop(axis)
+        # Classes are drawn with repetition, and may be more than there are; the likeliest stand there once.
+        fits = (1 <= t.pop(axis) <= most or not isinstance(teacher, TopK)) and s == t
     if not fits:
         raise RequestError(
-            f"student {tuple(student.shape)} and teacher's top-k {tuple(teacher.log_probs.shape)} with "
-            f"indices {tuple(teacher.indices.shape)} must agree in all but the classes, and k be at most C"
+            f"student {tuple(student.shape)} and teacher's top-k {tuple(values.shape)} with "
+            f"indices {tuple(indices.shape)} must agree in all but the classes, and k be at most C"
         )
 
 

@@ -41,6 +41,11 @@ class Head(NamedTuple):
             z = z * self.scale
         return z if self.cap is None else self.cap * torch.tanh(z / self.cap)
 
+    def first(self, classes: int | None) -> Head:
+        """The head of the first so many logits; None for all."""
+        bias = None if self.bias is None else self.bias[:classes]
+        return self._replace(weight=self.weight[:classes], bias=bias)
+
     def check(self, hidden: Tensor) -> None:
         """Raise RequestError unless it is a head for these hidden states."""
         if self.weight.dim() != 2 or hidden.dim() < 2 or hidden.shape[-1] != self.weight.shape[1]:

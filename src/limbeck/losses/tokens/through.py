@@ -7,7 +7,7 @@ hidden states and the head, so that nothing of them is kept for the backward pas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,10 +23,17 @@ NUMBERS = 2**22
 
 Part = Callable[[Tensor, slice], Tensor]
 """(logits (n, V) of some tokens, which rows these are) → (n,) values."""
+Look = Callable[[Tensor, slice], None]
+"""Sees the same."""
 
 
 def through_head(
-    parts: Sequence[Part], weights: Sequence[float], hidden: Tensor, head: Head, chunk: int | None = None
+    parts: Sequence[Part],
+    weights: Sequence[float],
+    hidden: Tensor,
+    head: Head,
+    chunk: int | None = None,
+    look: Look = lambda logits, at: None,
 ) -> tuple[Tensor, Tensor]:
     """Σ weight · Σ over the tokens, of some losses that share the logits.
 
@@ -36,6 +43,7 @@ def through_head(
         hidden: (N, D).
         head: What makes logits of them.
         chunk: Tokens at a time; None for as many as make `NUMBERS` logits.
+        look: Shown each piece's logits, without gradients, while they are there.
 
     Returns:
         The sum, and (parts,) each loss's own sum without its weight and without a gradient.
@@ -47,17 +55,26 @@ def through_head(
     if chunk is not None and chunk < 1:
         raise RequestError(f"chunk is a number of tokens, 1 or more, not {chunk}")
     rows = chunk or max(1, NUMBERS // len(head.weight))
-    total, sums = _Through.apply(parts, weights, rows, head.scale, head.cap, hidden, head.weight, head.bias)
+    total, sums = _Through.apply(
+        _Work(parts, weights, rows, look), head.scale, head.cap, hidden, head.weight, head.bias
+    )
     return total, sums
+
+
+class _Work(NamedTuple):
+    """What is done with the logits."""
+
+    parts: Sequence[Part]
+    weights: Sequence[float]
+    rows: int
+    look: Look
 
 
 class _Through(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        parts: Sequence[Part],
-        weights: Sequence[float],
-        rows: int,
+        work: _Work,
         scale: float,
         cap: float | None,
         hidden: Tensor,
@@ -72,13 +89,13 @@ class _Through(torch.autograd.Function):
             wanted = ctx.needs_input_grad[-3:]
             like = (hidden, weight, weight[:, 0])
             gradients = [_sums_like(x) if one else None for x, one in zip(like, wanted, strict=True)]
-            sums = hidden.new_zeros(len(parts), dtype=_wide(dtype))
-            for at in _pieces(len(hidden), rows):
-                sums += _piece(parts, weights, hidden[at].to(dtype), plain, at, gradients)
+            sums = hidden.new_zeros(len(work.parts), dtype=_wide(dtype))
+            for at in _pieces(len(hidden), work.rows):
+                sums += _piece(work, hidden[at].to(dtype), plain, at, gradients)
         found = [None if g is None else g.to(x.dtype) for g, x in zip(gradients, like, strict=True)]
         ctx.save_for_backward(*found)
         ctx.mark_non_differentiable(sums)
-        return (sums * sums.new_tensor(weights)).sum(), sums
+        return (sums * sums.new_tensor(work.weights)).sum(), sums
 
     @staticmethod
     @once_differentiable
@@ -86,12 +103,11 @@ class _Through(torch.autograd.Function):
         found = ctx.saved_tensors
         if not (can_look(grad) and grad.item() == 1):  # else a head's gradient would be there twice
             found = [None if one is None else one * grad.to(one.dtype) for one in found]
-        return (*([None] * 5), *found)
+        return (*([None] * 3), *found)
 
 
 def _piece(
-    parts: Sequence[Part],
-    weights: Sequence[float],
+    work: _Work,
     hidden: Tensor,
     head: Head,
     at: slice,
@@ -103,8 +119,9 @@ def _piece(
     differs = any(one is not None for one in gradients)
     with torch.set_grad_enabled(differs):
         logits = head.finished(product.requires_grad_(differs))
-        values = [part(logits, at).sum() for part in parts]
-        total = sum((value * weight for value, weight in zip(values, weights, strict=True)), logits.new_zeros(()))
+        values = [part(logits, at).sum() for part in work.parts]
+        total = sum((value * weight for value, weight in zip(values, work.weights, strict=True)), logits.new_zeros(()))
+    work.look(logits.detach(), at)
     if total.requires_grad:
         (slope,) = torch.autograd.grad(total, product)
         del logits, product

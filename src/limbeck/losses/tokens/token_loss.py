@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import call_loss
+from limbeck.losses.response.sampled import Sampled
 from limbeck.losses.response.sparse import TopK
 from limbeck.losses.tokens.head import Head, Projected
 from limbeck.losses.tokens.through import Part, through_head
 from limbeck.types import IGNORED
 
-TokenTeacher = Tensor | TopK | Projected
-"""Logits (B, L, V); the likeliest of them, (B, L, k); or hidden states with a head of their own."""
+TokenTeacher = Tensor | TopK | Sampled | Projected
+"""Logits (B, L, V); the likeliest of them (B, L, k), or some that were drawn; or hidden states with their head."""
 
 
 def token_loss(
@@ -44,7 +45,7 @@ def token_loss(
             `skewed_kl` or `total_variation`; `targets` is given (n,) labels where it has such a parameter.
         hidden: (B, L, D), the student's hidden states as its head reads them.
         head: The student's.
-        teacher: Logits (B, L, V), a `TopK` (B, L, k), or `Projected` hidden states (B, L, D') and their head.
+        teacher: Logits (B, L, V), a `TopK` or `Sampled` (B, L, k), or `Projected` states (B, L, D') and their head.
         targets: (B, L) labels; None counts all tokens.
         ignore_index: Tokens of this label do not count.
         count: What the sum is divided by, such as the tokens of all batches that make one step; None takes the tokens
@@ -65,8 +66,7 @@ def token_loss(
     """
     tokens = Tokens(hidden, targets, ignore_index)
     part = tokens.part(loss, teacher, options)
-    total, _ = through_head([part], [1.0], tokens.hidden, head, chunk)
-    return total / tokens.count(count)
+    return through_head([part], [1 / tokens.count(count)], tokens.hidden, head, chunk)[0]
 
 
 def token_cross_entropy(
@@ -83,8 +83,7 @@ def token_cross_entropy(
     Args, returns and raises are those of `token_loss`.
     """
     tokens = Tokens(hidden, targets, ignore_index)
-    total, _ = through_head([tokens.cross_entropy], [1.0], tokens.hidden, head, chunk)
-    return total / tokens.count(count)
+    return through_head([tokens.cross_entropy], [1 / tokens.count(count)], tokens.hidden, head, chunk)[0]
 
 
 class Tokens:
@@ -119,9 +118,9 @@ class Tokens:
         # Where all count, nothing is copied.
         return flat if self._at is None or len(self._at) == len(flat) else flat.index_select(0, self._at)
 
-    def count(self, given: int | Tensor | None) -> int | Tensor:
+    def count(self, given: int | Tensor | None = None) -> float:
         """What sums are divided by."""
-        return max(1, len(self.hidden)) if given is None else given
+        return float(max(1, len(self.hidden)) if given is None else given)
 
     def cross_entropy(self, logits: Tensor, at: slice) -> Tensor:
         """(n,) cross-entropy of the labels of some tokens."""
@@ -140,7 +139,7 @@ class Tokens:
 
 
 def _tensors(teacher: TokenTeacher) -> tuple[Tensor, ...]:
-    if isinstance(teacher, TopK):
+    if isinstance(teacher, TopK | Sampled):
         return tuple(teacher)
     return (teacher.hidden,) if isinstance(teacher, Projected) else (teacher,)
 
@@ -160,7 +159,7 @@ def _values(
     if isinstance(teacher, Projected):
         with torch.no_grad():
             given = teacher.head(given.to(teacher.head.weight.dtype))
-    elif isinstance(teacher, TopK):
+    elif isinstance(teacher, TopK | Sampled):
         given = type(teacher)(*some)
     if labels is not None:
         options = {**options, "targets": labels[at]}
