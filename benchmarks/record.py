@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import methods, ship_section
-from limbeck.runs.entry import label, metric, monitor_of, score
+from limbeck.compare.cells import OWN
+from limbeck.compare.labels import label_of, own_label
+from limbeck.compare.verdicts import with_simultaneous
+from limbeck.recipes.read import read
+from limbeck.runs.entry import label, metric, monitor_of, score, span
 
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
@@ -33,11 +37,11 @@ PUBLISHED = {
     f"{BUSY}",
     "fashion-cnn:kd-1": "kd as in fashion-cnn, but at temperature 1 instead of 4, which is what so small a student "
     f"cannot follow. {BUSY}",
-    "fashion-cnn:two-teachers": "`recipe` has a term (DIST) for each teacher; `dist` and `kd` distil the teachers' "
-    f"mean. The student is that of fashion-cnn. {BUSY} {OF_BEFORE}, and the mean was taken at temperature 1.",
+    "fashion-cnn:two-teachers": "`dist-cnn + dist-mlp` has a term for each teacher; `dist` and `kd` distil the "
+    f"teachers' mean. The student is that of fashion-cnn. {BUSY} {OF_BEFORE}, and the mean was taken at temperature 1.",
     "mnist-cnn": f"Published: teacher 0.9781, baseline 0.9778, distilled 0.9692. {BUSY} {OF_BEFORE}.",
-    "cifar10-tutorial": "Published, on CIFAR-10 itself, one seed: teacher 75.10, alone 69.86, soft labels (here: "
-    f"recipe) 70.80, cosine 71.50, regressor 70.82 %. {BUSY}",
+    "cifar10-tutorial": "Published, on CIFAR-10 itself, one seed: teacher 75.10, alone 69.86, soft labels "
+    f"70.80, cosine 71.50, regressor 70.82 %. {BUSY}",
     "cifar10-tutorial:best": "The teacher was trained with crop, flip and cosine decay; the students see plain images. "
     f"{BUSY}",
     "cifar10-mobilenet": "A short run on a part of the data, 500 images a class, 78 steps an epoch; the published "
@@ -97,9 +101,9 @@ def document() -> str:
         "# Results\n",
         "Made by `python -m benchmarks.record` from the files in `benchmarks/results/`; each section names the command "
         "that measured it.\n\nAccuracies are shares of the test set, which was read once a student. Differences are "
-        "paired by seed; the verdict is corrected for the number of methods compared, the interval is not: of many "
-        "methods, few seeds show only large differences. All students of one table had the same starts, data order, "
-        "optimizer and epochs.\n",
+        "paired by seed. The 95 % interval is for one method by itself; the simultaneous ones hold for all methods of "
+        "the table at once, and the verdict is what they show: better or worse where they exclude 0 "
+        "([verdicts](verdicts.md)). All students of one table had the same starts, data order, optimizer and epochs.\n",
     ]
     for path in sorted(RESULTS.glob("compare-*.json")):
         parts.append(_comparison(json.loads(path.read_text(encoding="utf-8"))))
@@ -149,20 +153,36 @@ def _comparison(content: dict[str, Any]) -> str:
     lines.append(
         f"Students: {content['epochs']} epochs, seeds {seeds}. {PUBLISHED.get(content['recipe'], '')}".rstrip() + "\n"
     )
-    lines.append(
-        f"| method | test {label(monitor_of(content))} | − scratch | 95 % interval | verdict | agreement | seconds |"
-    )
-    lines.append("|---|---|---|---|---|---|---|")
-    for name, row in content["methods"].items():
+    lines.append(f"The intervals contain the error from {' and '.join(_errors(content))}.\n")
+    figure = f"test {label(monitor_of(content))}"
+    lines.append(f"| method | {figure} | − scratch | 95 % interval | simultaneous | verdict | agreement | seconds |")
+    lines.append("|---|---|---|---|---|---|---|---|")
+    methods = _called(content)
+    for name, row in methods.items():
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        interval = "{:+.4f} to {:+.4f}".format(*row["interval"]) if row.get("interval") else ""
+        intervals = [span(row[key]) if row.get(key) else "" for key in ("interval", "simultaneous")]
         shift = f"{row['difference']:+.4f}" if "difference" in row else ""
         agreed = metric(row, "agreement")
         agreement = "" if agreed is None else f"{agreed:.4f}"
-        cells = (name, f"{row['mean']:.4f}{spread}", shift, interval, row.get("verdict", ""), agreement)
+        cells = (name, f"{row['mean']:.4f}{spread}", shift, *intervals, row.get("verdict", ""), agreement)
         lines.append(f"| {' | '.join(cells)} | {row['seconds']:.1f} |")
-    lines += _predictions(content["methods"])
+    lines += _predictions(methods)
     return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+
+
+def _errors(content: dict[str, Any]) -> list[str]:
+    """What the intervals of a record contain; those of earlier records the seeds alone."""
+    judged = [row.get("errors", ["seeds"]) for row in content["methods"].values() if "difference" in row]
+    return min(judged, key=len)
+
+
+def _called(content: dict[str, Any]) -> dict[str, Any]:
+    """The methods under what they are called in tables, with both intervals, also those of earlier records."""
+    methods = with_simultaneous(content)
+    if OWN in methods:
+        others = [name for name in methods if name != OWN]
+        methods[OWN].setdefault("label", own_label(read(content["recipe"]), others))
+    return {label_of(name, row): row for name, row in methods.items()}
 
 
 def _predictions(methods: dict[str, Any]) -> list[str]:

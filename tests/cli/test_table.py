@@ -28,7 +28,7 @@ def test_joined_students_give_the_verdicts_of_one_comparison(limbeck: Limbeck, c
         expected = whole[name]
         assert (row["values"], row["mean"], row["std"]) == (expected["scores"], expected["mean"], expected["std"])
         assert row["seeds"] == [0, 1, 2]
-        for key in ("difference", "interval", "verdict"):
+        for key in ("difference", "interval", "simultaneous", "verdict", "label"):
             assert row.get(key) == expected.get(key), key
     shown = limbeck("table", comparisons / "first", comparisons / "second", "--join").out
     assert f"{whole['kd']['mean']:.4f} ± {whole['kd']['std']:.4f}" in shown
@@ -120,8 +120,9 @@ def test_formats(limbeck: Limbeck, comparisons: Path) -> None:
     kd = json.loads((comparisons / "whole" / "compare.json").read_text())["methods"]["kd"]["scores"]
     mean, std = statistics.mean(kd), statistics.stdev(kd)
     markdown = limbeck("table", comparisons / "whole", "--format", "markdown").out.splitlines()
-    assert markdown[0] == "| method | test accuracy | seeds | − scratch | 95 % interval | verdict |"
-    assert markdown[1].count("---") == 6
+    assert markdown[0] == "| method | test accuracy | seeds | − scratch | 95 % interval | simultaneous | verdict |"
+    assert markdown[1].count("---") == 7
+    assert any(line.startswith("| dist T=1 |") for line in markdown)  # the recipe's own way
     row = next(line for line in markdown if line.startswith("| kd |"))
     assert row.startswith(f"| kd | {mean:.4f} ± {std:.4f} | 0, 1, 2 |")
     latex = limbeck("table", comparisons / "whole", "--format", "latex").out

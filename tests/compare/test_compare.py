@@ -15,6 +15,7 @@ from limbeck.errors import RequestError
 from limbeck.recipes.methods import METHODS
 from limbeck.recipes.read import check
 from limbeck.report import write_page
+from limbeck.runs import hits
 from limbeck.runs.machine import Machine
 
 QUIET = Machine(accelerator="cpu", progress=False)
@@ -53,7 +54,13 @@ def test_the_verdict_is_corrected_for_the_number_of_methods() -> None:
 
 
 def test_one_seed_shows_nothing() -> None:
-    assert difference([0.05]) == {"difference": 0.05, "interval": None, "verdict": "one seed shows nothing"}
+    assert difference([0.05]) == {
+        "difference": 0.05,
+        "interval": None,
+        "simultaneous": None,
+        "errors": ["seeds"],
+        "verdict": "one seed shows nothing",
+    }
 
 
 def test_summary_has_means_and_spreads() -> None:
@@ -74,6 +81,10 @@ def test_a_comparison_is_written_goes_on_and_makes_a_page(tmp_path: Path) -> Non
     assert list(first["methods"]) == ["scratch", "recipe", "rkd"]
     written = json.loads((out / "compare.json").read_text())
     assert written == {k: v for k, v in first.items() if k != "out"}
+    for name, row in first["methods"].items():
+        for seed, accuracy in zip(row["seeds"], row["scores"], strict=True):
+            assert hits.read(out / f"{name}-seed{seed}")[""].mean() == pytest.approx(accuracy, abs=1e-12)
+    assert first["methods"]["rkd"]["errors"] == ["seeds", "test samples"]
     kept = (out / "recipe-seed1" / "student.safetensors").stat().st_mtime_ns
 
     # Interrupted in the middle: one result is missing, the others are not made again.
@@ -90,7 +101,10 @@ def test_a_comparison_is_written_goes_on_and_makes_a_page(tmp_path: Path) -> Non
         "http://creativecommons.org", ""
     )
     for name, row in again["methods"].items():
-        assert f"<td>{name}</td><td>{row['mean']:.4f}" in text
+        assert f"<td>{row.get('label', name)}</td><td>{row['mean']:.4f}" in text
+    assert again["methods"]["recipe"]["label"] == "kd T=2"
+    low, high = again["methods"]["rkd"]["simultaneous"]
+    assert f"<td>{low:+.4f} to {high:+.4f}</td>" in text
     assert write_page(out) == page
     assert page.read_text() == text
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from limbeck import load_model
-from limbeck.cli import show
+from limbeck.cli import compared as printed
 from limbeck.compare import compare, difference, summarise
 from limbeck.errors import RequestError
 from limbeck.export import export_run
@@ -78,13 +78,14 @@ def test_the_backbone_is_the_plain_network_of_the_deepest_exit(compared: tuple[P
 def test_table_and_page_show_them(compared: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     out, comparison = compared
     page = write_page(out)
-    show.comparison(comparison, page)
+    printed.comparison(comparison, page)
     shown = capsys.readouterr().out
     assert page
     text = page.read_text()
     for name, row in comparison["methods"]["recipe"]["predictions"].items():
         assert f"{row['mean']:.4f} ± {row['std']:.4f}" in shown
-        assert f"<td>recipe, {name}</td><td>{row['mean']:.4f}" in text
+        assert f"<td>self, {name}</td><td>{row['mean']:.4f}" in text
+        assert row["errors"] == ["seeds", "test samples"]
     assert "− backbone" in shown
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from limbeck.cli import compared as printed
 from limbeck.cli import show
 from limbeck.compare import compare
 from limbeck.errors import RequestError
@@ -91,7 +92,7 @@ def test_a_comparison_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[
     result = compare(made, ["recipe"], [0, 1], root=tmp_path, out=tmp_path / "out", machine=QUIET)
     (entry,) = json.loads((tmp_path / "out" / "compare.json").read_text())["teacher_outputs"]
     assert (entry["found"], entry["dtype"], entry["top_k"]) == (False, "float16", 4)
-    show.comparison(result, None)
+    printed.comparison(result, None)
     assert f"teacher outputs: stored in {entry['place']} as float16, top 4 classes: rounded" in capsys.readouterr().out
 
 

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+WIDE = 130
+"""Characters of a line with two intervals, where standard output is no terminal."""
+
+
 def document(found: Any) -> None:
     """One JSON document, neither wrapped nor coloured."""
     print(json.dumps(found, indent=2))  # noqa: T201

@@ -14,7 +14,7 @@ from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
 from limbeck.models.inspect import Inspected
-from limbeck.runs.entry import advantage, label, metric, monitor_of, score, span
+from limbeck.runs.entry import advantage, label, metric, score
 from limbeck.runs.ledger import table_line
 from limbeck.taps import match
 
@@ -47,7 +47,7 @@ def result(result: Mapping[str, Any]) -> None:
             "data order. Another seed gives another difference: limbeck compare trains several",
             soft_wrap=True,
         )
-    _outputs(console, result)
+    outputs(console, result)
     console.print(
         f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True
     )
@@ -64,38 +64,7 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{label(one['monitor'])} {difference:+.4f} ({better})"
 
 
-def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
-    """The table at the end of a comparison."""
-    seeds = ", ".join(map(str, comparison["seeds"]))
-    table = _table(f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}")
-    monitor = monitor_of(comparison)
-    names = ("method", f"test {label(monitor)}", "− scratch", "95 % interval", "verdict", "agreement", "seconds")
-    for column in names:
-        table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
-    for name, row in comparison["methods"].items():
-        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        some = "" if row["seeds"] == comparison["seeds"] else f" (seeds {', '.join(map(str, row['seeds']))})"
-        cells = [f"{name}{some}", f"{row['mean']:.4f}{spread}"]
-        if "difference" in row:
-            interval = span(row["interval"])
-            cells += [f"{row['difference']:+.4f}", interval, row["verdict"]]
-        else:
-            cells += ["", "", ""]
-        table.add_row(*cells, _cell(metric(row, "agreement"), ".4f"), _cell(row["seconds"], ".1f"))
-    console = _console()
-    console.print(table)
-    _predictions(console, comparison["methods"])
-    _outputs(console, comparison)
-    compared, trained = len(comparison["methods"]) - 1, len(comparison["seeds"])
-    console.print(f"mean ± standard deviation; verdicts corrected for {compared} method(s) compared with scratch")
-    if compared > trained > 1:
-        again = f"--out {comparison['out']} --resume --seeds N adds to them"
-        console.print(f"so corrected, {trained} seeds show large differences only; {again}", soft_wrap=True)
-    where = f"{comparison['out']}/compare.json"
-    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
-
-
-def _outputs(console: Console, found: Mapping[str, Any]) -> None:
+def outputs(console: Console, found: Mapping[str, Any]) -> None:
     """Which teacher outputs came from a store, and what that changes."""
     for line in filter(None, map(table_line, found.get("teacher_outputs", ()))):
         console.print(line, soft_wrap=True)
@@ -119,36 +88,6 @@ def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
     table.add_row(f"the same, {held_out}", f"{figures['held_out_entropy']:.4f} nats")
     table.add_row("maximum entropy", f"{figures['maximum_entropy']:.4f} nats")
     _console().print(table)
-
-
-def _predictions(console: Console, methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """What each exit or peer of every method is worth, where there are several."""
-    rows = [(method, name, row) for method, one in methods.items() for name, row in one.get("predictions", {}).items()]
-    if not rows:
-        return
-    table = _table("each prediction; a difference without a verdict shows nothing")
-    columns = ["method", "prediction", "test accuracy", "− scratch", *(["− backbone"] if "backbone" in methods else [])]
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("method", "prediction") else "right")
-    for method, name, row in rows:
-        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        cells = [
-            method,
-            name,
-            f"{row['mean']:.4f}{spread}",
-            _shown_difference(row),
-            _shown_difference(row.get("backbone", {})),
-        ]
-        table.add_row(*cells[: len(columns)])
-    console.print(table)
-
-
-def _shown_difference(found: Mapping[str, Any]) -> str:
-    """A difference, and its verdict where that is better or worse."""
-    if "difference" not in found:
-        return ""
-    shown = found["verdict"] if found["verdict"] in ("better", "worse") else ""
-    return f"{found['difference']:+.4f} {shown}".rstrip()
 
 
 def plan(found: Mapping[str, Any], as_json: bool = False) -> None:

@@ -23,7 +23,7 @@ def table(
     """Show runs and comparisons in one table, with columns for what differs besides the method."""
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    from limbeck.cli.printing import console, document
+    from limbeck.cli.printing import WIDE, console, document
     from limbeck.cli.printing import table as new_table
     from limbeck.compare.join import as_table
     from limbeck.compare.join import join as joined
@@ -43,7 +43,7 @@ def table(
         shown.add_column(name, justify="left" if name in ("method", "verdict", "folder") else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    console().print(shown)
+    console(WIDE).print(shown)
     unequal, other = ", ".join(found.unequal), ", ".join(key for key in found.differ if key not in found.unequal)
     equal = f"equal budgets; rows differ in their methods and seeds{f', and in {other}' if other else ' alone'}"
     console().print(f"not at an equal budget: rows differ in {unequal}" if unequal else equal, soft_wrap=True)

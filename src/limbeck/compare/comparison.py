@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from limbeck.compare.cells import (
     BACKBONE,
+    OWN,
     SCRATCH,
     Cell,
     cells,
@@ -22,7 +22,8 @@ from limbeck.compare.cells import (
     weed,
     weed_teachers,
 )
-from limbeck.compare.verdicts import summarise
+from limbeck.compare.labels import own_label
+from limbeck.compare.verdicts import Rules, summarise
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
@@ -31,18 +32,19 @@ from limbeck.models import parameter_count
 from limbeck.notices import once
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump, recorded_variants
-from limbeck.runs import components, identity, teachers
+from limbeck.runs import components, hits, identity, teachers
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
 from limbeck.runs.entry import score
-from limbeck.runs.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened
+from limbeck.runs.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened, read_result
 from limbeck.runs.identity import Origins
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import teacher_entry
 from limbeck.runs.stages import distil
 from limbeck.runs.train import Job, settled, settled_as, trial
+from limbeck.teachers import Teacher
 
 
 def compare(
@@ -54,6 +56,7 @@ def compare(
     out: Path | None = None,
     resume: bool = False,
     redo: bool = False,
+    effect: float | None = None,
     variants: Mapping[str, schema.Recipe] | None = None,
     machine: Machine | None = None,
     began: Callable[[Path], None] = lambda folder: None,
@@ -70,6 +73,8 @@ def compare(
         resume: Resume an interrupted comparison in `out`, or add methods and seeds to a finished one. All its
             students count, also those of methods and seeds that are not named again.
         redo: Resume, and train again what was made of something else: another recipe, own code, teacher or data.
+        effect: The size of a difference of which is said how many seeds would show it; by default one point of an
+            accuracy, of another score a hundredth of the baseline's.
         variants: The recipe's variants that may be named, ":NAME" where a method is called so too; they differ from
             the recipe in how they distil alone.
         machine: Devices and display.
@@ -123,7 +128,7 @@ def compare(
         outputs = Ledger(folder, fabric, resume)
         job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds), outputs=outputs)
         job = decided(job, taught, student, found)
-        comparison = _compared(job, recipes, students, found, student)
+        comparison = _compared(job, recipes, students, found, student, Rules(len(data.test), effect=effect))
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)
         fabric.barrier()
@@ -136,6 +141,7 @@ def _compared(
     students: Sequence[Cell],
     found: Sequence[teachers.Candidate],
     student: nn.Module,
+    rules: Rules,
 ) -> dict[str, Any]:
     """Train and test every method with every seed: what compare.json holds."""
     results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in recipes}
@@ -149,7 +155,7 @@ def _compared(
             _carry_out(own, cell, found)
         results[cell.method][cell.seed] = from_first(
             job.fabric,
-            lambda: json.loads(finished.read_text(encoding="utf-8")),  # noqa: B023
+            lambda: with_hits(own.out),  # noqa: B023
         )
     return {
         "recipe": job.recipe.title,
@@ -161,9 +167,21 @@ def _compared(
         "teacher": [teacher_entry(candidate, job) for candidate in found],
         **diagnosis,
         "teacher_outputs": job.outputs.entries(),
-        "methods": summarise(results, len(job.data.test)),
+        "methods": _labelled(summarise(results, rules), recipes),
         "environment": environment(),
     }
+
+
+def with_hits(folder: Path) -> dict[str, Any]:
+    """A finished student's result, with the test samples that it gets right under "hits"."""
+    return {**read_result(folder), "hits": hits.read(folder)}
+
+
+def _labelled(methods: dict[str, Any], recipes: Mapping[str, schema.Recipe]) -> dict[str, Any]:
+    """The methods with a label for the recipe's own way; their names stay."""
+    if OWN in methods:
+        methods[OWN]["label"] = own_label(recipes[OWN], [name for name in methods if name != OWN])
+    return methods
 
 
 def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
@@ -179,23 +197,26 @@ def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> Non
         write_text(job.out / RECIPE, dump(job.recipe))
     shipped = student = components.model(job.recipe.student, job.data, job.recipe.seed)
     judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
+    ensemble: Teacher | None = None
     if cell.method == SCRATCH:
-        alone = components.alone(student, job.recipe, job.data)
-        training = job.train(alone, "student")
-        tested = job.test(alone, judge)
+        scheme = components.alone(student, job.recipe, job.data)
+        training = job.train(scheme, "student")
     elif cell.method == BACKBONE:
-        alone = components.on_labels(student, job.recipe.student, job.recipe, job.data)
-        training = job.train(alone, "student")
-        tested = job.test(alone, judge)
-        deepest = job.recipe.student.options["exit"]
-        tested[f"test_{tested['monitor']}/exit {deepest}/{deepest}"] = score(tested)
+        scheme = components.on_labels(student, job.recipe.student, job.recipe, job.data)
+        training = job.train(scheme, "student")
     else:
         distilled = distil(job, student, found)
-        shipped = distilled.scheme.student  # of some methods another network
-        training, tested = distilled.training, job.test(distilled.scheme, judge)
-        if distilled.ensemble:
-            tested["ensemble_score"] = score(job.test_teacher(distilled.ensemble))
+        scheme, training, ensemble = distilled.scheme, distilled.training, distilled.ensemble
+        shipped = scheme.student  # of some methods another network
+    right = hits.Hits(scheme.task, scheme.chosen)
+    tested = job.test(scheme, judge, right.hear)
+    if cell.method == BACKBONE:
+        deepest = job.recipe.student.options["exit"]
+        tested[f"test_{tested['monitor']}/exit {deepest}/{deepest}"] = score(tested)
+    if ensemble is not None:
+        tested["ensemble_score"] = score(job.test_teacher(ensemble))
     if job.fabric.is_global_zero:
+        right.write(job.out)
         about = {"method": cell.method, "seed": cell.seed, "identity": identity.digest(cell.made_of)}
         about["parameters"] = parameter_count(shipped)
         write_json(job.out / RESULT, {**about, **tested, **training})

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.compare.cells import BACKBONE, SCRATCH, students_in
-from limbeck.compare.table import Row, Table, without_method
-from limbeck.compare.verdicts import summarise
+from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
+from limbeck.compare.labels import label_of
+from limbeck.compare.table import Row, Table, label_in, without_method
+from limbeck.compare.verdicts import VERDICT, Rules, summarise
 from limbeck.errors import RequestError
-from limbeck.runs import identity
+from limbeck.runs import hits, identity
 from limbeck.runs.entry import score
 from limbeck.runs.folder import read_result, student_folder
 from limbeck.runs.identity import Identity
@@ -27,8 +28,12 @@ class _Student:
     made_of: Identity
 
     @property
+    def at(self) -> Path:
+        return self.folder / student_folder(self.method, self.seed)
+
+    @property
     def name(self) -> str:
-        return str(self.folder / student_folder(self.method, self.seed))
+        return str(self.at)
 
 
 def join(folders: Sequence[Path]) -> dict[str, Any]:
@@ -47,15 +52,19 @@ def join(folders: Sequence[Path]) -> dict[str, Any]:
     _check(students)
     results: dict[str, dict[int, Mapping[str, Any]]] = {SCRATCH: {}}
     for one in sorted(students, key=lambda one: one.seed):
-        results.setdefault(one.method, {}).setdefault(one.seed, one.result)
+        whole = {**one.result, "hits": hits.read(one.at)}
+        results.setdefault(one.method, {}).setdefault(one.seed, whole)
     if not results[SCRATCH]:
         raise RequestError("none of these folders has students of scratch, beside which the others are measured")
     samples = sum(students[0].made_of["data"]["splits"]["test"]["counts"])
+    methods = summarise(results, Rules(samples))
+    if OWN in methods:
+        methods[OWN]["label"] = label_in(folders[0], [name for name in methods if name != OWN])
     return {
         "folders": [str(folder) for folder in folders],
         "figure": students[0].result["monitor"],
         "seeds": sorted({one.seed for one in students}),
-        "methods": summarise(results, samples),
+        "methods": methods,
     }
 
 
@@ -68,7 +77,8 @@ def as_table(joined: Mapping[str, Any]) -> Table:
             method,
             joined["figure"],
             dict(zip(entry["seeds"], entry["scores"], strict=True)),
-            verdict={key: entry[key] for key in ("difference", "interval", "verdict") if key in entry},
+            verdict={key: entry[key] for key in VERDICT if key in entry},
+            label=label_of(method, entry),
         )
         for method, entry in joined["methods"].items()
     ]

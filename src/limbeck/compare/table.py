@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
+from limbeck.compare.labels import label_of, own_label
+from limbeck.compare.verdicts import VERDICT, with_simultaneous
 from limbeck.errors import RequestError
 from limbeck.recipes.read import read
 from limbeck.runs import identity
@@ -32,7 +34,8 @@ class Row:
         figure: Which test figure the values are.
         values: The figure by seed.
         made_of: What the students depend on, by dotted keys.
-        verdict: Its comparison's "difference", "interval" and "verdict", if it has them.
+        verdict: Its comparison's `VERDICT`, if it has them.
+        label: What it is called in tables.
     """
 
     folder: str
@@ -41,6 +44,7 @@ class Row:
     values: Mapping[int, float]
     made_of: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def mean(self) -> float:
@@ -76,6 +80,7 @@ class Table:
                 {
                     "folder": row.folder,
                     "method": row.method,
+                    **({"label": row.label} if row.label not in ("", row.method) else {}),
                     "figure": row.figure,
                     "mean": row.mean,
                     "std": row.std,
@@ -130,15 +135,13 @@ def _of_comparison(folder: Path) -> Iterator[Row]:
     by_method: dict[str, dict[int, Mapping[str, Any]]] = {}
     for method, seed in sorted(students_in(folder), key=lambda one: one[1]):
         by_method.setdefault(method, {})[seed] = read_result(folder / student_folder(method, seed))
-    summed = _json(folder / COMPARISON).get("methods", {})
+    comparison = _json(folder / COMPARISON)
+    summed = with_simultaneous(comparison) if "methods" in comparison else {}
     order = [*filter(by_method.__contains__, summed), *(name for name in by_method if name not in summed)]
     for method in order:
-        known = {key: summed.get(method, {})[key] for key in VERDICT if key in summed.get(method, {})}
+        known = summed.get(method, {})
         first = folder / student_folder(method, min(by_method[method]))
         yield _row(folder, method, by_method[method], _flat(first, folder), known)
-
-
-VERDICT = ("difference", "interval", "verdict")
 
 
 def _row(
@@ -146,11 +149,22 @@ def _row(
     method: str,
     results: Mapping[int, Mapping[str, Any]],
     made_of: Mapping[str, Any],
-    verdict: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Row:
     figure = next(iter(results.values()))["monitor"]
     scores = {seed: score(result) for seed, result in results.items()}
-    return Row(str(folder), method, figure, scores, made_of, verdict or {})
+    summed = known or {}
+    verdict = {key: summed[key] for key in VERDICT if key in summed}
+    called = label_of(method, summed) if method != OWN or "label" in summed else label_in(folder)
+    return Row(str(folder), method, figure, scores, made_of, verdict, called)
+
+
+def label_in(folder: Path, others: Collection[str] = ()) -> str:
+    """What the way to distil of the recipe in a folder does, beside other methods."""
+    try:
+        return own_label(read(str(folder / RECIPE)), others)
+    except RequestError:  # its own code is not here
+        return OWN
 
 
 def _method(run: Path) -> str:

@@ -1,30 +1,56 @@
-"""What the differences between methods show: means, intervals, and verdicts corrected for how many were compared."""
+"""What the differences between methods show: means, intervals, and the verdict that the simultaneous one gives."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from limbeck.compare.cells import BACKBONE, SCRATCH
+from limbeck.compare.intervals import CONFIDENCE, POWER, Interval, Paired, quantile, seeds_needed
+from limbeck.compare.pairs import paired
 from limbeck.runs.entry import score
 
-CONFIDENCE = 0.95
 BySeed = Mapping[int, Mapping[str, Any]]
 """A method's results by their seeds."""
+ONE_SEED, NONE_SHOWN = "one seed shows nothing", "no difference shown"
+VERDICT = ("difference", "interval", "simultaneous", "verdict")
+"""What a method's entry in compare.json has that differs from scratch."""
 
 
-def summarise(results: Mapping[str, BySeed], samples: int = 0) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Rules:
+    """How verdicts are made, besides from the results.
+
+    Attributes:
+        samples: How many samples the test set has, where that is known: accuracies come in steps of one of them.
+        groups: For each seed the number of its teacher, where the teacher varies.
+        effect: The difference of which is said how many seeds would show it; None for `usual_effect`.
+        share: Of the errors that intervals are allowed, the part that so many pairs may use: all of it where one looks
+            at them once.
+    """
+
+    samples: int = 0
+    groups: Mapping[int, int] | None = None
+    effect: float | None = None
+    share: Callable[[int], float] = lambda pairs: 1.0
+
+
+def summarise(results: Mapping[str, BySeed], rules: Rules | None = None) -> dict[str, dict[str, Any]]:
     """Means, spreads, paired differences to scratch and a verdict, from each method's results by seed.
 
-    The interval of a difference is Student's at 95 %, over the seeds that both have. The verdict rests on a wider one,
-    at 1 − 0.05/m for m methods compared (Bonferroni), so that among many methods none is called better by luck alone.
-    `samples` is how many the test set has, where that is known: accuracies come in steps of one of them.
+    "interval" is Student's at 95 %, for one difference by itself. "simultaneous" is wider, at 1 − 0.05/m for m methods
+    compared (Bonferroni): with 95 % confidence the intervals of all methods hold together. The verdict is what this one
+    shows: better or worse where it excludes 0. "errors" says what both contain (`limbeck.compare.intervals`).
+
+    Source: Dunn, "Multiple comparisons among means", JASA 1961.
     """
-    resolution = _resolution(results, samples)
+    rules = rules or Rules()
     scratch = _scores(results, SCRATCH)
     rivals = len(results) - 1
+    effect = usual_effect(results) if rules.effect is None else rules.effect
     summary = {}
     for name in results:
         scores, one = _scores(results, name), _first(results[name])
@@ -34,45 +60,47 @@ def summarise(results: Mapping[str, BySeed], samples: int = 0) -> dict[str, dict
         entry["test"] = {metric: _mean(results[name], metric) for metric in one["test"]}
         entry |= {"monitor": one["monitor"], "mode": one["mode"]}
         if name != SCRATCH:
-            entry |= _beside(scores, scratch, rivals, resolution, one["mode"])
-        if each := _each(results, name, resolution):
+            entry |= _beside(results, (name, scores), (SCRATCH, scratch), rivals, rules, effect=effect)
+        if each := _each(results, name, rules):
             entry["predictions"] = each
         summary[name] = entry
     return summary
 
 
-def _each(results: Mapping[str, BySeed], name: str, resolution: float) -> dict[str, dict[str, Any]]:
+def usual_effect(results: Mapping[str, BySeed]) -> float:
+    """One point of an accuracy; of another score a hundredth of the baseline's."""
+    monitor = _first(results[SCRATCH])["monitor"]
+    scores = _scores(results, SCRATCH).values()
+    return 0.01 if monitor == "accuracy" else 0.01 * abs(statistics.mean(scores))
+
+
+def _each(results: Mapping[str, BySeed], name: str, rules: Rules) -> dict[str, dict[str, Any]]:
     """A method's exits (or peers), each like a method: beside scratch's of the same name, and beside the backbone.
 
-    The verdicts beside scratch are corrected for all exits of all methods, and so are those beside the backbone.
+    The intervals beside scratch are simultaneous for all exits of all methods, and so are those beside the backbone.
     """
     given = {
         method: [figure for figure in _first(by_seed) if figure.startswith(f"test_{_first(by_seed)['monitor']}/")]
         for method, by_seed in results.items()
     }
     rivals = (len(results) - 1) * max(map(len, given.values()))
-    alone, mode = _scores(results, BACKBONE), _first(results[name])["mode"]
+    alone = _scores(results, BACKBONE)
     entries = {}
     for figure in given[name]:
-        scores = _column(results, name, figure)
+        scores, which = _column(results, name, figure), figure.partition("/")[2]
         entry = _spread(scores)
         if name != SCRATCH:
-            entry |= _beside(scores, _column(results, SCRATCH, figure), rivals, resolution, mode)
+            other = _column(results, SCRATCH, figure)
+            entry |= _beside(results, (name, scores), (SCRATCH, other), rivals, rules, which, which)
         if name != BACKBONE and alone:
-            entry[BACKBONE] = _beside(scores, alone, rivals, resolution, mode)
-        entries[figure.partition("/")[2]] = entry
+            entry[BACKBONE] = _beside(results, (name, scores), (BACKBONE, alone), rivals, rules, which)
+        entries[which] = entry
     return entries
 
 
 def _column(results: Mapping[str, BySeed], name: str, figure: str) -> dict[int, float]:
     """A figure of one method by seed; empty where the method is not there, or does not have it."""
     return {seed: result[figure] for seed, result in results.get(name, {}).items() if figure in result}
-
-
-def _resolution(results: Mapping[str, BySeed], samples: int) -> float:
-    """What one sample of the test set counts in an accuracy; other scores have no steps."""
-    one = next(one for by_seed in results.values() for one in by_seed.values())
-    return 1 / samples if samples and one["monitor"] == "accuracy" else 0.0
 
 
 def _first(by_seed: BySeed) -> Mapping[str, Any]:
@@ -97,15 +125,34 @@ def _spread(by_seed: Mapping[int, float]) -> dict[str, Any]:
 
 
 def _beside(
-    one: Mapping[int, float], other: Mapping[int, float], rivals: int, resolution: float, mode: str
+    results: Mapping[str, BySeed],
+    one: tuple[str, Mapping[int, float]],
+    other: tuple[str, Mapping[int, float]],
+    rivals: int,
+    rules: Rules,
+    ours: str = "",
+    theirs: str = "",
+    effect: float | None = None,
 ) -> dict[str, Any]:
     """The differences in pairs of one seed; nothing where the two share none."""
-    pairs = [value - other[seed] for seed, value in one.items() if seed in other]
-    return difference(pairs, rivals, resolution, mode) if pairs else {}
+    first = _first(results[one[0]])
+    resolution = 1 / rules.samples if rules.samples and first["monitor"] == "accuracy" else 0.0
+    hits = [
+        {seed: result["hits"][which] for seed, result in results[name].items() if which in result.get("hits", {})}
+        for (name, _), which in ((one, ours), (other, theirs))
+    ]
+    found = paired(one[1], other[1], hits[0], hits[1], rules.groups, least=resolution / math.sqrt(6))
+    if found is None:
+        return {}
+    error = (1 - CONFIDENCE) / rivals
+    entry = judged(found, error * rules.share(len(found.pairs)), first["mode"])
+    if effect and len(found.pairs) > 1:
+        entry["needed"] = {"difference": effect, "power": POWER, "seeds": seeds_needed(found, effect, error)}
+    return entry
 
 
 def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0, mode: str = "max") -> dict[str, Any]:
-    """The mean of paired differences, its 95 % interval, and a verdict corrected for the number of rivals.
+    """The mean of paired differences, its 95 % interval, the simultaneous one for so many rivals, and its verdict.
 
     Accuracies come in steps of `resolution`. Two of them, so rounded, leave a difference uncertain by a standard
     deviation of resolution / √6, and no spread is taken for less: a few seeds that agree to the sample prove nothing.
@@ -115,23 +162,57 @@ def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0,
     >>> difference([0.010, -0.012, 0.011])["verdict"]
     'no difference shown'
     """
-    mean = statistics.mean(pairs)
-    least = resolution / math.sqrt(6)
-    half, strict = (_half_width(pairs, error, least) for error in (1 - CONFIDENCE, (1 - CONFIDENCE) / rivals))
-    if half is None or strict is None:
-        return {"difference": mean, "interval": None, "verdict": "one seed shows nothing"}
-    gain = mean if mode == "max" else -mean
-    verdict = "better" if gain > strict else "worse" if gain < -strict else "no difference shown"
-    return {"difference": mean, "interval": [mean - half, mean + half], "verdict": verdict}
+    return judged(Paired(pairs, resolution / math.sqrt(6)), (1 - CONFIDENCE) / rivals, mode)
 
 
-def _half_width(values: Sequence[float], error: float, least: float) -> float | None:
-    from scipy import stats
+def judged(found: Paired, error: float, mode: str) -> dict[str, Any]:
+    """A difference with both its intervals, and the verdict that the simultaneous one, at 1 − error, shows."""
+    alone, together = found.interval(1 - CONFIDENCE), found.interval(error)
+    return {
+        "difference": found.mean,
+        "interval": None if alone is None else list(alone),
+        "simultaneous": None if together is None else list(together),
+        "errors": ["seeds", *(["test samples"] if found.samples else [])],
+        "verdict": verdict(together, mode),
+    }
 
-    if len(values) < 2:
+
+def verdict(simultaneous: Interval | None, mode: str) -> str:
+    """What an interval shows: better or worse where it excludes 0."""
+    if simultaneous is None:
+        return ONE_SEED
+    low, high = simultaneous
+    if low <= 0 <= high:
+        return NONE_SHOWN
+    return "better" if (low > 0) == (mode == "max") else "worse"
+
+
+def with_simultaneous(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods of a compare.json, also of one that was written before it had simultaneous intervals.
+
+    Their half-widths are those of the intervals there, times the ratio of Student's quantiles.
+    """
+    methods: Mapping[str, Any] = comparison["methods"]
+    error = (1 - CONFIDENCE) / max(len(methods) - 1, 1)
+    found = {}
+    for name, row in methods.items():
+        found[name] = dict(row)
+        if "interval" in row and "simultaneous" not in row:
+            pairs = len(set(row.get("seeds", comparison["seeds"])) & set(_seeds(methods[SCRATCH], comparison)))
+            found[name]["simultaneous"] = _widened(row, pairs, error)
+    return found
+
+
+def _seeds(row: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[int]:
+    return list(row.get("seeds", comparison["seeds"]))
+
+
+def _widened(row: Mapping[str, Any], pairs: int, error: float) -> list[float] | None:
+    if row["interval"] is None:
         return None
-    quantile = float(stats.t.ppf(1 - error / 2, len(values) - 1))
-    return quantile * max(statistics.stdev(values), least) / math.sqrt(len(values))
+    wider = quantile(1 - error / 2, pairs - 1) / quantile((1 + CONFIDENCE) / 2, pairs - 1)
+    half = wider * (row["interval"][1] - row["difference"])
+    return [row["difference"] - half, row["difference"] + half]
 
 
 def _std(values: Sequence[float]) -> float | None:

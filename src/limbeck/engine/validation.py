@@ -12,12 +12,18 @@ from limbeck.engine.held_out import HeldOut
 from limbeck.errors import RequestError
 from limbeck.tasks import Metrics, Task
 from limbeck.teachers import Teacher
-from limbeck.types import Batch, part_of
+from limbeck.types import Batch, Targets, part_of
+
+Hear = Callable[[str, Tensor, Targets], None]
 
 
 @torch.no_grad()
 def figures(
-    predict: Callable[[Batch], Mapping[str, Tensor]], held_out: HeldOut, task: Task, teacher: Teacher | None = None
+    predict: Callable[[Batch], Mapping[str, Tensor]],
+    held_out: HeldOut,
+    task: Task,
+    teacher: Teacher | None = None,
+    hear: Hear | None = None,
 ) -> dict[str, dict[str, float]]:
     """The task's metrics of each prediction by name, over all samples of all processes: the same in each of them.
 
@@ -26,6 +32,7 @@ def figures(
         held_out: The samples; networks should be in eval mode.
         task: What is measured.
         teacher: To measure agreement with.
+        hear: Gets each prediction's name, outputs and targets, batch by batch.
 
     Raises:
         RequestError: There is no batch, or no sample with a label.
@@ -37,7 +44,10 @@ def figures(
         for name, output in predict(batch).items():
             metrics = found.setdefault(name, task.metrics())
             if counted:
-                metrics.update(output[:counted], part_of(batch.targets, slice(counted)), told)
+                some = output[:counted], part_of(batch.targets, slice(counted))
+                metrics.update(*some, told)
+                if hear is not None:
+                    hear(name, *some)
     states = held_out.gathered({name: metrics.state() for name, metrics in found.items()})
     names = list(dict.fromkeys(name for state in states for name in state))
     if not names:

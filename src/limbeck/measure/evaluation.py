@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.distillers import Scheme
 from limbeck.engine.held_out import HeldOut
-from limbeck.engine.validation import figures, predictions
+from limbeck.engine.validation import Hear, figures, predictions
 from limbeck.errors import RequestError, unknown
 from limbeck.models import device_of
 from limbeck.tasks import Classification, Task
@@ -83,10 +83,16 @@ def evaluate(
 
 
 def evaluate_each(
-    scheme: Scheme, loader: Iterable[Any], *, device: torch.device | str | None = None, teacher: Teacher | None = None
+    scheme: Scheme,
+    loader: Iterable[Any],
+    *,
+    device: torch.device | str | None = None,
+    teacher: Teacher | None = None,
+    hear: Hear | None = None,
 ) -> dict[str, Evaluation]:
     """Run a scheme once over a loader: an evaluation for each of its predictions, `scheme.chosen` among them.
 
+    `hear` gets each prediction's name, outputs and targets, batch by batch, where the caller wants more than figures.
     `HeldOut` in place of the loader shares its samples out over processes: each runs its part, and all get the figures
     of the whole.
 
@@ -94,7 +100,7 @@ def evaluate_each(
         RequestError: The loader is empty, or none of its samples has a label.
     """
     held_out = _held_out(loader, device or device_of(scheme), scheme.task)
-    found = figures(lambda batch: predictions(scheme, batch), held_out, scheme.task, teacher)
+    found = figures(lambda batch: predictions(scheme, batch), held_out, scheme.task, teacher, hear)
     return {name: made(some, scheme.task) for name, some in found.items()}
 
 

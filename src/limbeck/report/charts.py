@@ -12,8 +12,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from scipy import stats
 
+from limbeck.compare.labels import label_of
 from limbeck.runs.entry import label, monitor_of
 from limbeck.runs.folder import student_folder
 
@@ -22,21 +22,33 @@ SHAPES = {"fp32": "o", "fp16": "s", "int8": "D"}
 """A mark for each precision."""
 
 
-def scores(comparison: Mapping[str, Any]) -> str:
-    """For each method the score of every seed as a dot, and the mean with its 95 % interval."""
-    methods = comparison["methods"]
+def differences(comparison: Mapping[str, Any]) -> str:
+    """For each method the difference to scratch of every seed as a dot, and the mean with both its intervals.
+
+    The thick line is the 95 % interval by itself, the thin one with ends the simultaneous one, which gives the verdict.
+    """
+    methods = {name: row for name, row in comparison["methods"].items() if "difference" in row}
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(methods)), layout="constrained")
     axes = figure.subplots()
     for row, entry in enumerate(methods.values()):
-        values = np.array(entry["scores"])
-        axes.plot(values, np.full(len(values), row), "o", color=GREY, alpha=0.6, markersize=5)
-        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
-        axes.errorbar(values.mean(), row, xerr=half, fmt="D", color=BLUE, capsize=4, markersize=6)
-    axes.axvline(methods["scratch"]["mean"], color=GREY, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(methods)), list(methods))
-    axes.invert_yaxis()
-    axes.set_xlabel(f"test {label(monitor_of(comparison))}")
+        pairs = _pairs(entry, comparison["methods"]["scratch"])
+        axes.plot(pairs, np.full(len(pairs), row + 0.18), "o", color=GREY, alpha=0.6, markersize=4)
+        mean, alone, together = entry["difference"], entry["interval"], entry["simultaneous"]
+        if together is not None:
+            axes.errorbar(mean, row, xerr=[[mean - together[0]], [together[1] - mean]], color=BLUE, capsize=4)
+            axes.plot(alone, [row, row], "-", color=BLUE, linewidth=4, solid_capstyle="butt")
+        axes.plot(mean, row, "D", color=BLUE, markersize=6)
+    axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(methods)), [label_of(name, entry) for name, entry in methods.items()])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_xlabel(f"test {label(monitor_of(comparison))} − that of scratch, in pairs of one seed")
     return _svg(figure)
+
+
+def _pairs(entry: Mapping[str, Any], scratch: Mapping[str, Any]) -> list[float]:
+    alone = dict(zip(scratch["seeds"], scratch["scores"], strict=True))
+    by_seed = dict(zip(entry["seeds"], entry["scores"], strict=True))
+    return [value - alone[seed] for seed, value in by_seed.items() if seed in alone]
 
 
 def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
@@ -55,7 +67,7 @@ def curves(folder: Path, comparison: Mapping[str, Any]) -> str:
             measured = next(name for name in names if all(name in record for record in records))
             lines.append([record[measured] for record in records])
         mean = np.mean(lines, axis=0)
-        axes.plot(range(1, len(mean) + 1), mean, label=name, color=colours(number % colours.N))
+        axes.plot(range(1, len(mean) + 1), mean, label=label_of(name, row), color=colours(number % colours.N))
     axes.set_xlabel("epoch")
     part, name = ("validation", monitor) if measured.startswith("val_") else ("training", measured)
     axes.set_ylabel(f"{part} {label(name)}")

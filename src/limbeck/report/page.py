@@ -8,9 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.compare.labels import label_of
+from limbeck.compare.verdicts import with_simultaneous
+from limbeck.compare.words import needed, procedure
 from limbeck.engine.files import write_text
 from limbeck.report.document import document, drawing
 from limbeck.runs.entry import label, metric, monitor_of, score, span
+
+DIFFERENCES = (
+    "The differences to scratch: each seed's, and the mean with its 95 % interval by itself (thick) and the "
+    "simultaneous one (thin), which gives the verdict."
+)
 
 
 def write_page(folder: Path, title: str | None = None) -> Path | None:
@@ -27,10 +35,11 @@ def write_page(folder: Path, title: str | None = None) -> Path | None:
     if charts is None:
         return None
     comparison = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    comparison["methods"] = with_simultaneous(comparison)
     path = folder / "compare.html"
     monitor = label(monitor_of(comparison))
     figures = [
-        (charts.scores(comparison), f"Test {monitor}: each seed's, and the mean with its 95 % interval."),
+        (charts.differences(comparison), DIFFERENCES),
         (charts.curves(folder, comparison), f"{monitor} while training, mean over the seeds."),
     ]
     write_text(path, _page(comparison, figures, title))
@@ -46,8 +55,8 @@ def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]], title: 
     body = f"""<p>Each method trained the same student: same starts, data order, optimizer and {comparison["epochs"]}
 epochs, with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
 {_methods(comparison["methods"], comparison["seeds"])}
-<p class="small">mean ± standard deviation over seeds; the verdict is corrected for the number of methods compared, the
-interval is not: of many methods, few seeds show only large differences</p>
+<p class="small">mean ± standard deviation over seeds; {procedure(comparison)}. The 95 % interval is for one method by
+itself.{f" {needed(comparison['methods'])}." if needed(comparison["methods"]) else ""}</p>
 {_predictions(comparison["methods"])}
 {_teachers(comparison["teacher"])}
 {_diagnosis(comparison.get("diagnosis"))}
@@ -61,20 +70,20 @@ def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:
     for name, row in methods.items():
         some = "" if row["seeds"] == seeds else f" (seeds {', '.join(map(str, row['seeds']))})"
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-        cells = [f"<td>{html.escape(name)}{some}</td><td>{row['mean']:.4f}{spread}</td>"]
+        cells = [f"<td>{html.escape(label_of(name, row))}{some}</td><td>{row['mean']:.4f}{spread}</td>"]
         if "difference" in row:
-            interval = span(row["interval"])
             verdict = row["verdict"]
-            cells.append(f"<td>{row['difference']:+.4f}</td><td>{interval}</td>")
+            cells.append(f"<td>{row['difference']:+.4f}</td><td>{span(row['interval'])}</td>")
+            cells.append(f"<td>{span(row['simultaneous'])}</td>")
             cells.append(f'<td class="verdict {verdict.split()[0]}">{verdict}</td>')
         else:
-            cells.append("<td></td><td></td><td></td>")
+            cells.append("<td></td>" * 4)
         agreed = metric(row, "agreement")
         agreement = "–" if agreed is None else f"{agreed:.4f}"
         cells.append(f"<td>{agreement}</td><td>{row['seconds']:.1f}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     monitor = label(next(iter(methods.values()))["monitor"])
-    head = f"<th>method<th>test {monitor}<th>− scratch<th>95 % interval"
+    head = f"<th>method<th>test {monitor}<th>− scratch<th>95 % interval<th>simultaneous"
     head += '<th class="verdict">verdict<th>agreement<th>seconds'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -85,14 +94,17 @@ def _predictions(methods: Mapping[str, Mapping[str, Any]]) -> str:
     for method, one in methods.items():
         for name, row in one.get("predictions", {}).items():
             spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
-            cells = f"<td>{html.escape(method)}, {html.escape(name)}</td><td>{row['mean']:.4f}{spread}</td>"
+            cells = (
+                f"<td>{html.escape(label_of(method, one))}, {html.escape(name)}</td><td>{row['mean']:.4f}{spread}</td>"
+            )
             for found in (row, row.get("backbone", {})):
                 there = "difference" in found
                 cells += f"<td>{found['difference']:+.4f}</td>" if there else "<td></td>"
+                cells += f"<td>{span(found.get('simultaneous'))}</td>" if there else "<td></td>"
                 cells += f'<td class="verdict">{found["verdict"]}</td>' if there else "<td></td>"
             rows.append(f"<tr>{cells}</tr>")
-    head = '<th>prediction<th>test accuracy<th>− scratch<th class="verdict">verdict'
-    head += '<th>− backbone<th class="verdict">verdict'
+    head = '<th>prediction<th>test accuracy<th>− scratch<th>simultaneous<th class="verdict">verdict'
+    head += '<th>− backbone<th>simultaneous<th class="verdict">verdict'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 

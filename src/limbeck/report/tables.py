@@ -21,12 +21,12 @@ def cells(found: Table) -> tuple[list[str], list[list[str]]]:
     judged = any("difference" in row.verdict for row in found.rows)
     several = len({row.folder for row in found.rows}) > 1
     head = ["method", f"test {found.rows[0].figure}", "seeds"]
-    head += ["− scratch", "95 % interval", "verdict"] if judged else []
+    head += ["− scratch", "95 % interval", "simultaneous", "verdict"] if judged else []
     head += [*found.differ, *(["folder"] if several else [])]
     rows = []
     for row in found.rows:
         spread = "" if row.std is None else f" ± {row.std:.4f}"
-        one = [row.method, f"{row.mean:.4f}{spread}", ", ".join(map(str, row.values))]
+        one = [row.label or row.method, f"{row.mean:.4f}{spread}", ", ".join(map(str, row.values))]
         one += _judged(row.verdict) if judged else []
         one += [_plain(row, key) for key in found.differ]
         rows.append(one + ([row.folder] if several else []))
@@ -65,10 +65,11 @@ WRITERS: Mapping[str, Callable[[Table], str]] = {"csv": as_csv, "markdown": as_m
 
 def _judged(verdict: Mapping[str, Any]) -> Sequence[str]:
     if "difference" not in verdict:
-        return ["", "", ""]
+        return [""] * 4
     return [
         f"{verdict['difference']:+.4f}",
         span(verdict.get("interval")),
+        span(verdict.get("simultaneous")),
         verdict["verdict"],
     ]
 

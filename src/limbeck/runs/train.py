@@ -22,6 +22,7 @@ from limbeck.engine.first_batch import settle
 from limbeck.engine.progress import tell
 from limbeck.engine.settings import stopped
 from limbeck.engine.source import Source
+from limbeck.engine.validation import Hear
 from limbeck.measure.evaluation import Evaluation, evaluate_each, evaluate_teacher
 from limbeck.models import move
 from limbeck.recipes import schema
@@ -148,15 +149,18 @@ class Job:
         self.memory[key] = kept
         return kept.teacher, kept.seconds
 
-    def test(self, scheme: Scheme, teacher: Teacher | None = None) -> dict[str, Any]:
-        """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's."""
+    def test(self, scheme: Scheme, teacher: Teacher | None = None, hear: Hear | None = None) -> dict[str, Any]:
+        """The one look at the test set: figures under the names that result.json uses, and each exit's or peer's.
+
+        `hear` gets the outputs and targets themselves (`evaluate_each`).
+        """
         move(scheme, self.fabric.device)
         loader = self.held_out(self.data.test)
         judge = self._judge(teacher) if teacher else None
         if scheme.classes is None:  # this process did not train it, and does not know yet how it reads inputs
             settle(scheme, Source(loader, self.fabric.device).first(), self.recipe.seed)
         with evaluating(scheme):
-            found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge)
+            found = evaluate_each(scheme, loader, device=self.fabric.device, teacher=judge, hear=hear)
         each = {f"test_{one.monitor}/{name}": one.score for name, one in found.items() if len(found) > 1}
         return entry_of(found[scheme.chosen]) | each
 

@@ -1,0 +1,83 @@
+"""What `limbeck compare` prints: the table of its methods, how the verdicts were made, and where the figures are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from limbeck.cli.printing import WIDE, cell
+from limbeck.cli.printing import console as new_console
+from limbeck.cli.printing import table as new_table
+from limbeck.cli.show import outputs
+from limbeck.compare.labels import label_of
+from limbeck.compare.words import needed, procedure
+from limbeck.runs.entry import label, metric, monitor_of, span
+
+
+def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
+    """The table at the end of a comparison."""
+    seeds = ", ".join(map(str, comparison["seeds"]))
+    table = new_table(f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}")
+    figure = f"test {label(monitor_of(comparison))}"
+    names = ("method", figure, "− scratch", "95 % interval", "simultaneous", "verdict", "agreement", "seconds")
+    for column in names:
+        table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
+    for name, row in comparison["methods"].items():
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        some = "" if row["seeds"] == comparison["seeds"] else f" (seeds {', '.join(map(str, row['seeds']))})"
+        cells = [f"{label_of(name, row)}{some}", f"{row['mean']:.4f}{spread}"]
+        if "difference" in row:
+            cells += [f"{row['difference']:+.4f}", span(row["interval"]), span(row["simultaneous"]), row["verdict"]]
+        else:
+            cells += [""] * 4
+        table.add_row(*cells, cell(metric(row, "agreement"), ".4f"), cell(row["seconds"], ".1f"))
+    console = new_console(WIDE)
+    console.print(table)
+    _predictions(console, comparison["methods"])
+    outputs(console, comparison)
+    _below(console, comparison)
+    where = f"{comparison['out']}/compare.json"
+    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+
+
+def _below(console: Console, comparison: Mapping[str, Any]) -> None:
+    """How the verdicts were made, and what more seeds would show."""
+    console.print(f"mean ± standard deviation; {procedure(comparison)}", soft_wrap=True)
+    compared, trained = len(comparison["methods"]) - 1, len(comparison["seeds"])
+    if line := needed(comparison["methods"]):
+        console.print(line, soft_wrap=True)
+    if compared > trained > 1:
+        again = f"--out {comparison['out']} --resume --seeds N adds to them"
+        console.print(f"so corrected, {trained} seeds show large differences only; {again}", soft_wrap=True)
+
+
+def _predictions(console: Console, methods: Mapping[str, Mapping[str, Any]]) -> None:
+    """What each exit or peer of every method is worth, where there are several."""
+    rows = [
+        (label_of(method, one), name, row)
+        for method, one in methods.items()
+        for name, row in one.get("predictions", {}).items()
+    ]
+    if not rows:
+        return
+    table = new_table("each prediction, with simultaneous 95 % intervals")
+    columns = ["method", "prediction", "test accuracy", "− scratch", *(["− backbone"] if "backbone" in methods else [])]
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("method", "prediction") else "right")
+    for method, name, row in rows:
+        spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
+        cells = [method, name, f"{row['mean']:.4f}{spread}", _difference(row), _difference(row.get("backbone", {}))]
+        table.add_row(*cells[: len(columns)])
+    console.print(table)
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    """A difference, its interval, and its verdict where that is better or worse."""
+    if "difference" not in found:
+        return ""
+    within = f" ({span(found['simultaneous'])})" if found["simultaneous"] else ""
+    shown = found["verdict"] if found["verdict"] in ("better", "worse") else ""
+    return f"{found['difference']:+.4f}{within} {shown}".rstrip()

@@ -1,0 +1,36 @@
+"""What tables, pages and documents say below a comparison: how its verdicts were made, and how many seeds it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from limbeck.compare.intervals import MOST_SEEDS
+from limbeck.compare.labels import label_of
+
+
+def procedure(comparison: Mapping[str, Any]) -> str:
+    """How the verdicts of a compare.json were made, in one sentence or two."""
+    rows: Sequence[Mapping[str, Any]] = [row for row in comparison["methods"].values() if "difference" in row]
+    if len(rows) == 1:
+        told = "verdict: better or worse where the simultaneous 95 % interval excludes 0"
+    else:
+        told = f"verdicts: better or worse where the 95 % intervals that hold for all {len(rows)} at once exclude 0"
+    errors = {tuple(row.get("errors", ("seeds",))) for row in rows}
+    if errors == {("seeds", "test samples")}:
+        return f"{told}; they contain the error from seeds and from test samples"
+    return f"{told}; they contain the error from seeds, and hold for these test samples"
+
+
+def needed(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many seeds would show a difference of a given size; nothing where no method has two seeds."""
+    rows = {label_of(name, row): row["needed"] for name, row in methods.items() if "needed" in row}
+    if not rows:
+        return ""
+    first = next(iter(rows.values()))
+    each = ", ".join(f"{label} {_count(row['seeds'])}" for label, row in rows.items())
+    return f"seeds that show a difference of {first['difference']:.4g} in {first['power']:.0%} of comparisons: {each}"
+
+
+def _count(seeds: int | None) -> str:
+    return f"more than {MOST_SEEDS:,}" if seeds is None else str(seeds)
