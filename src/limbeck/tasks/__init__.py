@@ -2,6 +2,7 @@
 
 from limbeck.tasks.classification import Classification
 from limbeck.tasks.embedding import Embedding
+from limbeck.tasks.language import LanguageModelling
 from limbeck.tasks.metrics import Metrics
 from limbeck.tasks.multi_label import MultiLabel
 from limbeck.tasks.positions import Segmentation, TokenClassification
@@ -13,6 +14,7 @@ TASKS: dict[str, type[Task]] = {
     "multi-label": MultiLabel,
     "regression": Regression,
     "token-classification": TokenClassification,
+    "language-modelling": LanguageModelling,
     "segmentation": Segmentation,
     "embedding": Embedding,
 }
@@ -22,6 +24,7 @@ __all__ = [
     "TASKS",
     "Classification",
     "Embedding",
+    "LanguageModelling",
     "Metrics",
     "MultiLabel",
     "Regression",

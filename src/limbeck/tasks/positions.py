@@ -13,15 +13,18 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.tasks.metrics import Metrics, Sums, wide
-from limbeck.tasks.task import Task
+from limbeck.tasks.task import Mode, Task
 from limbeck.tasks.weights import Weights
 from limbeck.types import IGNORED, Batch, Targets
 
+SUMS = 6
+"""Sums that all tasks with positions are judged by."""
 
-class _Positions(Task):
+
+class Positions(Task):
     """What tasks with a class for each position have in common; the classes lie in dimension `axis` of the outputs."""
 
-    mode = "max"
+    mode: Mode = "max"
     running = "accuracy"
     axis: int
     form: str
@@ -85,7 +88,7 @@ class _Positions(Task):
         raise NotImplementedError
 
 
-class TokenClassification(_Positions):
+class TokenClassification(Positions):
     """Logits (B, L, C), and class indices (B, L); positions of `ignore_index`, such as padding, do not count.
 
     The loss is the mean cross-entropy over all tokens of the batch that count, also where batches are accumulated.
@@ -109,11 +112,10 @@ class TokenClassification(_Positions):
     def _figures(self, sums: Sequence[float]) -> Mapping[str, float]:
         found, table = _shared(sums)
         each = [2 * hit / (said + there) for hit, said, there in table if said + there]
-        perplexity = math.exp(min(found["loss"], 700.0))
-        return {**found, "macro_f1": math.fsum(each) / len(each), "perplexity": perplexity}
+        return {**found, "macro_f1": math.fsum(each) / len(each), "perplexity": perplexity(found["loss"])}
 
 
-class Segmentation(_Positions):
+class Segmentation(Positions):
     """Logits (B, C, H, W), and class indices (B, H, W); pixels of `ignore_index` do not count.
 
     The loss is the mean cross-entropy over all pixels of the batch that count.
@@ -141,36 +143,59 @@ class Segmentation(_Positions):
 
 
 def _row(output: Tensor, targets: Tensor, teacher: Tensor | None, *, axis: int, ignored: int) -> Tensor:
-    """Samples, positions, right ones, their cross-entropy, those agreed on, those asked about; then by class hits,
-    predictions and labels.
+    """What `position_sums` gives; then by class hits, predictions and labels."""
+    sums, chosen = position_sums(output, targets, teacher, axis=axis, ignored=ignored)
+    known = targets != ignored
+    hit, classes = (chosen == targets) & known, output.shape[axis]
+    table = [torch.bincount(some.flatten(), minlength=classes) for some in (chosen[hit], chosen[known], targets[known])]
+    return torch.cat([sums, torch.stack(table).to(sums.dtype).flatten()])
+
+
+def position_sums(
+    output: Tensor, targets: Tensor, teacher: Tensor | None, *, axis: int, ignored: int
+) -> tuple[Tensor, Tensor]:
+    """(6,): samples, positions, right ones, their cross-entropy, those agreed on, those asked about; and each
+    position's likeliest class.
     """
     classes = output.shape[axis]
-    logits = output.movedim(axis, 1)
     chosen, known = output.argmax(axis), targets != ignored
     dtype = wide(output.device)
     wrong = targets[known & ((targets < 0) | (targets >= classes))]
     if len(wrong):
         raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {classes} classes")
+    logits = output.movedim(axis, 1)
     loss = F.cross_entropy(logits, targets.long(), ignore_index=ignored, reduction="sum").to(dtype)
     agreed = known & False if teacher is None else (chosen == teacher.argmax(axis)) & known
     hit = (chosen == targets) & known
     counts = [known.sum(), hit.sum(), loss, agreed.sum(), known.sum() * (teacher is not None)]
-    table = [torch.bincount(some.flatten(), minlength=classes) for some in (chosen[hit], chosen[known], targets[known])]
-    sums = torch.stack([loss.new_tensor(float(len(output))), *(one.to(dtype) for one in counts)])
-    return torch.cat([sums, torch.stack(table).to(dtype).flatten()])
+    return torch.stack([loss.new_tensor(float(len(output))), *(one.to(dtype) for one in counts)]), chosen
 
 
-def _shared(sums: Sequence[float]) -> tuple[dict[str, float], list[tuple[float, float, float]]]:
-    """The figures that all have, and of each class its hits, predictions and labels."""
-    samples, positions, right, loss, agreed, asked, *table = sums
+def position_figures(sums: Sequence[float]) -> dict[str, float]:
+    """The figures of such sums.
+
+    Raises:
+        RequestError: No position has a label.
+    """
+    samples, positions, right, loss, agreed, asked = sums
     if not positions:
         raise RequestError("nothing to evaluate: no position has a label")
-    classes = len(table) // 3
-    figures = {
+    return {
         "samples": samples,
         "accuracy": right / positions,
         "loss": loss / positions,
         "agreement": agreed / asked if asked else math.nan,
     }
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean cross-entropy in nats, finite."""
+    return math.exp(min(loss, 700.0))
+
+
+def _shared(sums: Sequence[float]) -> tuple[dict[str, float], list[tuple[float, float, float]]]:
+    """The figures that all have, and of each class its hits, predictions and labels."""
+    figures, table = position_figures(sums[:SUMS]), sums[SUMS:]
+    classes = len(table) // 3
     columns = table[:classes], table[classes : 2 * classes], table[2 * classes :]
     return figures, list(zip(*columns, strict=True))

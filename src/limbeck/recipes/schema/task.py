@@ -13,7 +13,8 @@ class Task(Open):
     """What is learned, by name; other keys are the task's options, such as ignore_index or class_weights."""
 
     name: str
-    """classification, multi-label, regression, token-classification, segmentation, embedding, or module:Class."""
+    """classification, multi-label, regression, token-classification, language-modelling, segmentation, embedding, or
+    module:Class."""
 
     @model_validator(mode="before")
     @classmethod
