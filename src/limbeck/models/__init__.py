@@ -9,6 +9,7 @@ from limbeck.models.layout import Layout, device_of, lay_out, move
 from limbeck.models.lazy import lazy_layers, materialise, refuse_lazy
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.models.named_inputs import NamedInputs
+from limbeck.models.networks.bag_of_embeddings import bag_of_embeddings
 from limbeck.models.networks.cnn import cnn
 from limbeck.models.networks.keras_cnn import keras_cnn
 from limbeck.models.networks.mlp import mlp
@@ -34,6 +35,7 @@ from limbeck.models.networks.resnet_cifar import (
     resnet110,
 )
 from limbeck.models.networks.shufflenet import shufflenet_v1, shufflenet_v2
+from limbeck.models.networks.transformer import text_encoder, transformer
 from limbeck.models.networks.tutorial_cnn import tutorial_student, tutorial_teacher
 from limbeck.models.networks.vgg import vgg8, vgg13
 from limbeck.models.networks.wide_resnet import wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
@@ -47,6 +49,7 @@ _NETWORKS = (
     mobilenet_v1, mobilenet_v2, shufflenet_v1, shufflenet_v2,
     resnet18, resnet34, resnet50, resnet101, resnet152,
     byot_small, byot_resnet18, byot_resnet34, byot_resnet50, byot_resnet101, byot_resnet152,
+    transformer, text_encoder, bag_of_embeddings,
 )  # fmt: skip
 NETWORKS = {builder.__name__: builder for builder in _NETWORKS}
 """The networks that a recipe can give as `model`, by name."""
