@@ -67,7 +67,7 @@ def main(data_root: Path) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mnist.npz"
-        pixels = data.train.inputs.permute(0, 2, 3, 1).numpy().astype(np.float32) / 255
+        pixels = data.train.tensor.permute(0, 2, 3, 1).numpy().astype(np.float32) / 255
         np.savez(path, x=pixels, y=data.train.targets.numpy())
         for backend in BACKENDS:
             python = _python_of(backend)

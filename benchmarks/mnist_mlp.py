@@ -101,7 +101,7 @@ def tuned_epoch(teacher: nn.Module, student: nn.Module, data: DataSet) -> float:
     """The same, as fast as it can be written by hand; the seconds, with its share of the teacher's pass."""
     assert isinstance(data.train, InMemory)
     device = device_of(student)
-    x, y = data.train.inputs.to(device).float() / 255, data.train.targets.to(device)
+    x, y = data.train.tensor.to(device).float() / 255, data.train.targets.to(device)
     soft = torch.empty(len(y), 10, device=device)
 
     @torch.no_grad()

@@ -88,7 +88,7 @@ class AsTorchvision(Dataset[tuple[Any, int]]):
     """Samples as torchvision's data sets give them, each decoded to a PIL image and transformed when it is read."""
 
     def __init__(self, split: InMemory, transform: Any) -> None:
-        self.images, self.targets, self.transform = split.inputs.permute(0, 2, 3, 1).numpy(), split.targets, transform
+        self.images, self.targets, self.transform = split.tensor.permute(0, 2, 3, 1).numpy(), split.targets, transform
 
     def __getitem__(self, number: int) -> tuple[Any, int]:
         return self.transform(to_pil_image(self.images[number])), int(self.targets[number])

@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from limbeck.data.order import Order, Share
 from limbeck.data.splits import FromDisk, InMemory, Split
 from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.seeds import derive, seeded
-from limbeck.types import Batch, send
+from limbeck.types import Batch, Inputs, each, send, tensors_of
 
 T = TypeVar("T")
 _CHUNK_BYTES = 8 * 2**20
@@ -90,82 +91,12 @@ def make_loader(
         RequestError: Weights below 0, or not one a sample; a batch that is empty, larger than the split with drop_last,
             or not divisible by the processes; mixup or cutmix of samples that do not lie in memory, or in pairs.
     """
-    order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size, weights)
+    lengths = split.lengths if isinstance(split, InMemory) else None
+    order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size, weights, lengths)
     views = Views() if views is None else views
     if isinstance(split, InMemory):
         return MemoryLoader(split, order, torch.device(device), views, pairs)
     return WorkerLoader(split, order, torch.device(device), workers, views, pairs)
-
-
-class Order:
-    """Which samples make which batch: a function of (seed, epoch), shared out over processes.
-
-    Where the last batch does not divide by the number of processes, its last samples are left out.
-    """
-
-    def __init__(
-        self,
-        samples: int,
-        batch_size: int,
-        shuffle: bool,
-        drop_last: bool,
-        seed: int,
-        rank: int,
-        world_size: int,
-        weights: Tensor | None = None,
-    ) -> None:
-        if weights is not None and (
-            weights.shape != (samples,) or not bool((weights >= 0).all() and weights.sum() > 0)
-        ):
-            raise RequestError(f"sampling needs a weight of 0 or more for each of {samples} samples, and one above 0")
-        if batch_size < 1:
-            raise RequestError(f"batch_size must be 1 or more, not {batch_size}")
-        if batch_size % world_size:
-            raise RequestError(f"batch_size {batch_size} does not divide by {world_size} processes")
-        used = samples // batch_size * batch_size if drop_last else samples
-        self.whole = used
-        self.used = used - used % world_size
-        if not self.used:
-            raise RequestError(f"{samples} samples do not fill one batch of {batch_size}; choose a smaller batch_size")
-        self.samples, self.batch_size, self.shuffle, self.seed = samples, batch_size, shuffle, seed
-        self.rank, self.world_size, self.weights = rank, world_size, weights
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return math.ceil(self.used / self.batch_size)
-
-    @property
-    def local_batch_size(self) -> int:
-        return self.batch_size // self.world_size
-
-    def index(self) -> Tensor:
-        """This process's samples in the order of this epoch; every `local_batch_size` of them are a batch."""
-        # Batch b of process r is every world_size-th sample of the joined batch b.
-        return self.of_all()[self.rank : self.used : self.world_size]
-
-    def of_all(self) -> Tensor:
-        """All processes' samples in the order of this epoch, those that do not divide by their number among them."""
-        if not self.shuffle:
-            return torch.arange(self.whole)
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
-        if self.weights is not None:
-            return torch.multinomial(self.weights.double(), self.samples, True, generator=generator)[: self.whole]
-        return torch.randperm(self.samples, generator=generator)[: self.whole]
-
-
-class Share(Order):
-    """A process's share of an order, nothing left out, in batches as large as the order's own of one process."""
-
-    def __init__(self, order: Order, rank: int, world_size: int) -> None:
-        size = order.local_batch_size
-        super().__init__(order.whole, size, order.shuffle, False, order.seed, 0, 1)
-        self.order, self.share = order, (rank, world_size)
-        self.used = math.ceil(order.whole / world_size)
-        self.counted = len(range(rank, order.whole, world_size))
-
-    def index(self) -> Tensor:
-        index, (rank, world_size) = self.order.of_all(), self.share
-        return index[torch.arange(rank, self.used * world_size, world_size) % len(index)]
 
 
 class MemoryLoader(Loader):
@@ -179,47 +110,59 @@ class MemoryLoader(Loader):
 
     def __init__(self, split: InMemory, order: Order, device: torch.device, views: Views, pairs: bool = False) -> None:
         super().__init__(order, device, views, pairs)
-        self.inputs = split.inputs.to(device) if fits(split.inputs, device) else split.inputs
+        self.inputs = each(split.inputs, lambda x: x.to(device)) if fits(split.inputs, device) else split.inputs
+        self.handed_out = split.handed_out
         self.targets = split.targets.to(device)
 
     def starting_at(self, step: int) -> Iterator[Batch]:
         size = self.order.local_batch_size
-        sample_bytes = 4 * max(1, math.prod(self.inputs.shape[1:]))
+        sample_bytes = 4 * max(1, sum(math.prod(x.shape[1:]) for x in tensors_of(self.inputs)))
         chunk = size * max(1, min(64, _CHUNK_BYTES // (sample_bytes * size)))
         index = self.order.index()[step * size :]
         view = self.views.of_epoch(self.order.epoch) if self.views.changing else 0
         for start in range(0, len(index), chunk):
             some = index[start : start + chunk]
             inputs, targets = self._read(some, view)
-            parts = zip(*(torch.split(x, size) for x in (inputs, targets, some)), strict=True)
-            batches = (Batch(x, y, i, view) for x, y, i in parts)
+            parts = zip(*(pieces(x, size) for x in (inputs, targets, some)), strict=True)
+            batches = (Batch(*self.handed_out(x, y, i), i, view) for x, y, i in parts)
             if not self.pairs:
                 yield from batches
                 continue
-            seconds = torch.split(self._view(some, view, self.others)[0], size) if self.views.changing else None
+            seconds = pieces(self._view(some, view, self.others)[0], size) if self.views.changing else None
             for number, batch in enumerate(batches):
                 yield batch._replace(other=batch.inputs if seconds is None else seconds[number])
 
-    def _read(self, some: Tensor, view: int) -> tuple[Tensor, Tensor]:
+    def _read(self, some: Tensor, view: int) -> tuple[Inputs, Tensor]:
         inputs, targets = self._view(some, view, self.views)
         if not self.views.mixing:
             return inputs, targets
         partners = self.views.partners(some, view, len(self.targets))
         others, labels = self._view(partners, view, self.views)
+        if not isinstance(inputs, Tensor) or not isinstance(others, Tensor):
+            raise RequestError("mixup and cutmix take one image a sample, and these samples have several named inputs")
         return self.views.mix(inputs, others, (targets, labels), some, view)
 
-    def _view(self, some: Tensor, view: int, views: Views) -> tuple[Tensor, Tensor]:
-        chosen = self.inputs.index_select(0, send(some, self.inputs.device))
-        images = views.images(send(chosen, self.device), some, view)
-        return pixels(images), self.targets[send(some, self.device)]
+    def _view(self, some: Tensor, view: int, views: Views) -> tuple[Inputs, Tensor]:
+        chosen = each(self.inputs, lambda x: send(x.index_select(0, send(some, x.device)), self.device))
+        samples = views.images(chosen, some, view) if views.changing else chosen
+        return each(samples, pixels), self.targets[send(some, self.device)]
 
 
-def fits(inputs: Tensor, device: torch.device) -> bool:
+def pieces(inputs: Inputs, size: int) -> Sequence[Inputs]:
+    """Samples in parts of `size`, the last one smaller."""
+    if isinstance(inputs, Tensor):
+        return torch.split(inputs, size)
+    parts = {name: pieces(value, size) for name, value in inputs.items()}
+    return [dict(zip(parts, some, strict=True)) for some in zip(*parts.values(), strict=True)]
+
+
+def fits(inputs: Inputs, device: torch.device) -> bool:
     """Whether samples may move to a device: on a GPU they take no more than half of the memory that is free."""
-    if device.type != "cuda" or inputs.device.type == "cuda":
+    tensors = tensors_of(inputs)
+    if device.type != "cuda" or all(one.device.type == "cuda" for one in tensors):
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return inputs.numel() * inputs.element_size() <= free / 2
+    return sum(one.numel() * one.element_size() for one in tensors) <= free / 2
 
 
 class WorkerLoader(Loader):

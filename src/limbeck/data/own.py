@@ -107,7 +107,7 @@ def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
 
 
 def _shape_of(split: Split, name: str) -> tuple[int, ...]:
-    example = split.inputs[0] if isinstance(split, InMemory) else split.dataset[0][0]
+    example = split.sample(0)
     if isinstance(example, Mapping) and example:
         example = next(iter(example.values()))
     if not isinstance(example, Tensor):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from limbeck.data.own import load_own
 from limbeck.data.splits import DataSet, FromDisk, InMemory, Split, are_classes
+from limbeck.data.text.python_docs import python_docs
 from limbeck.errors import RequestError, reason_of, unknown
+from limbeck.options import fitting
 
 if TYPE_CHECKING:
     from limbeck.data.image_folder import Images
@@ -31,14 +33,16 @@ def load(
         name: One of `NAMES`, or "package.module:callable" that returns a `DataSet` or two datasets of (x, y).
         root: Folder of the data; torchvision's sets are looked up in it, and downloaded to it when missing.
         size: Height and width to which the images of an image folder are resized.
-        options: Arguments of the callable.
+        options: Arguments of the callable, or of a data set of texts.
 
     Raises:
         RequestError: An unknown name; data that is missing and cannot be fetched, or cannot be read; a single class.
     """
-    if options and ":" not in name:
-        raise RequestError(f"data.options are arguments of a data set package.module:callable; {name} takes none")
-    found = load_own(name, options) if ":" in name else _known(name, root, size)
+    if options and ":" not in name and name not in TEXTS:
+        raise RequestError(
+            f"data.options are arguments of {', '.join(TEXTS)} and of package.module:callable; {name} takes none"
+        )
+    found = load_own(name, options) if ":" in name else _known(name, root, size, options)
     if found.classes < 2 and found.task is None and are_classes(found.train.targets):
         called = f", {found.class_names[0]!r}" if found.class_names else ""
         raise RequestError(
@@ -48,11 +52,13 @@ def load(
     return found
 
 
-def _known(name: str, root: Path, size: int | None) -> DataSet:
-    if name not in NAMES:
-        raise unknown("data set", name, [*NAMES, "package.module:callable"])
+def _known(name: str, root: Path, size: int | None, options: Mapping[str, Any]) -> DataSet:
+    if name not in NAMES and name not in TEXTS:
+        raise unknown("data set", name, [*NAMES, *TEXTS, "package.module:callable"])
     if size is not None and name != "image-folder":
         raise RequestError(f"data.size resizes the images of image-folder; for {name} give the model a size instead")
+    if name in TEXTS:
+        return TEXTS[name](root, **fitting(f"data set {name}", TEXTS[name], options, given=["root"]))
     return NAMES[name](root, size)
 
 
@@ -82,7 +88,7 @@ def _torchvision(name: str, kind: str) -> Callable[[Path, int | None], DataSet]:
             pixels = torch.as_tensor(part.data)
             pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
             splits.append(InMemory(pixels, torch.as_tensor(part.targets).long()))
-        shape = tuple(splits[0].inputs.shape[1:])
+            shape = tuple(pixels.shape[1:])
         names = tuple(map(str, part.classes))
         return DataSet(name, splits[0], splits[1], len(names), shape, class_names=names)
 
@@ -136,4 +142,6 @@ NAMES: dict[str, Callable[[Path, int | None], DataSet]] = {
     "cifar100": _torchvision("cifar100", "CIFAR100"),
     "image-folder": _image_folder,
 }
-"""The data sets that a recipe can name."""
+"""The data sets of images that a recipe can name."""
+TEXTS: dict[str, Callable[..., DataSet]] = {"python-docs": python_docs}
+"""The data sets of texts, which take options."""

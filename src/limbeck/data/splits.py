@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,29 +16,67 @@ from torch.utils.data import Dataset, Subset
 from limbeck.errors import RequestError
 from limbeck.seeds import derive
 from limbeck.tasks import Task
-from limbeck.types import content
+from limbeck.types import Inputs, content, each, flat
+
+if TYPE_CHECKING:
+    from limbeck.data.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Samples as tensors: inputs (N, ...), uint8 for pixels 0–255 or float; targets (N, ...), class indices int64."""
+    """Samples as tensors: inputs (N, ...), uint8 for pixels 0–255 or float, or several by name; targets (N, ...), class
+    indices int64.
+    """
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def subset(self, index: Tensor) -> InMemory:
-        return InMemory(self.inputs[index], self.targets[index])
+    def subset(self, index: Tensor) -> Self:
+        return replace(self, inputs=each(self.inputs, lambda x: x[index]), targets=self.targets[index])
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of every sample and label."""
-        digest = hashlib.blake2b(repr((self.inputs.shape, self.inputs.dtype)).encode(), digest_size=8)
-        for tensor in (self.inputs, self.targets):
+        named = {"": self.inputs} if isinstance(self.inputs, Tensor) else flat(self.inputs)
+        digest = hashlib.blake2b(digest_size=8)
+        for name, tensor in named.items():
+            digest.update(f"{name}{(tensor.shape, tensor.dtype)!r}".encode())
             digest.update(content(tensor))
+        digest.update(content(self.targets))
         return digest.hexdigest()
+
+    @property
+    def tensor(self) -> Tensor:
+        """The inputs of samples that have one each.
+
+        Raises:
+            RequestError: They have several by name.
+        """
+        if isinstance(self.inputs, Tensor):
+            return self.inputs
+        raise RequestError(f"these samples have the inputs {', '.join(self.inputs)}, and one without a name is wanted")
+
+    def sample(self, index: int) -> Inputs:
+        """One sample's inputs."""
+        return each(self.inputs, lambda x: x[index])
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """(N,) by which samples of like length are put into one batch; None to leave the order as it is."""
+        return None
+
+    def handed_out(self, inputs: Inputs, targets: Tensor, index: Tensor) -> tuple[Inputs, Tensor]:
+        """Some samples as a batch has them.
+
+        Args:
+            inputs: As they lie in memory.
+            targets: Likewise.
+            index: (B,) their positions, on the CPU.
+        """
+        return inputs, targets
 
 
 @dataclass(frozen=True)
@@ -61,6 +99,10 @@ class FromDisk:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def sample(self, index: int) -> Any:
+        """One sample's inputs."""
+        return self.dataset[index][0]
 
     def subset(self, index: Tensor) -> FromDisk:
         chosen = hashlib.blake2b(index.numpy().tobytes(), digest_size=8).hexdigest()
@@ -92,6 +134,8 @@ class DataSet:
         note: What must be known about the splits; told once.
         class_names: What the labels 0, 1, … are called; empty where that is not known.
         task: What is learned from it where the recipe does not say; None for a class a sample.
+        tokenizer: What made tokens of its texts; None of other data.
+        origin: What else its content is a function of, by name, such as the version of the package that it is part of.
     """
 
     name: str
@@ -103,6 +147,8 @@ class DataSet:
     note: str = ""
     class_names: tuple[str, ...] = ()
     task: Task | None = None
+    tokenizer: Tokenizer | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> Iterator[tuple[str, Split]]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limbeck.data import InMemory
 from limbeck.data.splits import DataSet
 from limbeck.folders import data_root
 from limbeck.measure.per_class import confusion, macro, per_class
@@ -56,10 +55,10 @@ class Answers:
 
     def pixels(self, index: int) -> Tensor | None:
         """A test sample as uint8 (C, H, W) with one or three channels; None where it is no such image."""
-        test = self.data.test
-        sample = test.inputs[index] if isinstance(test, InMemory) else test.dataset[index][0]
-        is_image = isinstance(sample, Tensor) and sample.dim() == 3 and sample.dtype == torch.uint8
-        return sample if is_image and sample.shape[0] in (1, 3) else None
+        sample = self.data.test.sample(index)
+        if not isinstance(sample, Tensor) or sample.dim() != 3 or sample.dtype != torch.uint8:
+            return None
+        return sample if sample.shape[0] in (1, 3) else None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, those of each class, their means, and the confusion matrix."""

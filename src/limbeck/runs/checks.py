@@ -168,8 +168,9 @@ def _check_views(recipe: schema.Recipe, data: DataSet) -> None:
         raise RequestError(
             "data.views counts augmented versions, and there is no data.augment; leave one out or add one"
         )
-    if recipe.data.augment and isinstance(split, InMemory) and split.inputs.is_floating_point():
-        low, high = float(split.inputs.min()), float(split.inputs.max())
+    pixels = split.inputs if isinstance(split, InMemory) else None
+    if recipe.data.augment and isinstance(pixels, Tensor) and pixels.is_floating_point():
+        low, high = float(pixels.min()), float(pixels.max())
         if low < 0 or high > 1:
             raise RequestError(
                 f"augmentation takes pixels of uint8, or floats of 0–1, and these run from {low:.3g} to {high:.3g}; "

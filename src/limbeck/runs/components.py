@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.data import DataSet, InMemory, Views, load, make_loader, make_views
+from limbeck.data import DataSet, Views, load, make_loader, make_views
 from limbeck.data.splits import are_classes
 from limbeck.distillers import (
     ClassWise,
@@ -35,7 +36,7 @@ from limbeck.engine.schedulers import AnySchedule
 from limbeck.engine.settings import EarlyStopping
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
-from limbeck.models import NamedInputs, load_weights, materialise, preprocess, refuse_lazy
+from limbeck.models import NETWORKS, NamedInputs, load_weights, materialise, preprocess, refuse_lazy
 from limbeck.models.build import build_from, refuse_new_head
 from limbeck.models.finite import check_finite
 from limbeck.models.foreign.hugging_face import has_weights
@@ -45,7 +46,7 @@ from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.seeds import derive, seeded
 from limbeck.taps import call, evaluating
-from limbeck.tasks import TASKS, Classification, Task
+from limbeck.tasks import TASKS, Classification, LanguageModelling, Task
 from limbeck.types import Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
@@ -101,7 +102,7 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     with seeded(derive(seed, "start")):
         network = build_from(
             spec.model,
-            spec.options,
+            options(spec, data),
             input_shape=shape(spec, data),
             classes=None if pretrained else data.classes,  # with others, its trained head would be replaced
             copies=1 if spec.weights else TRAINING,
@@ -117,6 +118,14 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
         check_finite(network, spec.weights)
     freeze(network, spec.freeze)
     return network
+
+
+def options(spec: schema.Model, data: DataSet) -> dict[str, Any]:
+    """The network's own options, with the size of the data's vocabulary where it asks for one."""
+    builder = NETWORKS.get(spec.model)
+    if data.tokenizer is None or builder is None or "vocab" not in inspect.signature(builder).parameters:
+        return dict(spec.options)
+    return {"vocab": data.tokenizer.size, **spec.options}
 
 
 def inputs(spec: schema.Model) -> nn.Module | None:
@@ -139,7 +148,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     """What one must know to load the network's weights."""
     return {
         "model": spec.model,
-        "options": spec.options,
+        "options": options(spec, data),
         "classes": data.classes,
         **({"class_names": list(data.class_names)} if data.class_names else {}),
         "input": {
@@ -154,8 +163,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
 
 def _sample(data: DataSet) -> dict[str, Any]:
     """Shape and dtype of one sample as the data set holds it, before a network's own size and scale."""
-    train = data.train
-    first = train.inputs if isinstance(train, InMemory) else train.dataset[0][0]
+    first = data.train.sample(0)
     dtype = str(first.dtype).removeprefix("torch.") if isinstance(first, Tensor) else "several inputs"
     return {"shape": list(data.input_shape), "dtype": dtype}
 
@@ -230,6 +238,8 @@ def task(recipe: schema.Recipe, data: DataSet) -> Task:
     if recipe.task is None:
         return data.task or Classification()
     name, options = recipe.task.name, recipe.task.options
+    if isinstance(data.task, LanguageModelling) and name == data.task.name:
+        options = {"token_bytes": data.task.token_bytes, **options}
     if ":" in name:
         kind = load_object(name, "task")
         if isinstance(kind, Task):
@@ -354,8 +364,9 @@ def shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:
 
 
 def held_out_batch(recipe: schema.Recipe, data: DataSet) -> int:
-    """Samples that are tested at once: many, but of large images no more than a training step has."""
-    values = max(math.prod(shape(spec, data)) for spec in (recipe.student, *recipe.teachers))
+    """Samples that are tested at once: many, but of large images or outputs no more than a training step has."""
+    outputs = data.classes if isinstance(task(recipe, data), LanguageModelling) else 1
+    values = outputs * max(math.prod(shape(spec, data)) for spec in (recipe.student, *recipe.teachers))
     return min(HELD_OUT, max(HELD_OUT_VALUES // values, recipe.data.batch_size))
 
 

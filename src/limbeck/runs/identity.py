@@ -39,7 +39,7 @@ FORMAT = 1
 Identity = dict[str, Any]
 MOST = 4
 """Classes that are named at most."""
-_WITHOUT_ROOT = {"digits"}
+_WITHOUT_ROOT = {"digits", "python-docs"}
 """Data that lie in no folder."""
 START = "student's start"
 """What a student's given weights are called among all weights."""
@@ -118,7 +118,10 @@ class Origins:
         }
         classes = list(self.data.class_names) or self.data.classes
         root = None if self.data.name in _WITHOUT_ROOT else str(self.root.absolute())
-        return {"root": root, "classes": classes, "splits": splits}
+        origin = dict(self.data.origin)
+        if self.data.tokenizer is not None:
+            origin["tokenizer"] = self.data.tokenizer.digest
+        return {"root": root, "classes": classes, "splits": splits, **({"origin": origin} if origin else {})}
 
     def _given(self, recipe: schema.Recipe) -> dict[str, str]:
         """Of all that came trained."""
@@ -197,7 +200,8 @@ def data_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     """What differs in the data, each in a few words."""
     if before["classes"] != now["classes"]:
         return [f"the data had the classes {_classes(before)} and have {_classes(now)}"]
-    found = []
+    origins = _changed(before.get("origin", {}), now.get("origin", {}))
+    found = [f"the data's {name} was {_value(a)} and is {_value(b)}" for name, a, b in origins]
     for part in ("train", "validation", "test"):
         one, other = before["splits"].get(part), now["splits"].get(part)
         name = "training" if part == "train" else part

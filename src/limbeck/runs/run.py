@@ -79,6 +79,8 @@ def run(
     with opened(out, recipe.name, dump(recipe), resume, fabric, lambda folder: refuse(folder, begun)) as folder:
         began(folder)
         record(folder, begun, fabric)
+        if data.tokenizer is not None and fabric.is_global_zero:
+            data.tokenizer.save(folder)
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
         record(folder, origins.completed(begun), fabric)

@@ -1,0 +1,82 @@
+"""A split of texts in memory: ids of tokens, padded to one length, and cut to a batch's longest when handed out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from limbeck.data.splits import InMemory
+from limbeck.types import IGNORED, Inputs, each
+
+IDS, MASK = "input_ids", "attention_mask"
+"""What models of text call their inputs."""
+Padding = Literal["batch", "length"]
+"""Up to what a batch is padded: its longest text, or the length of all."""
+
+
+@dataclass(frozen=True)
+class Texts(InMemory):
+    """Texts as ids (N, L) of tokens in int32, where there is padding with a mask (N, L); targets (N,) or (N, L).
+
+    Batches have both in int64. Of a batch that is padded to its longest text, what the others do not need is cut off.
+
+    Attributes:
+        tokenizer: The tokenizer's digest, a part of the fingerprint.
+        sizes: (N,) how many tokens each text has; None where all have L.
+        padding: Up to what a batch is padded.
+        buckets: Whether shuffled batches hold texts of like length.
+    """
+
+    tokenizer: str = ""
+    sizes: Tensor | None = None
+    padding: Padding = "length"
+    buckets: bool = False
+
+    def subset(self, index: Tensor) -> Self:
+        return replace(super().subset(index), sizes=None if self.sizes is None else self.sizes[index])
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(f"{super().fingerprint} {self.tokenizer}".encode(), digest_size=8).hexdigest()
+
+    @property
+    def lengths(self) -> Tensor | None:
+        return self.sizes if self.buckets else None
+
+    def handed_out(self, inputs: Inputs, targets: Tensor, index: Tensor) -> tuple[Inputs, Tensor]:
+        targets = targets.long()
+        if self.sizes is None or self.padding == "length":
+            return each(inputs, lambda x: x.long()), targets
+        longest = int(self.sizes[index].max())
+        cut = targets[:, :longest] if targets.dim() == 2 else targets
+        return each(inputs, lambda x: x[:, :longest].long()), cut
+
+
+def padded(rows: Sequence[Sequence[int]], length: int, fill: int) -> Tensor:
+    """(N, length) int32 of rows of ids that are no longer, filled up at their ends."""
+    found = torch.full((len(rows), length), fill, dtype=torch.int32)
+    for number, row in enumerate(rows):
+        found[number, : len(row)] = torch.tensor(row, dtype=torch.int32)
+    return found
+
+
+def mask_of(sizes: Tensor, length: int) -> Tensor:
+    """(N, length) booleans: which positions are no padding."""
+    return torch.arange(length) < sizes[:, None]
+
+
+def following(ids: Tensor, counts: Tensor) -> Tensor:
+    """(N, L) the ids that follow each position, where they count; −100 elsewhere, and at the last position.
+
+    Args:
+        ids: (N, L) ids.
+        counts: (N, L) whether a token is to be predicted.
+    """
+    targets = torch.full_like(ids, IGNORED)
+    targets[:, :-1] = torch.where(counts[:, 1:], ids[:, 1:], IGNORED)
+    return targets

@@ -1,0 +1,216 @@
+"""From texts to ids of tokens and back: bytes, byte-pair encoding trained here, and tokenizers of others from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from limbeck.atomic import put
+from limbeck.errors import RequestError, as_request
+from limbeck.folders import cache_root
+
+FILE = "tokenizer.json"
+"""What a tokenizer's file is called in a run folder and in an export."""
+PAD, END = "<|pad|>", "<|end|>"
+"""The special tokens of what is trained here: padding, and the end of a document."""
+_BYTES = {"kind": "bytes", "pad": 256, "end": 257}
+_PADS = (PAD, "[PAD]", "<pad>", "<|padding|>")
+_ENDS = (END, "<|endoftext|>", "</s>", "[SEP]", "<eos>", "<|im_end|>")
+"""What others call them, the most common first."""
+
+
+class Tokenizer(Protocol):
+    """What makes ids of texts.
+
+    Attributes:
+        size: Number of ids, V.
+        pad: The id that fills up.
+        end: The id behind a document.
+        digest: Hexadecimal digest of all that its ids are a function of.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special ones."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids; special ones stand for nothing."""
+
+    def token_bytes(self) -> Tensor | None:
+        """(V,) how many bytes of text each id stands for, special ones for none; None where that is not known."""
+
+    def save(self, folder: Path) -> None:
+        """Write it as `FILE`, from which `read_tokenizer` makes it again."""
+
+
+class ByteTokenizer:
+    """The bytes of a text in UTF-8 as ids 0–255, 256 for padding, 257 for the end of a document.
+
+    >>> ByteTokenizer().encode(["Aé"])
+    [[65, 195, 169]]
+    """
+
+    size, pad, end = 258, 256, 257
+    digest = "bytes"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(text.encode("utf-8", "surrogatepass")) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(one for one in ids if one < 256).decode("utf-8", "replace")
+
+    def token_bytes(self) -> Tensor:
+        return torch.tensor([1] * 256 + [0, 0])
+
+    def save(self, folder: Path) -> None:
+        put(folder / FILE, json.dumps(_BYTES).encode())
+
+
+class FastTokenizer:
+    """A tokenizer of the `tokenizers` package.
+
+    Args:
+        content: Its JSON, as `tokenizer.json` holds it.
+        where: What it is called in errors.
+
+    Raises:
+        RequestError: The package is not installed, or the content is no tokenizer, or has no token for the end.
+    """
+
+    def __init__(self, content: str, where: str) -> None:
+        self._content = content
+        with as_request(lambda reason: f"cannot read the tokenizer {where}: {reason}"):
+            self._own = _package().Tokenizer.from_str(content)
+        self._own.no_truncation()
+        self._own.no_padding()
+        end = self._named(_ENDS)
+        if end is None:
+            raise RequestError(f"the tokenizer {where} has no token for the end of a text; it needs one of {_ENDS}")
+        self.end = end
+        pad = self._named(_PADS)
+        self.pad = end if pad is None else pad
+
+    @property
+    def size(self) -> int:
+        ids: dict[str, int] = self._own.get_vocab(with_added_tokens=True)
+        return max(ids.values()) + 1
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self._content.encode()).hexdigest()[:16]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [one.ids for one in self._own.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        found: str = self._own.decode(list(ids))
+        return found
+
+    def token_bytes(self) -> Tensor | None:
+        described = json.loads(self._content)
+        if "ByteLevel" not in json.dumps([described.get("pre_tokenizer"), described.get("decoder")]):
+            return None
+        sizes = torch.zeros(self.size, dtype=torch.long)
+        special = {one["content"] for one in described.get("added_tokens", [])}
+        for token, number in self._own.get_vocab(with_added_tokens=True).items():
+            sizes[number] = 0 if token in special else len(token)  # a letter a byte
+        return sizes
+
+    def save(self, folder: Path) -> None:
+        put(folder / FILE, self._content.encode())
+
+    def _named(self, names: Sequence[str]) -> int | None:
+        found = (self._own.token_to_id(name) for name in names)
+        return next((one for one in found if one is not None), None)
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer from its file, or from a folder with one, also of Hugging Face; nothing is downloaded.
+
+    Raises:
+        RequestError: There is none, or it cannot be read; a package is not installed.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise RequestError(f"there is no tokenizer {file}; give a tokenizer.json, or a folder with one")
+    with as_request(lambda reason: f"cannot read the tokenizer {file}: {reason}"):
+        content = file.read_text(encoding="utf-8")
+        described = json.loads(content)
+    if described == _BYTES:
+        return ByteTokenizer()
+    return FastTokenizer(content, str(file))
+
+
+def trained_bpe(texts: Sequence[str], vocab: int) -> Tokenizer:
+    """Byte-pair encoding of so many tokens, trained on the texts once and kept in limbeck's cache.
+
+    Source: Sennrich et al., ACL 2016, arXiv:1508.07909; over bytes: Radford et al., 2019.
+
+    Raises:
+        RequestError: Fewer tokens than there are bytes, or the package is not installed.
+    """
+    if vocab < 256 + 2:
+        raise RequestError(f"vocab is {vocab}, and a tokenizer over bytes needs 258 or more; tokenizer: bytes has 258")
+    package = _package()
+    digest = hashlib.sha256(json.dumps(["bpe", vocab, package.__version__]).encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    place = cache_root() / "tokenizers" / digest.hexdigest()[:32]
+    if not (place / FILE).is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        put(place / FILE, _train(package, texts, vocab).encode())
+    return read_tokenizer(place)
+
+
+def _train(package: Any, texts: Sequence[str], vocab: int) -> str:
+    own = package.Tokenizer(package.models.BPE())
+    own.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = package.decoders.ByteLevel()
+    trainer = package.trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[PAD, END],
+        initial_alphabet=sorted(package.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    own.train_from_iterator(texts, trainer)
+    content: str = own.to_str()
+    return content
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("tokenizers")
+    except ModuleNotFoundError:
+        raise RequestError(
+            "this tokenizer needs the extra: pip install 'limbeck[text]'; tokenizer: bytes needs nothing"
+        ) from None
+
+
+def made_tokenizer(name: str, vocab: int, texts: Sequence[str]) -> Tokenizer:
+    """A tokenizer as data options name it: "bytes", "bpe", which is trained on the texts, or a file or folder.
+
+    Raises:
+        RequestError: It cannot be made.
+    """
+    if name == "bytes":
+        return ByteTokenizer()
+    return trained_bpe(texts, vocab) if name == "bpe" else read_tokenizer(Path(name))

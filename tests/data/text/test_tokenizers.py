@@ -1,0 +1,86 @@
+"""Tokenizers: there and back, trained once, and read again from their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tokenizers
+
+from limbeck.data.text import tokenizers as ours
+from limbeck.data.text.tokenizers import FILE, ByteTokenizer, FastTokenizer, made_tokenizer, read_tokenizer, trained_bpe
+from limbeck.errors import RequestError
+
+TEXTS = ["the cat sat on the mat\n", "the dog sat on the log — déjà vu ☃\n"] * 3
+
+
+def test_bytes_are_utf8() -> None:
+    tokenizer = ByteTokenizer()
+    (ids,) = tokenizer.encode(["é☃"])
+    assert bytes(ids) == "é☃".encode()
+    assert tokenizer.decode([*ids, tokenizer.end, tokenizer.pad]) == "é☃"
+    assert tokenizer.token_bytes()[ids].sum() == 5
+    assert len(tokenizer.token_bytes()) == tokenizer.size
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_tokenizer_is_trained_once_on_the_same_texts(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trained_bpe(TEXTS, 270)
+    assert (one.size, one.pad, one.end) == (270, 0, 1)
+    ids = one.encode(TEXTS)
+    assert [one.decode(row) for row in ids] == TEXTS
+    assert [int(one.token_bytes()[row].sum()) for row in ids] == [len(text.encode()) for text in TEXTS]
+    assert sum(map(len, ids)) < sum(len(text.encode()) for text in TEXTS)
+    monkeypatch.setattr(ours, "_train", lambda *_: pytest.fail("trained again"))
+    assert trained_bpe(TEXTS, 270).digest == one.digest
+    with pytest.raises(pytest.fail.Exception):
+        trained_bpe(TEXTS[:1], 270)
+
+
+def test_files_give_the_same_tokenizer(cache: Path, tmp_path: Path) -> None:
+    for one in (trained_bpe(TEXTS, 270), ByteTokenizer()):
+        folder = tmp_path / type(one).__name__
+        folder.mkdir()
+        one.save(folder)
+        for path in (folder, folder / FILE):
+            again = made_tokenizer(str(path), 0, [])
+            assert (again.digest, again.encode(TEXTS)) == (one.digest, one.encode(TEXTS))
+
+
+def test_tokenizers_of_others_are_read_without_their_special_tokens_and_limits(tmp_path: Path) -> None:
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "[SEP]": 1, "[PAD]": 2, "cat": 3}, "[UNK]"))
+    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    own.post_processor = tokenizers.processors.TemplateProcessing("$A [SEP]", special_tokens=[("[SEP]", 1)])
+    own.enable_truncation(2)
+    own.enable_padding(length=5, pad_id=2)
+    own.save(str(tmp_path / FILE))
+    read = read_tokenizer(tmp_path)
+    assert (read.size, read.pad, read.end) == (4, 2, 1)
+    assert read.encode(["cat cat dog"]) == [[3, 3, 0]]
+    assert read.token_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "there is no tokenizer"), ("{", "cannot read"), ('{"a": 1}', "cannot read")]
+)
+def test_what_is_no_tokenizer_is_named(content: str | None, said: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / FILE).write_text(content)
+    with pytest.raises(RequestError, match=said):
+        read_tokenizer(tmp_path)
+
+
+def test_too_few_tokens_for_the_bytes() -> None:
+    with pytest.raises(RequestError, match="vocab is 100, and a tokenizer over bytes needs 258"):
+        trained_bpe(TEXTS, 100)
+
+
+def test_a_tokenizer_without_an_end_is_refused() -> None:
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, "a"))
+    with pytest.raises(RequestError, match="no token for the end of a text"):
+        FastTokenizer(own.to_str(), "here")
