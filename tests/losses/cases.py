@@ -96,6 +96,10 @@ def larger_maps(rng, size):
     return Inputs(rng.normal(size=size), rng.normal(size=(size.b, size.c, size.h + 2, size.w + 1)), {})
 
 
+def fine_maps(rng, size):
+    return larger_maps(rng, size._replace(h=2 * size.h, w=2 * size.w))
+
+
 def vectors(rng, size):
     """A teacher with other dimensions."""
     return Inputs(rng.normal(size=(size.b, size.c)), rng.normal(size=(size.b, size.c + 2)), {})
@@ -103,6 +107,17 @@ def vectors(rng, size):
 
 def classified(rng, size):
     return maps(rng, size)._replace(options={"weight": rng.normal(size=(3, size.c)), "bias": rng.normal(size=3)})
+
+
+def locally_classified(rng, size):
+    """Maps of other channels and size, each with its classifier; the teacher knows every third sample."""
+    inputs = other_maps(rng, size)
+    student, teacher = (rng.normal(size=(3, f.shape[1])) for f in inputs[:2])
+    bias = rng.normal(size=(2, 3))
+    means = inputs.teacher.mean((2, 3)) @ teacher.T + bias[1]
+    targets = np.where(np.arange(size.b) % 3 == 0, means.argmax(1), rng.integers(0, 3, size.b))
+    options = {"targets": targets, "of_student": student, "of_teacher": teacher, "bias": bias}
+    return inputs._replace(options=options)
 
 
 def two_layers(rng, size):
@@ -126,6 +141,25 @@ def remembered(rng, size):
 
 def torch_srrl(student, teacher, *, weight, bias):
     return losses.srrl(student, teacher, classifier=lambda f: F.linear(f, weight.to(f), bias.to(f)))
+
+
+def with_classifiers(loss):
+    """The loss of classifiers that are given as their weights, frozen."""
+
+    def call(student, teacher, *, targets, of_student, of_teacher, bias, **options):
+        layers = []
+        for weight, offset in zip((of_student, of_teacher), bias, strict=True):
+            layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype).requires_grad_(False)
+            layer.load_state_dict({"weight": weight, "bias": offset})
+            layers.append(layer)
+        labels = {"targets": targets} if loss is losses.sdd else {}
+        return loss(student, teacher, student_classifier=layers[0], teacher_classifier=layers[1], **labels, **options)
+
+    return call
+
+
+def in_epoch_4(rng, size):
+    return logits(rng, size)._replace(options={"epoch": 4})
 
 
 CRD_OPTIONS = {"samples": 12, "dimension": 6, "negatives": 7}
@@ -214,6 +248,8 @@ def same(reference):
 
 OTHER = {"temperature": 2.0, "teacher_temperature": 5.0, "average": "positions"}
 POSITIONS, SPREAD = {"average": "positions", "chunk": 3}, {"rest": "spread"}
+CELLS = {"base": "dkd", "temperature": 1.0, "scales": (1, 2), "complement_weight": 3.0}
+CAMS = {"resolution": 3, "normalize": False}
 DIST_OPTIONS = {"temperature": 4.0, "intra_weight": 0.5}
 logit = partial(Case, kind="logit")
 feature = partial(Case, kind="feature")
@@ -259,6 +295,13 @@ CASES = [
     logit("dist-4", losses.dist, logits, ref.dist, options=DIST_OPTIONS, floor=same(ref.dist)),
     logit("mlkd", losses.mlkd, logits, ref.mlkd),
     logit("mlkd-levels", losses.mlkd, logits, ref.mlkd, options={"instance_weight": 1.5, "batch_weight": 0.5}),
+    logit(
+        "mlkd-standardized", losses.mlkd, logits, ref.mlkd, options={"standardize": True, "temperatures": (2.0, 5.0)}
+    ),
+    logit("wttm", losses.wttm, logits, ref.wttm, floor=None),
+    logit("wttm-10", losses.wttm, logits, ref.wttm, options={"temperature": 10.0}, floor=None),
+    logit("normkd", losses.normkd, logits, ref.normkd),
+    logit("CTKD", losses.CTKD.for_shapes, in_epoch_4, ref.ctkd, floor=None, trains=True),
     logit("wsld", losses.wsld, labelled, ref.wsld, frozen=frozen_wsld),
     logit("hard_label", losses.hard_label, logits, ref.hard_label, floor=None),
     logit(
@@ -291,6 +334,12 @@ CASES = [
     feature("margin_relu-fixed", losses.margin_relu, maps, ref.margin_relu, options={"margin": -0.3}),
     feature("factor", losses.factor, maps, ref.factor),
     feature("srrl", torch_srrl, classified, ref.srrl),
+    feature("sdd", with_classifiers(losses.sdd), locally_classified, ref.sdd, floor=None),
+    feature("sdd-dkd", with_classifiers(losses.sdd), locally_classified, ref.sdd, options=CELLS, floor=None),
+    feature("catkd", with_classifiers(losses.catkd), locally_classified, ref.catkd, floor=None),
+    feature("catkd-plain", with_classifiers(losses.catkd), locally_classified, ref.catkd, options=CAMS, floor=None),
+    feature("wkd_f", losses.wkd_f, larger_maps, ref.wkd_f),
+    feature("wkd_f-grid", losses.wkd_f, fine_maps, ref.wkd_f, options={"grid": 2, "mean_weight": 1.0}),
     relation("similarity", losses.similarity, other_maps, ref.similarity),
     relation("rkd", losses.rkd, vectors, ref.rkd),
     relation("rkd-distances", losses.rkd, vectors, ref.rkd, options={"distance_weight": 1.0, "angle_weight": 0.0}),
@@ -298,6 +347,7 @@ CASES = [
     relation("correlation", losses.correlation, vectors, ref.correlation, options={"order": 3}),
     relation("channel_correlation", losses.channel_correlation, larger_maps, ref.channel_correlation),
     trained("VID", losses.VID.for_shapes, other_maps, ref.vid),
+    trained("VkD", losses.VkD.for_shapes, vectors, ref.vkd),
     trained("MGD", losses.MGD.for_shapes, other_maps, ref.mgd),
     trained("FactorTransfer", losses.FactorTransfer.for_shapes, other_maps, ref.factor_transfer),
     trained("ReviewKD", partial(losses.ReviewKD.for_shapes, width=6), stages, ref.review),

@@ -199,11 +199,14 @@ def mlkd(
     instance_weight=1.0,
     batch_weight=1.0,
     class_weight=1.0,
+    standardize=False,
 ):
     total, (b, c) = 0.0, student.shape
+    own = (standardized(student), standardized(teacher)) if standardize else (student, teacher)
     for temperature in temperatures:
-        s, t = softmax(student / temperature), softmax(teacher / temperature)
+        s, t = (softmax(x / temperature) for x in own)
         total += instance_weight * temperature**2 * kl(t, s).sum() / b
+        s, t = softmax(student / temperature), softmax(teacher / temperature)
         total += batch_weight * ((s @ s.T - t @ t.T) ** 2).sum() / b
         total += class_weight * ((s.T @ s - t.T @ t) ** 2).sum() / c
     return total
@@ -216,6 +219,30 @@ def wsld(student, teacher, *, targets, temperature=2.0, decided_by=None):
     ce_s, ce_t = (-np.log(softmax(x)[rows, targets]) for x in (deciding, teacher))
     soft = kl(softmax(teacher / temperature), softmax(student / temperature))
     return (1 - np.exp(-ce_s / ce_t)) * temperature**2 * soft
+
+
+def wttm(student, teacher, *, temperature=5.0):
+    """U(p_t) · KL of the power transform with exponent γ."""
+    gamma = 1 / temperature
+    values = []
+    for s, t in zip(softmax(student), softmax(teacher), strict=True):
+        total = (t**gamma).sum()
+        values.append(total * kl(t**gamma / total, s))
+    return np.array(values)
+
+
+def normkd(student, teacher, *, temperature=2.0):
+    values = []
+    for s, t in zip(student, teacher, strict=True):
+        of_student, of_teacher = temperature * s.std(ddof=1), temperature * t.std(ddof=1)
+        values.append(kl(softmax(t / of_teacher), softmax(s / of_student)) * of_teacher**2)
+    return np.array(values)
+
+
+def ctkd(student, teacher, *, epoch, state):
+    """The value does not depend on the epoch, only the gradient of θ does."""
+    temperature = 1 + 20 / (1 + np.exp(-state["theta"]))
+    return kd(student, teacher, temperature=temperature)
 
 
 def hard_label(student, teacher, *, targets=None, ignore_index=None, average="samples"):
@@ -332,6 +359,65 @@ def srrl(student, teacher, *, weight, bias):
     return mse(s, t) + mse(s @ weight.T + bias, t @ weight.T + bias)
 
 
+def cell_means(feature, scale):
+    """(B, scale², C), row by row."""
+    return np.moveaxis(pooled(feature, scale, scale).reshape(*feature.shape[:2], -1), 1, 2)
+
+
+def sdd(
+    student,
+    teacher,
+    *,
+    targets,
+    of_student,
+    of_teacher,
+    bias,
+    scales=(1, 2, 4),
+    complement_weight=2.0,
+    base="kd",
+    temperature=4.0,
+):
+    whole = (teacher.mean((2, 3)) @ of_teacher.T + bias[1]).argmax(1) == targets
+    values, cells = np.zeros(len(student)), 0
+    for scale in scales:
+        s, t = cell_means(student, scale) @ of_student.T + bias[0], cell_means(teacher, scale) @ of_teacher.T + bias[1]
+        for cell in range(scale**2):
+            if base == "dkd":
+                apart = dkd(s[:, cell], t[:, cell], targets=targets, temperature=temperature)
+            else:
+                apart = kd(s[:, cell], t[:, cell], temperature=temperature)
+            right = t[:, cell].argmax(1) == targets
+            values += np.where(right == whole, 1, complement_weight) * apart
+            cells += 1
+    return values / cells
+
+
+def catkd(student, teacher, *, targets, of_student, of_teacher, bias, resolution=2, normalize=True):
+    """From the whole class activation maps, which are averaged over cells behind."""
+    maps = []
+    for feature, weight in ((student, of_student), (teacher, of_teacher)):
+        activation = pooled(np.einsum("kc,bchw->bkhw", weight, feature), resolution, resolution)
+        activation = activation.reshape(*activation.shape[:2], -1)
+        maps.append(unit(activation) if normalize else activation)
+    return ((maps[0] - maps[1]) ** 2).mean((1, 2))
+
+
+def wkd_f(student, teacher, *, mean_weight=4.0, grid=1):
+    def gaussian(feature, row, column):
+        (top, bottom), (left, right) = (
+            (math.floor(at * size / grid), math.ceil((at + 1) * size / grid))
+            for at, size in zip((row, column), feature.shape[2:], strict=True)
+        )
+        cell = feature[:, :, top:bottom, left:right].reshape(*feature.shape[:2], -1)
+        return cell.mean(2), np.sqrt(cell.var(2, ddof=1) + 1e-5)
+
+    total = 0.0
+    for row, column in np.ndindex(grid, grid):
+        (mean_s, std_s), (mean_t, std_t) = gaussian(student, row, column), gaussian(teacher, row, column)
+        total = total + mean_weight * ((mean_s - mean_t) ** 2).sum(1) + ((std_s - std_t) ** 2).sum(1)
+    return total / grid**2
+
+
 # Relation
 
 
@@ -416,6 +502,21 @@ def vid(student, teacher, *, state):
     variance = (np.log1p(np.exp(state["rho"])) + 1e-5)[None, :, None, None]
     error = (convolution(hidden, state, "mean.4") - t) ** 2
     return by_sample((error / variance + np.log(variance)) / 2).mean(1)
+
+
+def vkd(student, teacher, *, state):
+    """The exponential of the skew-symmetric matrix by its series."""
+    below = np.tril(state["below"], -1)
+    skew = below - below.T
+    turn, power = np.eye(len(skew)), np.eye(len(skew))
+    for n in range(1, 40):
+        power = power @ skew / n
+        turn = turn + power
+    start = state["start"]
+    projection = turn @ start if len(start) == len(turn) else start @ turn
+    normal = (teacher - teacher.mean(1, keepdims=True)) / np.sqrt(teacher.var(1, keepdims=True) + 1e-5)
+    off = abs(student @ projection.T - normal)
+    return np.where(off < 1, off**2 / 2, off - 0.5).mean(1)
 
 
 def mgd(student, teacher, *, state):

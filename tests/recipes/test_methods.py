@@ -3,7 +3,8 @@
 Sources, by the names that the expectations carry: RepDistiller (HobbitLong), mdistiller (megvii-research),
 AB_distillation (bhheo), overhaul-distillation (clovaai), image_classification_sota (hunto, of DIST_KD), ICKD
 (ADLab-AutoDrive), MGD, cls_KD (yzd-v), KD_SRRL (jingyang2017), SimKD (DefangChen), ReviewKD (dvlab-research),
-Factor-Transfer-pytorch (Jangho-Kim), Weighted-Soft-Label-Distillation.
+Factor-Transfer-pytorch (Jangho-Kim), Weighted-Soft-Label-Distillation, SDD-CVPR2024 (shicaiwei123), CAT-KD
+(GzyAftermath), TTM (zkxufo), CTKD (zhengli97), NormKD (gizi1), VkD (roymiles), WKD, logit-standardization-KD.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ TAPS = {
     # RepDistiller and ICKD: feat[-2], the last map; KD_SRRL and MGD: the same.
     **dict.fromkeys(("sp", "ickd", "mgd", "srrl", "ft"), (["stage3"], ["layer4"])),
     # RepDistiller: feat[-1], the pooled vector.
+    # SDD-CVPR2024 and CAT-KD: what the last stage gives, in front of the pooling; WKD: HINT_LAYER -1.
+    **dict.fromkeys(("sd-kd", "sd-dkd", "cat-kd", "wkd-f"), (["stage3"], ["layer4"])),
     **dict.fromkeys(("rkd", "pkt", "crd"), (["classifier:in"], ["fc:in"])),
 }
 
@@ -113,6 +116,19 @@ CONSTANTS = {
     "nkd:imagenet": (1, 1, {"temperature": 1, "nontarget_weight": 1.5}),  # cls_KD: res34_distill_res18_img.py
     "wsld": (1, 2.25, {"temperature": 4}),  # cls_KD: cifar100/res34_distill_res18_cifar.py
     "wsld:imagenet": (1, 2.5, {"temperature": 2}),  # Weighted-Soft-Label-Distillation: knowledge_distiller.py
+    "ls-mlkd": (0.2, 9, {"standardize": True}),  # README: --base-temp 2 --kd-weight 9; cfg.py: CE_WEIGHT 0.1, two views
+    "ttm": (1, 45, {"temperature": 1, "teacher_temperature": 10, "scale": False}),  # README: --ttm_l 0.1 -r 1 -b 45
+    "wttm": (1, 4, {"temperature": 5}),  # README: --ttm_l 0.2 -a 4
+    "ctkd": (0.1, 0.9, {"least": 1, "span": 20, "epochs": 10}),  # run_cifar_distill.sh: --t_start 1 --t_end 20
+    "normkd": (0.1, 0.9, {"temperature": 2}),  # cfg.py
+    "normkd:imagenet": (0.5, 0.5, {"temperature": 1}),  # configs/imagenet/r34_r18/normkd.yaml
+    "sd-kd": (0.1, 0.9, {"temperature": 4, "scales": [1, 2]}),  # cfg.py; teacher_resnet32x4.sh: --M [1,2]
+    "sd-dkd": (1, 1, {"base": "dkd", "temperature": 4, "ramp": 20}),  # cfg.py
+    "sd-dkd:imagenet": (1, 1, {"temperature": 1, "nontarget_weight": 0.5, "ramp": 1}),  # r34_r18/sdd_dkd.yaml
+    "cat-kd": (1, 15, {"resolution": 2, "normalize": False}),  # configs/cifar100/CAT_KD/res32x4_res8x4.yaml
+    "cat-kd:imagenet": (1, 0.5, {"resolution": 4, "normalize": False}),  # configs/imagenet/CAT-KD/r34_r18.yaml
+    "vkd": (1, 1, {}),  # main_distributed.py: --alpha 1 --gamma 1
+    "wkd-f": (1, 0.006, {"mean_weight": 4, "adapter": "regressor"}),  # wkd_f/res32x4_res8x4.yaml: conv1x1, ratio 4
     "fitnet": (1, 100, {"adapter": "regressor"}),  # RepDistiller: -b 100, ConvReg
     "at": (1, 1000, {}),  # RepDistiller: run_cifar_distill.sh, as the next seven
     "nst": (1, 50, {}),
@@ -152,6 +168,16 @@ def test_dkds_beta_is_that_of_its_pair() -> None:
         pair = Places(nn.Identity(), nn.Identity(), (3, 32, 32), 1, names=(student, teacher))
         (term,) = METHODS["dkd"].default.terms(pair)
         assert term["nontarget_weight"] == beta
+
+
+def test_both_classifiers_are_given_the_students_as_it_is() -> None:
+    pair = places(CIFAR)
+    (term,) = terms("sd-kd")
+    live = term["student_classifier"].make(pair.student)
+    assert live is pair.student.get_submodule("classifier")
+    trained = term["teacher_classifier"].make(pair.teacher)
+    assert trained is not pair.teacher.get_submodule("classifier")
+    assert not any(weight.requires_grad for weight in trained.parameters())
 
 
 @pytest.mark.parametrize(

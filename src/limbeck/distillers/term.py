@@ -32,7 +32,7 @@ _FROM_BATCH: Mapping[str, Callable[[Batch], Tensor]] = {
     "index": lambda batch: send(batch.index, batch.device),
 }
 """What a loss gets of the batch where it has a parameter of this name."""
-_GIVEN = (*_FROM_BATCH, "term_weight")
+_GIVEN = (*_FROM_BATCH, "term_weight", "epoch")
 _OF_TERM = {"weight", "student", "teacher", "adapter", "name"}
 
 
@@ -48,11 +48,11 @@ class Term:
 
     Args:
         loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own, given `targets`
-            and `index` of the batch, and `term_weight`, where it has parameters of these names; a module with the same
-            call; or a class
-            with `for_shapes(student, teacher, **options)`, built when shapes are known. It computes in fp32, without
-            autocast, unless `limbeck.losses.own_precision` marks it; adapters are layers, and run in autocast. What it
-            gives is averaged over all samples, those without a label (-100) too.
+            and `index` of the batch, `term_weight`, and the number `epoch` (from 0), where it has parameters of these
+            names; a module with the same call; or a class with `for_shapes(student, teacher, **options)`, built when
+            shapes are known. It computes in fp32, without autocast, unless `limbeck.losses.own_precision` marks it;
+            adapters are layers, and run in autocast. What it gives is averaged over all samples, those without a label
+            (-100) too.
         weight: Factor of the loss in the sum; a number, or a function of the epoch (from 0).
         student: The student's tap, whose tensor the loss gets, or a tuple of taps for a tuple of tensors, also an
             empty one; "logits" is its output.
@@ -189,8 +189,8 @@ class BoundTerm(nn.Module):
         options = self.options(epoch, batch.targets is not None)
         known = _keywords(self.loss)
         from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
-        if "term_weight" in known:
-            options = {**options, "term_weight": weight}
+        of_training = {"term_weight": weight, "epoch": epoch}
+        options = {**options, **{name: of_training[name] for name in known & of_training.keys()}}
         loss = call_loss(self.loss, self._adapt(s), self._adapt_teacher(t), **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")

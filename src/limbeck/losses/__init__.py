@@ -12,8 +12,10 @@ from limbeck.losses.feature import (
     FactorTransfer,
     Paraphraser,
     ReviewKD,
+    VkD,
     activation_boundary,
     attention,
+    catkd,
     channel,
     cosine,
     factor,
@@ -24,13 +26,16 @@ from limbeck.losses.feature import (
     negative_mean,
     nst,
     pearson,
+    sdd,
     simkd,
     smooth_l1,
     srrl,
+    wkd_f,
 )
 from limbeck.losses.precision import own_precision
 from limbeck.losses.relation import channel_correlation, correlation, pkt, rkd, similarity
 from limbeck.losses.response import (
+    CTKD,
     Sampled,
     TopK,
     bounded_regression,
@@ -42,6 +47,7 @@ from limbeck.losses.response import (
     logit_mse,
     mlkd,
     nkd,
+    normkd,
     probability_mse,
     reverse_kl,
     sigmoid_kd,
@@ -50,10 +56,12 @@ from limbeck.losses.response import (
     standardize,
     total_variation,
     wsld,
+    wttm,
 )
 
 __all__ = [
     "CRD",
+    "CTKD",
     "MGD",
     "VID",
     "FactorTransfer",
@@ -61,9 +69,11 @@ __all__ = [
     "ReviewKD",
     "Sampled",
     "TopK",
+    "VkD",
     "activation_boundary",
     "attention",
     "bounded_regression",
+    "catkd",
     "channel",
     "channel_correlation",
     "correlation",
@@ -82,6 +92,7 @@ __all__ = [
     "mse",
     "negative_mean",
     "nkd",
+    "normkd",
     "nst",
     "own_precision",
     "pearson",
@@ -89,6 +100,7 @@ __all__ = [
     "probability_mse",
     "reverse_kl",
     "rkd",
+    "sdd",
     "sigmoid_kd",
     "similarity",
     "simkd",
@@ -98,7 +110,9 @@ __all__ = [
     "srrl",
     "standardize",
     "total_variation",
+    "wkd_f",
     "wsld",
+    "wttm",
 ]
 
 _BESIDE = ("Sampled", "TopK", "negative_mean", "own_precision", "standardize")

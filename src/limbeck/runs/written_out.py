@@ -13,7 +13,17 @@ from torch import nn
 from limbeck.errors import RequestError, shown, unknown
 from limbeck.recipes import schema
 from limbeck.recipes.length import at_length
-from limbeck.recipes.methods import METHODS, SCHEME_EPOCHS, SCHEMES, OfStage, OfTeacher, Places, Setting, Shipped
+from limbeck.recipes.methods import (
+    METHODS,
+    SCHEME_EPOCHS,
+    SCHEMES,
+    OfStage,
+    OfStudent,
+    OfTeacher,
+    Places,
+    Setting,
+    Shipped,
+)
 from limbeck.recipes.methods.declaration import Terms
 from limbeck.runs import components
 
@@ -202,12 +212,14 @@ def _of_method(method: str) -> Iterator[None]:
 
 
 def _value(value: Any, places: Places, kept: Mapping[str, nn.Module] | None) -> Any:
-    if kept is None and isinstance(value, OfTeacher | OfStage):
+    if kept is None and isinstance(value, OfTeacher | OfStudent | OfStage):
         return str(value)
     if kept is None:
         return value
     if isinstance(value, OfTeacher):
         return value.make(places.teacher)
+    if isinstance(value, OfStudent):
+        return value.make(places.student)
     return kept.get(value.loss) if isinstance(value, OfStage) else value
 
 

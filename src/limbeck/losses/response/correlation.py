@@ -12,6 +12,7 @@ from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
 from limbeck.losses.response.softened import expected, positive, softer, times
+from limbeck.losses.response.standardization import standardize as standardized
 from limbeck.losses.shapes import agree
 from limbeck.losses.vectors import uncorrelated
 
@@ -70,6 +71,7 @@ def mlkd(
     instance_weight: float = 1.0,
     batch_weight: float = 1.0,
     class_weight: float = 1.0,
+    standardize: bool = False,
 ) -> Tensor:
     """Multi-level logits: Σ_T [ c T² KL(p_t ‖ p_s)/B + a‖P_sP_sᵀ − P_tP_tᵀ‖²_F/B + b‖P_sᵀP_s − P_tᵀP_t‖²_F/C ].
 
@@ -87,6 +89,8 @@ def mlkd(
         instance_weight: c, of the divergences of the samples.
         batch_weight: a, of the (B, B) relations between samples.
         class_weight: b, of the (C, C) relations between classes.
+        standardize: Standardise both logits first where samples are compared (arXiv:2403.01427), not in the
+            relations.
 
     Returns:
         A scalar ≥ 0, 0 where both predict the same.
@@ -102,12 +106,15 @@ def mlkd(
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     if not temperatures:
         raise RequestError("mlkd needs one temperature at least")
+    own = tuple(standardized(x) if standardize else x for x in (student, teacher))
     levels = []
     for temperature in temperatures:
         positive(temperature)
-        log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
+        log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in own)
         p_s, p_t = log_s.exp(), log_t.exp()
         instance = expected(p_t, log_t - log_s).mean() * temperature**2
+        if standardize:
+            p_s, p_t = (F.softmax(x / temperature, dim=1) for x in (student, teacher))
         batch = (p_s @ p_s.T - p_t @ p_t.T).square().sum(1).mean()
         classes = (p_s.T @ p_s - p_t.T @ p_t).square().sum(1).mean()
         levels.append(instance_weight * instance + batch_weight * batch + class_weight * classes)

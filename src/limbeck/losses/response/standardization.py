@@ -33,10 +33,20 @@ def standardize(logits: Tensor) -> Tensor:
     >>> standardize(torch.tensor([[1.0, 2.0, 3.0]])).round(decimals=4)
     tensor([[-1.,  0.,  1.]])
     """
+    off, std = centred(logits)
+    return off / (std + 1e-7)
+
+
+def centred(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """l − mean(l) over the classes, and the unbiased deviation (..., 1), infinite where a row's logits are equal.
+
+    Raises:
+        RequestError: Fewer than two classes.
+    """
     if logits.dim() < 1 or logits.shape[-1] < 2:
-        raise RequestError(f"standardize needs two classes or more, and the logits are {tuple(logits.shape)}")
+        raise RequestError(f"logits are standardised over two classes or more, and they are {tuple(logits.shape)}")
     mean = logits.mean(-1, keepdim=True)
     off = logits - mean
     std: Tensor = torch.linalg.vector_norm(off, dim=-1, keepdim=True) / math.sqrt(logits.shape[-1] - 1)
     flat = std <= 4 * torch.finfo(logits.dtype).eps * mean.detach().abs()
-    return off / (std.masked_fill(flat, math.inf) + 1e-7)
+    return off, std.masked_fill(flat, math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from limbeck.recipes.methods.places import Places
 
 TermDict = dict[str, Any]
 Terms = Callable[[Places], list[TermDict]]
-"""The terms of a method for two networks, as a recipe writes them; `OfTeacher` stands for what the teacher has."""
+"""The terms of a method for two networks, as a recipe writes them; parts of these are `OfTeacher` and `OfStudent`."""
 
 CIFAR, IMAGENET, DENSE = "cifar", "imagenet", "dense"
 CIFAR_EPOCHS, IMAGENET_EPOCHS = 240, 100
@@ -25,6 +26,22 @@ class OfTeacher:
 
     Attributes:
         make: From the teacher to the option's value.
+        told: How documents call it.
+    """
+
+    make: Callable[[nn.Module], Any] = field(compare=False)
+    told: str
+
+    def __str__(self) -> str:
+        return self.told
+
+
+@dataclass(frozen=True)
+class OfStudent:
+    """An option of a loss that is a part of the student itself, and is trained with it.
+
+    Attributes:
+        make: From the student to the option's value.
         told: How documents call it.
     """
 
@@ -111,6 +128,11 @@ class Method:
     @property
     def default(self) -> Setting:
         return next(iter(self.settings.values()))
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """A copy of a trained layer, as a loss takes it."""
+    return copy.deepcopy(module).float().eval().requires_grad_(False)
 
 
 def fixed(*terms: TermDict) -> Terms:

@@ -34,6 +34,12 @@ def _decoupled(places: Places) -> list[TermDict]:
     return [{"loss": "dkd", "weight": 1.0, "temperature": 4.0, "nontarget_weight": beta, "ramp": 20}]
 
 
+def _multi_level_standardized() -> Terms:
+    """The README's --base-temp 2 --kd-weight 9."""
+    levels = {"temperatures": [2.0, 3.0, 5.0, 2.0, 6.0], "standardize": True}
+    return logits("mlkd", 9.0, instance_weight=1.5, batch_weight=0.5, class_weight=0.5, **levels)
+
+
 def _imagenet(task_weight: float, terms: Terms, source: str = "") -> Setting:
     return Setting(task_weight, terms, epochs=IMAGENET_EPOCHS, source=source)
 
@@ -65,6 +71,33 @@ LOGITS: dict[str, Method] = {
     "ls": Method(
         "Sun et al., arXiv:2403.01427; logit-standardization-KD",
         {CIFAR: Setting(0.1, logits("kd", 9.0, temperature=2.0, standardize=True))},
+    ),
+    "ls-mlkd": Method(
+        "Sun et al., arXiv:2403.01427, over mlkd; logit-standardization-KD",
+        {CIFAR: Setting(0.2, _multi_level_standardized(), epochs=480)},
+        "one view, as mlkd; its temperatures are the base temperature 2 and the other four of mlkd, one of them 2 too",
+    ),
+    "ttm": Method(
+        "Zheng, Yang, arXiv:2402.11148; TTM: the constants of its example for vgg13 and vgg8",
+        {CIFAR: Setting(1.0, logits("kd", 45.0, temperature=1.0, teacher_temperature=10.0, scale=False))},
+        "T and the weight differ from pair to pair in the paper",
+    ),
+    "wttm": Method(
+        "Zheng, Yang, arXiv:2402.11148; TTM: the constants of its example, which adds CRD",
+        {CIFAR: Setting(1.0, logits("wttm", 4.0, temperature=5.0))},
+        "alone; T and the weight differ from pair to pair in the paper",
+    ),
+    "ctkd": Method(
+        "Li et al., arXiv:2211.16231; CTKD, its global temperature",
+        {CIFAR: Setting(0.1, logits("CTKD", 0.9, least=1.0, span=20.0, epochs=10))},
+        "the curriculum takes 10 epochs in a shorter run too",
+    ),
+    "normkd": Method(
+        "Chi et al., arXiv:2308.00520; NormKD",
+        {
+            CIFAR: Setting(0.1, logits("normkd", 0.9, temperature=2.0)),
+            IMAGENET: _imagenet(0.5, logits("normkd", 0.5, temperature=1.0)),
+        },
     ),
     "nkd": Method(
         "Yang et al., arXiv:2303.13005; cls_KD",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from limbeck.recipes.methods.declaration import (
     TermDict,
     Terms,
     each,
+    frozen,
     last,
     middle,
     none,
@@ -155,15 +155,18 @@ def _factors(places: Places) -> list[TermDict]:
     return [{"loss": "FactorTransfer", "weight": 500.0, **pair, "paraphraser": OfStage("Paraphraser")}]
 
 
+def _projected(places: Places) -> list[TermDict]:
+    return [
+        {"loss": "VkD", "weight": 1.0, **places.embedding()},
+        {"loss": "kd", "weight": 1.0, "temperature": 1.0},
+    ]
+
+
 def _regression(places: Places) -> list[TermDict]:
     path = places.embedding()["teacher"].removesuffix(":in")
-    classifier = OfTeacher(lambda teacher: _frozen(teacher.get_submodule(path)), f"the teacher's {path}")
+    classifier = OfTeacher(lambda teacher: frozen(teacher.get_submodule(path)), f"the teacher's {path}")
     pair = places.stages()[-1]
     return [{"loss": "srrl", "weight": 1.0, **pair, "adapter": "conv1x1_bn_relu", "classifier": classifier}]
-
-
-def _frozen(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).float().eval().requires_grad_(False)
 
 
 MAPS: dict[str, Method] = {
@@ -234,6 +237,16 @@ MAPS: dict[str, Method] = {
         {DENSE: Setting(1.0, last("channel", 50.0, temperature=4.0, adapter="auto"))},
         "constants for features of segmentation models, the weight from the paper: the authors have none for "
         "classifiers; on a map of logits TorchDistiller has 3 at T 4, mmsegmentation-distiller 5 at T 1",
+    ),
+    "vkd": Method(
+        "Miles et al., arXiv:2403.06213; VkD",
+        {IMAGENET: Setting(1.0, _projected, epochs=300)},
+        "the student has one head for the labels and for the teacher's logits, where the authors' transformer has two",
+    ),
+    "wkd-f": Method(
+        "Lv et al., arXiv:2412.08139, WKD-F alone; WKD",
+        {CIFAR: Setting(1.0, last("wkd_f", 6e-3, mean_weight=4.0, adapter="regressor"))},
+        "the weight stays to the end, where the authors' falls to 0 along half a cosine in the last 90 of 240 epochs",
     ),
     "pearson": Method(
         "Cao et al. (PKD), arXiv:2207.02039; mmrazor",

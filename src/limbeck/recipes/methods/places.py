@@ -68,17 +68,19 @@ class Places:
         """The taps of the vectors that the classifiers read."""
         return {"student": embedding(self.student), "teacher": embedding(self.teacher)}
 
-    def classified_map(self) -> tuple[str, nn.Linear]:
-        """The tap of the teacher's map whose mean over positions its classifier reads, and that classifier.
+    def classified_map(self, side: str = "teacher") -> tuple[str, nn.Linear]:
+        """The tap of a network's map whose mean over positions its classifier reads, and that classifier.
 
         Raises:
             RequestError: It reads something else, or is no linear layer.
         """
-        vector = embedding(self.teacher)
-        classifier = self.teacher.get_submodule(vector.removesuffix(":in"))
-        last = self.stages()[-1]["teacher"]
+        network, shape = self._sides[side]
+        vector = embedding(network)
+        path = vector.removesuffix(":in")
+        classifier = network.get_submodule(path)
+        last = self.stages()[-1][side]
         if isinstance(classifier, nn.Linear):
-            tensors = outputs(self.teacher, [vector, *self._maps_from(last)], self._sides["teacher"][1])
+            tensors = outputs(network, [vector, *self._maps_from(side, last)], shape)
             read = tensors.pop(vector)
             for tap, found in tensors.items():
                 if found.dim() == 4 and found.shape[1] == read.shape[-1]:
@@ -86,13 +88,13 @@ class Places:
                     if mean.shape == read.shape and torch.allclose(mean, read, rtol=1e-4, atol=1e-5):
                         return tap, classifier
         raise RequestError(
-            f"the teacher's classifier {vector.removesuffix(':in')} is reused, which must be a linear layer that reads "
-            f"the mean over positions of the map {last}, or of one behind it, and it is not; choose another teacher"
+            f"the {side}'s classifier {path} must be a linear layer that reads the mean over positions of the map "
+            f"{last}, or of one behind it, and it is not; choose another {side}"
         )
 
-    def _maps_from(self, stage: str) -> list[str]:
-        """The taps of the teacher's maps from one of its stages on, in the order in which they are made."""
-        network, shape = self._sides["teacher"]
+    def _maps_from(self, side: str, stage: str) -> list[str]:
+        """The taps of a network's maps from one of its stages on, in the order in which they are made."""
+        network, shape = self._sides[side]
         seen = trace(network, probe(network, shape), operations=True)
         names = [tap.name for tap in seen if len(tap.shape) == 4]
         behind = names[names.index(stage) + 1 :] if stage in names else []
