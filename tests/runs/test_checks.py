@@ -29,6 +29,7 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
     [
         ({"distill": {"method": "logit-mse"}, "teacher": RECIPE["teacher"] | TOP_K}, "logit_mse compares all logits"),
         ({"distill": {"method": "dist"}, "teacher": RECIPE["teacher"] | TOP_K}, "dist compares all logits"),
+        ({"distill": {"method": "wttm"}, "teacher": RECIPE["teacher"] | TOP_K}, "wttm compares all logits"),
         (
             {"distill": {"terms": [{"loss": "kd", "standardize": True}]}, "teacher": RECIPE["teacher"] | TOP_K},
             "kd compares all logits",

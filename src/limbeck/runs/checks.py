@@ -27,7 +27,7 @@ from limbeck.tasks import Classification, Task
 from limbeck.teachers.shards import Shards
 from limbeck.types import Batch, TeacherOutput
 
-_ALL_LOGITS = ("dist", "logit_mse", "mlkd", "probability_mse")
+_ALL_LOGITS = ("CTKD", "dist", "logit_mse", "mlkd", "normkd", "probability_mse", "wttm")
 """Losses that cannot do with the likeliest classes alone."""
 _TAKES = {
     "offline": ("chunked", "chunk", "head", "scale", "cap"),
