@@ -39,7 +39,16 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
         ({"compile": "default", "distill": {"method": "rkd"}}, "compile: default takes terms on logits"),
         ({"compile": "reduce-overhead", "accumulate_steps": 2}, "compile: reduce-overhead records CUDA graphs"),
     ],
-    ids=["logit_mse", "dist", "standardized", "batches of one", "teacher's batches of one", "hidden tensors", "graphs"],
+    ids=[
+        "logit_mse",
+        "dist",
+        "wttm",
+        "standardized",
+        "batches of one",
+        "teacher's batches of one",
+        "hidden tensors",
+        "graphs",
+    ],
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, more: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
