@@ -67,5 +67,5 @@ class VkD(nn.Module):
     def projection(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """P, (C_t, C_s)."""
         below, start = self.below.to(dtype).tril(-1), self.start.to(dtype)
-        turn = torch.linalg.matrix_exp(below - below.T)
+        turn: Tensor = torch.linalg.matrix_exp(below - below.T)
         return turn @ start if len(start) == len(turn) else start @ turn
