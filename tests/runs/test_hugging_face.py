@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from limbeck import Distiller, ModuleTeacher, Term, fit, losses
+from limbeck import Distiller, ModuleTeacher, Term, fit, load_model, losses
 from limbeck.errors import RequestError
+from limbeck.export.student import export_run
 from limbeck.models.build import build
-from limbeck.recipes.read import check
+from limbeck.recipes.read import check, read
+from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
+from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
+from limbeck.shipping import latency, ship
 
 transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
 QUIET = Machine(accelerator="cpu", progress=False)
@@ -66,22 +73,68 @@ def test_a_vit_of_a_config_teaches_a_cnn_by_its_tokens(untrained: Path, tmp_path
     assert result["distilled"]["test_accuracy"] > 0.3
 
 
-def test_a_hugging_face_student_is_read_by_from_pretrained(untrained: Path, tmp_path: Path) -> None:
-    student = {"model": f"hf:{untrained}", "config": {"num_hidden_layers": 1}}
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with a Hugging Face student, moved elsewhere; the folder that its student came from is gone."""
+    there = tmp_path_factory.mktemp("there")
+    vit_config().save_pretrained(there / "vit-config")
+    student = {"model": f"hf:{there / 'vit-config'}", "config": {"num_hidden_layers": 1}}
     teacher = {"model": "mlp", "hidden": [32], "epochs": 2, "optimizer": {"name": "adam", "lr": 0.01}}
     terms = [{"loss": "kd", "weight": 0.5}]
     run(
         recipe(teacher=teacher, student=student, distill={"task_weight": 0.5, "terms": terms}),
-        root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False,
+        root=there, out=there / "run", machine=QUIET,
     )  # fmt: skip
-    from limbeck import load_model
+    shutil.move(there / "run", tmp_path_factory.mktemp("here") / "run")
+    shutil.rmtree(there)
+    return tmp_path_factory.getbasetemp() / "here0" / "run"
 
-    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "run" / "student").eval()
-    ours = load_model(tmp_path / "run" / "student.json")
+
+def test_a_hugging_face_student_is_read_by_from_pretrained(moved: Path) -> None:
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(moved / "student").eval()
+    ours = load_model(moved / "student.json")
     images = torch.rand(4, 1, 8, 8)
     assert theirs.config.num_hidden_layers == 1
     with torch.no_grad():
-        torch.testing.assert_close(theirs(images).logits, ours(images).logits)
+        torch.testing.assert_close(theirs(images).logits, ours(images))
+
+
+def test_a_moved_run_is_tested_and_continued_without_the_first_folder(moved: Path, capsys: Any) -> None:
+    result = json.loads((moved / "result.json").read_text())
+    again = evaluate_run(moved)
+    assert again["accuracy"] == result["distilled"]["test_accuracy"]
+    asked = run(read(str(moved / "recipe.yaml")), root=moved, out=moved, resume=True, machine=QUIET)
+    assert asked["distilled"] == result["distilled"]
+    assert "the student's own start is left out of the checks" in capsys.readouterr().err
+
+
+def test_a_moved_run_is_exported_and_predicts(moved: Path, tmp_path: Path) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    exported = export_run(moved, out=tmp_path / "export", onnx=True)
+    images = torch.rand(4, 1, 8, 8)
+    ours, there = load_model(moved / "student.json"), load_model(exported["json"])
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "export" / "student")
+    with torch.no_grad():
+        torch.testing.assert_close(there(images), ours(images))
+        torch.testing.assert_close(theirs.eval()(images).logits, ours(images))
+    assert json.loads(Path(exported["json"]).read_text())["model"] == "hf:student"
+    assert exported["onnx"]["largest_difference"] < 1e-4
+    pixels = torch.randint(0, 256, (8, 8), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "one.png")
+    (answer,) = predictor(moved, machine=QUIET).predict([tmp_path / "one.png"])
+    with torch.no_grad():
+        expected = ours(pixels[None, None] / 255).softmax(1).max(1)
+    assert answer.top[0] == (str(int(expected.indices)), pytest.approx(float(expected.values), abs=1e-5))
+
+
+def test_a_moved_run_is_shipped(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 10)
+    result = json.loads((moved / "result.json").read_text())
+    shipped = ship(moved, formats=["safetensors"], batch=[1], memory=False, progress=False)
+    scores = {row["model"]: row["score"] for row in shipped["rows"]}
+    for name in ("baseline", "distilled"):
+        assert scores[name] == pytest.approx(result[name]["test_accuracy"], abs=0.003)
 
 
 def test_weights_are_those_of_the_folder_and_classes_must_agree(trained: Path, capsys: Any) -> None:

@@ -23,6 +23,8 @@ from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.sharding import load_module, load_optimizer, whole
 from limbeck.errors import RequestError, RunError, as_request
 from limbeck.models import parameter_count
+from limbeck.models.foreign.hugging_face import save_hugging_face
+from limbeck.models.foreign.hugging_face_lora import has_adapters, merged
 from limbeck.models.load import load_own
 from limbeck.models.torch_file import load_torch
 from limbeck.taps.wrappers import plain_names, unwrapped
@@ -233,7 +235,8 @@ def save_student(
 ) -> Path:
     """Write a plain model: NAME.safetensors with its state dict, NAME.json with what one must know to load it.
 
-    The JSON file is written last, and carries the other one's SHA-256.
+    The JSON file is written last, and carries the other one's SHA-256. A model of Hugging Face's transformers is in the
+    folder NAME too, for `from_pretrained`; the matrices of LoRA are added to the weights.
 
     Args:
         folder: Where they go.
@@ -243,6 +246,8 @@ def save_student(
         state: Its state dict, where the model itself holds a part alone.
     """
     student = unwrapped(student)
+    if has_adapters(student):
+        student, state = merged(student), None
     names = plain_names(student)
     tensors = {names[name]: value for name, value in (state or student.state_dict()).items()}
     path = folder / f"{name}.safetensors"
@@ -250,6 +255,7 @@ def save_student(
     description = {
         "limbeck": limbeck.__version__,
         **about,
+        **save_hugging_face(folder, name, student, about),
         "sha256": write_safetensors(path, tensors),
         "parameters": parameter_count(student),
         "architecture": repr(student),

@@ -33,7 +33,7 @@ from limbeck.engine.settings import EarlyStopping, check, check_ends, stopped
 from limbeck.engine.sharding import check_shared, is_sharding, whole
 from limbeck.engine.snapshots import Snapshots
 from limbeck.errors import RequestError, unknown
-from limbeck.models.foreign.hugging_face import save_hugging_face
+from limbeck.models.foreign.hugging_face_lora import make_plain
 from limbeck.types import Batch
 
 
@@ -149,7 +149,8 @@ def fit(
         callbacks: Code of your own that is called during the training (`limbeck.Callback`).
 
     Returns:
-        The plain student, in eval mode, with the run's metrics.
+        The plain student, in eval mode, with the run's metrics. LoRA's matrices (the option `lora` of Hugging Face
+        models) are added to its weights.
 
     Raises:
         RequestError: Something does not fit; found before the first step, or in it if the student cannot be compiled.
@@ -250,10 +251,10 @@ def _finish(loop: Loop, distiller: Scheme, state: Progressed, about: dict[str, A
     if loop.restore_best:
         checkpoint.load_best(distiller)
     student = distiller.student.eval()
+    make_plain(student)
     if checkpoint.out and checkpoint.writes:
         how = {**stopped(state.epoch, training.epochs), "compile": state.compile, "layout": layout}
         took = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
-        save_hugging_face(checkpoint.out / training.phase, student)
         save_student(checkpoint.out, training.phase, student, about | took)
     training.scheme = distiller
     loop.callbacks.call("fit_end", training)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from limbeck.engine.files import write_bytes
 from limbeck.errors import RequestError, RunError, reason_of
 from limbeck.models import preprocess
+from limbeck.models.logits import to_logits
 from limbeck.models.networks.staged import named
 from limbeck.taps.wrappers import unwrapped
 
@@ -51,7 +52,7 @@ def write_onnx(
         if importlib.util.find_spec(package) is None:
             raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
     ready = preprocess(input.get("mean"), input.get("std"), None) or nn.Identity()
-    model = named(inputs=ready, network=copy.deepcopy(unwrapped(network)).cpu()).eval()
+    model = named(inputs=ready, network=to_logits(copy.deepcopy(unwrapped(network)).cpu())).eval()
     shape = tuple(input["shape"])
     content, opset = converted(model, shape, output, metadata or {})
     difference, classes = _checked(model, content, shape)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from limbeck.errors import as_request
 from limbeck.models.build import build_from
+from limbeck.models.foreign.hugging_face_embedder import first_inputs
 from limbeck.models.foreign.pieces import fixed_batch
 from limbeck.models.measure import multiply_adds, parameter_count
 from limbeck.taps import TapInfo, trace
@@ -32,6 +31,6 @@ def inspect(name: str, /, input_shape: tuple[int, ...], classes: int, **options:
     """
     model = build_from(name, options, input_shape=input_shape, classes=classes)
     with as_request(lambda reason: f"model {name} cannot read an input of shape {input_shape}: {reason}"):
-        example = torch.zeros(fixed_batch(model) or 1, *input_shape)
+        example = first_inputs(model, input_shape, fixed_batch(model) or 1)
         taps = trace(model, example, operations=True)
     return Inspected(name, taps, parameter_count(model), multiply_adds(model, example) // len(example))

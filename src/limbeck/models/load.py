@@ -13,6 +13,9 @@ from torch import nn
 from limbeck.errors import RequestError, shown
 from limbeck.models.build import build_from
 from limbeck.models.finite import check_finite
+from limbeck.models.foreign.hugging_face import beside_json
+from limbeck.models.foreign.hugging_face_lora import drop_adapters, has_adapters
+from limbeck.models.logits import to_logits
 from limbeck.models.networks.staged import named
 from limbeck.models.preprocess import preprocess
 from limbeck.models.weights import load_weights
@@ -29,14 +32,15 @@ def load_model(path: str | Path) -> nn.Sequential:
 
     Returns:
         A model in eval mode from (B, *shape), the JSON's "input", to logits (B, classes). Its part `inputs` subtracts
-        the mean and divides by the standard deviation; its part `network` is the plain network with the weights.
+        the mean and divides by the standard deviation; its part `network` is the plain network with the weights, of a
+        model of Hugging Face's transformers within `limbeck.models.logits.Logits`.
 
     Raises:
         RequestError: A file is missing or damaged, does not say how the model is built, or does not fit it.
     """
     about = read_description(path)
     mean, std = about["input"].get("mean"), about["input"].get("std")
-    return named(inputs=preprocess(mean, std, None) or nn.Identity(), network=load_network(path)).eval()
+    return named(inputs=preprocess(mean, std, None) or nn.Identity(), network=to_logits(load_network(path))).eval()
 
 
 def load_network(path: str | Path) -> nn.Module:
@@ -53,7 +57,7 @@ def load_own(network: nn.Module, path: str | Path) -> None:
     """Load the weights that limbeck wrote beside a JSON file, after a look whether they still are what was written.
 
     Args:
-        network: What they belong to.
+        network: What they belong to; of one with LoRA, whose matrices are in those weights, they are taken away.
         path: NAME.json; NAME.safetensors lies beside it.
 
     Raises:
@@ -69,12 +73,14 @@ def load_own(network: nn.Module, path: str | Path) -> None:
                 f"{weights} is not the file that {Path(path).with_suffix('.json')} describes: its SHA-256 begins with "
                 f"{found[:8]}, and {str(written)[:8]} was written; bring back the file, or train again"
             )
+    if has_adapters(network):
+        drop_adapters(network)
     load_weights(network, weights)
     check_finite(network, weights)
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """What a student's JSON file says.
+    """What a student's JSON file says; a Hugging Face model that lies beside it is named by where it lies now.
 
     Raises:
         RequestError: It is missing or damaged, or does not say how the model is built.
@@ -92,7 +98,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise RequestError(f"{path} is damaged: {where} is {shown(fault['input'])}: {fault['msg']}") from error
-    return dict(about)
+    return {**about, "model": beside_json(about["model"], path)}
 
 
 def _content(path: str | Path) -> dict[str, Any]:

@@ -39,7 +39,9 @@ from limbeck.imports import load_object
 from limbeck.models import NETWORKS, NamedInputs, load_weights, materialise, preprocess, refuse_lazy
 from limbeck.models.build import build_from, refuse_new_head
 from limbeck.models.finite import check_finite
-from limbeck.models.foreign.hugging_face import has_weights
+from limbeck.models.foreign.hugging_face import KIND
+from limbeck.models.foreign.hugging_face_files import has_weights
+from limbeck.models.foreign.hugging_face_heads import head_of_task
 from limbeck.models.memory import TRAINING, check_trainable_size
 from limbeck.models.start import freeze, load_without_head
 from limbeck.options import fitting, values
@@ -121,7 +123,12 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
 
 
 def options(spec: schema.Model, data: DataSet) -> dict[str, Any]:
-    """The network's own options, with the size of the data's vocabulary where it asks for one."""
+    """The network's own options, with the size of the data's vocabulary where it asks for one.
+
+    A Hugging Face model ends in what the data's own task needs.
+    """
+    if spec.model.startswith(f"{KIND}:") and data.task is not None:
+        return {"head": head_of_task(data.task.name), **spec.options}
     builder = NETWORKS.get(spec.model)
     if data.tokenizer is None or builder is None or "vocab" not in inspect.signature(builder).parameters:
         return dict(spec.options)
@@ -345,7 +352,7 @@ def check_is_trained(spec: schema.Teacher) -> None:
         raise RequestError(f"teacher {spec.model} with new_head would teach by an untrained head; leave new_head out")
     kind, _, name = spec.model.partition(":")
     own_builder = bool(name) and kind not in ("torchvision", "timm")
-    if kind == "hf":
+    if kind == KIND:
         own_builder = has_weights(name) and not spec.options.get("replace_head")
     if not (spec.epochs or spec.weights or spec.options.get("pretrained") or own_builder):
         raise RequestError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.folders import data_root
 from limbeck.measure import evaluate
+from limbeck.models.foreign.hugging_face import is_gone
 from limbeck.models.load import load_own, read_description
 from limbeck.recipes import schema
 from limbeck.recipes.read import read
@@ -63,10 +65,16 @@ def take_up(run: Path, root: Path | None = None) -> Finished:
     data = components.data(recipe.data, root)
     if made_of is not None:
         _check_data(run, made_of, data, root)
-    built = read_description(run / "student.json")["options"]  # a method may ship another network than the student
-    student = components.model(recipe.student.model_copy(update={**built, "weights": None}), data, recipe.seed)
+    spec = _as_built(recipe.student, read_description(run / "student.json"))
+    student = components.model(spec, data, recipe.seed)
     load_own(student, run / "student.json")
     return Finished(recipe, data, student, made_of)
+
+
+def _as_built(spec: schema.Model, about: Mapping[str, Any]) -> schema.Model:
+    """How a run's student is built, without weights: a method may ship another network than the recipe's student."""
+    kept = {name: getattr(spec, name) for name in ("inputs", "mean", "std", "size", "freeze")}
+    return schema.Model(model=about["model"], **kept, **about["options"])
 
 
 def classifier(run: Path, root: Path | None, what: str) -> Finished:
@@ -133,13 +141,14 @@ def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine)
     if not (run / RESULT).exists() or not (run / RECIPE).exists():
         return None
     data = components.data(recipe.data, root)
-    student = _as_begun(recipe, data)
+    student = _as_begun(recipe, data, run)
     before, found = identity.read(run), _known(recipe, data)
     now = Origins(student, found, data, root).of(settled(recipe, student, data, machine))
     if before is not None:
         # Nothing is trained: what other versions would make of it plays no part, nor what a missing teacher needs.
         now = {**now, "versions": before["versions"]}
-        if recipe.student.weights and not Path(recipe.student.weights).exists():
+        gone = recipe.student.weights and not Path(recipe.student.weights).exists()
+        if gone or is_gone(recipe.student.model):
             now["weights"] = {name: one for name, one in now["weights"].items() if name != identity.START}
         if len(found) < len(recipe.teachers):
             now["code"] = {**before["code"], **now["code"]}
@@ -151,9 +160,12 @@ def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine)
     return read_result(run)
 
 
-def _as_begun(recipe: schema.Recipe, data: DataSet) -> nn.Module:
+def _as_begun(recipe: schema.Recipe, data: DataSet, run: Path) -> nn.Module:
     """The student with the weights that it began from, where their file is still there."""
     spec = recipe.student
+    if is_gone(spec.model):
+        tell(f"the student's own start is left out of the checks: {spec.model} is not there")
+        spec = _as_built(spec, read_description(run / "student.json"))
     if spec.weights and not Path(spec.weights).exists():
         tell(f"the student's given weights are left out of the checks: {spec.weights} is not there")
         spec = spec.model_copy(update={"weights": None})

@@ -25,7 +25,7 @@ from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
-from limbeck.models.foreign.hugging_face import digest_of_folder
+from limbeck.models.foreign.hugging_face_files import digest_of_folder
 from limbeck.models.load import load_own
 from limbeck.recipes import schema
 from limbeck.runs import components

@@ -19,6 +19,7 @@ from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError, RunError, as_request, unknown
 from limbeck.export.onnx import TOLERANCE, write_onnx
 from limbeck.models import preprocess
+from limbeck.models.logits import to_logits
 from limbeck.models.networks.staged import named
 from limbeck.shipping import devices, runners
 from limbeck.shipping.runners import Runner
@@ -64,7 +65,7 @@ class Packing:
 
     def network(self, subject: Subject) -> nn.Module:
         """The network with what stands behind it."""
-        plain = unwrapped(subject.network).eval()
+        plain = to_logits(unwrapped(subject.network).eval())
         return named(plain=plain, softmax=nn.Softmax(-1)).eval() if self.softmax_inside else plain
 
     def logits(self, run: Runner) -> Runner:
