@@ -18,6 +18,7 @@ from limbeck.data.splits import Split
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count, preprocess
 from limbeck.models.load import load_network, read_description
+from limbeck.models.logits import to_logits
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.recipes import schema
 from limbeck.runs import components, identity
@@ -60,7 +61,7 @@ class Subject:
     def output_shape(self) -> tuple[int, ...]:
         """One sample's output."""
         with torch.no_grad():
-            found: Tensor = self.network(torch.zeros(1, *self.shape))
+            found: Tensor = to_logits(self.network)(torch.zeros(1, *self.shape))
         return tuple(found.shape[1:])
 
     @property
