@@ -28,12 +28,13 @@ NAMES = (
     "faults",
     "ship",
     "tokens",
+    "tune",
 )
 MADE = ("losses", "resnet-pair", "growth", "faults", "tokens")
 """Those that read no data set."""
 GPU, ZOO, METHODS, SHIP = "gpu", "zoo", "methods", "ship"
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("faults", "methods", "ship", "tokens")
+QUICK = ("faults", "methods", "ship", "tokens", "tune")
 """Those that can try little."""
 
 

@@ -27,6 +27,7 @@ from limbeck.recipes.read import check, names, read
 from limbeck.report import methods
 from limbeck.runs import components
 from limbeck.tasks import TASKS
+from limbeck.tuning.space import read_space
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")
@@ -250,6 +251,28 @@ def test_command_examples_run(
     assert "0, 1" in said[8]
     assert json.loads(said[9])["methods"]
     assert Path(said[10].strip()).is_dir()
+
+
+def test_tune_examples_run(
+    few_digits: None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ["--trials", "1", "--fresh-seeds", "1", "--epochs", "1", "--quiet"]
+    tiny += ["--set", "teacher={model: mlp, hidden: [32], epochs: 1}"]
+    commands = [line.split("#")[0].split()[1:] for line in blocks("docs/tune.md")[0][1].splitlines()[1:]]
+    run = blocks("docs/tune.md")[2][1].split()[1:]
+    for command in (*commands, [*run, "--no-baseline", "--quiet"]):
+        shorter = tiny if command[0] == "tune" else []
+        typer.main.get_command(app).main([*command, *shorter], standalone_mode=False)
+    assert [path.name for path in sorted((tmp_path / "runs").iterdir())][:2] == ["digits-best-recipe", "hour"]
+    found = json.loads((tmp_path / "runs" / "tune-digits-2" / "tune.json").read_text())
+    assert {"baseline", "kd", "dkd"} <= found.keys()
+    keys = re.findall(r"^\| `(\w+)` \| (?:each|the|how|seconds)", text("docs/tune.md"), re.MULTILINE)
+    assert len(keys) == 4
+    assert {*keys} <= found.keys()
+    assert {"trials", "seconds", "best", "fresh"} <= found["kd"].keys()
+    space = yaml.safe_load(first("docs/tune.md", "yaml"))
+    assert read_space(space, "docs/tune.md", ["kd"]).own.keys() == {"kd"}
 
 
 def test_taps_examples_run(capsys: pytest.CaptureFixture[str]) -> None:

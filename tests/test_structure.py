@@ -26,6 +26,7 @@ LAYERS = [
     {"runs"},
     {"compare", "export", "report"},
     {"shipping"},
+    {"tuning"},
     {"cli", "__main__"},
 ]
 

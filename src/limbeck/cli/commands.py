@@ -40,6 +40,7 @@ from limbeck.cli.recipe import show as show_recipe
 from limbeck.cli.report import report
 from limbeck.cli.ship import ship
 from limbeck.cli.table import table
+from limbeck.cli.tune import tune
 
 app = typer.Typer(
     name="limbeck",
@@ -156,6 +157,7 @@ def diagnose(
         print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
 
 
+app.command()(tune)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(table)

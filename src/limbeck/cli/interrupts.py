@@ -40,17 +40,32 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def resumable(folders: Sequence[Path] = ()) -> Iterator[None]:
+def resumable(folders: Sequence[Path] = (), named: str = "--out") -> Iterator[None]:
     """End a command that is interrupted inside by one line, with the command that goes on.
 
     Args:
         folders: Where a run or comparison is at work, in the last of them; empty before it has begun, and for a command
             that goes on by itself when it is given again.
+        named: The option that names the folder when the command goes on: "--out", beside which stands --resume, or
+            "--resume", which takes the folder itself.
     """
     try:
         yield
     except (KeyboardInterrupt, Terminated) as error:
-        end(error, shlex.join(["limbeck", *_again(folders)]))
+        again = _again(folders) if named == "--out" else _into(folders, named)
+        end(error, shlex.join(["limbeck", *again]))
+
+
+def _into(folders: Sequence[Path], option: str) -> list[str]:
+    """The command with its folder behind this option, in the place of --out."""
+    given: list[str] = []
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word in ("--out", option):
+            next(words, None)
+        elif not word.startswith(("--out=", f"{option}=")):
+            given.append(word)
+    return [*given, option, str(folders[-1])] if folders else sys.argv[1:]
 
 
 def _again(folders: Sequence[Path]) -> list[str]:

@@ -145,6 +145,24 @@ def frontier(found: Mapping[str, Any]) -> str:
     return _svg(figure)
 
 
+def search(found: Mapping[str, Any], contenders: Mapping[str, Mapping[str, Any]]) -> str:
+    """The validation score of each trial by its number, a panel a contender, and the best so far as a line."""
+    figure = Figure(figsize=(8, 1 + 1.9 * len(contenders)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(contenders), 1, sharex=True, sharey=True))
+    better = max if found["mode"] == "max" else min
+    for axes, (name, row) in zip(panels, contenders.items(), strict=True):
+        whole = [(one["number"] + 1, one["value"]) for one in row["history"] if one["state"] == "complete"]
+        ended = [(one["number"] + 1, one["value"]) for one in row["history"] if one["state"] == "pruned"]
+        best = [(at, better(value for _, value in whole[: place + 1])) for place, (at, _) in enumerate(whole)]
+        axes.step(*zip(*best, strict=True), where="post", color=BLUE, linewidth=1)
+        axes.plot(*zip(*whole, strict=True), "o", color=BLUE, markersize=5)
+        if ended:
+            axes.plot(*zip(*ended, strict=True), "o", color=GREY, markersize=5, fillstyle="none")
+        axes.set_ylabel(name)
+    panels[-1].set_xlabel("trial")
+    return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)

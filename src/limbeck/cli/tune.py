@@ -1,0 +1,168 @@
+"""`limbeck tune`: a search with equal budgets for the baseline and every method, and its table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.cli.interrupts import resumable
+from limbeck.cli.options import (
+    Accelerator,
+    AsJson,
+    DataRoot,
+    LimitSamples,
+    LimitSteps,
+    Overrides,
+    Quiet,
+    RecipeArgument,
+    Threads,
+    drawn,
+    limits,
+    root_of,
+    use_threads,
+)
+from limbeck.cli.printing import document
+from limbeck.errors import RequestError, shown
+
+
+def tune(
+    recipe: RecipeArgument,
+    trials: Annotated[int, typer.Option(help="Trials of the baseline, and as many of each method.", min=1)],
+    methods: Annotated[str, typer.Option(help="Comma-separated names, as compare takes them.")] = "recipe",
+    space: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML: keys of the recipe to {low, high, log} or {choices}.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="End the search after so many minutes, shared equally by all.")
+    ] = None,
+    fresh_seeds: Annotated[
+        int, typer.Option(help="Seeds, not used in the search, on which the winners are trained and tested.", min=1)
+    ] = 5,
+    at_most: Annotated[
+        str | None, typer.Option(metavar="ms=5,mb=2", help="Leave students out that are slower or larger.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Optuna storage, or a journal's path, that processes share.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/tune-RECIPE, …")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Resume the search in this folder, or add trials to it.")
+    ] = None,
+    data_root: DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
+    set_: Overrides = None,
+    limit_steps: LimitSteps = None,
+    limit_samples: LimitSamples = None,
+    accelerator: Accelerator = "auto",
+    threads: Threads = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search the settings of baseline and methods at equal budgets; test the winners on fresh seeds."""
+    from limbeck.engine.devices import is_first
+    from limbeck.recipes.read import read
+
+    limited = limits(limit_steps, limit_samples).items()
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in limited if value is not None)]
+    made = read(recipe, overrides, epochs)
+    folder = _resumed(out, resume)
+    use_threads(threads)
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    from limbeck.compare.cells import chosen_variants
+    from limbeck.report.tune import write_tune_page
+    from limbeck.runs.machine import Machine
+    from limbeck.tuning.contenders import names_of
+    from limbeck.tuning.files import space_in
+    from limbeck.tuning.limits import Limits, limits_of
+    from limbeck.tuning.tune import Asked
+    from limbeck.tuning.tune import tune as carry_out
+
+    varied = chosen_variants(recipe, names, None, overrides, epochs)
+    given = space_in(space, names_of(names, varied))
+    limited_to = Limits() if at_most is None else limits_of(at_most)
+    asked = Asked(names, trials, minutes, fresh_seeds, given, storage, limited_to)
+    folders: list[Path] = []
+    with resumable(folders, "--resume"):
+        found = carry_out(
+            made,
+            asked,
+            root=root_of(data_root, resume),
+            out=folder,
+            resume=resume is not None,
+            variants=varied,
+            machine=Machine(accelerator, progress=not quiet),
+            began=folders.append,
+        )
+    if is_first():
+        page = drawn(write_tune_page, Path(found["out"]))
+        document(found) if as_json else show(found, page)
+
+
+def _resumed(out: Path | None, resume: Path | None) -> Path | None:
+    """The folder that is given, if any.
+
+    Raises:
+        RequestError: Two different ones are, or there is no search to resume.
+    """
+    if resume is None:
+        return out
+    if out is not None and out != resume:
+        raise RequestError(f"--resume {shown(str(resume))} names the folder already; leave --out out")
+    if not (resume / "recipe.yaml").exists():
+        raise RequestError(f"{resume} holds no search to resume; leave --resume out, and name a new folder by --out")
+    return resume
+
+
+def show(found: Mapping[str, Any], page: Path | None) -> None:
+    """The table at the end of a search."""
+    from limbeck.cli.printing import console as new_console
+    from limbeck.cli.printing import table as new_table
+    from limbeck.report.tune import contenders_of
+    from limbeck.runs.entry import label, span
+
+    entries = contenders_of(found)
+    seeds = ", ".join(map(str, found["fresh_seeds"]))
+    table = new_table(f"{found['title']} on {found['data']}, {found['epochs']} epochs, fresh seeds {seeds}")
+    monitor = label(found["monitor"])
+    left = ("contender", "verdict")
+    columns = ("contender", "trials", "seconds", f"best validation {monitor}", f"fresh test {monitor}")
+    for column in (*columns, "− baseline", "simultaneous 95 %", "verdict", "optimism"):
+        table.add_column(column, justify="left" if column in left else "right", overflow="fold")
+    for name, row in entries.items():
+        verdict = found["verdict"].get(name, {})
+        cells = [name, str(row["trials"]), f"{row['seconds']:.0f}", f"{row['best']['validation']:.4f}"]
+        cells.append(spread(row["fresh"]))
+        there = "difference" in verdict
+        cells += [f"{verdict['difference']:+.4f}" if there else "", span(verdict["simultaneous"]) if there else ""]
+        table.add_row(*cells, verdict.get("verdict", ""), f"{found['optimism'][name]:+.4f}")
+    console = new_console(120)
+    console.print(table)
+    for name, row in entries.items():
+        own, best = row["own"]["settings"], row["best"]["settings"]
+        changed = ", ".join(f"{key} {_short(value)}" for key, value in best.items() if own.get(key) != value)
+        console.print(f"{name}: {changed or 'the recipe as it is'}", soft_wrap=True)
+        shares = sorted(found["importances"][name].items(), key=lambda one: -one[1])[:3]
+        if shares:
+            told = ", ".join(f"{key} {share:.0%}" for key, share in shares)
+            console.print(f"  most important: {told}   recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
+        else:
+            console.print(f"  recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
+    where = f"{found['out']}/tune.json"
+    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+
+
+def spread(by_seed: Mapping[str, float]) -> str:
+    """The mean over seeds with its standard deviation."""
+    values = list(by_seed.values())
+    more = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{more}"
+
+
+def _short(value: Any) -> str:
+    from limbeck.tuning.settings import as_text
+
+    return f"{value:.3g}" if isinstance(value, float) else as_text(value)

@@ -1,0 +1,90 @@
+"""What tune.json holds: each contender's search and fresh trainings, and what the differences show."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from limbeck.data import DataSet
+from limbeck.runs.entry import score
+from limbeck.runs.folder import environment
+from limbeck.runs.train import trial
+from limbeck.tuning.contenders import Contender
+from limbeck.tuning.fresh import Results, verdicts
+from limbeck.tuning.trainer import Trainer
+
+if TYPE_CHECKING:
+    from limbeck.tuning.studies import Study
+
+
+def report(
+    trainer: Trainer,
+    contenders: Sequence[Contender],
+    studies: Mapping[str, Study],
+    best: Mapping[str, Mapping[str, Any]],
+    results: Results,
+    data: DataSet,
+    fresh: Study,
+    asking: float,
+) -> dict[str, Any]:
+    """The document of a finished search.
+
+    Args:
+        trainer: Of the search.
+        contenders: Who was tuned.
+        studies: Their trials.
+        best: The record of each one's best trial.
+        results: The winners' entries by fresh seed.
+        data: All splits.
+        fresh: The fresh trainings.
+        asking: Seconds in which teacher outputs were precomputed.
+    """
+    recipe, held_out = trainer.job.recipe, data.validation
+    seconds = {name: study.spent().seconds for name, study in studies.items()}
+    teachers = [{"epochs": one.epochs, "seconds": one.seconds, "source": one.source} for one in trainer.found]
+    scores = {name: {str(seed): score(one) for seed, one in by_seed.items()} for name, by_seed in results.items()}
+    return {
+        "title": recipe.title,
+        "data": data.name,
+        "device": trainer.job.fabric.device.type,
+        "epochs": recipe.epochs,
+        "seed": recipe.seed,
+        **trial(recipe),
+        "monitor": trainer.monitor,
+        "mode": trainer.mode,
+        "samples": {"validation": 0 if held_out is None else len(held_out), "test": len(data.test)},
+        "fresh_seeds": sorted({seed for by_seed in results.values() for seed in by_seed}),
+        **{one.name: _entry(one, studies[one.name], best[one.name], results[one.name]) for one in contenders},
+        "verdict": verdicts(results, len(data.test)),
+        "optimism": {name: best[name]["value"] - statistics.mean(by_seed.values()) for name, by_seed in scores.items()},
+        "importances": {one.name: studies[one.name].importances(list(one.space)) for one in contenders},
+        "cost": {
+            "search": round(sum(seconds.values()), 3),
+            "fresh": round(fresh.spent().seconds, 3),
+            "teacher_outputs": round(asking, 3),
+        },
+        "teacher": teachers,
+        "teacher_outputs": trainer.job.outputs.entries(),
+        "environment": environment(),
+    }
+
+
+def _entry(
+    contender: Contender, study: Study, best: Mapping[str, Any], by_seed: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    records = study.records()
+    states = [one["state"] for one in records]
+    return {
+        "trials": len(records),
+        "pruned": states.count("pruned"),
+        "failed": states.count("failed"),
+        "refused": states.count("refused"),
+        "seconds": round(study.spent().seconds, 3),
+        "best": {"trial": best["number"], "settings": best["settings"], "validation": best["value"]},
+        "own": {"settings": contender.own, "validation": records[0]["value"] if records else None},
+        "fresh": {str(seed): score(one) for seed, one in sorted(by_seed.items())},
+        "fresh_validation": {str(seed): one["validation"] for seed, one in sorted(by_seed.items())},
+        "recipe": f"best-{contender.folder}.yaml",
+        "history": records,
+    }

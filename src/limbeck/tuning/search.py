@@ -1,0 +1,179 @@
+"""The search: trials in turns, each compared with the best one so far while it runs; none sees the test set."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limbeck.errors import RequestError, RunError
+from limbeck.notices import muted
+from limbeck.recipes import schema
+from limbeck.tuning.budget import Budget
+from limbeck.tuning.contenders import Contender
+from limbeck.tuning.limits import Limits
+from limbeck.tuning.pruning import hopeless
+from limbeck.tuning.settings import Settings, with_settings
+from limbeck.tuning.trainer import Trainer, Watch, curve
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+    from limbeck.tuning.studies import Study
+
+PAUSE = 1.0
+"""Seconds between two looks at what other processes do."""
+Say = Callable[[str], None]
+
+
+class Pruned(Exception):  # noqa: N818 - it is no error
+    """A trial has lost against the best one so far, after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs)
+        self.epochs = epochs
+
+
+@dataclass
+class Search:
+    """The trials of all contenders.
+
+    Attributes:
+        contenders: In the order of their turns.
+        studies: Their trials, by name.
+        trainer: Carries them out.
+        budget: What each contender may use.
+        say: Is told of each trial.
+        limits: What a student may cost; one that costs more is not trained.
+    """
+
+    contenders: Sequence[Contender]
+    studies: Mapping[str, Study]
+    trainer: Trainer
+    budget: Budget
+    say: Say
+    limits: Limits = field(default_factory=Limits)
+
+    def run(self) -> None:
+        """Carry out all trials that are due, and wait for those of other processes.
+
+        Raises:
+            RequestError: A contender cannot be trained by the recipe's own settings.
+            RunError: Of a contender no trial came to its end.
+        """
+        by_name = {one.name: one for one in self.contenders}
+        while True:
+            for contender in self.contenders:
+                for trial in self.studies[contender.name].left():
+                    self._carry_out(contender, trial)
+            name = self.budget.due({name: study.spent() for name, study in self.studies.items()})
+            if name is not None:
+                begun = self.studies[name].start(self.budget.trials)
+                if begun is not None:
+                    self._carry_out(by_name[name], begun)
+            elif any(study.busy() for study in self.studies.values()):
+                time.sleep(PAUSE)
+            else:
+                break
+        for contender in self.contenders:
+            self.best(contender)
+
+    def best(self, contender: Contender) -> dict[str, Any]:
+        """The record of a contender's best trial; of equals the first.
+
+        Raises:
+            RunError: None came to its end.
+        """
+        records = self.studies[contender.name].records()
+        found = best_of(records, self.trainer.mode)
+        if found is None:
+            reason = next((one["reason"] for one in records if one.get("reason")), "none was begun")
+            raise RunError(f"no trial of {contender.name} came to its end: {reason}")
+        return found
+
+    def _carry_out(self, contender: Contender, trial: Trial) -> None:
+        study = self.studies[contender.name]
+        settings = study.settings(trial, contender.space, contender.own)
+        before = best_of(study.records(), self.trainer.mode)
+        out = self.trainer.job.out / "trials" / f"{contender.folder}-{trial.number}"
+        began = time.perf_counter()
+        record = self._record(contender, trial, settings, out, before)
+        record["seconds"] = round(time.perf_counter() - began, 3)
+        study.finish(trial, record)
+        shutil.rmtree(out, ignore_errors=True)
+        self.say(self._told(contender, trial.number, record, before))
+
+    def _record(
+        self, contender: Contender, trial: Trial, settings: Settings, out: Path, before: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Train a trial; what becomes of it, but for the seconds."""
+        record: dict[str, Any] = {"settings": settings, "state": "complete", "value": None, "reason": None}
+        monitor, mode, epochs = self.trainer.monitor, self.trainer.mode, None
+
+        def look(scores: Sequence[float]) -> None:
+            self.studies[contender.name].beat(trial, len(scores))
+            self._compare(scores, recipe.epochs, before)
+
+        try:
+            # The first trial is the recipe as it is, whatever of it the space could say.
+            recipe = with_settings(contender.recipe, settings) if trial.number else contender.recipe
+            if reason := self.limits.exceeded(recipe, self.trainer.job.data):
+                return {**record, "state": "refused", "reason": reason, "epochs": 0, "curve": []}
+            with muted():
+                self.trainer.train(contender, recipe, out, resume=out.exists(), watch=Watch(out, monitor, look))
+            look(curve(out, monitor))
+        except Pruned as ended:
+            epochs = ended.epochs
+        except (RunError, RequestError) as error:
+            if isinstance(error, RequestError) and trial.number == 0:
+                raise
+            return {**record, "state": "failed", "reason": str(error), "epochs": 0, "curve": []}
+        scores = curve(out, monitor)[:epochs]
+        if epochs is not None:
+            return {**record, "state": "pruned", "value": scores[-1], "epochs": epochs, "curve": scores}
+        return {**record, "value": score_of(scores, recipe, mode), "epochs": len(scores), "curve": scores}
+
+    def _compare(self, scores: Sequence[float], epochs: int, before: Mapping[str, Any] | None) -> None:
+        """Raise Pruned for a trial that has lost; one that was killed in that moment, too, when it is resumed."""
+        if before is None:
+            return
+        held_out = self.trainer.job.data.validation
+        counts = len(held_out) if held_out is not None and self.trainer.monitor == "accuracy" else 0
+        for done in range(1, len(scores) + 1):
+            if hopeless(scores[:done], before["curve"], epochs, self.trainer.mode, counts):
+                raise Pruned(done)
+
+    def _told(
+        self, contender: Contender, number: int, record: Mapping[str, Any], before: Mapping[str, Any] | None
+    ) -> str:
+        values = {"best so far": before and before["value"], self.trainer.monitor: record["value"]}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in reversed(values.items()) if value is not None)
+        state = {"complete": "", "pruned": f", ended after epoch {record['epochs']}"}.get(
+            record["state"], record["state"]
+        )
+        reason = f": {record['reason']}" if record["reason"] else ""
+        told = f"{contender.name}, trial {number + 1} of {self.budget.trials}: {shown}{state}{reason}"
+        return f"{told} ({record['seconds']:.1f} s)"
+
+
+def best_of(records: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any] | None:
+    """The best of the trials that came to their end, of equals the first; None where there is none."""
+    whole = [one for one in records if one["state"] == "complete"]
+    sign = 1 if mode == "max" else -1
+    return dict(max(whole, key=lambda one: (sign * one["value"], -one["number"]))) if whole else None
+
+
+def score_of(scores: Sequence[float], recipe: schema.Recipe, mode: str) -> float:
+    """The validation score of the student that a training gives: the best epoch's or the last one's.
+
+    Raises:
+        RunError: There is none.
+    """
+    if not scores:
+        raise RunError("the training gives no score on the validation split")
+    if not recipe.restore_best:
+        return scores[-1]
+    return max(scores) if mode == "max" else min(scores)

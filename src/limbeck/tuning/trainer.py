@@ -1,0 +1,166 @@
+"""One training of a contender, in the process and with the data and teacher outputs that all trainings share."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.logger import Logger
+
+from limbeck.data import DataSet
+from limbeck.distillers import Scheme
+from limbeck.models import parameter_count
+from limbeck.recipes import schema
+from limbeck.runs import components, teachers
+from limbeck.runs.hits import Hits
+from limbeck.runs.ledger import Ledger
+from limbeck.runs.stages import assemble, distil, listens
+from limbeck.runs.teacher_outputs import Kept
+from limbeck.runs.train import Job
+from limbeck.teachers import Teacher
+from limbeck.tuning.contenders import Contender
+
+PHASE = "student"
+
+
+class Watch(Logger):
+    """Is told each epoch's figures, as a logger is, and tells the validation scores so far.
+
+    Args:
+        folder: Of the training.
+        monitor: The metric that counts.
+        after_epoch: Is given the scores after each epoch; what it raises ends the training.
+    """
+
+    name, version = "watch", ""
+
+    def __init__(self, folder: Path, monitor: str, after_epoch: Callable[[list[float]], None]) -> None:
+        self.folder, self.monitor, self.after_epoch = folder, monitor, after_epoch
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """After an epoch of the student's own training, not of a stage before it."""
+        if f"{PHASE}/val_{self.monitor}" in metrics:
+            self.after_epoch(curve(self.folder, self.monitor))
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """A training has none that a recipe does not say."""
+
+
+def curve(folder: Path, monitor: str) -> list[float]:
+    """The validation scores of a training by epoch; those before it was interrupted too."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [one for one in map(json.loads, lines) if one["phase"] == PHASE]
+    return [float(one[f"val_{monitor}"]) for one in records if f"val_{monitor}" in one]
+
+
+@dataclass
+class Trainer:
+    """What all trainings of a search have in common.
+
+    Attributes:
+        job: Machine, folder and the mode of torch.compile; its recipe is the search's.
+        found: The teachers, trained.
+        memories: The teacher outputs in memory, by who is asked about which views.
+    """
+
+    job: Job
+    found: Sequence[teachers.Candidate]
+    memories: dict[str, dict[str, Kept]] = field(default_factory=dict)
+
+    @property
+    def monitor(self) -> str:
+        """The metric that selects."""
+        return components.task(self.job.recipe, self.job.data).monitor
+
+    @property
+    def mode(self) -> str:
+        """Whether a higher score is better: "max" or "min"."""
+        return components.task(self.job.recipe, self.job.data).mode
+
+    def asked(self, contender: Contender) -> float:
+        """Precompute what a contender's trials will ask the teacher, where that pays; the seconds that it took."""
+        if not contender.taught or not self.found:
+            return 0.0
+        recipe, data = contender.recipe, self.job.data
+        _, scheme, live = assemble(recipe, components.model(recipe.student, data, recipe.seed), self.found, data)
+        if live is None or not listens(scheme):
+            return 0.0
+        key = self._key(recipe, live.fingerprint)
+        self._of_contender[contender.name] = live.fingerprint
+        before = key in self.memories
+        _, seconds = self._job(contender, recipe, self.job.out, resume=False).ask_once(live, self.found)
+        return 0.0 if before else seconds
+
+    _of_contender: dict[str, str] = field(default_factory=dict)
+
+    def train(
+        self,
+        contender: Contender,
+        recipe: schema.Recipe,
+        out: Path,
+        *,
+        resume: bool,
+        data: DataSet | None = None,
+        watch: Watch | None = None,
+    ) -> Trained:
+        """Train a contender's student by a recipe.
+
+        Args:
+            contender: Whose student.
+            recipe: The contender's, with a trial's settings and seed.
+            out: Where its files go.
+            resume: Resume what an interrupted training has left there.
+            data: In the place of the search's: with the test set.
+            watch: Is told of each epoch.
+        """
+        job = self._job(contender, recipe, out, resume)
+        job = replace(job, data=data or job.data)
+        if watch is not None:
+            job = replace(job, machine=replace(job.machine, loggers=[watch]))
+        student = components.model(recipe.student, job.data, recipe.seed)
+        judge = teachers.teacher_output(self.found, mix=recipe.ensemble) if self.found else None
+        if not contender.taught:
+            alone = components.alone(student, recipe, job.data)
+            return Trained(job, alone, judge, job.train(alone, PHASE))
+        done = distil(job, student, self.found)
+        return Trained(job, done.scheme, judge, done.training)
+
+    def _job(self, contender: Contender, recipe: schema.Recipe, out: Path, resume: bool) -> Job:
+        key = self._key(recipe, self._of_contender.get(contender.name, ""))
+        base = self._key(self.job.recipe, self._of_contender.get(contender.name, "")) == key
+        # Other views are other outputs, of the same name in a ledger.
+        outputs = self.job.outputs if base else Ledger()
+        memory = self.memories.setdefault(key, {})
+        return replace(self.job, recipe=recipe, out=out, resume=resume, memory=memory, outputs=outputs)
+
+    @staticmethod
+    def _key(recipe: schema.Recipe, fingerprint: str) -> str:
+        return f"{fingerprint} {recipe.data.model_dump_json()} {recipe.epochs}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained student.
+
+    Attributes:
+        job: What it was trained in.
+        scheme: The student with its losses.
+        judge: Who it is compared with in tests.
+        training: Its epochs and seconds.
+    """
+
+    job: Job
+    scheme: Scheme
+    judge: Teacher | None
+    training: dict[str, Any]
+
+    def tested(self) -> dict[str, Any]:
+        """Its entry in results, with the one look at the test set; the samples it gets right are kept in its folder."""
+        size, right = {"parameters": parameter_count(self.scheme.student)}, Hits(self.scheme.task, self.scheme.chosen)
+        entry = {**size, **self.job.test(self.scheme, self.judge, right.hear), **self.training}
+        right.write(self.job.out)
+        return entry
