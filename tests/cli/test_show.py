@@ -11,8 +11,9 @@ import yaml
 from limbeck.cli.main import app
 from limbeck.errors import RequestError
 from limbeck.recipes.document import parse
+from limbeck.recipes.keys import keys
 from limbeck.recipes.read import check, names, read, variants
-from limbeck.runs.shown import as_yaml, keys
+from limbeck.runs.shown import as_yaml
 
 
 def command(*arguments: str) -> None:

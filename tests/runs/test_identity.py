@@ -217,7 +217,7 @@ def script(path: Path, factor: float) -> Path:
 
 def test_every_kind_of_file_is_listed_and_may_be_moved(tmp_path: Path) -> None:
     listed = names("models")["models"]
-    assert {name.partition(":")[0] for name in listed if name.endswith(":FILE")} == FILES
+    assert {name.partition(":")[0] for name in listed if name.endswith((":FILE", ":FOLDER"))} == FILES
     root, file = images(tmp_path / "data"), script(tmp_path / "net.pt", 1.0)
     given: dict[str, Any] = {"teacher": {"model": f"torchscript:{file}"}}
     first = go(given, tmp_path / "run", root)

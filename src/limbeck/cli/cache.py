@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from limbeck.cli import complete
 from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
@@ -18,6 +19,7 @@ from limbeck.cli.options import (
     Threads,
     bytes_of,
     count,
+    root_of,
     seconds_of,
     use_threads,
 )
@@ -36,7 +38,10 @@ class WithBareWhere(TyperCommand):
 
 def cache(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="A packaged recipe's name, or a YAML file.")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="A packaged recipe's name, or a YAML file.", autocompletion=complete.recipes
+        ),
     ] = None,
     where: Annotated[
         str | None,
@@ -102,7 +107,6 @@ def _store(
 ) -> None:
     from limbeck.cli import stored as show
     from limbeck.engine.devices import is_first
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.read import read
     from limbeck.runs.cache import as_cached, taken_by
     from limbeck.runs.cache import cache as carry_out
@@ -111,7 +115,7 @@ def _store(
     made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
     stored = as_cached(made, where=where, dtype=dtype, top_k=top_k)
     machine = Machine(accelerator, count(devices), "auto", not quiet)
-    root = data_root or default_root()
+    root = root_of(data_root, made)
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
     with resumable():
         result = carry_out(stored, root=root, machine=machine, check=verify, **told)

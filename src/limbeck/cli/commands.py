@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli import complete
 from limbeck.cli.cache import WithBareWhere, cache
 from limbeck.cli.compare import compare
 from limbeck.cli.finished import evaluate, exits, export
 from limbeck.cli.interrupts import resumable
+from limbeck.cli.new import new
 from limbeck.cli.options import (
     Accelerator,
     AsJson,
@@ -45,7 +47,6 @@ from limbeck.cli.tune import tune
 app = typer.Typer(
     name="limbeck",
     help="Knowledge distillation: a teacher and a student in, a small plain model out.",
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
@@ -99,7 +100,7 @@ def run(
     made = read(recipe, overrides, epochs)
     use_threads(threads)
     proposed = choose(out, made.name, resume)
-    root = root_of(data_root, proposed if resume else None)
+    root = root_of(data_root, made, proposed if resume else None)
     logs = loggers(tensorboard, proposed)
     machine = Machine(accelerator, count(devices), strategy, not quiet, logs, num_nodes, deterministic)
     from limbeck.runs.run import run as carry_out
@@ -141,7 +142,6 @@ def diagnose(
 ) -> None:
     """Say what the recipe's teacher has to teach: accuracy, soft labels, calibration; train it if it is not kept."""
     from limbeck.cli import show
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.read import read
 
     made = read(recipe, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
@@ -151,13 +151,14 @@ def diagnose(
 
     machine = Machine(accelerator, progress=not quiet)
     with resumable():
-        found = diagnose_recipe(made, root=data_root or default_root(), machine=machine)
+        found = diagnose_recipe(made, root=root_of(data_root, made), machine=machine)
     show.diagnosis(found, as_json=as_json)
     if found["diagnosis"]["warning"]:
         print(f"limbeck: {found['diagnosis']['warning']}", file=sys.stderr)  # noqa: T201
 
 
 app.command()(tune)
+app.command()(new)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(table)
@@ -182,14 +183,13 @@ def plan(
 ) -> None:
     """Say what a recipe will cost on this machine, from a probe of a few steps."""
     from limbeck.cli import show
-    from limbeck.folders import data_root as default_root
     from limbeck.recipes.read import read
     from limbeck.runs.estimate import plan as carry_out
     from limbeck.runs.machine import Machine
 
     made = read(recipe, set_ or [], epochs)
     use_threads(threads)
-    show.plan(carry_out(made, root=data_root or default_root(), samples=samples, machine=Machine(accelerator)), as_json)
+    show.plan(carry_out(made, root=root_of(data_root, made), samples=samples, machine=Machine(accelerator)), as_json)
 
 
 @app.command()
@@ -213,7 +213,13 @@ def inspect(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(metavar="[recipes|methods|losses|models|data]")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[recipes|methods|losses|models|data]",
+            autocompletion=complete.words("data", "losses", "methods", "models", "recipes"),
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the names that a recipe can use."""

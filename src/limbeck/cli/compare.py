@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli import complete
 from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
@@ -34,7 +35,11 @@ from limbeck.cli.printing import document
 def compare(
     recipe: RecipeArgument,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated names; recipe: its own; backbone: a deepest exit alone.")
+        str,
+        typer.Option(
+            help="Comma-separated names; recipe: its own; backbone: a deepest exit alone.",
+            autocompletion=complete.methods,
+        ),
     ] = "recipe",
     seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
     effect: Annotated[
@@ -89,7 +94,7 @@ def compare(
             made,
             names,
             range(made.seed, made.seed + seeds),
-            root=root_of(data_root, folder if resume or redo else None),
+            root=root_of(data_root, made, folder if resume or redo else None),
             out=out,
             resume=resume,
             redo=redo,

@@ -5,23 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import limbeck
+from limbeck.cli import complete
 from limbeck.errors import RequestError, reason_of, shown
 from limbeck.folders import data_root
 from limbeck.notices import tell
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.")]
+if TYPE_CHECKING:
+    from limbeck.recipes.schema import Recipe
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A packaged recipe's name, or a YAML file.", autocompletion=complete.recipes),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder of the data. Default: $LIMBECK_DATA, else a folder in the user's cache."),
+    typer.Option(help="Folder of the data. Default: the recipe's data.root, $LIMBECK_DATA, or a folder in the cache."),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.", autocompletion=complete.keys),
 ]
 LimitSteps = Annotated[
     int | None, typer.Option(help="A trial: train on so many batches an epoch; results say so.", min=1)
@@ -29,12 +37,18 @@ LimitSteps = Annotated[
 LimitSamples = Annotated[
     int | None, typer.Option(help="A trial: use at most so many samples of each split; results say so.", min=1)
 ]
-Accelerator = Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")]
+Accelerator = Annotated[
+    str,
+    typer.Option(help="cpu, cuda, mps or auto.", autocompletion=complete.words("auto", "cpu", "cuda", "mps")),
+]
 Devices = Annotated[str, typer.Option(help="How many devices, or 'auto'.")]
 NumNodes = Annotated[int, typer.Option(help="How many machines.", min=1)]
 Strategy = Annotated[
     str,
-    typer.Option(help="ddp: a whole student on each device; fsdp: sharded; auto; or another of Lightning Fabric."),
+    typer.Option(
+        help="ddp: a whole student on each device; fsdp: sharded; auto; or another of Lightning Fabric.",
+        autocompletion=complete.words("auto", "ddp", "fsdp"),
+    ),
 ]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="Deterministic kernels only.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
@@ -62,11 +76,13 @@ def limits(steps: int | None, samples: int | None) -> dict[str, int | None]:
     return {"data.limit_steps": steps, "data.limit_samples": samples}
 
 
-def root_of(given: Path | None, resumed: Path | None) -> Path:
-    """--data-root: where it is left out, the folder that a resumed run had its data in, else the usual one."""
+def root_of(given: Path | None, recipe: Recipe, resumed: Path | None = None) -> Path:
+    """--data-root: without it the recipe's `data.root`, else where a resumed run had its data, else the usual one."""
+    if given is not None or recipe.data.root is not None:
+        return given or Path(str(recipe.data.root))
     from limbeck.runs import identity
 
-    return given or (identity.data_root(resumed) if resumed else None) or data_root()
+    return (identity.data_root(resumed) if resumed else None) or data_root()
 
 
 def count(devices: str) -> int | str:

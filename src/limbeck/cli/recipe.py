@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli import complete
 from limbeck.cli.options import Overrides
 from limbeck.errors import RequestError
 
 
 def show(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE[:VARIANT]|KEY]", help="A recipe; with --keys, a key such as data.")
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE[:VARIANT]|KEY]",
+            help="A recipe; with --keys, a key such as data.",
+            autocompletion=complete.recipes,
+        ),
     ] = None,
     keys: Annotated[bool, typer.Option("--keys", help="Meaning, type and default of all keys, or of KEY.")] = False,
     schema: Annotated[
@@ -24,8 +30,8 @@ def show(
 ) -> None:
     """Print a recipe as it will be carried out, with comments, or what the keys of recipes mean."""
     from limbeck.recipes.json_schema import json_schema
+    from limbeck.recipes.keys import keys as described
     from limbeck.recipes.read import read
-    from limbeck.runs import shown
 
     if schema:
         if recipe is not None or keys or set_ or epochs is not None:
@@ -34,9 +40,11 @@ def show(
     elif keys:
         if set_ or epochs is not None:
             raise RequestError("--keys describes the keys of all recipes; leave --set and --epochs out")
-        for key in shown.keys(recipe):
+        for key in described(recipe):
             print(f"{key.path}: {key.type}; default: {key.default}\n    {key.meaning}")  # noqa: T201
     elif recipe is None:
         raise RequestError("name a recipe, such as limbeck show digits, or ask for the keys: limbeck show --keys")
     else:
-        print(shown.as_yaml(read(recipe, set_ or [], epochs)), end="")  # noqa: T201
+        from limbeck.runs.shown import as_yaml
+
+        print(as_yaml(read(recipe, set_ or [], epochs)), end="")  # noqa: T201

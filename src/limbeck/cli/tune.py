@@ -90,7 +90,7 @@ def tune(
         found = carry_out(
             made,
             asked,
-            root=root_of(data_root, resume),
+            root=root_of(data_root, made, resume),
             out=folder,
             resume=resume is not None,
             variants=varied,

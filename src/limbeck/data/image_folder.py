@@ -31,6 +31,8 @@ MOST_NAMED = 6
 """Classes, or kinds of files, that are told one by one at most."""
 PROBED = 256
 """So many files are read for a digest that must hold for a copy of the folder; of all others the sizes count."""
+LARGEST = 224
+"""Height and width of the photographs that most networks for images are trained on."""
 
 
 class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
@@ -135,7 +137,7 @@ def read_parts(root: Path, size: int | None) -> dict[str, Images]:
     Raises:
         RequestError: A part is missing, or cannot be told from another; the parts differ in their classes or shapes.
     """
-    parts = {name: Images(folder, size, may_lack=name != "train") for name, folder in _folders(root).items()}
+    parts = {name: Images(folder, size, may_lack=name != "train") for name, folder in part_folders(root).items()}
     train = parts["train"]
     for part in parts.values():
         other = sorted(set(part.classes) ^ set(train.classes))
@@ -158,9 +160,29 @@ def test_files(root: Path) -> list[str]:
     Raises:
         RequestError: A part is missing, or cannot be told from another.
     """
-    folders = _folders(root)
+    folders = part_folders(root)
     folder = folders.get("test") or folders["validation"]
     return [path for path, _ in Images(folder, None, may_lack=True).samples]
+
+
+def square(folders: Mapping[str, Path]) -> int | None:
+    """A height and width to which images of several sizes can be brought; None where those looked at have one size.
+
+    Only the heads of some files are read. It is the shortest side among them, but at most `LARGEST`.
+
+    Args:
+        folders: The parts.
+
+    Raises:
+        RequestError: A file is no image.
+    """
+    seen: set[tuple[int, int]] = set()
+    for folder in folders.values():
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not is_hidden(path))
+        for path in files[:: -(-len(files) // PROBED) or 1]:
+            with as_request(lambda reason: f"cannot read the image {path}: {reason}"), Image.open(path) as image:  # noqa: B023
+                seen.add(image.size)
+    return min(LARGEST, *(min(size) for size in seen)) if len(seen) > 1 else None
 
 
 def brought_to(size: int) -> list[Any]:
@@ -198,7 +220,12 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _folders(root: Path) -> dict[str, Path]:
+def part_folders(root: Path) -> dict[str, Path]:
+    """The folders of the parts: "train", and "validation" or "test" or both.
+
+    Raises:
+        RequestError: A part is missing, or cannot be told from another.
+    """
     there = sorted(entry for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
     found: dict[str, Path] = {}
     for part, names in PARTS.items():

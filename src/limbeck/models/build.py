@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -82,6 +83,22 @@ def build_from(
     return exit_network(model, exit)
 
 
+def check_name(name: str) -> None:
+    """Raise RequestError for a model's name behind which there is nothing; nothing is built."""
+    source, _, rest = name.partition(":")
+    if not rest:
+        _own(name)
+    elif source == "torchvision":
+        _torchvision_models(rest)
+    elif source == "timm":
+        _timm_models(rest)
+    elif source in _READERS:
+        if not Path(rest).exists():
+            raise RequestError(f"model {shown(name)}: there is no {'folder' if source == 'hf' else 'file'} {rest}")
+    else:
+        load_object(name, "model")
+
+
 def _ends(name: str, given: Any) -> dict[str, Any]:
     """The options of `projected` in what a recipe or a file says."""
     right = isinstance(given, Mapping) and "channels" in given and not set(given) - {"channels", "size"}
@@ -127,35 +144,48 @@ def _own(name: str) -> Callable[..., nn.Module]:
 
 
 def _torchvision(name: str, classes: int | None, options: dict[str, Any]) -> nn.Module:
-    import torchvision
-
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise unknown("torchvision model", name, torchvision.models.list_models(module=torchvision.models))
+    models = _torchvision_models(name)
     given: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     pretrained = options.pop("pretrained", False)
     if pretrained:
         given = {"weights": "DEFAULT"}  # with the classes that it was trained on
-    model = _call(f"torchvision:{name}", torchvision.models.get_model_builder(name), given, options)
-    prepared: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms() if pretrained else None
+    model = _call(f"torchvision:{name}", models.get_model_builder(name), given, options)
+    prepared: Any = models.get_model_weights(name).DEFAULT.transforms() if pretrained else None
     if hasattr(prepared, "mean") and hasattr(prepared, "std"):
         known = Pixels(tuple(prepared.mean), tuple(prepared.std), "torchvision says of these weights")
         vars(model)["pixels"] = known
     return model
 
 
+def _torchvision_models(name: str) -> Any:
+    """torchvision's module of models, which has one of this name."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown("torchvision model", name, known)
+    return models
+
+
 def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options: dict[str, Any]) -> nn.Module:
-    try:
-        timm = importlib.import_module("timm")
-    except ModuleNotFoundError:
-        raise RequestError("timm: models need the extra: pip install 'limbeck[timm]'") from None
-    if not timm.is_model(name.split(".")[0]):
-        raise unknown("timm model", name, timm.list_models())
+    timm = _timm_models(name)
     given: dict[str, Any] = {"model_name": name, "in_chans": input_shape[0]}
     given |= {} if classes is None else {"num_classes": classes}
     model = _call(f"timm:{name}", timm.create_model, given, options)
     # Also None is an answer: of weights that are trained here, or come from a file, its configuration knows nothing.
     vars(model)["pixels"] = configured(model, input_shape[0]) if options.get("pretrained") else None
     return model
+
+
+def _timm_models(name: str) -> Any:
+    """The package timm, which has a model of this name."""
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError:
+        raise RequestError("timm: models need the extra: pip install 'limbeck[timm]'") from None
+    if not timm.is_model(name.split(".")[0]):
+        raise unknown("timm model", name, timm.list_models())
+    return timm
 
 
 def refuse_new_head(name: str, model: nn.Module) -> None:

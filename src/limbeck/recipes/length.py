@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from limbeck.distillers.by_epoch import is_schedule
 from limbeck.recipes import schema
 
 
@@ -39,6 +38,8 @@ def at_length(recipe: schema.Recipe, epochs: int) -> schema.Recipe:
 
 def stretched(term: schema.Term, share: float) -> schema.Term:
     """The term with the schedules of its weight and its options over a run that is `share` times as long."""
+    from limbeck.distillers.by_epoch import is_schedule  # and torch, which reading a recipe does not need
+
     options = {name: _stretched(value, share) for name, value in term.options.items() if is_schedule(value)}
     weight = _stretched(term.weight, share) if isinstance(term.weight, dict) else term.weight
     return term.model_copy(update={"weight": weight, **options})

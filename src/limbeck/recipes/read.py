@@ -55,6 +55,7 @@ def read(source: str, overrides: Iterable[str] = (), epochs: int | None = None) 
         content = _varied(content, choices, variant)
     for override in overrides:
         apply(content, override)
+    _place_data(content, Path.cwd())
     if epochs is None:
         return check(content, source)
     whole = check(content, source)
@@ -117,6 +118,7 @@ def read_variants(
     choices = _choices(content)
     for override in overrides:
         apply(content, override)
+    _place_data(content, Path.cwd())
     found = {one: check(_varied(content, choices, one), f"{source}:{one}") for one in chosen}
     if epochs is None:
         return found
@@ -137,11 +139,23 @@ def _content(source: str, above: Sequence[str] = ()) -> tuple[dict[str, Any], st
     if not isinstance(content, dict):
         raise RequestError(f"{source} must be a mapping with the keys {', '.join(Recipe.model_fields)}")
 
+    content = resolved(content)
+    _place_data(content, path.parent)
+
     def base(name: str) -> dict[str, Any]:
         beside = path.parent / name
         return _content(name if name in names() and not _is_file(beside) else str(beside), (*above, place))[0]
 
-    return with_base(resolved(content), base), path.stem
+    return with_base(content, base), path.stem
+
+
+def _place_data(content: Mapping[str, Any], folder: Path) -> None:
+    """Make `data.root` absolute: a file says it relative to itself, also in its variants, and `--set` to here."""
+    variants = content.get("variants")
+    for one in (content, *(variants.values() if isinstance(variants, dict) else ())):
+        data = one.get("data") if isinstance(one, dict) else None
+        if isinstance(data, dict) and isinstance(data.get("root"), str):
+            data["root"] = os.path.abspath(folder / Path(data["root"]).expanduser())
 
 
 def _is_file(path: Path) -> bool:

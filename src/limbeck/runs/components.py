@@ -350,14 +350,20 @@ def check_is_trained(spec: schema.Teacher) -> None:
     """Raise RequestError for a teacher that nobody would have trained."""
     if spec.new_head:
         raise RequestError(f"teacher {spec.model} with new_head would teach by an untrained head; leave new_head out")
-    kind, _, name = spec.model.partition(":")
-    own_builder = bool(name) and kind not in ("torchvision", "timm")
-    if kind == KIND:
-        own_builder = has_weights(name) and not spec.options.get("replace_head")
-    if not (spec.epochs or spec.weights or spec.options.get("pretrained") or own_builder):
+    if not (spec.epochs or comes_trained(spec)):
         raise RequestError(
             f"teacher {spec.model} would be untrained: give teacher.epochs, teacher.weights or pretrained: true"
         )
+
+
+def comes_trained(spec: schema.Teacher) -> bool:
+    """Whether a teacher has trained weights before any training: its own file's, given ones, or its builder's."""
+    kind, _, name = spec.model.partition(":")
+    if kind == KIND:
+        built = has_weights(name) and not spec.options.get("replace_head")
+    else:
+        built = bool(name) and kind not in ("torchvision", "timm")
+    return bool(spec.weights or spec.options.get("pretrained") or built)
 
 
 def shape(spec: schema.Model, data: DataSet) -> tuple[int, ...]:

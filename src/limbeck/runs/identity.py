@@ -92,7 +92,7 @@ class Origins:
         return self._identity({**content, "student": None, "assistants": []}, [one.module for one in self.found], {})
 
     def _identity(self, content: dict[str, Any], networks: Sequence[nn.Module], weights: dict[str, str]) -> Identity:
-        content["data"] = {key: value for key, value in content["data"].items() if key != "workers"}
+        content["data"] = {key: value for key, value in content["data"].items() if key not in ("root", "workers")}
         # Data in memory are known by their bytes, however they were made.
         name = "" if isinstance(self.data.train, InMemory) else content["data"]["name"]
         names = names_in({**content, "data": [content["data"]["augment"], name]})

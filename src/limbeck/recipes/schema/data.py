@@ -20,6 +20,8 @@ class Data(Strict):
     """Data set: a name of `limbeck list data`, a folder of images, or package.module:function."""
     options: dict[str, Any] = Field(default={})
     """Arguments of a function that makes the data set; it must take them."""
+    root: str | None = None
+    """Folder of the data, relative to the recipe's file; null: --data-root, $LIMBECK_DATA, or limbeck's cache."""
     batch_size: Count = 32
     """Samples per training step."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -50,7 +50,7 @@ class Distill(Strict):
     options: dict[str, Any] = Field(default={})
     """Options of the scheme."""
     method: str | None = None
-    """NAME, NAME:SETTING, or {name: NAME, setting: SETTING}."""
+    """Method of `limbeck list methods`: NAME, NAME:SETTING, or {name: NAME, setting: SETTING}; null: the terms."""
     task_weight: Annotated[float, Field(ge=0)] | None = None
     """Weight of the loss on the labels; null: the method's, else the scheme's."""
     terms: list[Term] = Field(default=[])
