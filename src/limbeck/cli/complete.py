@@ -90,7 +90,7 @@ def _declared(path: Path, name: str = "", *, of_type: str = "") -> list[str]:
             continue
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
-        if getattr(target, "id", "") == name or annotation == of_type != "":
+        if (name and getattr(target, "id", None) == name) or (of_type and annotation == of_type):
             parts = node.value.keys if isinstance(node.value, ast.Dict) else getattr(node.value, "elts", [])
             named = (getattr(part, "value", None) or getattr(part, "id", None) for part in parts if part is not None)
             return [str(one) for one in named]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +13,10 @@ from limbeck.cli.printing import cell as _cell
 from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
-from limbeck.models.inspect import Inspected
 from limbeck.runs.entry import advantage, label, metric, score
-from limbeck.runs.ledger import table_line
-from limbeck.taps import match
+
+if TYPE_CHECKING:
+    from limbeck.models.inspect import Inspected
 
 
 def result(result: Mapping[str, Any]) -> None:
@@ -66,6 +66,8 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def outputs(console: Console, found: Mapping[str, Any]) -> None:
     """Which teacher outputs came from a store, and what that changes."""
+    from limbeck.runs.ledger import table_line
+
     for line in filter(None, map(table_line, found.get("teacher_outputs", ()))):
         console.print(line, soft_wrap=True)
 
@@ -218,6 +220,8 @@ def _choice(found: Mapping[str, Any]) -> str:
 
 def models(inspected: Sequence[Inspected]) -> None:
     """Each model's taps, and for two models the pairs that a feature loss could compare."""
+    from limbeck.taps import match
+
     console = _console()
     for one in inspected:
         table = _table(f"{one.name}: {one.parameters:,} parameters, {one.multiply_adds:,} multiply-adds a sample")

@@ -45,6 +45,11 @@ def _alone_or_listed(schema: Mapping[str, Any]) -> list[str]:
     return [name for name, field in schema["properties"].items() if {one for _, one in _inner(field)} == {True, False}]
 
 
+def one_line(text: str) -> str:
+    """A meaning that the source breaks into lines, as one."""
+    return " ".join(text.split())
+
+
 def plain(value: Any) -> str:
     """A value in one line of YAML."""
     return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=float("inf"))[1:-2]
@@ -56,7 +61,7 @@ def _keys(node: Mapping[str, Any], defs: Mapping[str, Any], prefix: str) -> Iter
         inner = list(_inner(field))
         default = "required" if name in required else "see below" if inner and field.get("default") else None
         path = f"{prefix}{name}"
-        yield Key(path, _type(field), default or plain(field.get("default")), field.get("description", ""))
+        yield Key(path, _type(field), default or plain(field.get("default")), one_line(field.get("description", "")))
         for reference, listed in inner[:1]:
             yield from _keys(defs[reference.rsplit("/", 1)[1]], defs, f"{path}.N." if listed else f"{path}.")
 

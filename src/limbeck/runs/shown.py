@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from limbeck.recipes.keys import plain
+from limbeck.recipes.keys import one_line, plain
 from limbeck.recipes.methods import Places
 from limbeck.recipes.schema import Recipe
 from limbeck.runs.written_out import declared
@@ -32,7 +32,7 @@ def _mapping(model: BaseModel, indent: str, defaults: bool) -> Iterator[str]:
     for name, field in type(model).model_fields.items():
         given = name in model.model_fields_set
         if given or defaults:
-            comment = " ".join([*([] if given else ["default."]), field.description or ""])
+            comment = one_line(f"{'' if given else 'default. '}{field.description or ''}")
             yield from _entry(name, getattr(model, name), indent, f"  # {comment}", defaults)
     for name, value in (model.model_extra or {}).items():
         yield from _entry(name, value, indent, "", defaults)
