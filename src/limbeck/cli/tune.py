@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from limbeck.cli import complete
 from limbeck.cli.interrupts import resumable
 from limbeck.cli.options import (
     Accelerator,
@@ -32,7 +33,9 @@ from limbeck.errors import RequestError, shown
 def tune(
     recipe: RecipeArgument,
     trials: Annotated[int, typer.Option(help="Trials of the baseline, and as many of each method.", min=1)],
-    methods: Annotated[str, typer.Option(help="Comma-separated names, as compare takes them.")] = "recipe",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated names, as compare takes them.", autocompletion=complete.methods)
+    ] = "recipe",
     space: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML: keys of the recipe to {low, high, log} or {choices}.")
     ] = None,

@@ -42,7 +42,7 @@ class OutputHead:
         """
         weight = _tensor(model, self.weight)
         if isinstance(weight, DTensor):
-            raise RequestError("logits in chunks need a head that is whole, and this one is in shards")
+            raise RequestError("logits in chunks need a head that is whole, and this one is sharded")
         return Head(weight, None if self.bias is None else _tensor(model, self.bias), self.scale, self.cap)
 
 
