@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import methods, ship_section
+from benchmarks import methods, ship_section, token_sections
 from limbeck.compare.cells import OWN
 from limbeck.compare.labels import label_of, own_label
 from limbeck.compare.verdicts import with_simultaneous
@@ -118,6 +118,7 @@ def document() -> str:
         ("losses", _losses),
         ("methods", _methods),
         ("ship", ship_section.section),
+        ("tokens", _tokens),
     ):
         path = RESULTS / f"{name}.json"
         if path.exists():
@@ -307,6 +308,10 @@ def _methods(content: dict[str, Any]) -> str:
     missing = ", ".join(f"`{name}`" for name in methods.names() if name not in done)
     left = f"\n\nNot measured yet (`--only NAMES` adds them): {missing}." if missing else ""
     return "\n".join(lines) + f"{left}\n\n{_machine(content['environment'])}\n"
+
+
+def _tokens(content: dict[str, Any]) -> str:
+    return f"{token_sections.tokens(content)} {_machine(content['environment'])}\n"
 
 
 def _term(term: dict[str, Any]) -> str:

@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from limbeck import Batch, Distiller, RequestError, TeacherOutput, Term, TokenDistiller, fit, losses
 from limbeck.losses import TopK
+from limbeck.models.networks.transformer import transformer
 from limbeck.models.output_head import OutputHead, find_head
 from limbeck.taps import Taps
-from limbeck.tasks import Classification, TokenClassification
+from limbeck.tasks import Classification, LanguageModelling, TokenClassification
+from limbeck.teachers import StoredTeacher
+from limbeck.teachers.coding import Coding
+from limbeck.teachers.stored import store
 from limbeck.types import IGNORED
 
 B, L, D, V = 6, 5, 8, 13
@@ -267,3 +271,56 @@ def test_models_of_transformers_show_their_head_scale_and_cap():
         for scheme in (chunked, dense):
             scheme.prepare(data, None)
         torch.testing.assert_close(chunked(data).loss, dense(data).loss)
+
+
+def test_limbecks_own_transformer_shows_its_head():
+    network = seeded(transformer, input_shape=(L,), classes=V, dim=D, depth=1, heads=2)
+    data = batch()
+    data = data._replace(inputs={"input_ids": data.inputs})
+    dense = Distiller(copy.deepcopy(network), task=LanguageModelling())
+    chunked = TokenDistiller(network, task=LanguageModelling(), chunk=3)
+    for scheme in (dense, chunked):
+        scheme.prepare(data, None)
+        scheme(data).loss.backward()
+    for one, other in zip(chunked.student.parameters(), dense.student.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-6)
+
+
+def store_of(place: Any, table: Tensor, coding: Coding) -> StoredTeacher:
+    whole = Batch(torch.zeros(len(table), 1), None, torch.arange(len(table)))
+
+    def say(batch: Batch) -> TeacherOutput:
+        return TeacherOutput(table[batch.index])
+
+    store(say, lambda view, start, stop: [whole], place, samples=len(table), views=1, batch_size=len(table),
+          made_of={}, coding=coding)  # fmt: skip
+    return StoredTeacher(place)
+
+
+@pytest.mark.parametrize("coding", [Coding(top_k=4), Coding(draws=6)], ids=lambda one: one.codec)
+def test_a_stored_teacher_is_read_sparsely_in_a_training(tmp_path, coding):
+    """The same as by hand: the loss on the dense logits of the student against what is stored, token by token."""
+    data, table = batch(), 2 * torch.randn(B, L, V, generator=torch.Generator().manual_seed(3))
+    known = store_of(tmp_path, table, coding)
+    scheme = TokenDistiller(seeded(Model), [Term(losses.kd, temperature=1.0)], task=TokenClassification(),
+                            task_weight=0.0, head="lm_head")  # fmt: skip
+    optimizer = partial(torch.optim.SGD, lr=0.5)
+    run = fit(scheme, [data] * 2, teacher=known, epochs=2, optimizer=optimizer, progress=False)
+    by_hand = seeded(Model)
+    stepper, known_tokens = optimizer(by_hand.parameters()), data.targets != IGNORED
+    stored = known.sparsely()(data).output
+    kept = type(stored)(*(one[known_tokens] for one in stored))
+    for _ in range(4):
+        loss = losses.kd(by_hand(data.inputs)[known_tokens], kept, temperature=1.0).mean()
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+    for name, value in by_hand.state_dict().items():
+        torch.testing.assert_close(run.student.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_store_of_another_vocabulary_is_refused(tmp_path):
+    known = store_of(tmp_path, torch.zeros(B, L, 2 * V).cumsum(-1).add(torch.arange(2 * V)), Coding(top_k=4))
+    scheme = TokenDistiller(Model(), [Term(losses.kd, temperature=1.0)], task=TokenClassification(), head="lm_head")
+    with pytest.raises(RequestError, match=r"name the class 25, and the student has 13"):
+        fit(scheme, [batch()], teacher=known, epochs=1, optimizer=partial(torch.optim.SGD, lr=0.1), progress=False)

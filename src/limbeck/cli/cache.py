@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,8 @@ def cache(
     views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
     dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
+    draws: Annotated[int | None, typer.Option(help="Keep so many classes drawn from the teacher's.", min=1)] = None,
+    bits: Annotated[int | None, typer.Option(help="Bits of a stored log-probability: 8 to 16, or 32.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
     data_root: DataRoot = None,
     set_: Overrides = None,
@@ -83,9 +86,10 @@ def cache(
     if not (list_ or prune):
         if recipe is None:
             raise RequestError("limbeck cache takes a RECIPE whose teacher outputs it stores, or --list, or --prune")
-        _store(recipe, where, views, dtype, top_k, verify, data_root, set_, accelerator, devices, quiet)
+        form = {"dtype": dtype, "top_k": top_k, "draws": draws, "bits": bits}
+        _store(recipe, where, views, form, verify, data_root, set_, accelerator, devices, quiet)
         return
-    if recipe is not None or verify or any(value is not None for value in (where, views, dtype, top_k)):
+    if recipe is not None or verify or any(value is not None for value in (where, views, dtype, top_k, draws, bits)):
         raise RequestError("--list and --prune look at all of limbeck's cache, and take no RECIPE, nor options for one")
     if list_ and prune:
         raise RequestError("give either --list or --prune; --prune --dry-run lists what would go")
@@ -96,8 +100,7 @@ def _store(
     recipe: str,
     where: str | None,
     views: int | None,
-    dtype: str | None,
-    top_k: int | None,
+    form: Mapping[str, Any],
     verify: bool,
     data_root: Path | None,
     set_: list[str] | None,
@@ -113,7 +116,7 @@ def _store(
     from limbeck.runs.machine import Machine
 
     made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
-    stored = as_cached(made, where=where, dtype=dtype, top_k=top_k)
+    stored = as_cached(made, where=where, **form)
     machine = Machine(accelerator, count(devices), "auto", not quiet)
     root = root_of(data_root, made)
     told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}

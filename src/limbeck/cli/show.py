@@ -116,7 +116,8 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
     console.print(table)
     if "store" in found:
         store = found["store"]
-        size = f"{store['bytes'] / 1e9:,.3f} GB in {store['views']} view(s)"
+        token = f" ({store['token_bytes']:,.0f} bytes a token)" if store.get("token_bytes") else ""
+        size = f"{store['bytes'] / 1e9:,.3f} GB{token} in {store['views']} view(s)"
         asked = f"{_duration(store['seconds'])} of the teacher, read at {store['bytes_a_second'] / 1e3:,.1f} kB/s"
         console.print(f"stored teacher outputs: {size}, {asked}", soft_wrap=True)
     if "balance" in found:

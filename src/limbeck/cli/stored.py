@@ -19,7 +19,8 @@ def estimate(estimate: Estimate) -> None:
     """What storing teacher outputs will take, on stderr."""
     seen = "" if estimate.views == 1 else f" in {estimate.views} views"
     told = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
-    _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {told}")
+    token = "" if estimate.token_bytes is None else f" ({estimate.token_bytes:,.0f} bytes a token)"
+    _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {told}{token}")
 
 
 def shard(done: int, of: int) -> None:
@@ -33,7 +34,8 @@ def stored(result: Mapping[str, Any], taken_by: str) -> None:
         checked = f"{result['shards']} shard(s) whole, {result['samples']:,} answers asked again"
         _console().print(f"{result['place']}: {checked}, largest error {result['error']:.2%}", soft_wrap=True)
         return
-    size = f"{result['bytes'] / 1e6:,.1f} MB in {result['seconds']:.1f} s"
+    token = f" ({result['token_bytes']:,.0f} bytes a token)" if "token_bytes" in result else ""
+    size = f"{result['bytes'] / 1e6:,.1f} MB{token} in {result['seconds']:.1f} s"
     line = f"{result['place']}: {result['samples']:,} samples × {result['views']}, {size}"
     _console().print(f"{line}; {taken_by}", soft_wrap=True)
 

@@ -215,15 +215,14 @@ class Distiller(Scheme):
 
     def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
         compared = any(term.compares_logits for term in self._bound.values())
-        if teacher is not None and self.task.classifies and compared:
+        if isinstance(teacher, TopK | Sampled):
+            check_indices(logits, teacher)
+        elif teacher is not None and self.task.classifies and compared:
             self._check_common(logits, targets, teacher)
         if self.task_weight:
             check_targets(self.task, logits, targets)
 
     def _check_common(self, logits: Tensor, targets: Tensor, teacher: Tensor) -> None:
-        if isinstance(teacher, TopK | Sampled):
-            check_indices(logits, teacher)
-            return
         least = min(class_count(logits), class_count(teacher))
         if self.common_classes is not None and not 1 <= self.common_classes <= least:
             raise RequestError(f"common_classes must lie between 1 and {least}, not {self.common_classes}")

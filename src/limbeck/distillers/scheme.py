@@ -109,6 +109,11 @@ class Scheme(nn.Module):
         """Whether the loss depends on the student; where not, it trains what stands beside it alone."""
         return True
 
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether a teacher's likeliest classes are read as they are stored, in place of all logits."""
+        return False
+
     def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Check that student and teacher fit, and size what depends on their shapes; before the optimizer is made."""
 

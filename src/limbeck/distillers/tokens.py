@@ -13,6 +13,8 @@ from limbeck.distillers.offline import TASK, Distiller
 from limbeck.distillers.scheme import weighted_sum
 from limbeck.distillers.term import BoundTerm, Names, Term
 from limbeck.errors import RequestError
+from limbeck.losses import TopK
+from limbeck.losses.response.sparse import takes
 from limbeck.losses.tokens import Projected
 from limbeck.losses.tokens.through import Part, through_head
 from limbeck.losses.tokens.token_loss import Tokens, TokenTeacher
@@ -92,6 +94,10 @@ class TokenDistiller(Distiller):
         if self._guide is not None and self._of_logits:
             taken = dict.fromkeys([*self._teacher_taps, self._guide.head.hidden])
             self._teacher_taps = tuple(name for name in taken if name != LOGITS)
+
+    @property
+    def takes_sparse(self) -> bool:
+        return all(takes(one.loss, TopK) for one in self._of_logits.values())
 
     def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
         tokens, student = self._tokens(batch)

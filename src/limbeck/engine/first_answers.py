@@ -52,7 +52,7 @@ def check_answers(
     Raises:
         RequestError: It gives probabilities, or NaN.
     """
-    output = teacher_output.output
+    output = _dense(teacher_output)
     if output is not None and bool(torch.isnan(output).any()):
         raise RequestError("the teacher gives NaN for the first batch; look at its weights, and at its inputs")
     notes = [] if output is None else task.check_teacher(task.output(output), batch.targets, learned=labelled)
@@ -119,8 +119,10 @@ def _change(one: TeacherOutput, other: TeacherOutput, samples: int) -> float:
 
 
 def _answers(teacher_output: TeacherOutput) -> Tensor | None:
-    return (
-        teacher_output.output
-        if teacher_output.output is not None
-        else next(iter(teacher_output.features.values()), None)
-    )
+    output = _dense(teacher_output)
+    return output if output is not None else next(iter(teacher_output.features.values()), None)
+
+
+def _dense(teacher_output: TeacherOutput) -> Tensor | None:
+    """The output, where it is one tensor: sparse ones are stored, and were looked at before."""
+    return teacher_output.output if isinstance(teacher_output.output, Tensor) else None

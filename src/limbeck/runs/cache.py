@@ -18,7 +18,7 @@ from limbeck.runs.checks import dry_run
 from limbeck.runs.in_use import using
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble
-from limbeck.runs.teacher_outputs import Asking, seconds_per_sample, store_outputs
+from limbeck.runs.teacher_outputs import Asking, form_of, seconds_per_sample, store_outputs
 from limbeck.runs.train import settled
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.stored import describe, verify
@@ -35,6 +35,7 @@ class Estimate:
         views: Number of views.
         bytes: Size on disk.
         seconds: The teacher's time, by a probe of some batches.
+        token_bytes: Of logits (B, L, V) what a token takes, with all that is stored beside; None of others.
     """
 
     place: str
@@ -42,6 +43,7 @@ class Estimate:
     views: int
     bytes: int
     seconds: float
+    token_bytes: float | None = None
 
 
 def cache(
@@ -95,7 +97,8 @@ def cache(
     if fabric.is_global_zero:
         tell(estimate)
     kept = store_outputs(asking, live, after_shard)
-    size = {"samples": estimate.samples, "views": estimate.views, "bytes": estimate.bytes}
+    size: dict[str, Any] = {"samples": estimate.samples, "views": estimate.views, "bytes": estimate.bytes}
+    size |= {"token_bytes": estimate.token_bytes} if estimate.token_bytes else {}
     return {"place": kept.where, **size, "seconds": round(kept.seconds, 3)}
 
 
@@ -114,21 +117,27 @@ def stored_at(recipe: schema.Recipe, **store: Any) -> schema.Recipe:
 
 
 def as_cached(
-    recipe: schema.Recipe, where: str | None = None, dtype: str | None = None, top_k: int | None = None
+    recipe: schema.Recipe, where: str | None = None, dtype: str | None = None, **form: int | None
 ) -> schema.Recipe:
     """The recipe with its teacher outputs on disk: by itself where its runs look for them, in the form that they take.
 
     Under `store: auto` runs take unasked only what changes no figure, so that another form is for `store: disk`.
 
+    Args:
+        recipe: The recipe.
+        where: Where they go; None for where runs look.
+        dtype: Of values.
+        **form: `top_k`, `draws` and `bits` in place of the recipe's.
+
     Raises:
         RequestError: It has no teacher.
     """
     store = recipe.teachers[0].store if recipe.teachers else schema.Store()
-    exact = {dtype, store.dtype} <= {None, "float32"} and top_k is None and store.top_k is None
+    exact = {dtype, store.dtype} <= {None, "float32"} and not any(form.values()) and not form_of(store)
     if recipe.teachers and store.where == "auto" and where is None and exact:
         return recipe
     own = store.where if store.where not in schema.PLACES else "disk"
-    return stored_at(recipe, where=where or own, dtype=dtype, top_k=top_k)
+    return stored_at(recipe, where=where or own, dtype=dtype, **form)
 
 
 def taken_by(recipe: schema.Recipe, stored: schema.Recipe) -> str:
@@ -136,7 +145,7 @@ def taken_by(recipe: schema.Recipe, stored: schema.Recipe) -> str:
     ours, form = recipe.teachers[0].store, stored.teachers[0].store
     if ours == form:
         return "runs of this recipe take it"
-    keys = {key: value for key, value in form.model_dump().items() if value is not None}
+    keys = form.model_dump(exclude_defaults=True)
     return f"runs take it with teacher.store={{{', '.join(f'{key}: {value}' for key, value in keys.items())}}}"
 
 
@@ -147,7 +156,10 @@ def estimated(asking: Asking, teacher: Teacher) -> Estimate:
     held = describe(teacher_output, samples, views, asking.batch_size, {}, asking.coding(teacher))
     size = samples * views * int(held.about["sample_bytes"])
     seconds = samples * views * seconds_per_sample(asking, teacher)
-    return Estimate(asking.place(teacher), samples, views, size, seconds)
+    output = teacher_output.output
+    tokens = output.shape[1] if output is not None and output.dim() == 3 else 0
+    token_bytes = held.about["sample_bytes"] / tokens if tokens else None
+    return Estimate(asking.place(teacher), samples, views, size, seconds, token_bytes)
 
 
 def _asker(asking: Asking, teacher: Teacher) -> Callable[[int, Tensor], TeacherOutput]:

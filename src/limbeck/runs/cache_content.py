@@ -215,6 +215,7 @@ def _outputs(folder: Path) -> Iterator[Entry]:
     if found.made_of.get("limbeck") != limbeck.__version__:
         reason = f"of limbeck {found.made_of.get('limbeck')}"
     top_k = "" if found.about["top_k"] is None else f", top {found.about['top_k']}"
+    top_k += f", {found.about['draws']} draws" if found.about.get("draws") else ""
     form = f"{', '.join(sorted(found.tensors))}; {found.samples:,} samples × {found.views}; {found.about['dtype']}"
     made_of = " on ".join(found.words[name] for name in ("teacher", "data") if name in found.words)
     asked = f"; {found.words['asked']}" if "asked" in found.words else ""

@@ -29,6 +29,8 @@ from limbeck.types import Batch, TeacherOutput
 
 _ALL_LOGITS = ("CTKD", "dist", "logit_mse", "mlkd", "normkd", "probability_mse", "wttm")
 """Losses that cannot do with the likeliest classes alone."""
+_OF_DRAWS = ("kd", "soft_cross_entropy")
+"""Losses whose gradient is right in expectation by what was drawn."""
 _TAKES = {
     "offline": ("chunked", "chunk", "head", "scale", "cap"),
     "assistant": (),
@@ -218,14 +220,21 @@ def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: 
 
 
 def _check_top_k(recipe: schema.Recipe) -> None:
-    """Raise RequestError for losses that need the logits that a top-k store leaves out."""
-    if not recipe.teachers or recipe.teachers[0].store.top_k is None:
-        return
-    for term in recipe.distill.terms:
-        if term.loss in _ALL_LOGITS or (term.model_extra or {}).get("standardize"):
+    """Raise RequestError for losses that need more of the logits than a top-k store, or a sampled one, holds."""
+    store = recipe.teachers[0].store if recipe.teachers else schema.Store()
+    for term in recipe.distill.terms if store.top_k or store.draws else ():
+        options = term.model_extra or {}
+        if term.teacher != "logits" and "logits" not in term.teacher:
+            continue
+        if store.top_k and (term.loss in _ALL_LOGITS or options.get("standardize")):
             raise RequestError(
                 f"{term.loss} compares all logits, and store.top_k keeps the likeliest classes alone; leave top_k out, "
                 "or distil with kd, reverse_kl, jsd or soft_cross_entropy, not standardised"
+            )
+        if store.draws and (term.loss not in _OF_DRAWS or options.get("temperature", 4.0) != 1):
+            raise RequestError(
+                f"store.draws keeps some classes, which are right in expectation for {' and '.join(_OF_DRAWS)} at "
+                f"temperature: 1 alone, and not for {term.loss} as it stands; change the term, or store top_k"
             )
 
 

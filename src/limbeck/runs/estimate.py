@@ -223,6 +223,7 @@ class _Probe:
             "store": {
                 "views": estimate.views,
                 "bytes": round(whole * estimate.bytes),
+                "token_bytes": estimate.token_bytes,
                 "seconds": whole * estimate.seconds,
                 "bytes_a_second": sample_bytes * recipe.data.batch_size / step,
             },

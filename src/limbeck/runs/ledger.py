@@ -28,6 +28,7 @@ class Outputs:
         found: Whether they were there before the run, from an earlier one.
         dtype: How their values are kept.
         top_k: How many classes are kept of each sample; None for all.
+        draws: How many were drawn in place of all.
     """
 
     where: str
@@ -36,15 +37,18 @@ class Outputs:
     found: bool = False
     dtype: str = "float32"
     top_k: int | None = None
+    draws: int | None = None
 
 
 def table_line(outputs: Mapping[str, Any]) -> str:
     """What a table says of an entry of result.json: nothing where the outputs were computed by the run itself."""
     if outputs["where"] != "disk":
         return ""
-    kept = outputs["dtype"] if outputs["top_k"] is None else f"{outputs['dtype']}, top {outputs['top_k']} classes"
+    draws, top_k = outputs.get("draws"), outputs["top_k"]
+    kept = outputs["dtype"] if top_k is None else f"{outputs['dtype']}, top {top_k} classes"
+    kept = kept if draws is None else f"{draws} draws"
     line = f"teacher outputs: {'found' if outputs['found'] else 'stored'} in {outputs['place']} as {kept}"
-    exact = outputs["dtype"] == "float32" and outputs["top_k"] is None
+    exact = outputs["dtype"] == "float32" and top_k is None and draws is None
     return line if exact else f"{line}: rounded, so figures differ from those with store: memory"
 
 

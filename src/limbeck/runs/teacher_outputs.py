@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -117,12 +118,13 @@ class Asking:
         As the recipe says; in a place of the user's own as it is stored there already; in limbeck's cache in half
         precision, but where the recipe leaves the place to limbeck: then that must change no figure.
         """
-        dtype, top_k = self.spec.dtype, self.spec.top_k
-        if dtype is None and self.spec.where not in schema.PLACES:
+        spec = self.spec
+        if spec.dtype is None and spec.where not in schema.PLACES:
             found = Shards(self.place(teacher)).description()
             if found is not None:
-                return Coding(found.about["dtype"], top_k or found.about["top_k"])
-        return Coding(dtype or ("float32" if self.spec.where == "auto" else "float16"), top_k)
+                return replace(Coding.of(found.about), **form_of(spec))
+        dtype = spec.dtype or ("float32" if spec.where == "auto" else "float16")
+        return Coding(dtype, **form_of(spec))
 
     def place(self, teacher: Teacher) -> str:
         """Where the teacher outputs are stored, if on disk.
@@ -152,6 +154,12 @@ class Asking:
         views = components.views(self.recipe.data, self.data)
         device, workers = self.fabric.device, self.recipe.data.workers
         return make_loader(self.data.train, self.batch_size, device=device, workers=workers, views=views)
+
+
+def form_of(spec: schema.Store) -> dict[str, Any]:
+    """What a recipe says of the form in which logits are stored; empty where it says nothing."""
+    form = {"top_k": spec.top_k, "draws": spec.draws, "bits": spec.bits, "power": spec.power}
+    return form if spec.top_k or spec.draws else {}
 
 
 def keep(
@@ -197,7 +205,7 @@ def _as_before(spec: schema.Store, before: Outputs) -> schema.Store:
     """In a place of the user's own the form of what was found there before."""
     if spec.where in schema.PLACES:
         return spec
-    return spec.model_copy(update={"dtype": before.dtype, "top_k": before.top_k})
+    return spec.model_copy(update={"dtype": before.dtype, "top_k": before.top_k, "draws": before.draws})
 
 
 def _remembered(asking: Asking, teacher: Teacher) -> Kept:
@@ -278,9 +286,9 @@ def store_outputs(
     weakref.finalize(known, claim.release)
     held = known.description
     size = held.samples * held.views * held.about["sample_bytes"]
-    what = f"{'found' if found else 'stored'} in {place} as {held.about['dtype']}"
+    what = f"{'found' if found else 'stored'} in {place} as {known.coding.words}"
     told = _told(what, samples, asking.views, size)
-    outputs = Outputs("disk", told, place, found, held.about["dtype"], held.about["top_k"])
+    outputs = Outputs("disk", told, place, found, held.about["dtype"], held.about["top_k"], known.coding.draws)
     return Kept(known, place, time.perf_counter() - began, outputs)
 
 

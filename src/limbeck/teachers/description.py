@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-FORMAT = 2
-"""1 had no digest of the description, and shards that could belong to another one."""
+from limbeck.teachers.coding import Coding
+
+FORMAT, READ = 3, (2, 3)
+"""What is written, and what is read. 1 had no digest of the description, and shards that could belong to another one;
+2 knew no codecs, and of the likeliest classes indices of 32 bits."""
 MOST_SHARDS = 10**7
 """Shards that a table may have; a description with more is no limbeck's."""
 
@@ -71,7 +74,7 @@ class Description:
         content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it is no mapping")
-        if content.get("format") != FORMAT:
+        if content.get("format") not in READ:
             raise OtherFormatError(str(content.get("format")))
         if content.pop("digest", None) != _digest(content):
             raise ValueError("its digest does not fit")
@@ -97,6 +100,7 @@ def _checked(content: dict[str, Any]) -> Description:
         raise ValueError("it does not say how its values are stored")
     if not all(name in about and (about[name] is None or _is_count(about[name])) for name in ("classes", "top_k")):
         raise ValueError("it does not say how its values are read")
+    Coding.of(about)
     tensors = {}
     for name, value in content.pop("tensors").items():
         dtype, shape = value

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.teachers.coding import Coding
+from limbeck.losses import Sampled
+from limbeck.teachers.coding import Coding, classes_of
 from limbeck.teachers.description import Description
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.teacher import Teacher
@@ -32,12 +33,15 @@ class StoredTeacher:
     Args:
         place: A folder or an fsspec address.
         made_of: What the outputs must have been made of; None takes them as they are.
+        sparse: Give the likeliest classes as a `TopK`, in place of all logits with the rest spread evenly. What was
+            drawn is a `Sampled` in any case.
 
     Raises:
         RequestError: Nothing is stored there, or it is not complete, or it was made of something else.
     """
 
-    def __init__(self, place: str | Path, made_of: Mapping[str, str] | None = None) -> None:
+    def __init__(self, place: str | Path, made_of: Mapping[str, str] | None = None, *, sparse: bool = False) -> None:
+        self.place, self.sparse = place, sparse
         self._shards = Shards(place)
         found = self._shards.description()
         if found is None:
@@ -51,6 +55,7 @@ class StoredTeacher:
                 "missing; limbeck cache resumes it"
             )
         self.description = found
+        self.coding = Coding.of(found.about)
         text = json.dumps([found.made_of, found.about], sort_keys=True)
         self.fingerprint = f"stored-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -73,7 +78,11 @@ class StoredTeacher:
                     tensors[name] = rows
         device = batch.device
         placed = {name: send(tensor, device) for name, tensor in tensors.items()}
-        return Coding.decode(placed, held.about["classes"])
+        return self.coding.decode(placed, held.about["classes"], self.sparse)
+
+    def sparsely(self) -> StoredTeacher:
+        """The same outputs, of which the likeliest classes are given as a `TopK`."""
+        return self if self.sparse else StoredTeacher(self.place, sparse=True)
 
 
 def store(
@@ -146,19 +155,16 @@ def _coded(
 ) -> dict[str, Tensor]:
     """What is stored of some samples; batches begin at multiples of their size, the span may begin between."""
     start = span.start // batch_size * batch_size
-    parts = [coding.encode(teacher(batch)) for batch in batches(view, start, span.stop)]
+    parts = [coding.encode(teacher(batch), batch.index, view) for batch in batches(view, start, span.stop)]
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return {name: values[span.start - start : span.stop - start] for name, values in whole.items()}
 
 
 def _refuse_form(place: str | Path, found: Description, wanted: Description) -> None:
     """Raise RequestError for teacher outputs that are there, but not as they are wanted now."""
-    pairs = {
-        "dtype": (found.about["dtype"], wanted.about["dtype"]),
-        "top_k": (found.about["top_k"], wanted.about["top_k"]),
-        "taps": (sorted(found.tensors), sorted(wanted.tensors)),
-        "samples": (found.samples, wanted.samples),
-    }
+    forms = [Coding.of(one.about).about for one in (found, wanted)]
+    pairs = {name: (was, forms[1][name]) for name, was in forms[0].items()}
+    pairs |= {"taps": (sorted(found.tensors), sorted(wanted.tensors)), "samples": (found.samples, wanted.samples)}
     for name, (was, now) in pairs.items():
         if was != now:
             raise RequestError(
@@ -181,8 +187,8 @@ def describe(
     tensors = {name: (str(t.dtype).removeprefix("torch."), list(t.shape[1:])) for name, t in coded.items()}
     sample_bytes = sum(t[0].numel() * t.element_size() for t in coded.values())
     rows = max(1, SHARD_BYTES // sample_bytes // batch_size) * batch_size
-    classes = None if teacher_output.output is None else teacher_output.output.shape[-1]
-    about = {"classes": classes, "dtype": coding.dtype, "top_k": coding.top_k, "sample_bytes": sample_bytes}
+    classes = None if teacher_output.output is None else classes_of(teacher_output.output)
+    about = {"classes": classes, **coding.about, "sample_bytes": sample_bytes}
     return Description(dict(made_of), samples, views, min(rows, math.ceil(samples / batch_size) * batch_size),
                        tensors, about, dict(words))  # fmt: skip
 
@@ -225,7 +231,8 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
 
 def place_key(made_of: Mapping[str, str], coding: Coding, asked: str = "") -> str:
     """A name for the place of such teacher outputs, and of teacher outputs that were `asked` in one way alone."""
-    text = json.dumps([dict(made_of), coding.dtype, coding.top_k, asked], sort_keys=True)
+    compact = [coding.about] if coding.codec != "dense" else []
+    text = json.dumps([dict(made_of), coding.dtype, coding.top_k, asked, *compact], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -248,13 +255,13 @@ def verify(place: str | Path, ask: Callable[[int, Tensor], TeacherOutput], sampl
     held, shards = teacher.description, Shards(place)
     for shard in held.shards:
         shards.verify(held, *shard)
-    coding = Coding(held.about["dtype"], held.about["top_k"])
+    coding = teacher.coding
     worst = 0.0
     generator = torch.Generator().manual_seed(0)
     for view in range(held.views):
         index = torch.randperm(held.samples, generator=generator)[:samples].sort().values
         stored = teacher(Batch(index, index, index, view))
-        now = coding.decode(coding.encode(ask(view, index)), held.about["classes"])
+        now = coding.decode(coding.encode(ask(view, index), index, view), held.about["classes"])
         for kept, new in _pairs(stored, now):
             worst = max(worst, float((kept - new).abs().max() / new.abs().max().clamp(min=1e-6)))
     if worst > TOLERANCE:
@@ -264,6 +271,9 @@ def verify(place: str | Path, ask: Callable[[int, Tensor], TeacherOutput], sampl
 
 def _pairs(stored: TeacherOutput, now: TeacherOutput) -> list[tuple[Tensor, Tensor]]:
     pairs = [(tensor, now.features[name]) for name, tensor in stored.features.items()]
-    if stored.output is not None and now.output is not None:
+    if isinstance(stored.output, Sampled) and isinstance(now.output, Sampled):
+        # A draw that lay at the border of two classes falls on the other one: few do, of a teacher that says the same.
+        pairs.append((torch.ones(()), (stored.output.indices == now.output.indices).float().mean()))
+    elif stored.output is not None and now.output is not None:
         pairs.append((stored.output, now.output))
     return pairs

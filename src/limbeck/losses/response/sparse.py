@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +55,15 @@ def check_sparse(student: Tensor, teacher: tuple[Tensor, Tensor]) -> None:
             f"student {tuple(student.shape)} and teacher's top-k {tuple(values.shape)} with "
             f"indices {tuple(indices.shape)} must agree in all but the classes, and k be at most C"
         )
+
+
+def takes(loss: Callable[..., Any], kind: type) -> bool:
+    """Whether a loss is declared to take a teacher of this kind, as in `teacher: Tensor | TopK`."""
+    try:
+        parameter = inspect.signature(loss).parameters.get("teacher")
+    except ValueError:  # torch's own functions in C++ do not tell theirs
+        return False
+    return parameter is not None and kind.__name__ in str(parameter.annotation)
 
 
 def spread(log_probs: Tensor, indices: Tensor, classes: int, temperature: float) -> Tensor:

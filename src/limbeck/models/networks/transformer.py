@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.models.networks.attention import Block, allowed_keys, start
+from limbeck.models.output_head import OutputHead
 from limbeck.options import Share, Width
 
 Positions = Literal["rotary", "learned"]
@@ -103,6 +104,8 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, rotary, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         start(self, depth)
+
+    output_head = OutputHead("norm", "embedded.tokens.weight")
 
     @property
     def head_weight(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
 
 from limbeck.recipes.schema.fields import Count, Epochs, Open, Precision, Seed, Strict
 from limbeck.recipes.schema.training import Optimizer, Schedule
@@ -43,8 +43,10 @@ class Store(Strict):
     `where`: auto decides by the teacher's cost, epochs, views and space; memory; disk, in limbeck's cache; never; or a
     folder or an fsspec address of one's own. In memory values stay fp32; on disk they are of `dtype`, and of logits the
     `top_k` likeliest alone where that is given. Without `dtype` they are float32 under auto, which changes no figure;
-    under disk float16; in a custom location as they are found there, else float16. `batch_size`: samples asked at
-    once, a student's batch by default.
+    under disk float16; in a custom location as they are found there, else float16. Of large vocabularies either the
+    `top_k` likeliest are stored, at `bits` each, or so many `draws` from the teacher's distribution, which are right in
+    expectation; `codec` (dense, topk, sampled) says by name which. `batch_size`: samples asked at once, a student's
+    batch by default.
     """
 
     where: str = "auto"
@@ -53,8 +55,33 @@ class Store(Strict):
     """Type of the values stored on disk; null: float32 under auto, float16 under disk."""
     top_k: Count | None = None
     """Store only this many largest logits per sample; null: all."""
+    codec: Literal["dense", "topk", "sampled"] | None = None
+    """How logits are stored: all, the top_k likeliest, or some draws; null: as top_k or draws say."""
+    draws: Count | None = None
+    """Store this many classes per position, drawn from the teacher's distribution, in place of logits; null: all."""
+    bits: Annotated[int, Field(ge=8, le=32)] | None = None
+    """Bits of a stored log-probability, 8 to 16, or 32 for fp32; null: 16, and 32 where dtype is float32."""
+    power: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Draw from p^power with weights; 1: from the teacher's distribution p itself."""
     batch_size: Count | None = None
     """Samples per batch while teacher outputs are computed; null: the student's."""
+
+    @model_validator(mode="after")
+    def one_codec(self) -> Store:
+        """The codec by name is that which its numbers mean."""
+        if self.top_k and self.draws:
+            raise ValueError("give either top_k or draws: the likeliest classes, or some that are drawn")
+        meant = "topk" if self.top_k else "sampled" if self.draws else "dense"
+        if self.codec not in (None, meant):
+            needs = {"topk": "top_k: 16", "sampled": "draws: 25", "dense": "neither top_k nor draws"}[self.codec or ""]
+            raise ValueError(f"codec {self.codec} goes with {needs}")
+        if meant == "dense" and (self.bits is not None or self.power != 1):
+            raise ValueError("bits and power are of stored top_k or draws; dense values have a dtype")
+        if self.bits is not None and 16 < self.bits < 32:
+            raise ValueError("bits are 8 to 16, or 32 for fp32")
+        if self.power != 1 and not self.draws:
+            raise ValueError("power is of draws; the likeliest classes have none")
+        return self
 
     @field_validator("where")
     @classmethod
