@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +214,12 @@ def test_a_soft_cap_is_never_passed():
     head = Head(torch.full((1, 1), 1e3), cap=30.0)
     assert head(torch.tensor([[1e3], [-1e3]])).squeeze(1).tolist() == [30.0, -30.0]
     assert head(torch.tensor([[1e-3]])).item() == pytest.approx(30 * math.tanh(1 / 30))
+
+
+def test_the_documents_example_runs():
+    document = Path(__file__).parents[2] / "docs" / "tokens.md"
+    code = document.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    scope: dict[str, Any] = {}
+    exec(compile(code, "docs/tokens.md", "exec"), scope)
+    assert scope["loss"].item() > 0
+    assert scope["hidden"].grad.abs().sum() > 0

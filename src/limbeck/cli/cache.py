@@ -53,6 +53,9 @@ def cache(
     top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
     draws: Annotated[int | None, typer.Option(help="Keep so many classes drawn from the teacher's.", min=1)] = None,
     bits: Annotated[int | None, typer.Option(help="Bits of a stored log-probability: 8 to 16, or 32.")] = None,
+    from_logprobs: Annotated[
+        Path | None, typer.Option(help="Store what a server said: JSON lines with tokens and top_logprobs, or Parquet.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
     data_root: DataRoot = None,
     set_: Overrides = None,
@@ -86,6 +89,13 @@ def cache(
     if not (list_ or prune):
         if recipe is None:
             raise RequestError("limbeck cache takes a RECIPE whose teacher outputs it stores, or --list, or --prune")
+        if from_logprobs is not None:
+            if where is None or top_k or draws or views or verify:
+                raise RequestError(
+                    "--from-logprobs takes --where PLACE, --dtype and --bits, and nothing else of a store"
+                )
+            _store_given(recipe, from_logprobs, where, dtype, bits, data_root, set_)
+            return
         form = {"dtype": dtype, "top_k": top_k, "draws": draws, "bits": bits}
         _store(recipe, where, views, form, verify, data_root, set_, accelerator, devices, quiet)
         return
@@ -124,6 +134,24 @@ def _store(
         result = carry_out(stored, root=root, machine=machine, check=verify, **told)
     if is_first():
         show.stored(result, taken_by(made, stored))
+
+
+def _store_given(
+    recipe: str,
+    file: Path,
+    where: str,
+    dtype: str | None,
+    bits: int | None,
+    data_root: Path | None,
+    set_: list[str] | None,
+) -> None:
+    from limbeck.cli import stored as show
+    from limbeck.folders import data_root as default_root
+    from limbeck.recipes.read import read
+    from limbeck.runs.given_outputs import cache_logprobs
+
+    root = data_root or default_root()
+    show.given(cache_logprobs(read(recipe, set_ or []), file, where, root=root, dtype=dtype, bits=bits))
 
 
 def _look(rules: dict[str, Any] | None) -> None:

@@ -40,6 +40,13 @@ def stored(result: Mapping[str, Any], taken_by: str) -> None:
     _console().print(f"{line}; {taken_by}", soft_wrap=True)
 
 
+def given(result: Mapping[str, Any]) -> None:
+    """What was stored of a server's log-probabilities."""
+    size = f"{result['bytes'] / 1e6:,.1f} MB ({result['token_bytes']:,.0f} bytes a token)"
+    line = f"{result['place']}: {result['samples']:,} samples, the {result['top_k']} likeliest tokens, {size}"
+    _console().print(f"{line}; StoredTeacher({result['place']!r}) reads it", soft_wrap=True)
+
+
 def listing(entries: Sequence[Entry]) -> None:
     """The cache's entries."""
     table = Table(box=box.SIMPLE_HEAD)

@@ -37,7 +37,9 @@ class Plain:
     top_k: int
 
     def encode(self, logits: Tensor, index: Tensor, view: int) -> dict[str, Tensor]:
-        top = TopK.of(logits, self.top_k)
+        return self.encode_top(TopK.of(logits, self.top_k))
+
+    def encode_top(self, top: TopK) -> dict[str, Tensor]:
         # fp32 in any case: rounded, they may sum to more than one, and the rest of the mass is lost.
         return {_TOP: top.log_probs, _WHICH: top.indices.to(torch.int32)}
 
@@ -60,6 +62,10 @@ class Likeliest:
     def encode(self, logits: Tensor, index: Tensor, view: int) -> dict[str, Tensor]:
         last = _last(logits)
         top = TopK(*(x.view(*last.shape[:-1], -1) for x in TopK.of(last.flatten(0, -2), self.top_k)))
+        return self.encode_top(top)
+
+    def encode_top(self, top: TopK) -> dict[str, Tensor]:
+        """The tensors of the likeliest classes, which lie in the last dimension."""
         named = top.log_probs.logsumexp(-1).clamp(max=-torch.finfo(torch.float32).tiny)
         rest = (-torch.expm1(named)).clamp(min=math.exp(-_RANGE)).log()
         return {

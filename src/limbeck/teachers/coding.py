@@ -122,6 +122,13 @@ class Coding:
                     raise RequestError(f"the teacher's {name} are too large for {self.dtype}; store them as bfloat16")
         return coded
 
+    def encode_top(self, top: TopK, classes: int) -> dict[str, Tensor]:
+        """The tensors that are stored of the `top_k` likeliest of so many classes, (B, k) or (B, L, k)."""
+        codec = self._codec(classes)
+        if not isinstance(codec, Plain | Likeliest):
+            raise RequestError("log-probabilities of the likeliest classes are stored with top_k, and not with draws")
+        return codec.encode_top(top)
+
     def decode(self, tensors: Mapping[str, Tensor], classes: int | None, sparse: bool = False) -> TeacherOutput:
         """The teacher output, in fp32, of the tensors that `encode` gave.
 
