@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import losses
 from limbeck.cli.main import app
-from limbeck.data import InMemory, load
+from limbeck.data import InMemory, load, make_loader
 from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import check, names, read
 from limbeck.report import methods
@@ -383,7 +383,7 @@ def test_recipes_examples_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     found = blocks("docs/recipes.md")
-    whole, start, data = (code for language, code in found if language == "yaml")
+    whole, start, data, views = (code for language, code in found if language == "yaml")
     (tmp_path / "own.yaml").write_text(whole)
     lines = [line for language, code in found if language == "shell" for line in code.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines]
@@ -404,6 +404,13 @@ def test_recipes_examples_run(
     own = check(distill | yaml.safe_load(start) | yaml.safe_load(data))
     made = components.data(own.data, tmp_path)
     assert len(made.train) == 120
+    (tmp_path / "own_views.py").write_text(
+        "import torch\n\ndef noise(image, strength):\n"
+        "    return (image + strength * torch.randn(image.shape) / 255).clamp(0, 1)\n"
+    )
+    augmented = check(yaml.safe_load(views) | distill | {"student": {"model": "mlp"}}).data
+    seen = next(iter(make_loader(made.train, 8, views=components.views(augmented, made)))).inputs
+    assert not torch.equal(seen, made.train.inputs[:8])
     components.model(own.student, made, 0)
     assert "left out, and new in the network" in capsys.readouterr().err
     scope: dict[str, Any] = {"student": student, "teacher": teacher, **loaders}

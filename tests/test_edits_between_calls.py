@@ -25,6 +25,8 @@ from limbeck.runs.machine import Machine
 
 QUIET = Machine(accelerator="cpu", progress=False)
 LOSS = "SCALE = 1.0\n\ndef loss(student, teacher):\n    return SCALE * (student - teacher).abs().mean(1)\n"
+LOSS += "\n\ndef view(image, by):\n    return (image + by).clamp(0, 255)\n"
+LOSS += "\n\ndef drawn(labels):\n    return 1.0 + labels.float()\n"
 
 
 class Project:
@@ -112,6 +114,21 @@ def touch(project: Project, chance: random.Random) -> None:
         os.utime(path, (chance.randrange(10**9), chance.randrange(10**9)))
 
 
+def begin_trained(project: Project, chance: random.Random) -> None:
+    torch.manual_seed(5)
+    network = mlp(input_shape=(3, 4, 4), classes=3, hidden=[5])
+    save_file(
+        {name: value.clone() for name, value in network.state_dict().items()}, project.folder / "start.safetensors"
+    )
+    project.recipe["student"]["weights"] = str(project.folder / "start.safetensors")
+
+
+def stop_early(project: Project, chance: random.Random) -> None:
+    project.recipe["data"]["validation"] = 0.25
+    project.recipe["early_stopping"] = {"patience": 1, "min_delta": 0.9}
+
+
+RISING = {"name": "linear", "from": 0.5, "to": 6, "epochs": 2}
 CHANGING: dict[str, Edit] = {
     "temperature": set_key("distill", "terms", 1, "temperature", values=[1, 8]),
     "term's weight": set_key("distill", "terms", 0, "weight", values=[0.0, 3.0]),
@@ -125,6 +142,20 @@ CHANGING: dict[str, Edit] = {
     "mean": set_key("student", "mean", values=[[0.5, 0.5, 0.5]]),
     "batch_size": set_key("data", "batch_size", values=[3, 6]),
     "augment": set_key("data", "augment", values=[["flip"], ["crop"]]),
+    "weight by epoch": set_key("distill", "terms", 1, "weight", values=[RISING]),
+    "temperature by epoch": set_key("distill", "terms", 1, "temperature", values=[RISING]),
+    "freeze": set_key("student", "freeze", values=[["1"]]),
+    "student's start": begin_trained,
+    "groups": set_key("optimizer", "groups", values=[[{"match": "*.weight", "lr": 0.3}]]),
+    "no_decay": set_key("optimizer", values=[{"lr": 0.02, "weight_decay": 0.5, "no_decay": ["biases"]}]),
+    "task": set_key("task", values=[{"name": "classification", "label_smoothing": 0.3}]),
+    "class weights": set_key("task", values=[{"name": "classification", "class_weights": [1, 5, 1]}]),
+    "sampling": set_key("data", "sampling", values=["balanced", "edited_loss:drawn"]),
+    "torchvision's transform": set_key("data", "augment", values=[[{"torchvision:RandomRotation": 90}]]),
+    "own transform": set_key("data", "augment", values=[[{"edited_loss:view": {"by": 40}}]]),
+    "limit_samples": set_key("data", "limit_samples", values=[6]),
+    "limit_steps": set_key("data", "limit_steps", values=[1]),
+    "early_stopping": stop_early,
     "validation": set_key("data", "validation", values=[0.25]),
     "size": set_key("data", "size", values=[4]),
     "image": replace_image,

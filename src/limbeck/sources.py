@@ -70,11 +70,12 @@ def _found(names: Iterable[str], networks: Iterable[nn.Module]) -> dict[str, byt
 
 
 def names_in(value: object) -> Iterator[str]:
-    """Every text in mappings and lists, at any depth."""
+    """Every text in mappings and lists, at any depth, keys too: an augmentation with options is one."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for inner in value.values():
+        for key, inner in value.items():
+            yield from names_in(key)
             yield from names_in(inner)
     elif isinstance(value, list | tuple):
         for inner in value:

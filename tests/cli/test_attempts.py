@@ -138,6 +138,12 @@ LOOK = [
     Attempt("what would be deleted", ("cache", "--prune", "--older-than", "30d", "--dry-run"), has("would be freed")),
 ]
 FINISHED = [
+    Attempt(
+        "the test figures on a chosen device",
+        ("evaluate", "{run}", "--accelerator", "cpu", "--json"),
+        lambda said: 0.5 < json.loads(said.out)["accuracy"] <= 1,
+    ),
+    Attempt("a device that nobody knows", ("evaluate", "{run}", "--accelerator", "abacus"), one_line("abacus"), 2),
     Attempt("the test figures", ("evaluate", "{run}"), has("accuracy", "calibration error", "agreement")),
     Attempt(
         "the test figures for a script",

@@ -200,6 +200,16 @@ def test_help_and_import_do_not_import_torch() -> None:
     )
     said = subprocess.run([sys.executable, "-c", wrong], check=True, capture_output=True, text=True)
     assert (said.stdout, said.stderr.count("\n")) == ("2 False\n", 1)
+    unknown = (
+        "import sys\n"
+        "from limbeck.cli.main import main\n"
+        "for name in ('run', 'compare', 'diagnose', 'plan', 'cache', 'show'):\n"
+        "    sys.argv = ['limbeck', name, 'digit']\n"
+        "    try: main()\n"
+        "    except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", unknown], check=True, capture_output=True, text=True)
+    assert (said.stdout, said.stderr.count("did you mean digits")) == (6 * "2 False\n", 6)
     began = time.perf_counter()
     shown = subprocess.run([*LIMBECK, "--help"], check=True, capture_output=True, text=True).stdout
     assert time.perf_counter() - began < 3  # 0.1 s on an idle machine; importing torch alone takes longer than this

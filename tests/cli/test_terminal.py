@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -72,11 +73,21 @@ def test_the_command_that_an_error_advises_works(
     status, _ = command(*given, "--epochs", "1", "--resume", monkeypatch=monkeypatch)
     assert status == 0
     assert "there is nothing to resume in out: starting from scratch" in capsys.readouterr().err
-    Path("out/result.json").unlink()
-    status, _ = command(*given, "--epochs", "2", "--resume", monkeypatch=monkeypatch)
+    for _ in range(2):  # of a finished run, and of one that is not
+        assert command(*given, "--epochs", "2", "--resume", monkeypatch=monkeypatch)[0] == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("limbeck: out is a run of 1 epoch; train its students anew for 2, by the kept teacher: ")
+        Path("out/result.json").unlink(missing_ok=True)
+    advised = shlex.split(said.partition("kept teacher: limbeck ")[2])
+    assert advised == ["run", "out/recipe.yaml", "--epochs", "2", "--out", "out-2-epochs"]
+    assert command(*advised, "--quiet", "--no-baseline", monkeypatch=monkeypatch)[0] == 0
+    longer = json.loads(Path("out-2-epochs/result.json").read_text())
+    assert (longer["distilled"]["epochs"], longer["teacher"]["source"]) == (2, "reused")
+    capsys.readouterr()
+    status, _ = command(*given, "--epochs", "1", "--set", "seed=3", "--resume", monkeypatch=monkeypatch)
     said = capsys.readouterr().err.strip()
     assert status == 2
-    assert "out holds another run (epochs was 1 and is 2); choose another --out, or resume it with its own" in said
+    assert "out holds another run (seed was 0 and is 3); choose another --out, or resume it with its own" in said
     advised = said.partition("recipe: limbeck ")[2].split()
     assert advised == ["run", "out/recipe.yaml", "--out", "out", "--resume"]
     assert command(*advised, "--quiet", monkeypatch=monkeypatch)[0] == 0

@@ -13,7 +13,7 @@ from limbeck.compare import difference, summarise
 from limbeck.compare.intervals import Paired, of_test_samples, seeds_needed
 from limbeck.compare.pairs import paired
 from limbeck.compare.verdicts import Rules, verdict, with_simultaneous
-from limbeck.compare.words import needed, procedure
+from limbeck.compare.words import ended, needed, procedure
 
 ABOUT = {"monitor": "accuracy", "mode": "max"}
 
@@ -130,6 +130,19 @@ def test_earlier_records_get_the_simultaneous_interval_that_they_would_have_toda
         assert found[name]["simultaneous"] == pytest.approx(today[name]["simultaneous"])
     one = {"scratch": {"seeds": [0]}, "kd": {"seeds": [0], "difference": 0.1, "interval": None}}
     assert with_simultaneous({"methods": one, "seeds": [0]})["kd"]["simultaneous"] is None
+
+
+def test_epochs_of_students_that_early_stopping_ended_are_said() -> None:
+    found = {"scratch": results([0.8, 0.82]), "kd": results([0.85, 0.86])}
+    for name, epochs in (("scratch", (7, 9)), ("kd", (12, 30))):
+        for seed, count in enumerate(epochs):
+            found[name][seed] |= {"epochs": count}
+    assert ended({"epochs": 30, "methods": summarise(found)}) == ""
+    found["scratch"][0]["stopped_early"] = True
+    methods = summarise(found)
+    assert (methods["scratch"]["epochs"], methods["kd"]["epochs"]) == ([7, 9], [12, 30])
+    said = ended({"epochs": 30, "methods": methods})
+    assert said.endswith("of 30 epochs at most the students had, seed by seed: scratch 7, 9; kd 12, 30")
 
 
 def test_what_is_said_below_a_table() -> None:

@@ -32,6 +32,7 @@ _BASE: dict[str, Any] = {
 }
 _TEACHER = _BASE["teacher"] | {"store": {"where": "memory", "dtype": "float32", "top_k": 3}}
 _HINT = {"loss": "mse", "weight": 1.0, "student": "stage1", "teacher": "stage1", "adapter": "auto"}
+_BY_EPOCH = {"name": "linear", "from": 0.5, "to": 1.0, "epochs": 2}
 BASES: list[dict[str, Any]] = [
     _BASE,
     _BASE | {"distill": {"method": "kd"}, "teacher": _TEACHER, "data": {"name": "digits", "drop_last": True},
@@ -49,6 +50,14 @@ BASES: list[dict[str, Any]] = [
     {"student": _CNN, "epochs": 1, "distill": {"scheme": "born-again", "options": {"generations": 2}, "terms": [_KD]}},
     _BASE | {"epochs": 2, "teacher": _CNN | {"epochs": 1},
              "distill": {"scheme": "two-stage", "options": {"hint": "fitnet", "hint_epochs": 1}, "terms": [_KD]}},
+    _BASE | {"task": {"name": "classification", "class_weights": [1.0] * 9 + [5.0], "label_smoothing": 0.1},
+             "student": _CNN | {"freeze": ["stage1"]}, "early_stopping": {"patience": 2, "min_delta": 0.0},
+             "save_every": 1, "restore_best": False,
+             "data": {"name": "digits", "validation": 0.2, "sampling": "balanced", "limit_samples": 100,
+                      "limit_steps": 3, "augment": [{"torchvision:RandomRotation": {"degrees": 10}}]},
+             "optimizer": {"name": "sgd", "lr": 0.05, "no_decay": ["norms", "biases"],
+                           "groups": [{"match": "stage2.*", "lr": 0.01, "weight_decay": 0.0}]},
+             "distill": {"terms": [_KD | {"weight": _BY_EPOCH, "temperature": _BY_EPOCH | {"from": 8}}]}},
     _BASE | {"distill": {"scheme": "assistant", "terms": [_KD]}, "assistants": [{"model": "mlp", "hidden": [8]}]},
 ]  # fmt: skip
 
@@ -70,6 +79,9 @@ KEYS = [
     "reduction", "targets", "adapter", "name", "mean", "std", "size", "inputs", "weights", "store", "shard", "dtype",
     "precision", "compile", "augment", "workers", "views", "view_seed", "variants", "self", "args", "kwargs",
     "__class__",
+    "freeze", "new_head", "groups", "match", "no_decay", "sampling", "class_weights", "label_smoothing", "task",
+    "early_stopping", "patience", "min_delta", "save_every", "limit_steps", "limit_samples", "from", "to", "start",
+    "base", "epoch",
     "decay", "peers", "generations", "hint", "hint_epochs", "probability", "task_weight", "options", "method", "scheme",
 ]  # fmt: skip
 STEPS: list[Any] = [
@@ -77,10 +89,13 @@ STEPS: list[Any] = [
     "resized_crop", {"resized_crop": 0}, {"resized_crop": {"ratio": float("inf")}},
     {"jitter": {"brightness": 2}}, {"randaugment": {"operations": 10**9}}, {"randaugment": [1, 2]}, {"mixup": 1e-300},
     {"cutmix": float("inf")}, {"cutout": "x"}, {"flip": None}, {"flip": {}}, {}, {"flip": 1, "crop": 2}, {"mixup": 0},
+    "torchvision:RandomGrayscale", {"torchvision:RandomRotation": 10**9}, "torchvision:", {"torchvision:CenterCrop": 3},
+    "torchvision:MixUp", {"os:getcwd": {"x": 1}}, "math:pi", "no.module:x",
 ]  # fmt: skip
 TERMS = [
     "kd", "dkd", "dist", "nkd", "mlkd", "wsld", "logit_mse", "hard_label", "reverse_kl", "jsd", "mse", "cosine", "rkd",
     "attention", "similarity", "VID", "CRD", "MGD", "ReviewKD", "FactorTransfer", "fsp", "pkt", "soft_cross_entropy",
+    "wttm", "normkd", "CTKD", "ctkd", "sdd", "sd-kd", "catkd", "cat-kd", "VkD", "vkd", "wkd_f", "ls-mlkd",
 ]  # fmt: skip
 NETWORKS = [
     "mlp", "cnn", "keras_cnn", "resnet8", "vgg8", "mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "byot_small",

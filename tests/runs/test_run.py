@@ -222,8 +222,14 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     go(tmp_path / "run", baseline=False)
     with pytest.raises(RequestError, match="is not empty; choose another --out, or --resume"):
         go(tmp_path / "run")
-    with pytest.raises(RequestError, match=r"holds another run \(epochs was 3 and is 4\); choose another --out, or"):
+    with pytest.raises(RequestError, match=r"is a run of 3 epochs; .* anew for 4, .*: limbeck run .* --epochs 4 --out"):
         go(tmp_path / "run", {"epochs": 4}, resume=True)
+    with pytest.raises(RequestError, match=r"holds another run \(.*epochs was 3 and is 4.*seed was .* choose another"):
+        go(tmp_path / "run", {"epochs": 4, "seed": 9}, resume=True)
+    dkd = {"distill": {"method": "dkd"}}  # whose ramp keeps its share of the epochs
+    go(tmp_path / "dkd", dkd | {"epochs": 1}, baseline=False)
+    with pytest.raises(RequestError, match=r"is a run of 1 epoch; .* anew for 30"):
+        go(tmp_path / "dkd", dkd | {"epochs": 30}, resume=True)
 
 
 def test_two_runs_cannot_work_in_one_folder(tmp_path: Path) -> None:

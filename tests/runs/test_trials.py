@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.read import check, names, read
@@ -86,7 +88,6 @@ def test_own_optimizers_and_schedulers(tmp_path: Path) -> None:
     optimizer = {"name": "torch.optim:RMSprop", "lr": 0.01, "no_decay": ["biases"]}
     schedule = {"name": "torch.optim.lr_scheduler:StepLR", "step_size": 1, "gamma": 0.5}
     run(recipe(optimizer=optimizer, schedule=schedule, epochs=3), root=tmp_path, out=tmp_path / "run", machine=QUIET)
-    import json
 
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["lr"] for line in lines if line["phase"] == "student"] == pytest.approx([0.01, 0.005, 0.0025])
@@ -118,6 +119,10 @@ def test_early_stopping_is_recorded_in_the_result(tmp_path: Path) -> None:
     assert result["distilled"]["epochs"] < 9
     assert (tmp_path / "run" / "student-epoch1.safetensors").exists()
     assert "stopped_early" not in result["baseline"] or result["baseline"]["epochs"] < 9
+    compare(tried, ["recipe"], [0], root=tmp_path, out=tmp_path / "cmp", machine=QUIET)
+    compared = json.loads((tmp_path / "cmp" / "compare.json").read_text())["methods"]
+    assert all(0 < row["epochs"][0] <= 9 for row in compared.values())
+    assert min(row["epochs"][0] for row in compared.values()) < 9
     with pytest.raises(RequestError, match="early_stopping looks at the validation"):
         run(recipe(early_stopping={}), root=tmp_path, out=tmp_path / "none", machine=QUIET)
 

@@ -118,14 +118,15 @@ def _store(
     devices: str,
     quiet: bool,
 ) -> None:
+    from limbeck.recipes.read import read
+
+    made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
     from limbeck.cli import stored as show
     from limbeck.engine.devices import is_first
-    from limbeck.recipes.read import read
     from limbeck.runs.cache import as_cached, taken_by
     from limbeck.runs.cache import cache as carry_out
     from limbeck.runs.machine import Machine
 
-    made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
     stored = as_cached(made, where=where, **form)
     machine = Machine(accelerator, count(devices), "auto", not quiet)
     root = root_of(data_root, made)

@@ -89,16 +89,17 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Distil a teacher into a student, and say what that gained over the baseline."""
-    from limbeck.cli import show
-    from limbeck.engine.devices import is_first
     from limbeck.recipes.read import read
-    from limbeck.runs.folder import choose
-    from limbeck.runs.machine import Machine
 
     given = {"seed": seed, "precision": precision, **limits(limit_steps, limit_samples)}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     made = read(recipe, overrides, epochs)
     use_threads(threads)
+    from limbeck.cli import show
+    from limbeck.engine.devices import is_first
+    from limbeck.runs.folder import choose
+    from limbeck.runs.machine import Machine
+
     proposed = choose(out, made.name, resume)
     root = root_of(data_root, made, proposed if resume else None)
     logs = loggers(tensorboard, proposed)
@@ -141,11 +142,11 @@ def diagnose(
     quiet: Quiet = False,
 ) -> None:
     """Say what the recipe's teacher has to teach: accuracy, soft labels, calibration; train it if it is not kept."""
-    from limbeck.cli import show
     from limbeck.recipes.read import read
 
     made = read(recipe, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
     use_threads(threads)
+    from limbeck.cli import show
     from limbeck.runs.diagnose import diagnose_recipe
     from limbeck.runs.machine import Machine
 
@@ -182,13 +183,14 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a recipe will cost on this machine, from a probe of a few steps."""
-    from limbeck.cli import show
     from limbeck.recipes.read import read
-    from limbeck.runs.estimate import plan as carry_out
-    from limbeck.runs.machine import Machine
 
     made = read(recipe, set_ or [], epochs)
     use_threads(threads)
+    from limbeck.cli import show
+    from limbeck.runs.estimate import plan as carry_out
+    from limbeck.runs.machine import Machine
+
     show.plan(carry_out(made, root=root_of(data_root, made), samples=samples, machine=Machine(accelerator)), as_json)
 
 

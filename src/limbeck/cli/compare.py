@@ -68,15 +68,16 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
-    from limbeck.cli.compared import comparison as shown
-    from limbeck.engine.devices import is_first
     from limbeck.recipes.read import read
-    from limbeck.runs.folder import choose
 
     limited = limits(limit_steps, limit_samples).items()
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in limited if value is not None)]
     made = read(recipe, overrides, epochs)
     use_threads(threads)
+    from limbeck.cli.compared import comparison as shown
+    from limbeck.engine.devices import is_first
+    from limbeck.runs.folder import choose
+
     folder = choose(out, f"compare-{made.name}", resume or redo)
     names = [name.strip() for name in methods.split(",") if name.strip()]
     from limbeck.compare import compare as carry_out

@@ -13,7 +13,7 @@ from limbeck.cli.printing import console as new_console
 from limbeck.cli.printing import table as new_table
 from limbeck.cli.show import outputs
 from limbeck.compare.labels import label_of
-from limbeck.compare.words import needed, procedure
+from limbeck.compare.words import ended, needed, procedure
 from limbeck.runs.entry import label, metric, monitor_of, span
 
 
@@ -46,6 +46,8 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
 def _below(console: Console, comparison: Mapping[str, Any]) -> None:
     """How the verdicts were made, and what more seeds would show."""
     console.print(f"mean ± standard deviation; {procedure(comparison)}", soft_wrap=True)
+    if line := ended(comparison):
+        console.print(line, soft_wrap=True)
     compared, trained = len(comparison["methods"]) - 1, len(comparison["seeds"])
     if line := needed(comparison["methods"]):
         console.print(line, soft_wrap=True)

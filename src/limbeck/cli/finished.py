@@ -25,6 +25,7 @@ def evaluate(
     report: Annotated[
         bool, typer.Option("--report", help="Figures by class, confusion matrix, surest mistakes: into the run folder.")
     ] = False,
+    accelerator: Accelerator = "auto",
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
@@ -33,16 +34,18 @@ def evaluate(
     from limbeck.cli import show
     from limbeck.cli.printing import document
     from limbeck.runs.finished import evaluate_run
+    from limbeck.runs.machine import Machine
 
+    machine = Machine(accelerator, progress=False)
     if not report:
-        found = evaluate_run(run, data_root)
+        found = evaluate_run(run, data_root, machine)
         document(found) if as_json else show.evaluation(found)
         return
     from limbeck.cli.classes import by_class, written
     from limbeck.report.classes import write_report
     from limbeck.runs.answers import answers
 
-    said = answers(run, data_root)
+    said = answers(run, data_root, machine)
     if not as_json:
         show.evaluation(said.figures)
         by_class(said.as_dict())

@@ -45,6 +45,7 @@ def show(
     elif recipe is None:
         raise RequestError("name a recipe, such as limbeck show digits, or ask for the keys: limbeck show --keys")
     else:
+        made = read(recipe, set_ or [], epochs)
         from limbeck.runs.shown import as_yaml
 
-        print(as_yaml(read(recipe, set_ or [], epochs)), end="")  # noqa: T201
+        print(as_yaml(made), end="")  # noqa: T201

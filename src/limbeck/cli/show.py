@@ -43,14 +43,22 @@ def result(result: Mapping[str, Any]) -> None:
     console.print(table)
     if "baseline" in result:
         console.print(
-            f"distilled − baseline: {_difference(result['distilled'], result['baseline'])} at equal epochs, start and "
-            "data order. Another seed gives another difference: limbeck compare trains several",
+            f"distilled − baseline: {_difference(result['distilled'], result['baseline'])} {_budget(result)}. Another "
+            "seed gives another difference: limbeck compare trains several",
             soft_wrap=True,
         )
     outputs(console, result)
     console.print(
         f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True
     )
+
+
+def _budget(result: Mapping[str, Any]) -> str:
+    """What baseline and student had in common; early stopping may end one before the other."""
+    ours, theirs = result["distilled"], result["baseline"]
+    if ours.get("stopped_early") or theirs.get("stopped_early"):
+        return f"after {ours['epochs']} and {theirs['epochs']} epochs (early stopping), at equal start and data order"
+    return "at equal epochs, start and data order"
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -51,12 +51,15 @@ def summarise(results: Mapping[str, BySeed], rules: Rules | None = None) -> dict
     scratch = _scores(results, SCRATCH)
     rivals = len(results) - 1
     effect = usual_effect(results) if rules.effect is None else rules.effect
+    early = any(one.get("stopped_early") for by_seed in results.values() for one in by_seed.values())
     summary = {}
     for name in results:
         scores, one = _scores(results, name), _first(results[name])
         entry: dict[str, Any] = {"seeds": list(scores), **_spread(scores)}
         seconds = list(_column(results, name, "seconds").values())
         entry["seconds"] = statistics.mean(seconds) if seconds else None
+        if early:
+            entry["epochs"] = list(_column(results, name, "epochs").values())
         entry["test"] = {metric: _mean(results[name], metric) for metric in one["test"]}
         entry |= {"monitor": one["monitor"], "mode": one["mode"]}
         if name != SCRATCH:

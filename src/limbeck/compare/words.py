@@ -32,5 +32,14 @@ def needed(methods: Mapping[str, Mapping[str, Any]]) -> str:
     return f"seeds that show a difference of {first['difference']:.4g} in {first['power']:.0%} of comparisons: {each}"
 
 
+def ended(comparison: Mapping[str, Any]) -> str:
+    """After how many epochs early stopping ended the students, by method and seed; nothing where it ended none."""
+    rows = {label_of(name, row): row["epochs"] for name, row in comparison["methods"].items() if "epochs" in row}
+    if not rows:
+        return ""
+    each = "; ".join(f"{label} {', '.join(f'{count:g}' for count in epochs)}" for label, epochs in rows.items())
+    return f"early stopping: of {comparison['epochs']} epochs at most the students had, seed by seed: {each}"
+
+
 def _count(seeds: int | None) -> str:
     return f"more than {MOST_SEEDS:,}" if seeds is None else str(seeds)

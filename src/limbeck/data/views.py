@@ -14,6 +14,7 @@ from torch import Tensor
 from limbeck.data.augmentations import Augmentation
 from limbeck.data.draws import draws
 from limbeck.data.mixing import CutMix, Mixing, Mixup, mixed_labels
+from limbeck.data.transforms import transform
 from limbeck.errors import RequestError, unknown
 from limbeck.seeds import derive
 from limbeck.types import Inputs
@@ -136,8 +137,9 @@ def make_views(
     """Views from names, as a recipe gives them.
 
     Args:
-        steps: Names of `AUGMENTATIONS`, such as "flip", or one name with its option or options, such as
-            {"crop": 4} or {"jitter": {"brightness": 0.2}}.
+        steps: Names of `AUGMENTATIONS`, such as "flip", of torchvision's transforms, such as
+            "torchvision:RandomGrayscale", or of your own, "package.module:function"; or one name with its option or
+            options, such as {"crop": 4} or {"jitter": {"brightness": 0.2}}.
         count: Number of views; None makes a new one each epoch.
         seed: What the views are a function of.
         classes: Number of classes; mixup and cutmix need it.
@@ -158,8 +160,10 @@ def _augmentation(step: str | Mapping[str, Any]) -> Any:
     if not isinstance(step, str) and len(step) != 1:
         raise RequestError(f"an augmentation is a name, or one name with its options, not {dict(step)}")
     name, options = (step, {}) if isinstance(step, str) else next(iter(step.items()))
+    if ":" in name:
+        return transform(name, options)
     if name not in AUGMENTATIONS:
-        raise unknown("augmentation", name, AUGMENTATIONS)
+        raise unknown("augmentation", name, [*AUGMENTATIONS, "torchvision:NAME", "package.module:function"])
     module, _, kind = AUGMENTATIONS[name].partition(":")
     maker = getattr(importlib.import_module(f"limbeck.data.{module}"), kind)
     valid = list(inspect.signature(maker).parameters)

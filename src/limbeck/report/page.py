@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.compare.labels import label_of
 from limbeck.compare.verdicts import with_simultaneous
-from limbeck.compare.words import needed, procedure
+from limbeck.compare.words import ended, needed, procedure
 from limbeck.engine.files import write_text
 from limbeck.report.document import document, drawing
 from limbeck.runs.entry import label, metric, monitor_of, score, span
@@ -56,13 +56,18 @@ def _page(comparison: Mapping[str, Any], figures: list[tuple[str, str]], title: 
 epochs, with the seeds {seeds}. Differences are to the student trained without a teacher, in pairs of one seed.</p>
 {_methods(comparison["methods"], comparison["seeds"])}
 <p class="small">mean ± standard deviation over seeds; {procedure(comparison)}. The 95 % interval is for one method by
-itself.{f" {needed(comparison['methods'])}." if needed(comparison["methods"]) else ""}</p>
+itself.{_sentences(needed(comparison["methods"]), ended(comparison))}</p>
 {_predictions(comparison["methods"])}
 {_teachers(comparison["teacher"])}
 {_diagnosis(comparison.get("diagnosis"))}
 {drawn}
 <p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>"""
     return document(name, body)
+
+
+def _sentences(*parts: str) -> str:
+    """Those that say something, each with a space before it and a full stop."""
+    return "".join(f" {html.escape(part)}." for part in parts if part)
 
 
 def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:

@@ -14,6 +14,7 @@ from limbeck.folders import data_root
 from limbeck.measure.per_class import confusion, macro, per_class
 from limbeck.runs import identity
 from limbeck.runs.finished import classifier, evaluated, ready
+from limbeck.runs.machine import Machine
 from limbeck.taps import evaluating
 
 
@@ -67,21 +68,22 @@ class Answers:
         return {**self.figures, "classes": classes, "macro": macro(rows), "confusion": self.confusion.tolist()}
 
 
-def answers(run: Path, root: Path | None = None) -> Answers:
+def answers(run: Path, root: Path | None = None, machine: Machine | None = None) -> Answers:
     """Ask the student of a run about its test set.
 
     Args:
         run: The run folder.
         root: Folder of the data; by default the one that the run had, else the usual one.
+        machine: The device; by default the CPU.
 
     Raises:
         RequestError: As `classifier` raises.
     """
     found = classifier(run, root, "evaluate --report")
-    figures = evaluated(run, found)
-    scheme, loader = ready(found)
+    figures = evaluated(run, found, machine)
+    scheme, loader = ready(found, machine)
     with torch.no_grad(), evaluating(scheme):
-        probabilities = torch.cat([scheme.predict(batch.inputs).float().softmax(1) for batch in loader])
+        probabilities = torch.cat([scheme.predict(batch.inputs).float().softmax(1).cpu() for batch in loader])
     data = found.data
     names = list(data.class_names) or [str(number) for number in range(data.classes)]
     return Answers(figures, data, names, _files(data, root or identity.data_root(run) or data_root()), probabilities)

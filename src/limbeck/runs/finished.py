@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
@@ -16,6 +17,7 @@ from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.folders import data_root
 from limbeck.measure import evaluate
+from limbeck.models import move
 from limbeck.models.foreign.hugging_face import is_gone
 from limbeck.models.load import load_own, read_description
 from limbeck.recipes import schema
@@ -97,30 +99,33 @@ def classifier(run: Path, root: Path | None, what: str) -> Finished:
     return found
 
 
-def evaluate_run(run: Path, root: Path | None = None) -> dict[str, Any]:
+def evaluate_run(run: Path, root: Path | None = None, machine: Machine | None = None) -> dict[str, Any]:
     """The student of a run on its test set, and its agreement with the teacher where that can be found.
 
     Args:
         run: The run folder.
         root: Folder of the data; by default the one that the run had, else the usual one.
+        machine: The device; by default the CPU.
 
     Raises:
-        RequestError: As `take_up` raises.
+        RequestError: As `take_up` raises, or the device is not there.
     """
-    return evaluated(run, take_up(run, root))
+    return evaluated(run, take_up(run, root), machine)
 
 
-def ready(found: Finished) -> tuple[Scheme, Loader]:
-    """A run's student, ready to predict, and the loader of its test set."""
+def ready(found: Finished, machine: Machine | None = None) -> tuple[Scheme, Loader]:
+    """A run's student, ready to predict on a machine's device, and the loader of its test set."""
+    device = torch.device("cpu") if machine is None else machine.fabric("32-true").device
     scheme = components.alone(found.student, found.recipe, found.data)
-    loader = make_loader(found.data.test, components.held_out_batch(found.recipe, found.data))
+    move(scheme, device)
+    loader = make_loader(found.data.test, components.held_out_batch(found.recipe, found.data), device=device)
     settle(scheme, next(iter(loader)), found.recipe.seed)
     return scheme, loader
 
 
-def evaluated(run: Path, found: Finished) -> dict[str, Any]:
+def evaluated(run: Path, found: Finished, machine: Machine | None = None) -> dict[str, Any]:
     """The same of a run that is taken up already."""
-    scheme, loader = ready(found)
+    scheme, loader = ready(found, machine)
     teaching = teachers_of(run, found)
     with evaluating(scheme):
         mix = found.recipe.ensemble

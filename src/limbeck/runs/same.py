@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from limbeck.engine.devices import from_first
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, counted
 from limbeck.runs import identity
 from limbeck.runs.folder import CLAIM, RECIPE
 from limbeck.runs.identity import Identity
 
 _DESCRIBES = {CLAIM, RECIPE, "environment.json", identity.FILE}
 """Files that a folder has before anything is trained in it."""
+_IN_EPOCHS = re.compile(r"(epochs|schedule\.\w+|distill\.(terms|stages)\..*(ramp|epochs|milestones\S*)) was ")
+"""The beginning of differences that another number of epochs makes by itself."""
 MOST = 4
 """Differences that an error names at most."""
 
@@ -24,10 +27,31 @@ def refuse(folder: Path, now: Identity) -> None:
     """Raise RequestError for a run's folder whose content was made of something else than what is asked for now."""
     if changed := changes(folder, now):
         before = identity.read(folder)
+        if before is not None and _only_longer(before, now, changed):
+            raise RequestError(_how_to_train_longer(folder, before, now))
         again = shlex.join(["limbeck", "run", str(folder / RECIPE), "--out", str(folder), "--resume"])
         only = before is not None and changed == identity.recipe_differences(before, now)
         rather = f", or resume it with its own recipe: {again}" if only else ""
         raise RequestError(f"{folder} holds another run ({told(changed)}); choose another --out{rather}")
+
+
+def _only_longer(before: Identity, now: Identity, changed: Sequence[str]) -> bool:
+    """Whether nothing differs but the number of epochs, and what a method or schedule counts in them."""
+    if before["recipe"]["epochs"] == now["recipe"]["epochs"] or changed != identity.recipe_differences(before, now):
+        return False
+    return all(_IN_EPOCHS.match(one) for one in changed)
+
+
+def _how_to_train_longer(folder: Path, before: Identity, now: Identity) -> str:
+    """A run's epochs are a part of all its figures: its schedule, its baseline and its budget are made for them."""
+    had, epochs = before["recipe"]["epochs"], now["recipe"]["epochs"]
+    longer = ["limbeck", "run", str(folder / RECIPE), "--epochs", str(epochs), "--out", f"{folder}-{epochs}-epochs"]
+    root = before["data"]["root"]
+    longer += [] if root is None else ["--data-root", root]
+    return (
+        f"{folder} is a run of {counted(had, 'epoch')}; train its students anew for {epochs}, by the kept teacher: "
+        + shlex.join(longer)
+    )
 
 
 def record(folder: Path, now: Identity, fabric: Fabric) -> None:

@@ -35,7 +35,7 @@ class Data(Strict):
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that load data; 0: the main process."""
     augment: list[str | dict[str, Any]] = Field(default=[])
-    """Augmentations in order, each a name or {name: options}."""
+    """Augmentations in order, each a name or {name: options}; also torchvision:NAME and package.module:function."""
     views: Count | None = None
     """Number of different augmented views; null: a new one each epoch."""
     view_seed: Seed = 0
