@@ -164,8 +164,10 @@ def test_sources_that_cannot_be_read_stop_nothing(project: Path) -> None:
 
 
 def test_names_are_found_at_any_depth() -> None:
-    spec = json.loads('{"model": "a:b", "options": {"act": ["c:d", {"deep": "e:f"}], "number": 3, "none": null}}')
-    assert list(names_in(spec)) == ["a:b", "c:d", "e:f"]
+    spec = json.loads(
+        '{"model": "a:b", "options": {"act": ["c:d", {"deep": "e:f"}, {"g:h": {"by": 3}}], "number": 3, "none": null}}'
+    )
+    assert list(names_in(spec)) == ["a:b", "c:d", "e:f", "g:h"]
 
 
 def test_what_runs_limbeck_is_known_by_its_version() -> None:

@@ -70,12 +70,13 @@ def _found(names: Iterable[str], networks: Iterable[nn.Module]) -> dict[str, byt
 
 
 def names_in(value: object) -> Iterator[str]:
-    """Every text in mappings and lists, at any depth, keys too: an augmentation with options is one."""
+    """Every text in mappings and lists, and every key with a colon, such as an augmentation with options."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from names_in(key)
+            if isinstance(key, str) and ":" in key:
+                yield key
             yield from names_in(inner)
     elif isinstance(value, list | tuple):
         for inner in value:

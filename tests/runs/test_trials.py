@@ -33,7 +33,7 @@ def recipe(**changes: Any) -> schema.Recipe:
     return check(
         {
             "name": "tried",
-            "data": {"name": "own_parts:make", "batch_size": 8},
+            "data": {"name": "tried_parts:make", "batch_size": 8},
             "student": {"model": "mlp", "hidden": [5]},
             "distill": {"scheme": "mutual"},
             "epochs": 1,
@@ -43,19 +43,19 @@ def recipe(**changes: Any) -> schema.Recipe:
 
 
 @pytest.fixture(autouse=True)
-def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_parts.py").write_text(OWN)
+def tried_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tried_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
 def data(**keys: Any) -> schema.Data:
-    return schema.Data.model_validate({"name": "own_parts:make", "batch_size": 8} | keys)
+    return schema.Data.model_validate({"name": "tried_parts:make", "batch_size": 8} | keys)
 
 
 def test_a_data_set_takes_arguments() -> None:
     made = components.data(data(options={"n": 33, "width": 2}), Path())
     assert (len(made.train), made.input_shape) == (33, (2,))
-    with pytest.raises(RequestError, match="unknown option of data set own_parts:make 'm'"):
+    with pytest.raises(RequestError, match="unknown option of data set tried_parts:make 'm'"):
         components.data(data(options={"m": 3}), Path())
     with pytest.raises(RequestError, match=r"data\.options are arguments of .*; digits takes none"):
         components.data(schema.Data(options={"n": 3}), Path())
@@ -75,7 +75,7 @@ def test_limits_draw_samples_of_each_split() -> None:
 
 
 def test_a_trial_says_so_and_is_no_whole_run(tmp_path: Path) -> None:
-    tried = recipe(data={"name": "own_parts:make", "batch_size": 8, "limit_steps": 2, "limit_samples": 17})
+    tried = recipe(data={"name": "tried_parts:make", "batch_size": 8, "limit_steps": 2, "limit_samples": 17})
     result = run(tried, root=tmp_path, out=tmp_path / "run", machine=QUIET)
     assert result["trial"] == {"limit_steps": 2, "limit_samples": 17}
     assert result["recipe"] == "tried (trial: limit_steps 2, limit_samples 17)"
@@ -109,7 +109,7 @@ def test_a_finished_run_from_given_weights_is_resumed_also_without_their_file(tm
 
 def test_early_stopping_is_recorded_in_the_result(tmp_path: Path) -> None:
     tried = recipe(
-        data={"name": "own_parts:make", "batch_size": 8, "validation": 0.3, "options": {"n": 60}},
+        data={"name": "tried_parts:make", "batch_size": 8, "validation": 0.3, "options": {"n": 60}},
         early_stopping={"patience": 1, "min_delta": 0.5},
         epochs=9,
         save_every=1,
