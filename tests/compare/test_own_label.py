@@ -28,6 +28,17 @@ def test_packaged_recipes(recipe: str, label: str) -> None:
     assert own_label(read(recipe)) == label
 
 
+@pytest.mark.parametrize(
+    ("temperature", "label"),
+    [
+        ({"name": "linear", "from": 8, "to": 0.5, "epochs": 2}, "kd T=8 → 0.5"),
+        ({"name": "step", "from": 4, "milestones": [1]}, "kd T=4 by step"),
+    ],
+)
+def test_a_temperature_by_epoch_says_where_it_goes(temperature: dict[str, Any], label: str) -> None:
+    assert own_label(check(PLAIN | {"distill": {"terms": [{"loss": "kd", "temperature": temperature}]}})) == label
+
+
 def test_beside_a_method_of_the_same_name_it_says_recipe() -> None:
     recipe = check(PLAIN | {"distill": {"method": "kd"}})
     assert own_label(recipe, ["scratch", "kd"]) == "kd (recipe)"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from limbeck.compare.cells import OWN
+from limbeck.distillers.by_epoch import is_schedule
 from limbeck.recipes import schema
 
 
@@ -30,4 +31,11 @@ def label_of(name: str, row: Mapping[str, Any]) -> str:
 def _term(term: schema.Term) -> str:
     temperature = term.options.get("temperature")
     at = "" if term.student == "logits" else f" of {term.student if isinstance(term.student, str) else 'maps'}"
-    return f"{term.name or term.loss}{at}{'' if temperature is None else f' T={temperature:g}'}"
+    return f"{term.name or term.loss}{at}{'' if temperature is None else f' T={_number(temperature)}'}"
+
+
+def _number(value: Any) -> str:
+    """A number, or from where to where it goes by epoch."""
+    if is_schedule(value):
+        return f"{value['from']:g}" + (f" → {value['to']:g}" if "to" in value else f" by {value['name']}")
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
