@@ -79,6 +79,10 @@ def _data() -> dict[str, str]:
         "cifar10": "60,000 photographs, 32×32 RGB, 10 classes.",
         "cifar100": "60,000 photographs, 32×32 RGB, 100 classes.",
         "image-folder": "Your own images: train/CLASS/*, and test/CLASS/* or val/CLASS/* or both, in the data root.",
+        "python-docs": "Python's own documentation and sources as blocks of tokens, for language models; no download.",
+        "text-files": "Your own texts as blocks of tokens, for language models; files named by data.options.",
+        "text-classes": "Your own labelled texts: columns of .tsv, .csv, .jsonl or .parquet files, by data.options.",
+        "text-chat": "Your own conversations, of which the answers are learned; JSON lines, by data.options.",
         "package.module:callable": "Your own: returns (train, test), two datasets of (input, label).",
     }
 

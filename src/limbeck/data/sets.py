@@ -13,6 +13,9 @@ from torch import Tensor
 
 from limbeck.data.own import load_own
 from limbeck.data.splits import DataSet, FromDisk, InMemory, Split, are_classes
+from limbeck.data.text.chat import text_chat
+from limbeck.data.text.classes import text_classes
+from limbeck.data.text.language import text_files
 from limbeck.data.text.python_docs import python_docs
 from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.options import fitting
@@ -143,5 +146,10 @@ NAMES: dict[str, Callable[[Path, int | None], DataSet]] = {
     "image-folder": _image_folder,
 }
 """The data sets of images that a recipe can name."""
-TEXTS: dict[str, Callable[..., DataSet]] = {"python-docs": python_docs}
+TEXTS: dict[str, Callable[..., DataSet]] = {
+    "python-docs": python_docs,
+    "text-files": text_files,
+    "text-classes": text_classes,
+    "text-chat": text_chat,
+}
 """The data sets of texts, which take options."""

@@ -179,21 +179,25 @@ class DataSet:
                 f"data.validation would take a part of the training set, and {self.name} has a validation set of its "
                 "own; leave data.validation out"
             )
-        classes = are_classes(self.train.targets)
+        targets, taken_from = self.train.targets, np.arange(len(self.train))
+        classes = are_classes(targets)
         if classes:
             self._check_fraction(fraction)
+            taken_from = np.flatnonzero((targets >= 0).numpy())  # samples without a label stay where they teach
         try:
             kept, taken = train_test_split(
-                np.arange(len(self.train)),
+                taken_from,
                 test_size=fraction,
-                stratify=self.train.targets.numpy() if classes else None,
+                stratify=targets.numpy()[taken_from] if classes else None,
                 random_state=derive(seed, "validation") % 2**32,
             )
         except ValueError as error:
             raise RequestError(
                 f"cannot take {fraction:.0%} of {len(self.train)} samples for validation: {error}"
             ) from error
-        kept, taken = torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(taken))
+        taken = np.sort(taken)
+        kept = torch.from_numpy(np.setdiff1d(np.arange(len(self.train)), taken))
+        taken = torch.from_numpy(taken)
         return replace(self, train=self.train.subset(kept), validation=self.train.subset(taken))
 
     def limited(self, samples: int) -> DataSet:
@@ -208,7 +212,8 @@ class DataSet:
 
     def _check_fraction(self, fraction: float) -> None:
         """Raise RequestError where a part of the training split would leave a class out."""
-        total, there = len(self.train), {label: n for label, n in enumerate(self.counts(self.train)) if n}
+        there = {label: n for label, n in enumerate(self.counts(self.train)) if n}
+        total = sum(there.values())
         taken = math.ceil(fraction * total)
         fewest = min(there, key=lambda label: there[label], default=0)
         if there.get(fewest) == 1:

@@ -48,9 +48,7 @@ def write_onnx(
         RequestError: The extra is not installed, or the network cannot be written as ONNX.
         RunError: onnxruntime gives other logits than the network; then nothing is written.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
+    check_packages()
     ready = preprocess(input.get("mean"), input.get("std"), None) or nn.Identity()
     model = named(inputs=ready, network=to_logits(copy.deepcopy(unwrapped(network)).cpu())).eval()
     shape = tuple(input["shape"])
@@ -67,6 +65,13 @@ def write_onnx(
     }
 
 
+def check_packages() -> None:
+    """Raise RequestError where a package is not installed that ONNX needs."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
+
+
 def converted(
     model: nn.Module,
     shape: tuple[int, ...],
@@ -74,7 +79,34 @@ def converted(
     metadata: Mapping[str, str] = MappingProxyType({}),
     table: Mapping[Any, Any] | None = None,
 ) -> tuple[bytes, int]:
-    """A network as ONNX, and the opset; `table` says what becomes of operations that torch does not know.
+    """A network of one input as ONNX, and the opset; `table` says what becomes of operations that torch does not know.
+
+    Raises:
+        RequestError: The network cannot be written as ONNX.
+    """
+    example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    return exported(model, (example,), ["input"], output, ({0: torch.export.Dim("batch")},), metadata, table)
+
+
+def exported(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    names: list[str],
+    output: str,
+    dynamic: tuple[Mapping[int, Any], ...],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    table: Mapping[Any, Any] | None = None,
+) -> tuple[bytes, int]:
+    """A network as ONNX, and the opset.
+
+    Args:
+        model: The network, in eval mode.
+        example: Its inputs.
+        names: What the file calls them.
+        output: What it calls what the network gives.
+        dynamic: For each input the axes of any size.
+        metadata: What else the file shall say of itself.
+        table: What becomes of operations that torch does not know.
 
     Raises:
         RequestError: The network cannot be written as ONNX.
@@ -84,11 +116,11 @@ def converted(
             warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
             program = torch.onnx.export(
                 model,
-                (torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)),),
+                example,
                 dynamo=True,
-                input_names=["input"],
+                input_names=names,
                 output_names=[output],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=dynamic,
                 external_data=False,
                 custom_translation_table=dict(table or {}),
                 verbose=False,

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from limbeck.data.text.tokenizers import FILE
 from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.export.onnx import write_onnx
+from limbeck.export.texts import text_inputs, write_text_onnx
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.load import load_network, read_description
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.runs.folder import read_result
+from limbeck.runs.texts import of_texts, tokenizer_of
 
 
 def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, onnx: bool = False) -> dict[str, Any]:
@@ -43,6 +46,7 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
     network, prediction = _chosen(whole, exit, about["model"])
     monitor = tested["monitor"]
     shape = tuple(about["input"]["shape"])
+    words, zeros = of_texts(about), torch.zeros(1, *shape)
     told: dict[str, Any] = {
         "model": about["model"],
         "options": about["options"] if exit is None else {**about["options"], "exit": exit},
@@ -51,14 +55,17 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
         "input": about["input"],
         "monitor": monitor,
         f"test_{monitor}": tested.get(f"test_{monitor}{prediction}"),
-        "multiply_adds": multiply_adds(network, torch.zeros(1, *shape)),
+        "multiply_adds": multiply_adds(network, text_inputs(words["inputs"], 1, 1, *shape) if words else zeros),
     }
     out = run / "export" if out is None else out
     name = "student" if exit is None else f"exit-{exit}"
     if onnx:
-        told["onnx"] = write_onnx(out / f"{name}.onnx", network, told["input"])
+        told["onnx"] = (write_text_onnx if words else write_onnx)(out / f"{name}.onnx", network, told["input"])
     weights = save_student(out, name, network, told)
     files = [str(weights), *([str(out / f"{name}.onnx")] if onnx else [])]
+    if words:
+        tokenizer_of(run).save(out)
+        files.append(str(out / FILE))
     return {"json": str(out / f"{name}.json"), "files": files, "parameters": parameter_count(network), **told}
 
 

@@ -51,6 +51,8 @@ from limbeck.taps import call, evaluating
 from limbeck.tasks import TASKS, Classification, LanguageModelling, Task
 from limbeck.types import Inputs
 
+TEXT = "text"
+"""What a student's description calls the dtype of texts."""
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
 """Samples that are tested at once at most, and numbers that they have in all unless a training step has more."""
 
@@ -169,7 +171,12 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
 
 
 def _sample(data: DataSet) -> dict[str, Any]:
-    """Shape and dtype of one sample as the data set holds it, before a network's own size and scale."""
+    """Shape and dtype of one sample as the data set holds it, before a network's own size and scale; of texts the names
+    of the inputs that are made of it, and how many ids there are.
+    """
+    if data.tokenizer is not None:
+        names = list(next(iter(make_loader(data.train, 1))).inputs)
+        return {"shape": list(data.input_shape), "dtype": TEXT, "inputs": names, "vocab": data.tokenizer.size}
     first = data.train.sample(0)
     dtype = str(first.dtype).removeprefix("torch.") if isinstance(first, Tensor) else "several inputs"
     return {"shape": list(data.input_shape), "dtype": dtype}

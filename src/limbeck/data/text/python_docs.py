@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import platform
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 from limbeck.data.splits import DataSet
 from limbeck.data.text.blocks import blocks
+from limbeck.data.text.language import language_set
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError
 from limbeck.options import Share, Width
-from limbeck.tasks import LanguageModelling
 
 MODULES = (
     "calendar", "cmd", "contextlib", "copy", "csv", "dataclasses", "fractions", "functools", "glob", "heapq", "pprint",
@@ -52,17 +53,8 @@ def python_docs(
         )
     made = made_tokenizer(tokenizer, vocab, parts["train"])
     splits = {name: blocks(some, made, length) for name, some in parts.items()}
-    return DataSet(
-        "python-docs",
-        splits["train"],
-        splits["test"],
-        made.size,
-        (length,),
-        splits["validation"],
-        task=LanguageModelling(token_bytes=made.token_bytes()),
-        tokenizer=made,
-        origin={"python": platform.python_version()},
-    )
+    found = language_set("python-docs", splits, made, length)
+    return replace(found, origin={"python": platform.python_version()})
 
 
 def documents(sources: bool = True) -> list[str]:

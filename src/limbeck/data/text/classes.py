@@ -1,0 +1,148 @@
+"""Labelled texts, for classifiers, with unlabelled ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from limbeck.data.splits import DataSet
+from limbeck.data.text.files import column, located, records, texts
+from limbeck.data.text.texts import IDS, MASK, Padding, Texts, mask_of, padded
+from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
+from limbeck.errors import RequestError, counted, some
+from limbeck.options import Width
+from limbeck.seeds import derive
+from limbeck.types import IGNORED
+
+Files = str | list[str]
+_NONE = (None, "", -1, "-1")
+"""What a record without a label has in its place."""
+
+
+def text_classes(
+    root: Path,
+    *,
+    train: Files,
+    test: Files,
+    validation: str | float | None = None,
+    unlabelled: Files | None = None,
+    text: str = "text",
+    label: str = "label",
+    columns: list[str] | None = None,
+    labels: Width | None = None,
+    tokenizer: str = "bpe",
+    vocab: Width = 4096,
+    length: Width = 64,
+    padding: Padding = "batch",
+    buckets: bool = True,
+) -> DataSet:
+    """Texts with a class each, out of files in the data root.
+
+    Args:
+        root: The data root.
+        train: File or files, also patterns: .tsv, .csv, .jsonl, .parquet, or a folder of Hugging Face's datasets.
+        test: Likewise.
+        validation: Likewise, or a share of the training texts.
+        unlabelled: Likewise, of texts without labels that the teacher labels.
+        text: The column of the texts.
+        label: The column of the classes; a record without a value, or with −1, has none.
+        columns: The columns of .tsv and .csv files whose first line does not name them.
+        labels: Keep the labels of so many training texts of each class alone; the others teach as unlabelled ones.
+        tokenizer: "bpe", trained on the training texts, "bytes", or a file or folder.
+        vocab: Tokens of the one that is trained.
+        length: Tokens of a text at most; longer ones are cut.
+        padding: Up to what a batch is padded: "batch", its longest text, or "length".
+        buckets: Whether shuffled batches hold texts of like length.
+
+    Raises:
+        RequestError: A file or column is not there, or a label is not among those of the training texts.
+    """
+    parts = {"train": _labelled(root, train, text, label, columns), "test": _labelled(root, test, text, label, columns)}
+    if isinstance(validation, str):
+        parts["validation"] = _labelled(root, validation, text, label, columns)
+    more = [] if unlabelled is None else texts(located(root, unlabelled), text, columns or ())
+    parts["train"] = (parts["train"][0] + more, parts["train"][1] + [None] * len(more))
+    made = made_tokenizer(tokenizer, vocab, parts["train"][0])
+    names = _names(parts["train"][1])
+    splits, cut = {}, 0
+    for part, (rows, classes) in parts.items():
+        split, longer = _split(rows, _numbers(classes, names, part), made, length)
+        splits[part], cut = replace(split, padding=padding, buckets=buckets), cut + longer
+    note = f"{counted(cut, 'text')} longer than {length} tokens are cut" if cut else ""
+    found = DataSet(
+        "text-classes",
+        splits["train"],
+        splits["test"],
+        len(names),
+        (length,),
+        splits.get("validation"),
+        note,
+        tuple(names),
+        tokenizer=made,
+    )
+    if isinstance(validation, float):
+        found = found.with_validation(validation)
+    if labels is not None and isinstance(found.train, Texts):
+        found = replace(found, train=replace(found.train, targets=few(found.train.targets, labels)))
+    return found
+
+
+def few(targets: Tensor, each: int) -> Tensor:
+    """Class indices of which each class keeps so many at most, drawn by one seed; the others are −100."""
+    generator = torch.Generator().manual_seed(derive(0, "labels") % 2**63)
+    order = torch.randperm(len(targets), generator=generator)
+    found = torch.full_like(targets, IGNORED)
+    for number in targets[targets >= 0].unique().tolist():
+        kept = order[targets[order] == number][:each]
+        found[kept] = number
+    return found
+
+
+def ids_of(rows: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[dict[str, Tensor], Tensor, int]:
+    """The inputs (N, length) of some texts, each with an end token; their sizes (N,); and how many were cut."""
+    ids = tokenizer.encode(rows)
+    cut = [[*row[: length - 1], tokenizer.end] for row in ids]
+    sizes = torch.tensor([len(row) for row in cut])
+    inputs = {IDS: padded(cut, length, tokenizer.pad), MASK: mask_of(sizes, length)}
+    return inputs, sizes, sum(len(row) >= length for row in ids)
+
+
+def _split(rows: Sequence[str], targets: Tensor, tokenizer: Tokenizer, length: int) -> tuple[Texts, int]:
+    inputs, sizes, cut = ids_of(rows, tokenizer, length)
+    return Texts(inputs, targets, tokenizer.digest, sizes), cut
+
+
+def _labelled(
+    root: Path, names: Files, text: str, label: str, columns: Sequence[str] | None
+) -> tuple[list[str], list[Any]]:
+    rows: list[str] = []
+    classes: list[Any] = []
+    for path in located(root, names):
+        content = records(path, columns or ())
+        rows += ["" if value is None else str(value) for value in column(content, text, path)]
+        classes += column(content, label, path)
+    if not rows:
+        raise RequestError(f"there is no text in {names}")
+    return rows, classes
+
+
+def _names(classes: Sequence[Any]) -> list[str]:
+    """The names of the classes: numbers in their order, else words in theirs."""
+    found = {one for one in classes if one not in _NONE}
+    numeric = all(str(one).isdecimal() for one in found)
+    return [str(one) for one in sorted(found, key=lambda one: (int(one), "") if numeric else (0, str(one)))]
+
+
+def _numbers(classes: Sequence[Any], names: Sequence[str], part: str) -> Tensor:
+    known = {name: number for number, name in enumerate(names)}
+    strange = sorted({str(one) for one in classes if one not in _NONE and str(one) not in known})
+    if strange:
+        raise RequestError(
+            f"the {part} texts have the labels {some(strange)}, which no training text has; known: {some(names)}"
+        )
+    return torch.tensor([IGNORED if one in _NONE else known[str(one)] for one in classes])
