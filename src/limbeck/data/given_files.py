@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limbeck.data.text.files import ENDINGS
+from limbeck.data.text.files import rows as text_rows
+from limbeck.data.text.texts import TEXT
 from limbeck.errors import RequestError, as_request, some
 
 TABLES = (".csv", ".npy")
@@ -26,7 +29,7 @@ class SampleForm:
 
     Attributes:
         shape: (C, H, W) for images, else what one row holds.
-        dtype: "uint8" for pixels 0–255, else that of floating-point numbers.
+        dtype: "uint8" for pixels 0–255, "text", else that of floating-point numbers.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +39,11 @@ class SampleForm:
     def is_image(self) -> bool:
         """Whether image files can be read as samples."""
         return len(self.shape) == 3 and self.shape[0] in (1, 3) and self.dtype == "uint8"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether samples are texts, which a tokenizer makes ids of."""
+        return self.dtype == TEXT
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def find(paths: Sequence[Path], form: SampleForm) -> Found:
     """
     from limbeck.data.image_folder import SUFFIXES, is_hidden  # and torchvision, at a second or so
 
-    endings = (*SUFFIXES, ".npy") if form.is_image else TABLES
+    endings = ENDINGS if form.is_text else (*SUFFIXES, ".npy") if form.is_image else TABLES
     files: list[Path] = []
     left_out: Counter[str] = Counter()
     for path in paths:
@@ -75,18 +83,22 @@ def find(paths: Sequence[Path], form: SampleForm) -> Found:
         else:
             raise RequestError(f"there is no file or folder {path}")
     if not files:
-        kind = "image" if form.is_image else "CSV or .npy file"
+        kind = "file of texts" if form.is_text else "image" if form.is_image else "CSV or .npy file"
         raise RequestError(f"there is no {kind} in {some([str(path) for path in paths])}")
     return Found(files, left_out)
 
 
-def samples(path: Path, form: SampleForm) -> Iterator[tuple[str, Tensor]]:
+def samples(path: Path, form: SampleForm) -> Iterator[tuple[str, Tensor | str]]:
     """The samples that a file holds, each with its name: the file's, and for one of many rows its number from 1.
+
+    A text file holds a text a line; of .jsonl, .tsv, .csv and .parquet it is the column "text".
 
     Raises:
         RequestError: The file is damaged, or what it holds does not fit.
     """
-    if path.suffix.lower() in TABLES:
+    if form.is_text:
+        yield from text_rows(path)
+    elif path.suffix.lower() in TABLES:
         rows = _array(path, form) if path.suffix.lower() == ".npy" else _csv(path, form)
         yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
     elif form.is_image:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from limbeck import losses
 from limbeck.data import DataSet, Views, load, make_loader, make_views
 from limbeck.data.splits import are_classes
+from limbeck.data.text.texts import TEXT
 from limbeck.distillers import (
     ClassWise,
     Distiller,
@@ -51,8 +52,6 @@ from limbeck.taps import call, evaluating
 from limbeck.tasks import TASKS, Classification, LanguageModelling, Task
 from limbeck.types import Inputs
 
-TEXT = "text"
-"""What a student's description calls the dtype of texts."""
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
 """Samples that are tested at once at most, and numbers that they have in all unless a training step has more."""
 

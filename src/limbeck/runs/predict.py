@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from limbeck.data.given_files import SampleForm, find, samples
 from limbeck.data.loaders import pixels
+from limbeck.data.text.classes import ids_of
+from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.distillers import Distiller, Scheme, SelfDistiller
 from limbeck.engine.first_batch import settle
 from limbeck.errors import RequestError, counted, unknown
@@ -22,8 +24,9 @@ from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.notices import tell
 from limbeck.runs.components import HELD_OUT, HELD_OUT_VALUES
 from limbeck.runs.machine import Machine
+from limbeck.runs.texts import tokenizer_of
 from limbeck.taps import evaluating
-from limbeck.types import Batch
+from limbeck.types import Batch, Inputs, each
 
 MOST_NAMED = 20
 """Files that cannot be read are named one by one, up to so many."""
@@ -59,6 +62,7 @@ class Predictor:
         form: What one sample is.
         classes: The classes' names; their numbers where the run knew no names.
         device: Where it computes.
+        tokenizer: What makes ids of texts; None where samples are none.
         broken: The files that could not be read.
     """
 
@@ -66,6 +70,7 @@ class Predictor:
     form: SampleForm
     classes: Sequence[str]
     device: torch.device
+    tokenizer: Tokenizer | None = None
     broken: list[Path] = field(default_factory=list)
 
     def predict(
@@ -94,7 +99,7 @@ class Predictor:
             kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in found.left_out.most_common(6))
             tell(f"left out by the ends of their names: {counted(found.left_out.total(), 'file')} ({kinds})")
         size = batch_size or max(1, min(HELD_OUT, HELD_OUT_VALUES // math.prod(self.form.shape)))
-        waiting: list[tuple[str, Tensor]] = []
+        waiting: list[tuple[str, Tensor | str]] = []
         for done, path in enumerate(found.files, start=1):
             waiting += self._read(path, alone=len(found.files) == 1)
             while len(waiting) >= size:
@@ -104,7 +109,7 @@ class Predictor:
         yield from self._answers(waiting, top)
         self._conclude(len(found.files))
 
-    def _read(self, path: Path, alone: bool) -> list[tuple[str, Tensor]]:
+    def _read(self, path: Path, alone: bool) -> list[tuple[str, Tensor | str]]:
         try:
             return list(samples(path, self.form))
         except RequestError as error:
@@ -122,17 +127,24 @@ class Predictor:
             tell(f"{len(self.broken):,} of {counted(files, 'file')} could not be read and are left out")
 
     @torch.no_grad()
-    def _answers(self, batch: Sequence[tuple[str, Tensor]], top: int) -> Iterator[Prediction]:
+    def _answers(self, batch: Sequence[tuple[str, Tensor | str]], top: int) -> Iterator[Prediction]:
         if not batch:
             return
-        inputs = pixels(torch.stack([sample for _, sample in batch]).to(self.device))
+        inputs = self._inputs([sample for _, sample in batch])
         if self.scheme.classes is None:
-            targets = torch.zeros(len(inputs), dtype=torch.long, device=self.device)
-            settle(self.scheme, Batch(inputs, targets, torch.arange(len(inputs)), 0), 0)
+            targets = torch.zeros(len(batch), dtype=torch.long, device=self.device)
+            settle(self.scheme, Batch(inputs, targets, torch.arange(len(batch)), 0), 0)
         with evaluating(self.scheme):
             probabilities, labels = self.scheme.predict(inputs).float().softmax(1).topk(top)
         for (name, _), values, numbers in zip(batch, probabilities.tolist(), labels.tolist(), strict=True):
             yield Prediction(name, [(self.classes[n], value) for n, value in zip(numbers, values, strict=True)])
+
+    def _inputs(self, samples: Sequence[Tensor | str]) -> Inputs:
+        """What the student reads, on its device."""
+        if self.tokenizer is None:
+            return pixels(torch.stack([one for one in samples if isinstance(one, Tensor)]).to(self.device))
+        inputs, sizes, _ = ids_of([str(one) for one in samples], self.tokenizer, self.form.shape[0])
+        return each(inputs, lambda x: x[:, : int(sizes.max())].long().to(self.device))
 
 
 def predictor(source: Path, *, exit: int | None = None, machine: Machine | None = None) -> Predictor:
@@ -155,13 +167,14 @@ def predictor(source: Path, *, exit: int | None = None, machine: Machine | None 
     if sample["dtype"] == "several inputs":
         raise RequestError(f"the student of {source} reads several inputs by name, which files cannot give")
     form = SampleForm(tuple(sample["shape"]), sample["dtype"])
+    tokenizer = tokenizer_of(path) if form.is_text else None
     network = load_network(path)
     shape = tuple(given["shape"])
     size = shape[1:] if len(shape) == 3 and shape[1:] != form.shape[1:] else None
     device = (machine or Machine(progress=False)).fabric("32-true").device
     scheme = _scheme(network, exit, path, preprocess(given.get("mean"), given.get("std"), size))
     names = about.get("class_names") or [str(number) for number in range(about["classes"])]
-    return Predictor(scheme.to(device), form, names, device)
+    return Predictor(scheme.to(device), form, names, device, tokenizer)
 
 
 def _scheme(network: nn.Module, exit: int | None, path: Path, inputs: nn.Module | None) -> Scheme:

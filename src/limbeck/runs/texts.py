@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.data.text.texts import TEXT
 from limbeck.data.text.tokenizers import FILE, Tokenizer, read_tokenizer
 from limbeck.errors import RequestError
-from limbeck.runs.components import TEXT
 
 
 def of_texts(about: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ def few(targets: Tensor, each: int) -> Tensor:
     generator = torch.Generator().manual_seed(derive(0, "labels") % 2**63)
     order = torch.randperm(len(targets), generator=generator)
     found = torch.full_like(targets, IGNORED)
-    for number in targets[targets >= 0].unique().tolist():
+    for number in sorted(set(targets[targets >= 0].tolist())):
         kept = order[targets[order] == number][:each]
         found[kept] = number
     return found

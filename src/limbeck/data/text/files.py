@@ -65,6 +65,21 @@ def column(some: Sequence[Record], name: str, path: Path) -> list[Any]:
     return [one.get(name) for one in some]
 
 
+def rows(path: Path) -> Iterator[tuple[str, str]]:
+    """The texts of a file, each with its number from 1: its lines that are not empty, or the column "text".
+
+    Raises:
+        RequestError: The file cannot be read, or has no such column.
+    """
+    if path.suffix.lower() in _READERS or path.is_dir():
+        values = column(records(path), TEXT, path)
+    else:
+        values = [line for record in records(path) for line in record[TEXT].splitlines()]
+    for number, value in enumerate(values, start=1):
+        if value is not None and str(value).strip():
+            yield f"{path}:{number}", str(value)
+
+
 def texts(paths: Sequence[Path], name: str, columns: Sequence[str] = ()) -> list[str]:
     """One column of several files as texts; those without one are left out."""
     found = (value for path in paths for value in column(records(path, columns), name, path))
@@ -128,6 +143,8 @@ def _package(name: str, what: str) -> Any:
         raise RequestError(f"{what} need the extra: pip install 'limbeck[text]'") from None
 
 
+ENDINGS = (".txt", ".jsonl", ".ndjson", ".tsv", ".csv", ".parquet")
+"""How the names of files of texts end."""
 _READERS: Mapping[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,

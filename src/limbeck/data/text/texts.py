@@ -15,6 +15,8 @@ from limbeck.types import IGNORED, Inputs, each
 
 IDS, MASK = "input_ids", "attention_mask"
 """What models of text call their inputs."""
+TEXT = "text"
+"""What a student's description calls the dtype of texts."""
 Padding = Literal["batch", "length"]
 """Up to what a batch is padded: its longest text, or the length of all."""
 
