@@ -64,7 +64,7 @@ def go(out: Path, content: dict[str, Any] | None = None, **given: Any) -> dict[s
     names = ["baseline", *given.get("methods", ["recipe"])]
     if space is not None:
         given["space"] = read_space(space, "space", names)
-    asked = Asked(**{"methods": ["recipe"], "trials": 3, "fresh": 2, **given})
+    asked = Asked(**{"methods": ["recipe"], "trials": 2, "fresh": 2, **given})
     return tune(check(SMALL | (content or {})), asked, root=out, out=out, machine=QUIET, **options)
 
 
@@ -82,12 +82,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, few: None) -> dict[str, Any]
 def test_everybody_has_as_many_trials_and_the_first_is_the_recipes_own(whole: dict[str, Any]) -> None:
     assert list(whole["importances"]) == ["baseline", "recipe", "dkd"]
     for name in ("baseline", "recipe", "dkd"):
-        assert whole[name]["trials"] == len(whole[name]["history"]) == 3
+        assert whole[name]["trials"] == len(whole[name]["history"]) == 2
         first = whole[name]["history"][0]
         assert first["settings"] == whole[name]["own"]["settings"]
         assert first["settings"]["optimizer.lr"] == 0.01
         drawn = [one["settings"]["optimizer.lr"] for one in whole[name]["history"]]
-        assert len(set(drawn)) == 3
+        assert len(set(drawn)) == 2
         assert all(0.001 <= rate <= 0.1 for rate in drawn)
     assert whole["dkd"]["own"]["settings"]["distill.terms.0.nontarget_weight"] == 8.0
     assert "distill.task_weight" not in whole["baseline"]["best"]["settings"]
@@ -293,11 +293,11 @@ def test_other_views_have_outputs_of_their_own(tmp_path: Path, monkeypatch: pyte
 
 
 def test_processes_share_one_search(whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {"methods": ["recipe", "dkd"], "trials": 2, "fresh": 1}
+    given: dict[str, Any] = {"methods": ["recipe", "dkd"], "fresh": 1}
     given["storage"] = f"sqlite:///{tmp_path / 'search.db'}"
     first = go(tmp_path / "one", **given)
     for name in ("baseline", "recipe", "dkd"):
-        assert history(first, name) == history(whole, name)[:2], "the storage changes no figure"
+        assert history(first, name) == history(whole, name), "the storage changes no figure"
 
     def trained(*given: Any, **named: Any) -> None:
         raise AssertionError("it was trained again")
@@ -346,6 +346,22 @@ def test_values_do_not_depend_on_where_a_trial_was_interrupted(tmp_path: Path) -
             trial = study.left()[1]
         drawn.append(study.settings(trial, domains, {}))
     assert drawn[0] == drawn[1]
+
+
+def test_importances_find_the_key_that_matters(tmp_path: Path) -> None:
+    given = read_space({"optimizer.lr": {"low": 0.0, "high": 1.0}, "max_grad_norm": {"low": 0.0, "high": 1.0}}, "", [])
+    space = {key: one for key, one in given.shared.items() if one is not None}
+    study = Study(opened(None, tmp_path), "search", "max", 0, shared=False)
+    for number in range(16):
+        trial = study.start(16)
+        assert trial is not None
+        drawn = study.settings(trial, space, dict.fromkeys(space, 0.5))
+        value = -abs(drawn["optimizer.lr"] - 0.3)
+        study.finish(trial, {"state": "complete", "value": value, "epochs": 1, "seconds": 0.0})
+        assert bool(study.importances(list(space))) == (number + 1 >= studies.ENOUGH)
+    found = study.importances(list(space))
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["optimizer.lr"] > 0.8
 
 
 def test_minutes_end_a_search_at_equal_numbers_of_trials(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,5 +87,7 @@ def _contender(name: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> s
 
 
 def _value(value: Any) -> str:
-    shown = "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return html.escape(shown)
+    if value is None:
+        return "–"
+    plain = f"{value:.4g}" if isinstance(value, float) else json.dumps(value).replace('"', "")
+    return html.escape(plain)
