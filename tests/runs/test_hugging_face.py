@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from limbeck import Distiller, ModuleTeacher, Term, fit, load_model, losses
 from limbeck.errors import RequestError
 from limbeck.export.student import export_run
 from limbeck.models.build import build
-from limbeck.recipes.read import check, read
+from limbeck.recipes.read import check, dump, read
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.predict import predictor
@@ -135,6 +137,74 @@ def test_a_moved_run_is_shipped(moved: Path, monkeypatch: pytest.MonkeyPatch) ->
     scores = {row["model"]: row["score"] for row in shipped["rows"]}
     for name in ("baseline", "distilled"):
         assert scores[name] == pytest.approx(result[name]["test_accuracy"], abs=0.003)
+
+
+def test_a_student_is_cut_out_of_the_teacher_that_was_trained(untrained: Path, tmp_path: Path) -> None:
+    made = recipe(
+        teacher={"model": f"hf:{untrained}", "epochs": 1, "config": {"num_hidden_layers": 3}},
+        student={"from_teacher": {"layers": [0, 2]}},
+        distill={"terms": [{"loss": "kd"}]},
+        optimizer={"name": "sgd", "lr": 1e-20},  # which no weight of fp32 feels
+        data={"name": "digits", "limit_steps": 2},
+    )
+    assert check(yaml.safe_load(dump(made))) == made
+    run(made, root=tmp_path, out=tmp_path / "run", machine=QUIET)
+    teacher = load_file(tmp_path / "run" / "teacher.safetensors")
+    fresh = build(f"hf:{untrained}", **DIGITS, config={"num_hidden_layers": 3})
+    stack = next(name for name, one in fresh.named_modules() if isinstance(one, nn.ModuleList))
+    for name in ("student", "baseline"):
+        config = json.loads((tmp_path / "run" / name / "config.json").read_text())
+        assert config["num_hidden_layers"] == 2
+        student = load_file(tmp_path / "run" / f"{name}.safetensors")
+        assert student.keys() == {one for one in teacher if not one.startswith(f"{stack}.2.")}
+        for key, value in student.items():
+            assert torch.equal(value, teacher[key.replace(f"{stack}.1.", f"{stack}.2.")]), key
+
+
+def test_what_cannot_be_cut_out_of_a_teacher_is_said(untrained: Path) -> None:
+    terms = {"terms": [{"loss": "kd"}]}
+    cut = {"from_teacher": {"layers": [0]}}
+    with pytest.raises(RequestError, match=r"cuts a Hugging Face model \(hf:FOLDER\), not mlp"):
+        recipe(teacher={"model": "mlp", "epochs": 1}, student=cut, distill=terms)
+    teacher = {"model": f"hf:{untrained}", "epochs": 1}
+    with pytest.raises(RequestError, match="goes without lora"):
+        recipe(teacher=teacher, student={**cut, "lora": {"r": 2}}, distill=terms)
+    with pytest.raises(RequestError, match="out of one teacher, and there are 2"):
+        recipe(teacher=[teacher, teacher], student={**cut, "model": f"hf:{untrained}"}, distill=terms)
+    with pytest.raises(RequestError, match=r"'student.model' is missing"):
+        recipe(teacher=teacher, student={"mean": [0.5]}, distill=terms)
+
+
+def test_the_task_says_what_a_model_ends_in(untrained: Path) -> None:
+    made = recipe(
+        teacher={"model": f"hf:{untrained}"},
+        student={"model": f"hf:{untrained}", "head": "masked-lm"},
+        distill={"terms": [{"loss": "kd"}]},
+        task="token-classification",
+    )
+    assert made.teachers[0].options == {"head": "token-classification"}
+    assert made.student.options == {"head": "masked-lm"}
+
+
+def test_a_lora_student_of_a_recipe_is_resumed_and_plain(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the extra lora is not installed")
+    lora = {"r": 2, "target_modules": ["q_proj", "v_proj", "query", "value"], "modules_to_save": ["classifier"]}
+    made = recipe(
+        teacher={"model": "mlp", "hidden": [32], "epochs": 1},
+        student={"model": f"hf:{trained}", "lora": lora},
+        distill={"terms": [{"loss": "kd"}]},
+        data={"name": "digits", "limit_steps": 2},
+    )
+    result = run(made, root=tmp_path, out=tmp_path / "run", machine=QUIET)
+    plain = build(f"hf:{trained}", **DIGITS).state_dict()
+    student = load_file(tmp_path / "run" / "student.safetensors")
+    assert student.keys() == plain.keys()
+    changed = {name for name, value in plain.items() if not torch.equal(value, student[name])}
+    assert len(changed) == 2 * 2 + 2  # two layers' queries and values, the classifier's weight and bias
+    assert result["distilled"]["parameters"] == sum(value.numel() for value in plain.values())
+    (tmp_path / "run" / "result.json").unlink()
+    again = run(made, root=tmp_path, out=tmp_path / "run", resume=True, machine=QUIET)
+    assert again["distilled"] == result["distilled"]
 
 
 def test_weights_are_those_of_the_folder_and_classes_must_agree(trained: Path, capsys: Any) -> None:

@@ -196,6 +196,8 @@ def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> Non
         identity.write(job.out, cell.made_of)
         write_text(job.out / RECIPE, dump(job.recipe))
     shipped = student = components.model(job.recipe.student, job.data, job.recipe.seed)
+    if found:
+        components.begin(student, job.recipe.student, found[0].module)
     judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
     ensemble: Teacher | None = None
     if cell.method == SCRATCH:

@@ -16,6 +16,7 @@ from limbeck.engine.compiling import check_compile
 from limbeck.engine.first_batch import Trial, settle, sized
 from limbeck.engine.settings import check, check_ends
 from limbeck.errors import RequestError, as_request, unknown
+from limbeck.models.foreign.hugging_face_lora import has_adapters
 from limbeck.models.layout import CHANNELS_LAST
 from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import schema
@@ -108,6 +109,8 @@ def _check_schemes(
     layout = CHANNELS_LAST if recipe.layout == CHANNELS_LAST and not torch.cuda.is_available() else None
     with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):
         stages = list(schemes(recipe, student, found, data))
+    if len(stages) > 1 and has_adapters(student):
+        raise RequestError("lora is for a single training, and this method has one before it; leave student.lora out")
     for resolved, scheme, live in stages:
         _check_top_k(resolved)
         check_compile(recipe.compile, scheme, recipe.accumulate_steps)

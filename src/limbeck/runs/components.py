@@ -43,6 +43,7 @@ from limbeck.models.finite import check_finite
 from limbeck.models.foreign.hugging_face import KIND
 from limbeck.models.foreign.hugging_face_files import has_weights
 from limbeck.models.foreign.hugging_face_heads import head_of_task
+from limbeck.models.foreign.hugging_face_layers import copy_layers
 from limbeck.models.memory import TRAINING, check_trainable_size
 from limbeck.models.start import freeze, load_without_head
 from limbeck.options import fitting, values
@@ -123,13 +124,21 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     return network
 
 
+def begin(student: nn.Module, spec: schema.Model, teacher: nn.Module) -> None:
+    """Give a student that is cut out of its teacher the weights that the teacher has now that it is trained."""
+    if isinstance(spec, schema.Student) and spec.from_teacher is not None:
+        copy_layers(teacher, student, spec.from_teacher.layers)
+
+
 def options(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     """The network's own options, with the size of the data's vocabulary where it asks for one.
 
     A Hugging Face model ends in what the data's own task needs.
     """
-    if spec.model.startswith(f"{KIND}:") and data.task is not None:
-        return {"head": head_of_task(data.task.name), **spec.options}
+    if spec.model.startswith(f"{KIND}:"):
+        head = {} if data.task is None else {"head": head_of_task(data.task.name)}
+        cut = spec.from_teacher if isinstance(spec, schema.Student) else None
+        return head | spec.options | ({} if cut is None else {"layers": cut.layers})
     builder = NETWORKS.get(spec.model)
     if data.tokenizer is None or builder is None or "vocab" not in inspect.signature(builder).parameters:
         return dict(spec.options)

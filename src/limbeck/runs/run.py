@@ -84,6 +84,8 @@ def run(
         for one in found:
             teachers.train(one, recipe, data, machine, folder, resume=resume, retrain=retrain_teacher)
         record(folder, origins.completed(begun), fabric)
+        for network in (student, alone.student) if found else ():
+            components.begin(network, recipe.student, found[0].module)
         teachers.share_out(found, fabric)
         job = Job(recipe, data, machine, fabric, folder, resume, outputs=Ledger(folder, fabric, resume))
         job = decided(job, [recipe], student, found)

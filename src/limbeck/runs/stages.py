@@ -125,11 +125,16 @@ def schemes(
 
     Without a teacher, the student's form stands in for an earlier generation of it.
     """
-    itself = schema.Teacher.model_validate(recipe.student.model_dump())
+    itself = _as_teacher(recipe.student)
     stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
     parts, rest = parts_of(recipe, lambda: places(recipe, student, stand_in, data))
     for part in (*(part.recipe for part in parts), rest):
         yield assemble(part, copy.deepcopy(student), stand_in, data)
+
+
+def _as_teacher(spec: schema.Model) -> schema.Teacher:
+    """A student that teaches what comes after it."""
+    return schema.Teacher.model_validate(spec.model_dump(exclude={"from_teacher"}))
 
 
 def listens(scheme: Scheme) -> bool:
@@ -212,7 +217,7 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
         training = job.train(scheme, phase, guide, live)
     else:
         training = job.train(components.alone(module, job.recipe, job.data), phase)
-    spec = schema.Teacher.model_validate(job.recipe.student.model_dump())
+    spec = _as_teacher(job.recipe.student)
     one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
     return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)
 

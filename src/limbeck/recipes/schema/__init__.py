@@ -3,7 +3,7 @@
 from limbeck.recipes.schema.data import Data
 from limbeck.recipes.schema.distillation import TAUGHT, WITH_TERMS, Distill, Scheme, Term
 from limbeck.recipes.schema.fields import Taps
-from limbeck.recipes.schema.models import PLACES, Model, Store, Teacher
+from limbeck.recipes.schema.models import PLACES, Model, Store, Student, Teacher
 from limbeck.recipes.schema.recipe import Recipe, check_name
 from limbeck.recipes.schema.task import Task
 from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
@@ -21,6 +21,7 @@ __all__ = [
     "Schedule",
     "Scheme",
     "Store",
+    "Student",
     "Taps",
     "Task",
     "Teacher",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, ValidationInfo, field_validator, model_validator
 
 from limbeck.recipes.schema.fields import Count, Epochs, Open, Precision, Seed, Strict
 from limbeck.recipes.schema.training import Optimizer, Schedule
@@ -32,6 +32,27 @@ class Model(Open):
     """Leave out weights of the file whose shape does not fit, such as a head of other classes; they are named."""
     freeze: list[str] = Field(default=[])
     """Parts of the network that are not trained, such as features; their norms compute as in evaluation."""
+
+
+def _without_model(schema: dict[str, Any]) -> None:
+    """In an editor's schema: the key `model`, or `from_teacher` in its place."""
+    schema["anyOf"] = [{"required": [key]} for key in (*schema.pop("required"), "from_teacher")]
+
+
+class FromTeacher(Strict):
+    """A student that is cut out of its teacher, a Hugging Face model: some of its layers, and all else as it is."""
+
+    layers: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    """Numbers of the teacher's layers that are copied, from 0."""
+
+
+class Student(Model):
+    """The network that is trained; with `from_teacher` it is of the teacher's model, and begins with its weights."""
+
+    model_config = ConfigDict(json_schema_extra=_without_model)
+
+    from_teacher: FromTeacher | None = None
+    """Cut out of the teacher, as {layers: [0, 3, 6]}; model is the teacher's then; null: a network of its own."""
 
 
 PLACES = ("auto", "memory", "disk", "never")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
@@ -10,7 +11,8 @@ from limbeck.errors import RequestError, shown
 from limbeck.recipes.schema.data import Data
 from limbeck.recipes.schema.distillation import TAUGHT, Distill
 from limbeck.recipes.schema.fields import Compile, Count, Epochs, Layout, Precision, Seed, Strict
-from limbeck.recipes.schema.models import Model, Store, Teacher
+from limbeck.recipes.schema.hugging_face import check_from_teacher, set_heads, with_teachers_model
+from limbeck.recipes.schema.models import Model, Store, Student, Teacher
 from limbeck.recipes.schema.task import Task
 from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
 
@@ -47,7 +49,7 @@ class Recipe(Strict):
     """What is learned: a task by name, or {name: NAME, …}; null: as the data set has it, else a class a sample."""
     assistants: list[Model] = Field(default=[])
     """Networks between teacher and student, for the scheme assistant."""
-    student: Model
+    student: Student
     """The network that is trained."""
     distill: Distill
     """Who teaches, and the losses."""
@@ -75,6 +77,12 @@ class Recipe(Strict):
     """Memory layout of images; auto: chosen by device and network."""
     seed: Seed = 0
     """Seed of the student's weights, data order and dropout."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def cut_out_of_its_teacher(cls, given: Any) -> Any:
+        """A student that is cut out of its teacher has the teacher's model."""
+        return with_teachers_model(given) if isinstance(given, Mapping) else given
 
     @field_validator("name")
     @classmethod
@@ -109,4 +117,7 @@ class Recipe(Strict):
             )
         if any(one.store != Store() for one in self.teachers[1:]):
             raise ValueError("what several teachers say is kept together: give `store` to the first of them")
+        check_from_teacher(self.student, self.teachers)
+        if self.task is not None:
+            set_heads(self.task.name, [self.student, *self.teachers, *self.assistants])
         return self
