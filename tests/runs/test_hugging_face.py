@@ -75,6 +75,39 @@ def test_a_vit_of_a_config_teaches_a_cnn_by_its_tokens(untrained: Path, tmp_path
     assert result["distilled"]["test_accuracy"] > 0.3
 
 
+def test_a_vit_teaches_a_network_of_torchvision_in_a_recipe(untrained: Path, tmp_path: Path) -> None:
+    layer = layer_of(build(f"hf:{untrained}", **DIGITS), 1)
+    hint = {"loss": "mse", "weight": 0.1, "student": "layer1", "teacher": layer, "adapter": "auto"}
+    result = run(
+        recipe(
+            teacher={"model": f"hf:{untrained}", "epochs": 1},
+            student={"model": "torchvision:resnet18", "mean": [0.5] * 3, "std": [0.5] * 3, "size": 16},
+            distill={"task_weight": 0.5, "terms": [{"loss": "kd", "weight": 0.5}, hint]},
+            data={"name": "digits", "limit_steps": 2},
+        ),
+        root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False,
+    )  # fmt: skip
+    assert 0 < result["distilled"]["test_accuracy"] < 1
+
+
+def test_a_vit_teaches_a_network_of_torchvision_in_python() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    config = transformers.ViTConfig(image_size=16, patch_size=4, num_channels=3, num_labels=10, **SIZES)
+    teacher = transformers.ViTForImageClassification(config)
+    student = torchvision.models.resnet18(num_classes=10)
+    hint = Term(losses.mse, student="layer1", teacher=layer_of(teacher, 1), adapter="auto")  # 17 tokens, 4 × 4 maps
+    images, labels = torch.rand(8, 3, 16, 16), torch.arange(8)
+    done = fit(
+        Distiller(student, [Term(losses.kd), hint], task_weight=0.5),
+        [(images, labels)],
+        teacher=teacher,
+        epochs=5,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+        progress=False,
+    )
+    assert done.metrics[-1]["mse"] < 0.9 * done.metrics[0]["mse"]
+
+
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with a Hugging Face student, moved elsewhere; the folder that its student came from is gone."""

@@ -167,7 +167,7 @@ def finished_run(recipe: schema.Recipe, run: Path, root: Path, machine: Machine)
 
 def _as_begun(recipe: schema.Recipe, data: DataSet, run: Path) -> nn.Module:
     """The student with the weights that it began from, where their file is still there."""
-    spec = recipe.student
+    spec: schema.Model = recipe.student
     if is_gone(spec.model):
         tell(f"the student's own start is left out of the checks: {spec.model} is not there")
         spec = _as_built(spec, read_description(run / "student.json"))
