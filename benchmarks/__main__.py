@@ -29,12 +29,13 @@ NAMES = (
     "ship",
     "tokens",
     "tune",
+    "codecs",
 )
-MADE = ("losses", "resnet-pair", "growth", "faults", "tokens")
+MADE = ("losses", "resnet-pair", "growth", "faults", "tokens", "codecs")
 """Those that read no data set."""
 GPU, ZOO, METHODS, SHIP = "gpu", "zoo", "methods", "ship"
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("faults", "methods", "ship", "tokens", "tune")
+QUICK = ("faults", "methods", "ship", "tokens", "codecs", "tune")
 """Those that can try little."""
 
 

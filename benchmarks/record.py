@@ -119,6 +119,7 @@ def document() -> str:
         ("methods", _methods),
         ("ship", ship_section.section),
         ("tokens", _tokens),
+        ("codecs", _codecs),
     ):
         path = RESULTS / f"{name}.json"
         if path.exists():
@@ -312,6 +313,10 @@ def _methods(content: dict[str, Any]) -> str:
 
 def _tokens(content: dict[str, Any]) -> str:
     return f"{token_sections.tokens(content)} {_machine(content['environment'])}\n"
+
+
+def _codecs(content: dict[str, Any]) -> str:
+    return f"{token_sections.codecs(content)} {_machine(content['environment'])}\n"
 
 
 def _term(term: dict[str, Any]) -> str:
