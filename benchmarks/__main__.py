@@ -30,12 +30,13 @@ NAMES = (
     "tokens",
     "tune",
     "codecs",
+    "startup",
 )
-MADE = ("losses", "resnet-pair", "growth", "faults", "tokens", "codecs")
+MADE = ("losses", "resnet-pair", "growth", "faults", "tokens", "codecs", "startup")
 """Those that read no data set."""
 GPU, ZOO, METHODS, SHIP = "gpu", "zoo", "methods", "ship"
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("faults", "methods", "ship", "tokens", "codecs", "tune")
+QUICK = ("faults", "methods", "ship", "tokens", "codecs", "tune", "startup")
 """Those that can try little."""
 
 

@@ -1,10 +1,15 @@
-"""Objects of the user's own, named as "package.module:name" in a recipe or on the command line."""
+"""Objects of the user's own, named as "package.module:name" in a recipe or on the command line; lighter imports."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from limbeck.errors import RequestError, shown, unknown
@@ -31,3 +36,28 @@ def load_object(name: str, kind: str) -> Any:
     if not hasattr(module, attribute):
         raise unknown(f"name in {module_path}", attribute, [n for n in vars(module) if not n.startswith("_")])
     return getattr(module, attribute)
+
+
+@contextmanager
+def version_alone(package: str) -> Iterator[None]:
+    """Inside, importing an installed package gives its version and nothing else, where it is not imported yet.
+
+    For what asks a heavy package for its version while it is imported itself.
+    """
+    if package in sys.modules:
+        yield
+        return
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        yield
+        return
+    stand_in = ModuleType(package)
+    stand_in.__spec__ = ModuleSpec(package, None)
+    vars(stand_in)["__version__"] = found
+    sys.modules[package] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(package) is stand_in:
+            del sys.modules[package]

@@ -76,7 +76,7 @@ def test_paths(tmp_path: Path) -> None:
     assert complete.files_too("nowhere/") == []
 
 
-def test_the_script_is_shown(limbeck: Limbeck, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_is_shown_and_nothing_imports_torch(limbeck: Limbeck, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     code = (
         "import os, sys\n"
@@ -89,10 +89,15 @@ def test_the_script_is_shown(limbeck: Limbeck, monkeypatch: pytest.MonkeyPatch) 
         "    os.environ['COMP_WORDS'] = 'limbeck ' + line\n"
         "    try: main()\n"
         "    except SystemExit: pass\n"
+        "del os.environ['_LIMBECK_COMPLETE']\n"
+        "for words in (['list', 'recipes'], ['show', '--keys', 'data']):\n"
+        "    sys.argv = ['limbeck', *words]\n"
+        "    try: main()\n"
+        "    except SystemExit as error: assert not error.code\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "_LIMBECK_COMPLETE=complete_zsh" in done.stdout
-    for offered in ("kd", "data.batch_size=", "resnet20"):
+    for offered in ("kd", "data.batch_size=", "resnet20", "digits-byot", "data.root:"):
         assert offered in done.stdout.split()

@@ -7,10 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
@@ -33,6 +32,9 @@ from limbeck.runs.teacher_outputs import Asking
 from limbeck.runs.train import places, settled
 from limbeck.runs.written_out import parts_of
 from limbeck.teachers import RememberedTeacher, Teacher
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 STEPS = 20
 """Steps of the probe, or a few more, after a pass through their samples to warm up."""

@@ -8,11 +8,10 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock, Timeout
-from lightning_fabric import Fabric
 
 import limbeck
 from limbeck.atomic import is_part, sweep
@@ -21,6 +20,9 @@ from limbeck.engine.files import write_json, write_text
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"

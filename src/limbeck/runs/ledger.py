@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING, Any
 
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json
 from limbeck.errors import as_request
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 FILE = "teacher_outputs.json"
 

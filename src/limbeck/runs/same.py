@@ -6,14 +6,16 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING
 
 from limbeck.engine.devices import from_first
 from limbeck.errors import RequestError, counted
 from limbeck.runs import identity
 from limbeck.runs.folder import CLAIM, RECIPE
 from limbeck.runs.identity import Identity
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _DESCRIBES = {CLAIM, RECIPE, "environment.json", identity.FILE}
 """Files that a folder has before anything is trained in it."""

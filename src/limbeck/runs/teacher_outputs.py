@@ -10,10 +10,9 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 import limbeck
@@ -30,6 +29,9 @@ from limbeck.teachers.coding import Coding
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.stored import place_key, store
 from limbeck.types import Batch, TeacherOutput
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MEMORY_BYTES = 2 * 2**30
 """Teacher outputs are kept in memory up to this size."""

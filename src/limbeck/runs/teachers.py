@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning_fabric import Fabric
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -37,6 +37,9 @@ from limbeck.sources import names_in, own_code
 from limbeck.taps import LOGITS
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 from limbeck.teachers.ensemble import Mix
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _NOT_TRAINING = {"dtype", "weight", "weights", "store", "shard"}
 KEYS = 5

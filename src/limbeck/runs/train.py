@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from limbeck.data import DataSet, Loader, make_loader
@@ -36,6 +35,9 @@ from limbeck.runs.teacher_outputs import Asking, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
 from limbeck.teachers import RememberedTeacher, Teacher
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 HELD_OUTPUTS = 2
 """Signals held at once: one that many methods share, such as logits, and one of a method's own."""
