@@ -31,8 +31,9 @@ NAMES = (
     "tune",
     "codecs",
     "startup",
+    "sequential",
 )
-MADE = ("losses", "resnet-pair", "growth", "faults", "tokens", "codecs", "startup")
+MADE = ("losses", "resnet-pair", "growth", "faults", "tokens", "codecs", "startup", "sequential")
 """Those that read no data set."""
 GPU, ZOO, METHODS, SHIP = "gpu", "zoo", "methods", "ship"
 RESULTS = Path(__file__).parent / "results"

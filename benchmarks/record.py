@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import methods, ship_section, token_sections
+from benchmarks import methods, sequential, ship_section, token_sections
 from limbeck.compare.cells import OWN
 from limbeck.compare.labels import label_of, own_label
 from limbeck.compare.verdicts import with_simultaneous
@@ -117,6 +117,7 @@ def document() -> str:
         ("growth", _growth),
         ("losses", _losses),
         ("methods", _methods),
+        ("sequential", sequential.section),
         ("ship", ship_section.section),
         ("tokens", _tokens),
         ("codecs", _codecs),

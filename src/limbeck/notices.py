@@ -11,6 +11,7 @@ _MUTED = ContextVar("muted", default=False)
 
 
 _SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
+_WHOM = ContextVar("whom", default="")
 
 
 @contextmanager
@@ -33,10 +34,31 @@ def muted() -> Iterator[None]:
         _MUTED.reset(token)
 
 
+@contextmanager
+def speaking_for(whom: str) -> Iterator[None]:
+    """Inside, lines begin with whom they are about: several processes speak at once. Nothing is drawn over."""
+    token = _WHOM.set(whom)
+    try:
+        yield
+    finally:
+        _WHOM.reset(token)
+
+
+def named(line: str) -> str:
+    """A line with whom it is about before it, where several speak at once."""
+    whom = _WHOM.get()
+    return f"{whom}: {line}" if whom and line != whom else line
+
+
+def alone() -> bool:
+    """Whether this process has the display to itself."""
+    return not _WHOM.get()
+
+
 def tell(line: str) -> None:
     """Say what limbeck decided, while it runs."""
     said = _SAID.get()
     if not _MUTED.get() and (said is None or line not in said):
         if said is not None:
             said.add(line)
-        print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - this is the display
+        print(f"limbeck: {named(line)}", file=sys.stderr, flush=True)  # noqa: T201 - this is the display

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from limbeck.compare import groups
+from limbeck.compare.asked import Asked, asked_for
 from limbeck.compare.cells import (
     BACKBONE,
     OWN,
@@ -16,35 +18,60 @@ from limbeck.compare.cells import (
     Cell,
     cells,
     completed,
-    named,
     recipe_of,
-    students_in,
     weed,
     weed_teachers,
 )
+from limbeck.compare.groups import Group, group_of, with_teacher
 from limbeck.compare.labels import own_label
-from limbeck.compare.verdicts import Rules, summarise
+from limbeck.compare.sequential import FILE as UNTIL
+from limbeck.compare.sequential import news
+from limbeck.compare.students import results, train_all
+from limbeck.compare.verdicts import summarise, undecided
+from limbeck.data import DataSet
 from limbeck.engine.devices import from_first
-from limbeck.engine.files import write_json, write_text
+from limbeck.engine.files import write_json
 from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
-from limbeck.models import parameter_count
 from limbeck.notices import once
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump, recorded_variants
-from limbeck.runs import components, hits, identity, teachers
+from limbeck.runs import components, teachers
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
-from limbeck.runs.entry import score
-from limbeck.runs.folder import COMPARISON, RECIPE, RESULT, choose, environment, opened, read_result
+from limbeck.runs.folder import COMPARISON, RECIPE, choose, environment, opened
 from limbeck.runs.identity import Origins
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
-from limbeck.runs.run import teacher_entry
-from limbeck.runs.stages import distil
+from limbeck.runs.parallel import Pool
 from limbeck.runs.train import Job, settled, settled_as, trial
-from limbeck.teachers import Teacher
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Students = Sequence[tuple[str, int]]
+"""Methods and seeds."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What was found to fit, before anything is written."""
+
+    recipe: schema.Recipe
+    student: nn.Module
+    among: Sequence[Group]
+    data: DataSet
+    fabric: Fabric
+
+    def cells(self, students: Students, trained: bool = True) -> list[Cell]:
+        """The students teacher by teacher; before the teachers are trained, without their weights."""
+        found = []
+        for group in self.among:
+            own = [one for one in students if group_of(one[1], len(self.among)) == group.number]
+            some = cells(group.recipes, own, group.origins)
+            found += completed(some, group.origins) if trained else some
+        return found
 
 
 def compare(
@@ -56,9 +83,12 @@ def compare(
     out: Path | None = None,
     resume: bool = False,
     redo: bool = False,
+    max_seeds: int | None = None,
+    teacher_count: int = 1,
     effect: float | None = None,
     variants: Mapping[str, schema.Recipe] | None = None,
     machine: Machine | None = None,
+    pool: Pool | None = None,
     began: Callable[[Path], None] = lambda folder: None,
 ) -> dict[str, Any]:
     """Train the recipe's student by every method with every seed, and say what the differences show.
@@ -73,11 +103,14 @@ def compare(
         resume: Resume an interrupted comparison in `out`, or add methods and seeds to a finished one. All its
             students count, also those of methods and seeds that are not named again.
         redo: Resume, and train again what was made of something else: another recipe, own code, teacher or data.
+        max_seeds: Add seeds where a verdict is open, up to so many (`limbeck.compare.sequential`); None adds none.
+        teacher_count: Train so many teachers of different seeds; the students' seeds take turns among them.
         effect: The size of a difference of which is said how many seeds would show it; by default one point of an
             accuracy, of another score a hundredth of the baseline's.
         variants: The recipe's variants that may be named, ":NAME" where a method is called so too; they differ from
             the recipe in how they distil alone.
         machine: Devices and display.
+        pool: Processes that train students side by side; None trains one after the other in this one.
         began: Told the folder, before anything is trained.
 
     Returns:
@@ -89,92 +122,107 @@ def compare(
         RunError: A training failed.
     """
     machine, variants, resume = machine or Machine(), variants or {}, resume or redo
-    asked = named(methods, variants)
-    if not seeds:
-        raise RequestError("a comparison needs at least one seed")
     proposed = choose(out, f"compare-{recipe.name}", resume)
-    before = students_in(proposed) if resume else []
-    data = components.data(recipe.data, root)
-    if not components.task(recipe, data).labelled:
-        raise RequestError(
-            "a comparison stands beside the baseline, which learns from labels, and this task has none: use limbeck run"
-        )
-    found = teachers.candidates(recipe, data, machine)
-    student = components.model(recipe.student, data, recipe.seed)
-    recipes = {name: recipe_of(recipe, name, variants, student) for name in (*asked, *(method for method, _ in before))}
-    for name, one in recipes.items():
-        dry_run(recipe if name == BACKBONE else one, student, found, data)
-    recipe = settled(recipe, student, data, machine)
-    recipes = {name: settled_as(recipe, one) for name, one in recipes.items()}
-    fabric = machine.fabric(recipe.precision)
-    check_shares(recipe, found, fabric.world_size)
-    origins = Origins(student, found, data, root)
-    students = cells(recipes, [*((name, seed) for name in asked for seed in seeds), *before], origins)
-    chosen = {name: one for name, one in variants.items() if {name, f":{name}"} & recipes.keys()}
+    asked = asked_for(recipe, methods, seeds, variants, max_seeds, teacher_count, effect, proposed if resume else None)
+    ready = _prepared(recipe, asked, root, variants, machine)
+    recipe, fabric = ready.recipe, ready.fabric
+    begun = ready.cells(asked.students(asked.methods, asked.seeds), trained=False)
+    chosen = {name: one for name, one in variants.items() if {name, f":{name}"} & ready.among[0].recipes.keys()}
     described = dump(recipe, {**recorded_variants(proposed / RECIPE), **chosen})
-
     with (
-        opened(out, f"compare-{recipe.name}", described, resume, fabric, lambda at: weed(at, students, redo)) as folder,
+        opened(out, f"compare-{recipe.name}", described, resume, fabric, lambda at: weed(at, begun, redo)) as folder,
         once(),
     ):
         began(folder)
-        from_first(fabric, lambda: weed_teachers(folder, found, origins.of_teachers(recipe)))
-        for candidate in found:
-            teachers.train(candidate, recipe, data, machine, folder, resume=resume, retrain=False)
-        students = completed(students, origins)
-        from_first(fabric, lambda: weed(folder, students, redo))
-        teachers.share_out(found, fabric)
-        taught = [one for name, one in recipes.items() if name not in (SCRATCH, BACKBONE)]
         outputs = Ledger(folder, fabric, resume)
-        job = Job(recipe, data, machine, fabric, folder, resume, trainings=len(seeds), outputs=outputs)
-        job = decided(job, taught, student, found)
-        comparison = _compared(job, recipes, students, found, student, Rules(len(data.test), effect=effect))
+        listeners = max(1, (asked.plan.most if asked.plan else len(seeds)) // teacher_count)
+        job = Job(recipe, ready.data, machine, fabric, folder, resume, trainings=listeners, outputs=outputs)
+        comparison = _compared(job, asked, ready, root, redo, pool)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)
         fabric.barrier()
     return {**comparison, "out": str(folder)}
 
 
-def _compared(
-    job: Job,
-    recipes: Mapping[str, schema.Recipe],
-    students: Sequence[Cell],
-    found: Sequence[teachers.Candidate],
-    student: nn.Module,
-    rules: Rules,
-) -> dict[str, Any]:
-    """Train and test every method with every seed: what compare.json holds."""
-    results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in recipes}
-    diagnosis = examine(replace(job, recipe=_taught(recipes)), student, found)
-    for cell in students:
-        own = replace(job, recipe=cell.recipe, out=job.out / cell.name)
-        finished = own.out / RESULT
-        if not (job.resume and from_first(job.fabric, finished.exists)):
-            if job.machine.progress and job.fabric.is_global_zero:
-                tell(f"{cell.method}, seed {cell.seed}")
-            _carry_out(own, cell, found)
-        results[cell.method][cell.seed] = from_first(
-            job.fabric,
-            lambda: with_hits(own.out),  # noqa: B023
+def _prepared(
+    recipe: schema.Recipe, asked: Asked, root: Path, variants: Mapping[str, schema.Recipe], machine: Machine
+) -> _Prepared:
+    """Build what the methods need, and try each."""
+    data = components.data(recipe.data, root)
+    if not components.task(recipe, data).labelled:
+        raise RequestError(
+            "a comparison stands beside the baseline, which learns from labels, and this task has none: use limbeck run"
         )
+    found = [groups.candidates(with_teacher(recipe, n), n, data, machine) for n in range(asked.teachers)]
+    student = components.model(recipe.student, data, recipe.seed)
+    names = dict.fromkeys((*asked.methods, *(method for method, _ in asked.before)))
+    recipes = {name: recipe_of(recipe, name, variants, student) for name in names}
+    for name, one in recipes.items():
+        dry_run(recipe if name == BACKBONE else one, student, found[0], data)
+    recipe = settled(recipe, student, data, machine)
+    recipes = {name: settled_as(recipe, one) for name, one in recipes.items()}
+    fabric = machine.fabric(recipe.precision)
+    check_shares(recipe, found[0], fabric.world_size)
+    among = []
+    for number, some in enumerate(found):
+        own = {name: with_teacher(one, number) for name, one in recipes.items()}
+        among.append(Group(number, own, some, Origins(student, some, data, root)))
+    return _Prepared(recipe, student, among, data, fabric)
+
+
+def _train_teachers(job: Job, among: Sequence[Group]) -> None:
+    """Bring the teachers to their weights, and, of several devices, into shards where the recipe says so."""
+    every = [one for group in among for one in group.found]
+    made_of = among[0].origins.of_teachers(job.recipe)
+    from_first(job.fabric, lambda: weed_teachers(job.out, every, made_of))
+    for group in among:
+        for one in group.found:
+            teachers.train(one, group.recipe, job.data, job.machine, job.out, resume=job.resume, retrain=False)
+        teachers.share_out(group.found, job.fabric)
+
+
+def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, pool: Pool | None) -> dict[str, Any]:
+    """Train and test every method with every seed, and add seeds where that was asked for: what compare.json holds."""
+    if asked.plan is not None and job.fabric.is_global_zero:
+        write_json(job.out / UNTIL, asked.plan.as_dict())
+    _train_teachers(job, ready.among)
+    recipes = ready.among[0].recipes
+    from_first(job.fabric, lambda: weed(job.out, ready.cells(asked.students(asked.methods, asked.seeds)), redo))
+    taught = [one for name, one in recipes.items() if name not in (SCRATCH, BACKBONE)]
+    job = decided(job, taught, ready.student, ready.among[0].found)
+    diagnosis = examine(replace(job, recipe=_taught(recipes)), ready.student, ready.among[0].found)
+    open_: Sequence[str] = asked.methods
+    trained: dict[tuple[str, int], Cell] = {}
+    methods: dict[str, Any] = {}
+    for seeds in asked.looks():
+        new = [cell for cell in ready.cells(asked.students(open_, seeds)) if (cell.method, cell.seed) not in trained]
+        from_first(job.fabric, lambda: weed(job.out, new, redo))  # noqa: B023
+        train_all(new, ready.among, job, root, pool)
+        trained |= {(cell.method, cell.seed): cell for cell in new}
+        every = sorted(trained.values(), key=lambda cell: (list(recipes).index(cell.method), cell.seed))
+        rules = asked.rules(len(job.data.test), [cell.seed for cell in every])
+        methods = summarise(results(every, job), rules)
+        open_ = [name for name in undecided(methods) if name in asked.methods]
+        if asked.plan is not None and job.machine.progress:
+            tell(news(methods, open_, len(seeds), asked.plan))
+        if not open_:
+            break
+    numbers = sorted({seed for _, seed in trained})
     return {
         "recipe": job.recipe.title,
         "data": job.data.name,
         "device": job.fabric.device.type,
         "epochs": job.recipe.epochs,
-        "seeds": sorted({cell.seed for cell in students}),
+        "seeds": numbers,
         **trial(job.recipe),
-        "teacher": [teacher_entry(candidate, job) for candidate in found],
+        **({"until": {**asked.plan.as_dict(), "open": open_}} if asked.plan else {}),
+        **({"teachers_varied": asked.teachers} if asked.teachers > 1 else {}),
+        "teacher": groups.entries(ready.among, numbers, job),
         **diagnosis,
         "teacher_outputs": job.outputs.entries(),
-        "methods": _labelled(summarise(results, rules), recipes),
-        "environment": environment(),
+        "methods": _labelled(methods, recipes),
+        "environment": {**environment(), **({"threads": pool.threads} if pool else {})},
     }
-
-
-def with_hits(folder: Path) -> dict[str, Any]:
-    """A finished student's result, with the test samples that it gets right under "hits"."""
-    return {**read_result(folder), "hits": hits.read(folder)}
 
 
 def _labelled(methods: dict[str, Any], recipes: Mapping[str, schema.Recipe]) -> dict[str, Any]:
@@ -188,38 +236,3 @@ def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
     """The first compared recipe that hears the teacher, or else the first; its temperature is the diagnosis's."""
     rivals = [one for name, one in recipes.items() if name != SCRATCH]
     return next((one for one in rivals if one.distill.scheme in schema.TAUGHT), rivals[0])
-
-
-def _carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None:
-    """Train and test one method with one seed, and write its result; an interrupted training goes on."""
-    if job.fabric.is_global_zero:
-        identity.write(job.out, cell.made_of)
-        write_text(job.out / RECIPE, dump(job.recipe))
-    shipped = student = components.model(job.recipe.student, job.data, job.recipe.seed)
-    if found:
-        components.begin(student, job.recipe.student, found[0].module)
-    judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
-    ensemble: Teacher | None = None
-    if cell.method == SCRATCH:
-        scheme = components.alone(student, job.recipe, job.data)
-        training = job.train(scheme, "student")
-    elif cell.method == BACKBONE:
-        scheme = components.on_labels(student, job.recipe.student, job.recipe, job.data)
-        training = job.train(scheme, "student")
-    else:
-        distilled = distil(job, student, found)
-        scheme, training, ensemble = distilled.scheme, distilled.training, distilled.ensemble
-        shipped = scheme.student  # of some methods another network
-    right = hits.Hits(scheme.task, scheme.chosen)
-    tested = job.test(scheme, judge, right.hear)
-    if cell.method == BACKBONE:
-        deepest = job.recipe.student.options["exit"]
-        tested[f"test_{tested['monitor']}/exit {deepest}/{deepest}"] = score(tested)
-    if ensemble is not None:
-        tested["ensemble_score"] = score(job.test_teacher(ensemble))
-    if job.fabric.is_global_zero:
-        right.write(job.out)
-        about = {"method": cell.method, "seed": cell.seed, "identity": identity.digest(cell.made_of)}
-        about["parameters"] = parameter_count(shipped)
-        write_json(job.out / RESULT, {**about, **tested, **training})
-    job.fabric.barrier()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,23 +48,36 @@ class Paired:
 
     @property
     def spread(self) -> float:
-        """s, for two pairs or more."""
+        """s, of two pairs or more."""
         return max(statistics.stdev(self.pairs), self.least)
 
     def interval(self, error: float) -> Interval | None:
         """d̄ ± t(1 − error/2, ν) · SE; None of a single pair."""
         if len(self.pairs) < 2:
             return None
-        half = self._quantile(error) * math.sqrt(self._of_seeds + self.test_variance)
+        half = float(half_width(self.pairs, error, self.least, self.test_variance, self.samples))
         return self.mean - half, self.mean + half
 
-    def _quantile(self, error: float) -> float:
-        freedom = _freedom(self._of_seeds, len(self.pairs), self.test_variance, self.samples)
-        return quantile(1 - error / 2, float(freedom))
 
-    @property
-    def _of_seeds(self) -> float:
-        return self.spread**2 / len(self.pairs)
+def half_width(
+    pairs: ArrayLike, error: float, least: float = 0.0, test_variance: float = 0.0, samples: int = 0
+) -> NDArray[np.float64]:
+    """t(1 − error/2, ν) · SE of `Paired`, for any number of comparisons at once.
+
+    Args:
+        pairs: (…, n) with n of 2 or more.
+        error: 1 − the interval's confidence.
+        least: As in `Paired`, and so are the others.
+
+    Returns:
+        (…).
+    """
+    values = np.asarray(pairs, dtype=float)
+    count = values.shape[-1]
+    of_seeds = np.maximum(values.std(-1, ddof=1), least) ** 2 / count
+    freedom = _freedom(of_seeds, count, test_variance, samples)
+    found: NDArray[np.float64] = quantile(1 - error / 2, freedom) * np.sqrt(of_seeds + test_variance)
+    return found
 
 
 def of_test_samples(differences: ArrayLike) -> float:
@@ -110,12 +121,11 @@ def seeds_needed(found: Paired, difference: float, error: float, power: float = 
     return int(count[enough[0]]) if len(enough) else None
 
 
-@lru_cache(maxsize=4096)
-def quantile(level: float, freedom: float) -> float:
+def quantile(level: float, freedom: ArrayLike) -> NDArray[np.float64]:
     """Student's t."""
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf(level, freedom))
+    return np.asarray(special.stdtrit(freedom, level))
 
 
 def _freedom(of_seeds: ArrayLike, count: ArrayLike, test_variance: float, samples: int) -> NDArray[np.float64]:

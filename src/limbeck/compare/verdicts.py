@@ -15,6 +15,7 @@ from limbeck.runs.entry import score
 
 BySeed = Mapping[int, Mapping[str, Any]]
 """A method's results by their seeds."""
+DECIDED = ("better", "worse")
 ONE_SEED, NONE_SHOWN = "one seed shows nothing", "no difference shown"
 VERDICT = ("difference", "interval", "simultaneous", "verdict")
 """What a method's entry in compare.json has that differs from scratch."""
@@ -190,6 +191,11 @@ def verdict(simultaneous: Interval | None, mode: str) -> str:
     return "better" if (low > 0) == (mode == "max") else "worse"
 
 
+def undecided(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The methods that are neither better nor worse than scratch as far as one can see."""
+    return [name for name, row in methods.items() if name != SCRATCH and row.get("verdict") not in DECIDED]
+
+
 def with_simultaneous(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """The methods of a compare.json, also of one that was written before it had simultaneous intervals.
 
@@ -213,7 +219,7 @@ def _seeds(row: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[int]:
 def _widened(row: Mapping[str, Any], pairs: int, error: float) -> list[float] | None:
     if row["interval"] is None:
         return None
-    wider = quantile(1 - error / 2, pairs - 1) / quantile((1 + CONFIDENCE) / 2, pairs - 1)
+    wider = float(quantile(1 - error / 2, pairs - 1) / quantile((1 + CONFIDENCE) / 2, pairs - 1))
     half = wider * (row["interval"][1] - row["difference"])
     return [row["difference"] - half, row["difference"] + half]
 

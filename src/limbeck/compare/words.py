@@ -17,9 +17,16 @@ def procedure(comparison: Mapping[str, Any]) -> str:
     else:
         told = f"verdicts: better or worse where the 95 % intervals that hold for all {len(rows)} at once exclude 0"
     errors = {tuple(row.get("errors", ("seeds",))) for row in rows}
-    if errors == {("seeds", "test samples")}:
-        return f"{told}; they contain the error from seeds and from test samples"
-    return f"{told}; they contain the error from seeds, and hold for these test samples"
+    both = errors == {("seeds", "test samples")}
+    told += "; they contain the error from seeds" + (
+        " and from test samples" if both else ", and hold for these test samples"
+    )
+    if count := comparison.get("teachers_varied"):
+        told += f"; {count} teachers of different seeds took turns, and the students of one teacher are one pair"
+    if plan := comparison.get("until"):
+        looks = ", ".join(map(str, plan["looks"]))
+        told += f"; seeds were added where a verdict was open: looks at {looks} seeds share the 5 % of error"
+    return told
 
 
 def needed(methods: Mapping[str, Mapping[str, Any]]) -> str:

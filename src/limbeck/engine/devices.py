@@ -100,7 +100,7 @@ def choose_precision(model: nn.Module, example: Inputs, samples: int, accelerato
         samples: Samples of a step.
         accelerator: "cpu", "cuda", "mps" or "auto".
     """
-    kind = _kind(accelerator)
+    kind = kind_of(accelerator)
     foreign = any(isinstance(module, Node) for module in model.modules())  # its framework says how it computes
     if foreign or not _multiplies_bf16(kind):
         return "32-true"
@@ -111,7 +111,8 @@ def choose_precision(model: nn.Module, example: Inputs, samples: int, accelerato
     return "bf16-mixed" if reuse >= REUSE else "32-true"
 
 
-def _kind(accelerator: str) -> str:
+def kind_of(accelerator: str) -> str:
+    """The kind of device that an accelerator's name means here: "cpu", "cuda", "mps" or another."""
     if accelerator != "auto":
         return {"gpu": "cuda"}.get(accelerator, accelerator)
     if torch.cuda.is_available():
@@ -163,10 +164,10 @@ def make_fabric(
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // devices
     mixed = precision != "32-true"
-    chosen = {"plugins": Autocast(precision, _kind(accelerator))} if mixed else {"precision": precision}
+    chosen = {"plugins": Autocast(precision, kind_of(accelerator))} if mixed else {"precision": precision}
     options: dict[str, Any] = {"strategy": strategy, "num_nodes": num_nodes, **chosen}
     try:
-        processes = num_nodes * _count(devices, _kind(accelerator))
+        processes = num_nodes * _count(devices, kind_of(accelerator))
         if strategy == "fsdp":
             options["strategy"] = sharding(processes)
         elif strategy == "ddp" or (strategy == "auto" and processes > 1):

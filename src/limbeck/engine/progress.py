@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from limbeck.engine.callbacks import Callback, Training
-from limbeck.notices import tell
+from limbeck.notices import alone, named, tell
 from limbeck.tasks import Classification, Task
 
 __all__ = ["LOOK_EVERY", "Progress", "tell"]
@@ -40,7 +40,7 @@ class Progress(Callback):
         self.shown = shown
         self.task = task or Classification()
         self._bar: Bar | None = None
-        if shown and sys.stderr.isatty():
+        if shown and alone() and sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
                 TimeRemainingColumn(),
@@ -121,4 +121,4 @@ class Progress(Callback):
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the display
+    print(named(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the display

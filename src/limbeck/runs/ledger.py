@@ -60,15 +60,27 @@ class Ledger:
         folder: The run's; None writes nothing.
         fabric: Its first process reads and writes.
         resume: Begin with what the interrupted run has written.
+        known: Begin with these.
     """
 
-    def __init__(self, folder: Path | None = None, fabric: Fabric | None = None, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        fabric: Fabric | None = None,
+        resume: bool = False,
+        known: Mapping[str, Outputs] | None = None,
+    ) -> None:
         self._path = None if folder is None else folder / FILE
         self._writes = fabric is None or fabric.is_global_zero
-        self._known: dict[str, Outputs] = {}
+        self._known: dict[str, Outputs] = dict(known or {})
         if resume and fabric is not None and self._path is not None:
             path = self._path
             self._known = from_first(fabric, lambda: _read(path) if path.exists() else {})
+
+    @property
+    def known(self) -> dict[str, Outputs]:
+        """All of them by their keys."""
+        return dict(self._known)
 
     def get(self, key: str) -> Outputs | None:
         """What is known of these outputs."""

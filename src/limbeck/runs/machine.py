@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from limbeck.engine.devices import AUTO, choose_precision, make_deterministic, make_fabric
+from limbeck.engine.devices import AUTO, choose_precision, kind_of, make_deterministic, make_fabric
 from limbeck.types import Inputs
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Machine:
     def precision(self, wanted: str, network: nn.Module, example: Inputs, samples: int) -> str:
         """The precision that is wanted, "auto" decided for a network that reads such an example."""
         return choose_precision(network, example, samples, self.accelerator) if wanted == AUTO else wanted
+
+    def one_device(self, number: int) -> Machine:
+        """The machine with one of its GPUs, counted round; itself where it has no several."""
+        gpus = torch.cuda.device_count() if kind_of(self.accelerator) == "cuda" else 0
+        return replace(self, devices=f"{number % gpus},") if gpus > 1 else self
 
     @staticmethod
     def place(fabric: Fabric) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""Work that consists of many like tasks, done by Ray's processes: on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from limbeck.errors import RequestError, RunError, shown
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+RETRIES = 3
+"""How often a task is begun anew whose process was lost."""
+SCHEME = "ray"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ray's processes; all see the same file system.
+
+    Args:
+        address: A cluster's, as `ray.init` takes it; None for the one of RAY_ADDRESS, or else Ray on this machine.
+        threads: CPUs that a task takes, and its threads.
+        jobs: Of Ray on this machine, how many tasks run side by side; None for as many as there are CPUs.
+        gpus: GPUs that a task takes.
+    """
+
+    address: str | None
+    threads: int
+    jobs: int | None = None
+    gpus: int = 0
+
+    def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """As `limbeck.runs.parallel.Pool` says; a task whose process or machine was lost is done again elsewhere.
+
+        Raises:
+            RequestError: Ray is not installed, or the cluster cannot be reached.
+            RunError: Also where a task's process was lost too often.
+        """
+        if not tasks:
+            return
+        ray = imported()
+        ours = not ray.is_initialized()
+        if ours:
+            self._connect(ray)
+        try:
+            remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_carry_out)
+            yield from _in_order(ray, [remote.remote(work, task, self.threads) for task in tasks])
+        finally:
+            if ours:
+                ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:
+        local = self.address is None and "RAY_ADDRESS" not in os.environ
+        cpus = {"num_cpus": self.jobs * self.threads} if local and self.jobs else {}
+        where = {} if self.address is None else {"address": self.address}
+        try:
+            ray.init(include_dashboard=False, logging_level="warning", **where, **cpus)
+        except Exception as error:
+            raise RequestError(f"cannot reach Ray at {self.address or 'this machine'}: {error}") from error
+
+
+def address_of(on: str) -> str | None:
+    """--on: "ray" for Ray on this machine or at RAY_ADDRESS, "ray://HOST:PORT" for a cluster's client server.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    if on == SCHEME:
+        return None
+    if not on.startswith(f"{SCHEME}://") or on == f"{SCHEME}://":
+        raise RequestError(f"--on is ray, or a cluster's address such as ray://head:10001, not {shown(on)}")
+    return on
+
+
+def imported() -> Any:
+    """The module ray.
+
+    Raises:
+        RequestError: It is not installed.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise RequestError("--on ray needs the extra: pip install 'limbeck[ray]'") from None
+    return ray
+
+
+def _carry_out(work: Callable[[Task], Result], task: Task, threads: int) -> Result:
+    """In one of Ray's processes."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return work(task)
+
+
+def _in_order(ray: Any, references: Sequence[Any]) -> Iterator[Any]:
+    """Results in order; the first failure at once, whichever task's it is."""
+    waiting, done, following = list(references), {}, 0
+    places = {reference: place for place, reference in enumerate(references)}
+    while waiting:
+        (ready, *_), waiting = ray.wait(waiting)
+        try:
+            done[places[ready]] = ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            lines = str(error).splitlines()
+            raise RunError(f"Ray lost a process {RETRIES + 1} times: {lines[0] if lines else error!r}") from error
+        while following in done:
+            yield done.pop(following)
+            following += 1

@@ -1,0 +1,142 @@
+"""Work that consists of many like tasks, done by several processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from limbeck.errors import RequestError, RunError
+from limbeck.notices import once
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Pool(Protocol):
+    """Processes that carry out tasks side by side."""
+
+    @property
+    def threads(self) -> int:
+        """Of each on the CPU."""
+        ...
+
+    def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """The results in the tasks' order, each as soon as it and those before it are there.
+
+        Args:
+            work: A function of a module, so that other processes can import it.
+            tasks: What can be pickled.
+
+        Raises:
+            RequestError, RunError: What the work raised first; the other tasks are given up.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """So many processes of this machine, each a fresh Python (spawn) with its own import of torch.
+
+    A task's floating-point results depend on its threads, not on how many processes there are: with the same `threads`
+    they are those of `torch.set_num_threads(threads)` in one process.
+
+    Args:
+        jobs: How many.
+        threads: Of each on the CPU.
+    """
+
+    jobs: int
+    threads: int
+
+    def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        """As `Pool` says.
+
+        Raises:
+            RunError: Also where a process was killed.
+        """
+        if not tasks:
+            return
+        context = multiprocessing.get_context("spawn")
+        numbers = context.SimpleQueue()
+        for one in range(self.jobs):
+            numbers.put(one)
+        others = set(multiprocessing.active_children())
+        pool = ProcessPoolExecutor(
+            min(self.jobs, len(tasks)), mp_context=context, initializer=_begin, initargs=(numbers, self.threads)
+        )
+        try:
+            yield from _in_order([pool.submit(work, task) for task in tasks])
+        except BrokenProcessPool:
+            raise RunError(
+                "one of the processes was killed, or had not enough memory; --resume does what is missing, with fewer "
+                "--jobs if memory was short"
+            ) from None
+        except BaseException:
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def threads_each(jobs: int, threads: int | None) -> int:
+    """Threads of each of so many processes: as many as were asked for, else this process's shared out."""
+    return threads or max(1, torch.get_num_threads() // jobs)
+
+
+def check_jobs(jobs: int, devices: int | str, num_nodes: int) -> None:
+    """Raise RequestError for students on several devices each, several of which are to be trained side by side."""
+    if jobs > 1 and (devices not in (1, "1") or num_nodes > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
+        raise RequestError(
+            f"--jobs {jobs} trains students side by side, each on one device; leave --devices, --num-nodes and "
+            "torchrun out, or --jobs"
+        )
+
+
+def number() -> int:
+    """Which of the processes this is, from 0; 0 where there are no several."""
+    return _NUMBER
+
+
+def _in_order(futures: Sequence[Future[Result]]) -> Iterator[Result]:
+    """Results in order; the first failure at once, whichever task's it is."""
+    places = {future: place for place, future in enumerate(futures)}
+    done: dict[int, Any] = {}
+    following = 0
+    for future in as_completed(futures):
+        done[places[future]] = future.result()
+        while following in done:
+            yield done.pop(following)
+            following += 1
+
+
+_NUMBER = 0
+_OPEN = ExitStack()
+"""What holds until this process ends."""
+
+
+def _begin(numbers: Any, threads: int) -> None:
+    """Prepare a fresh process: its threads and number; Ctrl-C is the first process's, and it ends with that one."""
+    global _NUMBER
+    _NUMBER = numbers.get()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _OPEN.enter_context(once())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

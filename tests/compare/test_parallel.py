@@ -1,0 +1,139 @@
+"""Tasks side by side: results in order, threads as asked for, no process left behind; a comparison's students too."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pool_work import die_once, work
+
+from limbeck.compare import compare
+from limbeck.errors import RequestError, RunError
+from limbeck.recipes.read import check
+from limbeck.runs.cluster import Cluster, address_of
+from limbeck.runs.machine import Machine
+from limbeck.runs.parallel import Processes, check_jobs, threads_each
+
+QUIET = Machine(accelerator="cpu", progress=False)
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"batch_size": 64, "limit_samples": 200},
+    "teacher": {"model": "mlp", "hidden": [16], "epochs": 1},
+    "student": {"model": "mlp", "hidden": [4]},
+    "distill": {"terms": [{"loss": "kd", "temperature": 2}]},
+    "epochs": 1,
+    "optimizer": {"lr": 0.01},
+}
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_seconds(one) for key, one in value.items() if "seconds" not in key and key != "out"}
+    return [without_seconds(one) for one in value] if isinstance(value, list) else value
+
+
+def go(out: Path, **options: Any) -> dict[str, Any]:
+    return compare(check(SMALL), ["recipe", "dist"], [0, 1], root=out, out=out, machine=QUIET, **options)
+
+
+def test_a_comparison_by_two_processes_has_the_figures_of_one(tmp_path: Path) -> None:
+    alone = go(tmp_path / "alone")
+    both = go(tmp_path / "both", pool=Processes(2, 1))
+    assert without_seconds(both) == without_seconds(alone) | {"teacher": without_seconds(both["teacher"])}
+    assert [one["test"] for one in both["teacher"]] == [one["test"] for one in alone["teacher"]]
+    written = json.loads((tmp_path / "both" / "compare.json").read_text())
+    assert without_seconds(written) == without_seconds(both)
+    for path in (tmp_path / "alone").glob("*-seed*/student.safetensors"):
+        assert (tmp_path / "both" / path.parent.name / path.name).read_bytes() == path.read_bytes()
+    assert not multiprocessing.active_children()
+
+
+def test_results_come_in_order_and_an_interrupt_ends_all_processes() -> None:
+    results = Processes(2, 3).map(work, ["a", "wait"])
+    first = next(results)
+    assert (first[:2], first[2] in (0, 1)) == (("a", 3), True)
+    assert len(multiprocessing.active_children()) == 2
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 30
+    assert not multiprocessing.active_children()
+    assert list(Processes(2, 3).map(work, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "said"),
+    [("die", RunError, "was killed, .*; --resume"), ("fail", RequestError, "no such thing")],
+)
+def test_a_killed_process_and_an_error_end_the_work(task: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        list(Processes(1, 1).map(work, [task]))
+    assert not multiprocessing.active_children()
+
+
+class Killed:
+    """A pool whose process is killed after the first task."""
+
+    threads = 1
+
+    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        yield work(tasks[0])
+        raise RunError("one of the processes was killed")
+
+
+def test_what_a_killed_process_left_is_done_on_resumption(tmp_path: Path) -> None:
+    out = tmp_path / "cmp"
+    with pytest.raises(RunError, match="was killed"):
+        go(out, pool=Killed())
+    assert len(list(out.glob("*-seed*/result.json"))) == 1
+    assert not (out / "compare.json").exists()
+    resumed = go(out, resume=True)
+    assert resumed["methods"].keys() == {"scratch", "recipe", "dist"}
+    whole = go(tmp_path / "whole")
+    assert [row["scores"] for row in resumed["methods"].values()] == [
+        row["scores"] for row in whole["methods"].values()
+    ]
+
+
+def test_threads_and_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert [threads_each(jobs, None) for jobs in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    assert threads_each(4, 3) == 3
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [Machine("cuda").one_device(n).devices for n in range(3)] == ["0,", "1,", "0,"]
+    assert Machine("cpu").one_device(1).devices == 1
+    check_jobs(1, 4, 2)
+    for devices, nodes in ((2, 1), ("auto", 1), (1, 2)):
+        with pytest.raises(RequestError, match="each on one device"):
+            check_jobs(2, devices, nodes)
+
+
+def test_where_ray_is() -> None:
+    assert address_of("ray") is None
+    assert address_of("ray://head:10001") == "ray://head:10001"
+    for wrong in ("slurm", "ray://", "ray:head"):
+        with pytest.raises(RequestError, match="--on is ray, or a cluster's address"):
+            address_of(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    alone = go(tmp_path / "alone")
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    try:
+        cluster = Cluster(None, 1)
+        assert list(cluster.map(die_once, [tmp_path / "marker"])) == ["done"]
+        with pytest.raises(RequestError, match=r"^no such thing$"):
+            list(cluster.map(work, ["fail"]))
+        both = go(tmp_path / "both", pool=cluster)
+    finally:
+        ray.shutdown()
+    assert without_seconds(both) == without_seconds(alone) | {"teacher": without_seconds(both["teacher"])}

@@ -1,0 +1,94 @@
+"""Seeds are added until verdicts are decided, and looking repeatedly does not make verdicts out of nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limbeck.compare import compare
+from limbeck.compare.sequential import Plan
+from limbeck.compare.words import procedure
+from limbeck.errors import RequestError
+from limbeck.recipes.read import check
+from limbeck.runs.machine import Machine
+
+QUIET = Machine(accelerator="cpu", progress=False)
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"batch_size": 64, "limit_samples": 300},
+    "teacher": {"model": "mlp", "hidden": [8], "epochs": 5, "optimizer": {"lr": 0.01}},
+    "student": {"model": "mlp", "hidden": [16]},
+    "distill": {"method": "kd"},
+    "epochs": 5,
+    "optimizer": {"lr": 0.02},
+}
+
+
+@pytest.mark.parametrize(
+    ("plan", "looks"), [((3, 3), (3,)), ((3, 10), (3, 4, 6, 10)), ((3, 20), (3, 5, 8, 13, 20)), ((2, 4), (2, 4))]
+)
+def test_looks_grow_by_half_and_share_the_error(plan: tuple[int, int], looks: tuple[int, ...]) -> None:
+    made = Plan(*plan)
+    assert made.looks == looks
+    assert sum(made.share(look) for look in looks) == pytest.approx(1)
+    assert made.share(looks[-1] + 5) == made.share(looks[-1])
+
+
+@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.parametrize(("methods", "most"), [(1, 10), (3, 20)])
+def test_without_a_difference_at_most_five_in_a_hundred_comparisons_have_a_verdict(methods: int, most: int) -> None:
+    from benchmarks.sequential import simulate
+
+    some, _, seeds = simulate(methods, Plan(3, most), comparisons=2000)
+    assert 0.005 < some / 2000 <= 0.05
+    assert seeds > 0.95 * most
+    uncorrected, _, _ = simulate(methods, Plan(3, most), comparisons=2000, corrected=False)
+    assert uncorrected / 2000 > 0.1
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_a_real_difference_is_found_early_and_the_right_way_round() -> None:
+    from benchmarks.sequential import simulate
+
+    some, worse, seeds = simulate(1, Plan(3, 20), effect=2.0, comparisons=500)
+    assert some / 500 > 0.95
+    assert worse == 0
+    assert seeds < 12
+
+
+def test_seeds_are_added_where_a_verdict_is_open(tmp_path: Path) -> None:
+    """Of two variants one does not learn at all; the other learns as scratch does, and is open to the end."""
+    weights = {"worse": 0.0, "same": 1.0}
+    given = {
+        name: check(SMALL | {"distill": {"task_weight": weight, "terms": [{"loss": "kd", "weight": 0.0}]}})
+        for name, weight in weights.items()
+    }
+    options: dict[str, Any] = {"root": tmp_path, "out": tmp_path / "cmp", "machine": QUIET, "variants": given}
+    recipe = check(SMALL)
+    found = compare(recipe, ["worse", "same"], range(3), max_seeds=7, **options)
+    rows = found["methods"]
+    assert found["until"] == {"first_seeds": 3, "max_seeds": 7, "looks": [3, 4, 7], "open": ["same"]}
+    assert (rows["worse"]["verdict"], rows["same"]["verdict"]) == ("worse", "no difference shown")
+    assert rows["worse"]["seeds"] == list(range(len(rows["worse"]["seeds"])))
+    assert len(rows["worse"]["seeds"]) < 7
+    assert rows["same"]["seeds"] == rows["scratch"]["seeds"] == [0, 1, 2, 3, 4, 5, 6]
+    low, high = rows["same"]["simultaneous"]
+    assert low < rows["same"]["interval"][0] < rows["same"]["interval"][1] < high
+    assert "looks at 3, 4, 7 seeds share the 5 % of error" in procedure(found)
+    kept = (tmp_path / "cmp" / "same-seed6" / "student.safetensors").stat().st_mtime_ns
+    again = compare(recipe, ["worse", "same"], range(3), max_seeds=7, resume=True, **options)
+    assert again["methods"] == rows
+    assert (tmp_path / "cmp" / "same-seed6" / "student.safetensors").stat().st_mtime_ns == kept
+    for more in ({"max_seeds": 9}, {}):
+        with pytest.raises(RequestError, match="resume it with --until decided --seeds 3 --max-seeds 7, or choose"):
+            compare(recipe, ["same"], range(3), resume=True, **more, **options)
+    assert json.loads((tmp_path / "cmp" / "compare.json").read_text())["methods"] == rows
+
+
+@pytest.mark.parametrize(("seeds", "most", "said"), [(1, 5, "--seeds 2"), (3, 2, "less than the 3 seeds")])
+def test_wrong_plans(seeds: int, most: int, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        Plan(seeds, most)
