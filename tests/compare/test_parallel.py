@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,15 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def quick_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh processes find no torchmetrics: Fabric would import all of it to ask for its version, ten seconds each."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "torchmetrics.py").write_text("raise ImportError('hidden from this test')\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "hidden"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"), prepend=os.pathsep)
+
+
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_seconds(one) for key, one in value.items() if "seconds" not in key and key != "out"}
@@ -42,6 +52,8 @@ def go(out: Path, **options: Any) -> dict[str, Any]:
     return compare(check(SMALL), ["recipe", "dist"], [0, 1], root=out, out=out, machine=QUIET, **options)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_starts")
 def test_a_comparison_by_two_processes_has_the_figures_of_one(tmp_path: Path) -> None:
     alone = go(tmp_path / "alone")
     both = go(tmp_path / "both", pool=Processes(2, 1))
@@ -123,6 +135,7 @@ def test_where_ray_is() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_starts")
 @pytest.mark.filterwarnings("default")
 def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,7 +49,9 @@ class Cluster:
             self._connect(ray)
         try:
             remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_carry_out)
-            yield from _in_order(ray, [remote.remote(work, task, self.threads) for task in tasks])
+            yield from _in_order(
+                ray, [remote.remote(pickle.dumps((work, task)), sys.path, self.threads) for task in tasks]
+            )
         finally:
             if ours:
                 ray.shutdown()
@@ -88,11 +92,13 @@ def imported() -> Any:
     return ray
 
 
-def _carry_out(work: Callable[[Task], Result], task: Task, threads: int) -> Result:
-    """In one of Ray's processes."""
+def _carry_out(pickled: bytes, path: Sequence[str], threads: int) -> Any:
+    """In one of Ray's processes, which finds the user's own code where the first process does."""
     import torch
 
+    sys.path.extend(folder for folder in path if folder not in sys.path)
     torch.set_num_threads(threads)
+    work, task = pickle.loads(pickled)
     return work(task)
 
 
