@@ -15,10 +15,12 @@ from limbeck.data.text.tokenizers import FILE
 from limbeck.errors import RequestError
 from limbeck.export.student import export_run
 from limbeck.recipes.read import check
+from limbeck.runs import train
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
+from limbeck.shipping.subjects import from_run
 from limbeck.tasks import LanguageModelling
 
 QUIET = Machine(accelerator="cpu", progress=False)
@@ -77,6 +79,10 @@ def test_a_language_model_from_stored_outputs_killed_and_resumed_to_the_same_byt
     found = evaluate_run(tmp_path / "whole", tmp_path)
     assert found["perplexity"] == pytest.approx(whole["distilled"]["test_perplexity"])
 
+    monkeypatch.setattr(train, "MEMORY_BYTES", 0)
+    again = run(recipe, root=tmp_path, out=tmp_path / "again", machine=QUIET)
+    assert again["distilled"]["test"] == whole["distilled"]["test"], "the same figures where the teacher is asked again"
+
     other = copy.deepcopy(LANGUAGE)
     other["data"]["options"]["length"] = 17
     with pytest.raises(RequestError, match=r"data\.options\.length was 16 and is 17"):
@@ -133,9 +139,19 @@ def test_a_classifier_of_texts_from_its_files_to_its_answers(reviews: Path, tmp_
         answers = list(predictor(source, machine=QUIET).predict([tmp_path / "new.txt"]))
         assert [one.top[0][0] for one in answers] == ["good", "bad"]
         assert [one.file.rpartition(":")[2] for one in answers] == ["1", "3"], "the lines' numbers"
+    with pytest.raises(RequestError, match=r"limbeck ship takes students of images and vectors"):
+        from_run(Path(moved), reviews, 10)
     (Path(moved) / FILE).unlink()
     with pytest.raises(RequestError, match=r"holds no tokenizer\.json"):
         predictor(Path(moved), machine=QUIET)
+
+
+def test_outputs_by_token_of_several_lengths_are_not_stored(reviews: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("text_encoder", tokenizer="bytes").model_dump(exclude_unset=True)
+    recipe["distill"]["terms"] = [{"loss": "mse", "student": "norm", "teacher": "norm"}]
+    recipe["student"] |= {"depth": 1, "heads": 2}
+    with pytest.raises(RequestError, match=r"data\.options\.padding to length, or teacher\.store to never"):
+        run(check(recipe), root=reviews, out=tmp_path / "out", machine=QUIET)
 
 
 @pytest.mark.slow

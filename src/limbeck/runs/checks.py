@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data import DataSet, InMemory, make_loader
+from limbeck.data.text.texts import Texts
 from limbeck.distillers import Distiller, Scheme
 from limbeck.distillers.term import ENDS
 from limbeck.engine.compiling import check_compile
@@ -26,7 +27,7 @@ from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
 from limbeck.tasks import Classification, Task
 from limbeck.teachers.shards import Shards
-from limbeck.types import Batch, TeacherOutput
+from limbeck.types import Batch, TeacherOutput, tensors_of
 
 _ALL_LOGITS = ("CTKD", "dist", "logit_mse", "mlkd", "normkd", "probability_mse", "wttm")
 """Losses that cannot do with the likeliest classes alone."""
@@ -117,6 +118,7 @@ def _check_schemes(
         with _reading("student", recipe.student.model, example):
             settle(scheme, example, recipe.seed)
             teacher_output = live(example) if live else None
+            _check_lengths(resolved, example, teacher_output, data)
             laid = sized(scheme, example, teacher_output, layout)
             _check_labels(scheme, example, data)
         _check_loss(scheme, example, teacher_output)
@@ -165,6 +167,20 @@ def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
                 f"the {name} data of {data.name} has the label {highest}, and the student {outputs} outputs, for "
                 "labels from 0 on; fix the labels, or build the student with more outputs"
             )
+
+
+def _check_lengths(recipe: schema.Recipe, example: Batch, teacher_output: TeacherOutput | None, data: DataSet) -> None:
+    """Raise RequestError for teacher outputs by token that are to be stored of batches of several lengths."""
+    split = data.train
+    if not isinstance(split, Texts) or split.padding != "batch" or teacher_output is None or not recipe.teachers:
+        return
+    length = tensors_of(example.inputs)[0].shape[1]
+    tensors = [one for one in (teacher_output.output, *teacher_output.features.values()) if one is not None]
+    if recipe.teachers[0].store.where != "never" and any(one.shape[1] == length for one in tensors if one.dim() > 2):
+        raise RequestError(
+            "teacher outputs that hold a value for each token are stored for texts of one length: set "
+            "data.options.padding to length, or teacher.store to never"
+        )
 
 
 def _check_views(recipe: schema.Recipe, data: DataSet) -> None:

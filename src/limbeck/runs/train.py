@@ -31,10 +31,10 @@ from limbeck.runs.entry import tested
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
-from limbeck.runs.teacher_outputs import Asking, Kept, keep
+from limbeck.runs.teacher_outputs import MEMORY_BYTES, Asking, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
-from limbeck.teachers import RememberedTeacher, Teacher
+from limbeck.teachers import RememberedTeacher, Teacher, memory_need
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -187,9 +187,14 @@ class Job:
         return (self.out, phase) if done else None
 
     def _judge(self, teacher: Teacher) -> Teacher:
-        """The teacher, its outputs for the test set precomputed for all the students that are compared with it."""
+        """The teacher, its outputs for the test set precomputed for all the students that are compared with it, but for
+        those that would fill the memory, as language models' do.
+        """
         if teacher.fingerprint not in self.judges:
             test = self.data.test
+            one = next(iter(make_loader(test, 1, device=self.fabric.device)))
+            if memory_need(teacher, one, len(test)) > MEMORY_BYTES:
+                return teacher
             known = RememberedTeacher(teacher, [self.held_out(test)], len(test), features=False)
             self.judges[teacher.fingerprint] = known
         return self.judges[teacher.fingerprint]

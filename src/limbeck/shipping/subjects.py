@@ -25,6 +25,7 @@ from limbeck.runs import components, identity
 from limbeck.runs.finished import Finished, take_up, teachers_of
 from limbeck.runs.folder import RESULT
 from limbeck.runs.teachers import Candidate, teacher_output
+from limbeck.runs.texts import refuse_texts
 from limbeck.shipping.score import Array
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
@@ -142,9 +143,10 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         samples: Training samples to calibrate with.
 
     Raises:
-        RequestError: No finished run, weights that are not the run's, data that cannot be read.
+        RequestError: No finished run, weights that are not the run's, data that cannot be read, or that are texts.
     """
     found = take_up(run, root)
+    refuse_texts(found.data, run)
     recipe, data = found.recipe, found.data
     about = dict(read_description(run / "student.json"))
     candidates = teachers_of(run, found)
