@@ -66,7 +66,7 @@ def _models() -> dict[str, str]:
         "keras:FILE": "A saved Keras 3 model, on its PyTorch backend (extra: limbeck[keras]).",
         "torchscript:FILE": "A model that torch.jit.save wrote.",
         "pt2:FILE": "A program that torch.export.save wrote.",
-        "hf:FOLDER": "A Hugging Face image or text classifier in a local folder (extra: limbeck[transformers]).",
+        "hf:FOLDER": "A Hugging Face model in a local folder, or its config.json (extra: limbeck[transformers]).",
         "package.module:callable": "Your own.",
     }
 
