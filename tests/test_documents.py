@@ -24,6 +24,7 @@ from limbeck.cli.main import app
 from limbeck.data import InMemory, load, make_loader
 from limbeck.recipes.methods import METHODS, SCHEMES
 from limbeck.recipes.read import check, names, read
+from limbeck.recipes.schema import Store
 from limbeck.report import methods
 from limbeck.runs import components
 from limbeck.tasks import TASKS
@@ -222,7 +223,7 @@ def test_show_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
         said.append(capsys.readouterr().out)
     assert ["name: digits" in said[0], "\nepochs: 5 " in said[1], "\nlayout: auto" in said[2]] == [True] * 3
     assert said[3].startswith("teacher.store: ")
-    assert said[3].count("default: ") == 5
+    assert said[3].count("default: ") == 1 + len(Store.model_fields)
 
 
 def test_command_examples_run(
