@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,4 +151,7 @@ def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(tmp_path
         both = go(tmp_path / "both", pool=cluster)
     finally:
         ray.shutdown()
+        with warnings.catch_warnings():  # Ray leaves its own processes to themselves, and Popen warns of it
+            warnings.simplefilter("ignore")
+            gc.collect()
     assert without_seconds(both) == without_seconds(alone) | {"teacher": without_seconds(both["teacher"])}
