@@ -141,6 +141,29 @@ def test_a_text_is_taken_apart_by_its_ends_and_many_by_whole_documents() -> None
         apart(documents, {"validation": 0.5, "test": 0.5})
 
 
+def test_nothing_of_a_training_text_is_lost_and_shares_are_kept() -> None:
+    document = "a first line\n" + "word " * 200
+    assert apart([document], {}) == {"train": [document]}
+    parts = apart([document], {"validation": 0.1, "test": 0.1})
+    cut = [parts[name][0] for name in ("train", "validation", "test")]
+    assert "".join(cut) == document
+    assert [round(len(one) / len(document), 1) for one in cut] == [0.8, 0.1, 0.1]
+    assert all(one.endswith(" ") for one in cut)
+    assert [len(one[0]) for one in apart(["x" * 100], {"test": 0.25}).values()] == [75, 25]
+
+
+def test_test_and_validation_texts_may_lie_in_several_files(labelled: Path) -> None:
+    (labelled / "doc.txt").write_text("one line\nand one without an end")
+    for name in ("b.txt", "c.txt"):
+        (labelled / name).write_text("abc")
+    given = {"train": "doc.txt", "test": ["b.txt", "c.txt"], "validation": ["c.txt"], **OPTIONS}
+    data = load("text-files", labelled, options=given)
+    assert data.train.inputs[IDS].flatten()[:33].tolist() == [*b"one line\nand one without an end", 257]
+    assert data.test.inputs[IDS].tolist() == [[*b"abc", 257, *b"abc", 257]]
+    assert len(data.validation) == 1
+    assert len(classes(labelled, validation=["test.tsv", "test.tsv"]).validation) == 4
+
+
 def test_files_as_blocks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abcdefgh\n" * 20)
     (tmp_path / "b.jsonl").write_text('{"text": "xyz"}\n')

@@ -29,7 +29,7 @@ def text_classes(
     *,
     train: Files,
     test: Files,
-    validation: str | float | None = None,
+    validation: Files | float | None = None,
     unlabelled: Files | None = None,
     text: str = "text",
     label: str = "label",
@@ -63,7 +63,7 @@ def text_classes(
         RequestError: A file or column is not there, or a label is not among those of the training texts.
     """
     parts = {"train": _labelled(root, train, text, label, columns), "test": _labelled(root, test, text, label, columns)}
-    if isinstance(validation, str):
+    if isinstance(validation, str | list):
         parts["validation"] = _labelled(root, validation, text, label, columns)
     more = [] if unlabelled is None else texts(located(root, unlabelled), text, columns or ())
     parts["train"] = (parts["train"][0] + more, parts["train"][1] + [None] * len(more))
@@ -85,7 +85,7 @@ def text_classes(
         tuple(names),
         tokenizer=made,
     )
-    if isinstance(validation, float):
+    if isinstance(validation, int | float):
         found = found.with_validation(validation)
     if labels is not None and isinstance(found.train, Texts):
         found = replace(found, train=replace(found.train, targets=few(found.train.targets, labels)))

@@ -21,14 +21,16 @@ from limbeck.tasks import LanguageModelling
 
 DRAWN = 20
 """So many documents or more are taken apart whole; of fewer, each one's end."""
+NEAR = 20
+"""A document is cut behind a line or a word that ends at most a twentieth of it before its share does."""
 
 
 def text_files(
     root: Path,
     *,
     train: Files,
-    test: str | float = 0.1,
-    validation: str | float | None = None,
+    test: Files | float = 0.1,
+    validation: Files | float | None = None,
     text: str = "text",
     tokenizer: str = "bpe",
     vocab: Width = 4096,
@@ -52,9 +54,9 @@ def text_files(
     """
     parts = {"train": texts(located(root, train), text)}
     for name, given in (("test", test), ("validation", validation)):
-        if isinstance(given, str):
+        if isinstance(given, str | list):
             parts[name] = texts(located(root, given), text)
-    shares = {name: one for name, one in (("validation", validation), ("test", test)) if isinstance(one, float)}
+    shares = {name: one for name, one in (("validation", validation), ("test", test)) if isinstance(one, int | float)}
     parts |= apart(parts["train"], shares)
     made = made_tokenizer(tokenizer, vocab, parts["train"])
     return language_set("text-files", {name: blocks(some, made, length) for name, some in parts.items()}, made, length)
@@ -75,6 +77,8 @@ def apart(documents: Sequence[str], shares: dict[str, float]) -> dict[str, list[
     """
     if not 0 <= sum(shares.values()) < 1 or any(share <= 0 for share in shares.values()):
         raise RequestError(f"shares of the text lie between 0 and 1, and below 1 together, not {shares}")
+    if not shares:
+        return {"train": list(documents)}
     if len(documents) < DRAWN:
         return _ends(documents, shares)
     generator = torch.Generator().manual_seed(derive(0, "documents") % 2**63)
@@ -88,7 +92,7 @@ def apart(documents: Sequence[str], shares: dict[str, float]) -> dict[str, list[
 
 
 def _ends(documents: Sequence[str], shares: dict[str, float]) -> dict[str, list[str]]:
-    """Of each document its end, cut behind a line where there is one."""
+    """Of each document its end, cut behind a line or a word where one ends near."""
     parts: dict[str, list[str]] = {"train": [], **{name: [] for name in shares}}
     for document in documents:
         place, taken = _line(document, 1 - sum(shares.values())), 1 - sum(shares.values())
@@ -102,6 +106,8 @@ def _ends(documents: Sequence[str], shares: dict[str, float]) -> dict[str, list[
 
 
 def _line(document: str, share: float) -> int:
-    """Where a share of a document ends: behind the last line before."""
+    """Where a share of a document ends: behind the last line before, else the last word, where one ends near."""
     place = round(share * len(document))
-    return document.rfind("\n", 0, place) + 1 or place
+    near = place - len(document) // NEAR
+    ends = (document.rfind(one, max(near, 0), place) + 1 for one in ("\n", " "))
+    return next(filter(None, ends), place)
