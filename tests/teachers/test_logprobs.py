@@ -214,3 +214,17 @@ def test_the_command_stores_them_for_a_recipes_texts(tmp_path, monkeypatch):
     refused = CliRunner().invoke(app, ["cache", "lm-tiny", "--from-logprobs", path])
     assert refused.exit_code != 0
     assert given_outputs.ids_of(ByteTokenizer())("a") == ord("a")
+
+
+def test_special_tokens_are_known_by_their_names_and_ambiguous_texts_by_none() -> None:
+    import tokenizers
+
+    from limbeck.data.text.tokenizers import FastTokenizer
+    from limbeck.runs.given_outputs import ids_of
+
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "Ġb": 1, "b": 2, "Ġ": 3}, "a"))
+    own.decoder = tokenizers.decoders.ByteLevel()
+    own.add_special_tokens(["<|pad|>", "<|end|>"])
+    id_of = ids_of(FastTokenizer(own.to_str(), "here"))
+    assert [id_of(text) for text in ("a", " b", "b", "<|end|>", "<|pad|>", "Ġb")] == [0, 1, 2, 5, 4, 1]
+    assert [id_of(text) for text in ("", "c")] == [None, None]

@@ -57,9 +57,12 @@ def cache_logprobs(
 
 
 def ids_of(tokenizer: Tokenizer) -> Callable[[str], int | None]:
-    """From a token's text, as a server writes it, to its id; None for a text that several ids, or none, stand for."""
+    """From a token's text, as a server writes it, to its id; None for a text that several ids, or none, stand for.
+
+    Special tokens, which are no text, are known by their names in the vocabulary, such as "<|endoftext|>".
+    """
     found: dict[str, int | None] = {}
     for number in range(tokenizer.size):
         text = tokenizer.decode([number])
         found[text] = None if text in found else number
-    return found.get
+    return lambda text: found[text] if text in found else tokenizer.id_of(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
+import transformers
 
 from limbeck.data.text import tokenizers as ours
 from limbeck.data.text.tokenizers import FILE, ByteTokenizer, FastTokenizer, made_tokenizer, read_tokenizer, trained_bpe
@@ -63,6 +64,33 @@ def test_tokenizers_of_others_are_read_without_their_special_tokens_and_limits(t
     assert (read.size, read.pad, read.end) == (4, 2, 1)
     assert read.encode(["cat cat dog"]) == [[3, 3, 0]]
     assert read.token_bytes() is None
+
+
+def test_texts_of_classifiers_are_framed_as_transformers_frames_them() -> None:
+    vocabulary = {"[UNK]": 0, "[SEP]": 1, "[PAD]": 2, "[CLS]": 3, "cat": 4, "dog": 5}
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "[UNK]"))
+    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    own.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 1), ("[CLS]", 3))
+    texts = ["cat dog", "cat cat cat dog", "cat cat dog", ""]
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=own)(texts, truncation=True, max_length=5)
+    one = FastTokenizer(own.to_str(), "here")
+    assert one.framed(texts, 5) == (theirs["input_ids"], 1)
+    assert one.encode(texts[1:2]) == [[4, 4, 4, 5]], "without a limit again"
+    with pytest.raises(RequestError, match="sets 2 tokens around a text, so that length 2 holds none"):
+        one.framed(texts, 2)
+    assert ByteTokenizer().framed(["abc", "ab", ""], 3) == ([[97, 98, 257], [97, 98, 257], [257]], 1)
+
+
+def test_added_tokens_that_are_text_have_bytes_and_special_ones_none(cache: Path) -> None:
+    own = tokenizers.Tokenizer.from_str(trained_bpe(TEXTS, 270)._content)
+    own.add_tokens(["déjà"])
+    own.add_special_tokens(["<|end_of_text|>"])
+    one = FastTokenizer(own.to_str(), "here")
+    (row,) = one.encode(["a déjà vu"])
+    assert 270 in row
+    assert int(one.token_bytes()[row].sum()) == len("a déjà vu".encode())
+    assert int(one.token_bytes()[one.id_of("<|end_of_text|>")]) == 0
+    assert one.id_of("no such token") is None
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def text_classes(
         labels: Keep the labels of so many training texts of each class alone; the others teach as unlabelled ones.
         tokenizer: "bpe", trained on the training texts, "bytes", or a file or folder.
         vocab: Tokens of the one that is trained.
-        length: Tokens of a text at most; longer ones are cut.
+        length: Tokens of a text at most, with those that the tokenizer sets around it, else with an end; longer ones
+            are cut.
         padding: Up to what a batch is padded: "batch", its longest text, or "length".
         buckets: Whether shuffled batches hold texts of like length.
 
@@ -104,12 +105,10 @@ def few(targets: Tensor, each: int) -> Tensor:
 
 
 def ids_of(rows: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[dict[str, Tensor], Tensor, int]:
-    """The inputs (N, length) of some texts, each with an end token; their sizes (N,); and how many were cut."""
-    ids = tokenizer.encode(rows)
-    cut = [[*row[: length - 1], tokenizer.end] for row in ids]
-    sizes = torch.tensor([len(row) for row in cut])
-    inputs = {IDS: padded(cut, length, tokenizer.pad), MASK: mask_of(sizes, length)}
-    return inputs, sizes, sum(len(row) >= length for row in ids)
+    """The inputs (N, length) of some texts with their special tokens; their sizes (N,); and how many were cut."""
+    ids, cut = tokenizer.framed(rows, length)
+    sizes = torch.tensor([len(row) for row in ids])
+    return {IDS: padded(ids, length, tokenizer.pad), MASK: mask_of(sizes, length)}, sizes, cut
 
 
 def _split(rows: Sequence[str], targets: Tensor, tokenizer: Tokenizer, length: int) -> tuple[Texts, int]:

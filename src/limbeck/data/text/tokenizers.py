@@ -23,7 +23,17 @@ PAD, END = "<|pad|>", "<|end|>"
 """The special tokens of what is trained here: padding, and the end of a document."""
 _BYTES = {"kind": "bytes", "pad": 256, "end": 257}
 _PADS = (PAD, "[PAD]", "<pad>", "<|padding|>")
-_ENDS = (END, "<|endoftext|>", "</s>", "[SEP]", "<eos>", "<|im_end|>")
+_ENDS = (
+    END,
+    "<|endoftext|>",
+    "</s>",
+    "[SEP]",
+    "<eos>",
+    "<|end_of_text|>",
+    "<｜end▁of▁sentence｜>",
+    "[EOS]",
+    "<|im_end|>",
+)
 """What others call them, the most common first."""
 
 
@@ -52,6 +62,16 @@ class Tokenizer(Protocol):
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without special ones."""
 
+    def framed(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
+        """The ids of each text as a classifier reads it, `length` at most, and how many texts are cut for that.
+
+        With the special ids that the tokenizer sets around a text, such as [CLS] and [SEP]; where it sets none, with an
+        end behind the text.
+        """
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its name in the vocabulary, such as a special one; None where no token is called so."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids; special ones stand for nothing."""
 
@@ -74,6 +94,12 @@ class ByteTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode("utf-8", "surrogatepass")) for text in texts]
+
+    def framed(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
+        return _ended(self, texts, length)
+
+    def id_of(self, token: str) -> int | None:
+        return None
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(one for one in ids if one < 256).decode("utf-8", "replace")
@@ -121,6 +147,21 @@ class FastTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [one.ids for one in self._own.encode_batch(list(texts), add_special_tokens=False)]
 
+    def framed(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
+        around = self._own.num_special_tokens_to_add(False)
+        if not around:
+            return _ended(self, texts, length)
+        if length <= around:
+            raise RequestError(f"the tokenizer sets {around} tokens around a text, so that length {length} holds none")
+        self._own.enable_truncation(length)
+        found = self._own.encode_batch(list(texts))
+        self._own.no_truncation()
+        return [one.ids for one in found], sum(bool(one.overflowing) for one in found)
+
+    def id_of(self, token: str) -> int | None:
+        found: int | None = self._own.token_to_id(token)
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         found: str = self._own.decode(list(ids))
         return found
@@ -130,17 +171,26 @@ class FastTokenizer:
         if "ByteLevel" not in json.dumps([described.get("pre_tokenizer"), described.get("decoder")]):
             return None
         sizes = torch.zeros(self.size, dtype=torch.long)
-        special = {one["content"] for one in described.get("added_tokens", [])}
+        added = {one["content"]: one["special"] for one in described.get("added_tokens", [])}
         for token, number in self._own.get_vocab(with_added_tokens=True).items():
-            sizes[number] = 0 if token in special else len(token)  # a letter a byte
+            if token not in added:
+                sizes[number] = len(token)  # a letter a byte
+            elif not added[token]:
+                sizes[number] = len(token.encode())
         return sizes
 
     def save(self, folder: Path) -> None:
         put(folder / FILE, self._content.encode())
 
     def _named(self, names: Sequence[str]) -> int | None:
-        found = (self._own.token_to_id(name) for name in names)
+        found = map(self.id_of, names)
         return next((one for one in found if one is not None), None)
+
+
+def _ended(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
+    """The ids of texts, each with an end, and how many are cut."""
+    ids = tokenizer.encode(texts)
+    return [[*row[: length - 1], tokenizer.end] for row in ids], sum(len(row) >= length for row in ids)
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
