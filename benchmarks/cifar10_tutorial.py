@@ -27,7 +27,7 @@ from limbeck.data import DataSet, make_loader
 from limbeck.models import device_of
 from limbeck.recipes import schema
 from limbeck.recipes.read import read
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble
 from limbeck.runs.teacher_outputs import Asking, keep
@@ -136,7 +136,7 @@ def _our_students(recipe: schema.Recipe, data: DataSet, machine: Machine) -> flo
         )
         guide = None
         if variant is None:
-            scheme = components.alone(copy.deepcopy(student), recipe, data)
+            scheme = learners.alone(copy.deepcopy(student), recipe, data)
         elif live is not None:
             kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
             guide, seconds = kept.teacher, seconds + kept.seconds

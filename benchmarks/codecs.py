@@ -29,7 +29,7 @@ from limbeck.data import DataSet, make_loader
 from limbeck.measure import evaluate
 from limbeck.recipes.read import read
 from limbeck.recipes.schema import Recipe
-from limbeck.runs import components
+from limbeck.runs import components, learners
 from limbeck.taps import evaluating
 from limbeck.teachers import StoredTeacher
 from limbeck.teachers.coding import Coding
@@ -80,7 +80,7 @@ def main(quick: bool = False) -> dict[str, Any]:
 
 def _teacher(recipe: Recipe, data: DataSet) -> torch.nn.Module:
     spec = recipe.teachers[0]
-    scheme = components.on_labels(components.model(spec, data, spec.seed), spec, recipe, data)
+    scheme = learners.on_labels(components.model(spec, data, spec.seed), spec, recipe, data)
     epochs = spec.epochs or 1
     fit(
         scheme,

@@ -31,7 +31,7 @@ from benchmarks.turns import in_turns, show, timed, untuned
 from limbeck import fit
 from limbeck.data import InMemory, make_loader
 from limbeck.recipes.read import read
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.machine import Machine
 from limbeck.runs.teacher_outputs import Asking, keep
 from limbeck.runs.train import settled
@@ -54,7 +54,7 @@ def main(data_root: Path) -> dict[str, Any]:
     loader = make_loader(data.train, recipe.data.batch_size, shuffle=True)
 
     def ours() -> float:
-        scheme = components.scheme(copy.deepcopy(student), recipe, data)
+        scheme = learners.scheme(copy.deepcopy(student), recipe, data)
         kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.teacher_output(found))
         make = components.optimizer(recipe.optimizer)
         options: dict[str, Any] = {"optimizer": make, "fabric": fabric, "progress": False}

@@ -28,7 +28,7 @@ from limbeck import ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.models import device_of
 from limbeck.recipes.read import read
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.machine import Machine
 from limbeck.runs.teacher_outputs import Asking, keep
 
@@ -55,7 +55,7 @@ def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> d
     asked = teachers.Candidate(teachers.settled(spec, teacher, data, recipe, machine), "teacher", teacher)
 
     def ours(guide: Teacher) -> None:
-        distiller = components.scheme(copy.deepcopy(student), recipe, data)
+        distiller = learners.scheme(copy.deepcopy(student), recipe, data)
         make = components.optimizer(recipe.optimizer)
         fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
 

@@ -17,7 +17,7 @@ from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.length import at_length
 from limbeck.recipes.read import check
-from limbeck.runs import components
+from limbeck.runs import learners
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def recipe(**term: Any) -> schema.Recipe:
 def test_a_recipe_gives_them_and_another_length_stretches_them() -> None:
     weight = {"name": "linear", "from": 0, "to": 1, "epochs": 10}
     made = recipe(weight=weight, temperature={"name": "step", "from": 4, "milestones": [5], "factor": 0.5})
-    term = components.term(at_length(made, 30).distill.terms[0])
+    term = learners.term(at_length(made, 30).distill.terms[0])
     assert callable(term.weight)
     assert [term.weight(epoch) for epoch in (0, 29, 40)] == [0.0, 1.0, 1.0]
     assert [term.options["temperature"](epoch) for epoch in (14, 15)] == [4.0, 2.0]
@@ -101,7 +101,7 @@ def test_a_recipe_gives_them_and_another_length_stretches_them() -> None:
 )
 def test_a_wrong_term_is_refused(term: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        components.term(recipe(**term).distill.terms[0])
+        learners.term(recipe(**term).distill.terms[0])
 
 
 def test_a_temperature_that_comes_to_nothing_is_refused_before_the_first_step(blobs: InMemory) -> None:

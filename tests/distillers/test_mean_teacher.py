@@ -12,7 +12,7 @@ from limbeck import Batch, Term, losses
 from limbeck.distillers import MeanTeacher, ramp
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
-from limbeck.runs import components
+from limbeck.runs import components, learners
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.runs.written_out import by_name
@@ -169,7 +169,7 @@ def test_the_preset_is_the_papers_and_trains(tmp_path: Path) -> None:
         {"data": data, "student": {"model": "cnn", "channels": [4]}, "distill": {"scheme": "mutual"}, "epochs": 1}
     )
     preset = by_name(recipe, "mean-teacher")
-    made = components.scheme(nn.Linear(4, 3), preset, components.data(recipe.data, tmp_path))
+    made = learners.scheme(nn.Linear(4, 3), preset, components.data(recipe.data, tmp_path))
     assert isinstance(made, MeanTeacher)
     assert (made.decay, made.other_view) == (0.97, True)
     result = run(preset, root=tmp_path, out=tmp_path / "run", baseline=False, machine=Machine("cpu", progress=False))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from limbeck import Batch, Distiller, TeacherOutput, VirtualTeacher
 from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, SCHEMES
-from limbeck.runs import components
+from limbeck.runs import learners
 
 
 class Logits(nn.Module):
@@ -37,7 +37,7 @@ def standardized(x: np.ndarray) -> np.ndarray:
 
 def made(student: nn.Module, task_weight: float, terms: list[dict[str, Any]]) -> Distiller:
     return Distiller(
-        student, [components.term(schema.Term.model_validate(term)) for term in terms], task_weight=task_weight
+        student, [learners.term(schema.Term.model_validate(term)) for term in terms], task_weight=task_weight
     )
 
 

@@ -9,7 +9,7 @@ from limbeck.data import DataSet, InMemory
 from limbeck.distillers import SelfDistiller
 from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes.read import read
-from limbeck.runs import components
+from limbeck.runs import components, learners
 from limbeck.runs.checks import dry_run
 
 
@@ -51,7 +51,7 @@ def test_resnet18_has_four_exits_of_a_hundred_classes(cifar: DataSet) -> None:
     student = components.model(recipe.student, cifar, 0)
     assert isinstance(student, MultiExit)
     dry_run(recipe, student, [], cifar)
-    scheme = components.scheme(student, recipe, cifar)
+    scheme = learners.scheme(student, recipe, cifar)
     assert isinstance(scheme, SelfDistiller)
     assert (scheme.soft_weight, scheme.hint_weight, scheme.temperature) == (0.3, 0.03, 3)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from limbeck.engine import make_fabric
 from limbeck.errors import RequestError
 from limbeck.models import mlp
 from limbeck.recipes.read import check, read
-from limbeck.runs import components
+from limbeck.runs import components, learners
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.folder import choose, claimed, opened
 from limbeck.runs.machine import Machine
@@ -334,7 +334,7 @@ def test_a_teacher_is_asked_once_about_the_test_set_for_all_students(tmp_path: P
 
     teacher = FunctionTeacher(answer)
     first, second = (
-        job.test(components.alone(components.model(made.student, data, 0), made, data), teacher) for _ in range(2)
+        job.test(learners.alone(components.model(made.student, data, 0), made, data), teacher) for _ in range(2)
     )
     assert first == second
     assert sum(asked) == len(data.test)

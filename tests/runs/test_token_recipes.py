@@ -12,7 +12,7 @@ from limbeck.data import DataSet
 from limbeck.data.text.texts import IDS, Texts
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.recipes.read import check, read
-from limbeck.runs import components
+from limbeck.runs import components, learners
 from limbeck.runs.cache import as_cached
 from limbeck.runs.checks import dry_run
 from limbeck.runs.teacher_outputs import form_of
@@ -42,12 +42,12 @@ def made(data: DataSet, *changes: str) -> Any:
 
 def test_a_recipe_says_that_logits_are_made_in_chunks(data: DataSet) -> None:
     recipe, student, found = made(data, CHUNKED)
-    scheme = components.scheme(student, recipe, data)
+    scheme = learners.scheme(student, recipe, data)
     assert isinstance(scheme, TokenDistiller)
     assert scheme.chunk == 3
-    assert isinstance(components.alone(student, recipe, data), TokenDistiller)
+    assert isinstance(learners.alone(student, recipe, data), TokenDistiller)
     dry_run(recipe, student, found, data)
-    plain = components.scheme(student, made(data)[0], data)
+    plain = learners.scheme(student, made(data)[0], data)
     assert isinstance(plain, Distiller)
     assert not isinstance(plain, TokenDistiller)
 

@@ -17,7 +17,7 @@ from limbeck.models import parameter_count
 from limbeck.notices import speaking_for, tell
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
-from limbeck.runs import components, hits, identity, teachers
+from limbeck.runs import components, hits, identity, learners, teachers
 from limbeck.runs.entry import score
 from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.ledger import Ledger, Outputs
@@ -154,10 +154,10 @@ def carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None
     judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
     ensemble: Teacher | None = None
     if cell.method == SCRATCH:
-        scheme = components.alone(student, job.recipe, job.data)
+        scheme = learners.alone(student, job.recipe, job.data)
         training = job.train(scheme, "student")
     elif cell.method == BACKBONE:
-        scheme = components.on_labels(student, job.recipe.student, job.recipe, job.data)
+        scheme = learners.on_labels(student, job.recipe.student, job.recipe, job.data)
         training = job.train(scheme, "student")
     else:
         distilled = distil(job, student, found)

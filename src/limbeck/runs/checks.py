@@ -21,7 +21,7 @@ from limbeck.models.foreign.hugging_face_lora import has_adapters
 from limbeck.models.layout import CHANNELS_LAST
 from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.stages import schemes
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
@@ -262,4 +262,4 @@ def _check_options(recipe: schema.Recipe) -> None:
     for option in options:
         if option not in _TAKES.get(scheme, options):
             raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])
-    components.whole_number("generations", options.get("generations", 3), least=2)
+    learners.whole_number("generations", options.get("generations", 3), least=2)

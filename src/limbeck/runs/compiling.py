@@ -17,7 +17,7 @@ from limbeck.engine.progress import tell
 from limbeck.errors import RequestError
 from limbeck.models import move
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
+from limbeck.runs import learners, teachers
 from limbeck.runs.stages import schemes
 from limbeck.runs.train import Job
 
@@ -61,7 +61,7 @@ def decided(job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, foun
 def _tried(
     job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]
 ) -> Choice:
-    alone = components.alone(copy.deepcopy(student), job.recipe, job.data)
+    alone = learners.alone(copy.deepcopy(student), job.recipe, job.data)
     if not may_gain(alone, job.fabric):
         return Choice(None)
     if _reads_inside(job, recipes, student, found):

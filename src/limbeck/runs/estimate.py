@@ -23,7 +23,7 @@ from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.notices import muted
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.cache import estimated
 from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
@@ -93,7 +93,7 @@ def plan(
     recipe = settled(recipe, student, data, machine)
     count = samples or len(data.train)
     probe = _Probe(recipe, data, machine, count)
-    alone = probe.student(components.alone(copy.deepcopy(student), recipe, data), None)
+    alone = probe.student(learners.alone(copy.deepcopy(student), recipe, data), None)
     example = components.example(recipe.student, data)
     result: dict[str, Any] = {
         "recipe": recipe.title,
@@ -205,7 +205,7 @@ class _Probe:
         views = components.teacher_views(one.spec, self.recipe, self.data)
         here = min(batch, len(self.data.train))
         loader = self._loader(here, views, fabric)
-        scheme = components.on_labels(copy.deepcopy(one.module), one.spec, self.recipe, self.data)
+        scheme = learners.on_labels(copy.deepcopy(one.module), one.spec, self.recipe, self.data)
         step = self._step(scheme, loader, components.optimizer(one.spec.optimizer), None, fabric)
         return Side(*size, step, math.ceil(self.samples / batch) * (one.spec.epochs or 0) * step)
 

@@ -22,7 +22,7 @@ from limbeck.models.foreign.hugging_face import is_gone
 from limbeck.models.load import load_own, read_description
 from limbeck.recipes import schema
 from limbeck.recipes.read import read
-from limbeck.runs import components, identity, teachers
+from limbeck.runs import components, identity, learners, teachers
 from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.in_use import using
@@ -116,7 +116,7 @@ def evaluate_run(run: Path, root: Path | None = None, machine: Machine | None = 
 def ready(found: Finished, machine: Machine | None = None) -> tuple[Scheme, Loader]:
     """A run's student, ready to predict on a machine's device, and the loader of its test set."""
     device = torch.device("cpu") if machine is None else machine.fabric("32-true").device
-    scheme = components.alone(found.student, found.recipe, found.data)
+    scheme = learners.alone(found.student, found.recipe, found.data)
     move(scheme, device)
     loader = make_loader(found.data.test, components.held_out_batch(found.recipe, found.data), device=device)
     settle(scheme, next(iter(loader)), found.recipe.seed)

@@ -14,7 +14,7 @@ from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
@@ -70,7 +70,7 @@ def run(
     baseline = baseline and components.task(recipe, data).labelled
     dry_run(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
-    alone = components.alone(copy.deepcopy(student), recipe, data)
+    alone = learners.alone(copy.deepcopy(student), recipe, data)
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
 

@@ -23,7 +23,7 @@ from limbeck.engine.source import Source
 from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.train import Job, places
 from limbeck.runs.written_out import parts_of, shipped, with_terms
 from limbeck.seeds import derive, seeded
@@ -101,7 +101,7 @@ def assemble(
         recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update=own.options)})
         with seeded(derive(recipe.seed, "shipped")):
             student = own.make()
-    scheme = components.scheme(student, recipe, data)
+    scheme = learners.scheme(student, recipe, data)
     if recipe.distill.scheme == "teacher-free":
         options = fitting("scheme teacher-free", VirtualTeacher, recipe.distill.options, given={"self", "classes"})
         return recipe, scheme, VirtualTeacher(data.classes, **options)
@@ -216,7 +216,7 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
         guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
         training = job.train(scheme, phase, guide, live)
     else:
-        training = job.train(components.alone(module, job.recipe, job.data), phase)
+        training = job.train(learners.alone(module, job.recipe, job.data), phase)
     spec = _as_teacher(job.recipe.student)
     one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
     return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)

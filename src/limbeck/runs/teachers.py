@@ -28,7 +28,7 @@ from limbeck.folders import cache_root, nearest
 from limbeck.models.foreign.hugging_face_files import digest_of_folder
 from limbeck.models.load import load_own
 from limbeck.recipes import schema
-from limbeck.runs import components
+from limbeck.runs import components, learners
 from limbeck.runs.folder import claimed
 from limbeck.runs.in_use import gate, using
 from limbeck.runs.machine import Machine
@@ -189,7 +189,7 @@ def _bring(
     batch_size = spec.batch_size or recipe.data.batch_size
     fabric = machine.fabric(machine.precision(spec.precision, one.module, components.example(spec, data), batch_size))
     run = fit(
-        components.on_labels(one.module, spec, recipe, data),
+        learners.on_labels(one.module, spec, recipe, data),
         make_loader(
             data.train,
             batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from limbeck.recipes import schema
-from limbeck.runs import components
+from limbeck.runs import learners
 
 
 def temperature(recipe: schema.Recipe) -> float:
@@ -12,4 +12,4 @@ def temperature(recipe: schema.Recipe) -> float:
     Args:
         recipe: With the terms of its method written out.
     """
-    return next((one for term in recipe.distill.terms for one in components.term(term).teacher_temperatures), 1.0)
+    return next((one for term in recipe.distill.terms for one in learners.term(term).teacher_temperatures), 1.0)

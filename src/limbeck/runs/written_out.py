@@ -25,7 +25,7 @@ from limbeck.recipes.methods import (
     Shipped,
 )
 from limbeck.recipes.methods.declaration import Terms
-from limbeck.runs import components
+from limbeck.runs import learners
 
 Find = Callable[[], Places]
 """Finds where a recipe's networks can be compared."""
@@ -162,7 +162,7 @@ def parts_of(recipe: schema.Recipe, find: Find) -> tuple[list[Part], schema.Reci
 def _two_stages(recipe: schema.Recipe, find: Find) -> tuple[list[Part], schema.Recipe]:
     """The hint stage, by default half of the epochs, and the rest."""
     options = recipe.distill.options
-    epochs = components.whole_number("hint_epochs", options.get("hint_epochs", max(1, recipe.epochs // 2)), least=1)
+    epochs = learners.whole_number("hint_epochs", options.get("hint_epochs", max(1, recipe.epochs // 2)), least=1)
     if not epochs < recipe.epochs:
         raise RequestError(
             f"hint_epochs {shown(epochs)} leaves nothing of {recipe.epochs} epochs to one of the two stages"

@@ -15,7 +15,7 @@ from limbeck.data import DataSet
 from limbeck.errors import RequestError
 from limbeck.notices import muted
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.checks import dry_run
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.machine import Machine
@@ -140,7 +140,7 @@ def _check_value(
         components.schedule(recipe.schedule, recipe.epochs)
     elif domain_of_numbers and root == "distill":  # of another weight or temperature every shape is the same
         for term in recipe.distill.terms:
-            components.term(term)
+            learners.term(term)
     else:
         network = components.model(recipe.student, data, recipe.seed) if root == "student" else student
         dry_run(recipe, network, found, data)

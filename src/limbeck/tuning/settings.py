@@ -14,7 +14,7 @@ from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.overrides import override
 from limbeck.recipes.read import check
-from limbeck.runs import components
+from limbeck.runs import learners
 from limbeck.runs.written_out import setting_of
 from limbeck.tuning.space import Space
 
@@ -94,7 +94,7 @@ def _implied(recipe: schema.Recipe, path: str) -> Any:
     if len(parts) == 2 and parts[0] == "optimizer":
         maker = OPTIMIZERS.get(recipe.optimizer.name)
     if len(parts) == 4 and parts[:2] == ["distill", "terms"]:
-        loss = components.loss(recipe.distill.terms[int(parts[2])].loss)
+        loss = learners.loss(recipe.distill.terms[int(parts[2])].loss)
         maker = getattr(loss, "for_shapes", loss)
     parameter = inspect.signature(maker).parameters.get(parts[-1]) if maker else None
     plain = parameter is not None and isinstance(parameter.default, int | float | str | bool)

@@ -15,7 +15,7 @@ from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
-from limbeck.runs import components, teachers
+from limbeck.runs import components, learners, teachers
 from limbeck.runs.hits import Hits
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.stages import assemble, distil, listens
@@ -124,7 +124,7 @@ class Trainer:
         student = components.model(recipe.student, job.data, recipe.seed)
         judge = teachers.teacher_output(self.found, mix=recipe.ensemble) if self.found else None
         if not contender.taught:
-            alone = components.alone(student, recipe, job.data)
+            alone = learners.alone(student, recipe, job.data)
             return Trained(job, alone, judge, job.train(alone, PHASE))
         done = distil(job, student, self.found)
         return Trained(job, done.scheme, judge, done.training)
