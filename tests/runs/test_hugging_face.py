@@ -194,6 +194,26 @@ def test_a_student_is_cut_out_of_the_teacher_that_was_trained(untrained: Path, t
             assert torch.equal(value, teacher[key.replace(f"{stack}.1.", f"{stack}.2.")]), key
 
 
+def test_a_search_begins_with_the_teachers_weights_too(untrained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra tune is not installed")
+    from limbeck.tuning.tune import Asked, tune
+
+    made = recipe(
+        teacher={"model": f"hf:{untrained}", "epochs": 1, "config": {"num_hidden_layers": 2}},
+        student={"from_teacher": {"layers": [0]}},
+        distill={"terms": [{"loss": "kd"}]},
+        optimizer={"name": "sgd", "lr": 1e-20},
+        data={"name": "digits", "limit_steps": 2, "limit_samples": 200},
+    )
+    tune(made, Asked(["recipe"], 1, fresh=1), root=tmp_path, out=tmp_path / "out", machine=QUIET)
+    teacher = load_file(tmp_path / "out" / "teacher.safetensors")
+    for name in ("baseline", "recipe"):
+        student = load_file(tmp_path / "out" / "fresh" / f"{name}-seed1" / "student.safetensors")
+        assert 0 < len(student) < len(teacher)
+        for key, value in student.items():
+            assert torch.equal(value, teacher[key]), key
+
+
 def test_what_cannot_be_cut_out_of_a_teacher_is_said(untrained: Path) -> None:
     terms = {"terms": [{"loss": "kd"}]}
     cut = {"from_teacher": {"layers": [0]}}

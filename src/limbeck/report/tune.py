@@ -38,7 +38,7 @@ on {test:,} samples that the search has not seen.</p>
 {_table(found, monitor)}
 <p class="small">mean ± standard deviation over the fresh seeds; differences are to the baseline's best setting, in
 pairs of one seed; the verdict is what the simultaneous interval shows, which holds for all methods together; optimism:
-the best validation {monitor} minus the mean test {monitor}</p>
+by how much the best validation {monitor} is better than the mean test {monitor}</p>
 <figure>{chart}<figcaption>Validation {monitor} of each trial; a ring is a trial that was ended early. The line is the
 best so far.</figcaption></figure>
 {"".join(_contender(name, row, found) for name, row in contenders_of(found).items())}

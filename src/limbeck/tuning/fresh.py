@@ -51,7 +51,7 @@ class Fresh:
     Attributes:
         winners: Each contender with its best recipe.
         seeds: The fresh seeds.
-        study: The trainings, one trial each in the order of `pairs`.
+        study: The trainings, one trial each, seed by seed.
         trainer: Carries them out.
         data: Those of the search, and the test set.
         origins: Finds what a student is made of.
@@ -66,21 +66,24 @@ class Fresh:
     origins: Origins
     say: Say
 
-    @property
-    def pairs(self) -> list[tuple[Contender, schema.Recipe, int]]:
-        """Every contender with every seed, seed by seed."""
-        return [(one, recipe, seed) for seed in self.seeds for one, recipe in self.winners]
+    def _pair(self, number: int) -> tuple[Contender, schema.Recipe, int]:
+        """Every contender with every seed, seed by seed, also beyond the seeds that are asked for now.
+
+        One of those may have been begun, and left, by a search that asked for more.
+        """
+        seed, which = divmod(number, len(self.winners))
+        return (*self.winners[which], self.seeds[0] + seed)
 
     def run(self) -> Results:
         """Train and test what is not done yet, and wait for what other processes are at."""
-        pairs = self.pairs
+        count = len(self.winners) * len(self.seeds)
         while True:
             for trial in self.study.left():
-                self._carry_out(*pairs[trial.number], trial)
-            if self.study.spent().trials < len(pairs):
-                begun = self.study.start(len(pairs))
+                self._carry_out(*self._pair(trial.number), trial)
+            if self.study.spent().trials < count:
+                begun = self.study.start(count)
                 if begun is not None:
-                    self._carry_out(*pairs[begun.number], begun)
+                    self._carry_out(*self._pair(begun.number), begun)
             elif self.study.busy():
                 time.sleep(PAUSE)
             else:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from limbeck.compare.cells import recipe_of
 from limbeck.data import DataSet
 from limbeck.errors import RequestError
 from limbeck.notices import muted
@@ -83,7 +84,7 @@ def prepare(
     Raises:
         RequestError: Something does not fit.
     """
-    names = names_of(methods, variants)
+    names, asked = names_of(methods, variants), recipe
     recipe, data, cut = _with_validation(recipe, root)
     if not components.task(recipe, data).labelled:
         raise RequestError("a search stands beside the baseline, which learns from labels, and this task has none")
@@ -92,13 +93,19 @@ def prepare(
     found = teachers.candidates(recipe, searched, machine)
     student = components.model(recipe.student, searched, recipe.seed)
     recipe = settled(recipe, student, searched, machine)
-    everyone = contenders(recipe, names, variants, space, student, found, searched)
+    for name in names[1:]:  # a variant that changes more is refused, measured by the recipe as it was asked for
+        recipe_of(asked, name, variants, student)
+    varied = {name: recipe.model_copy(update={"distill": one.distill}) for name, one in variants.items()}
+    everyone = contenders(recipe, names, varied, space, student, found, searched)
     for one in everyone:
         _check(one, student, found, searched)
     origins = Origins(student, found, searched, root)
     made_of = origins.of(recipe)
+    taught = {one.name: origins.of(one.recipe) for one in everyone if one.taught}
     spaces = as_content({one.name: one.space for one in everyone})
-    made_of["recipe"] = {**made_of["recipe"], "space": spaces}
+    ways = {name: one["recipe"]["distill"] for name, one in taught.items()}
+    made_of["recipe"] = {**made_of["recipe"], "space": spaces, "contenders": ways}
+    made_of["code"] = {name: digest for one in (made_of, *taught.values()) for name, digest in one["code"].items()}
     return Prepared(recipe, data, searched, found, student, everyone, made_of, cut)
 
 

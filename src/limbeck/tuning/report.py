@@ -57,7 +57,7 @@ def report(
         "fresh_seeds": sorted({seed for by_seed in results.values() for seed in by_seed}),
         **{one.name: _entry(one, studies[one.name], best[one.name], results[one.name]) for one in contenders},
         "verdict": verdicts(results, len(data.test)),
-        "optimism": {name: best[name]["value"] - statistics.mean(by_seed.values()) for name, by_seed in scores.items()},
+        "optimism": {name: _optimism(best[name], by_seed, trainer.mode) for name, by_seed in scores.items()},
         "importances": {one.name: studies[one.name].importances(list(one.space)) for one in contenders},
         "cost": {
             "search": round(sum(seconds.values()), 3),
@@ -68,6 +68,12 @@ def report(
         "teacher_outputs": trainer.job.outputs.entries(),
         "environment": environment(),
     }
+
+
+def _optimism(best: Mapping[str, Any], by_seed: Mapping[str, float], mode: str) -> float:
+    """By how much the best validation score is better than the mean test score."""
+    more = float(best["value"]) - statistics.mean(by_seed.values())
+    return more if mode == "max" else -more
 
 
 def _entry(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +117,7 @@ class Search:
 
         def look(scores: Sequence[float]) -> None:
             self.studies[contender.name].beat(trial, len(scores))
-            self._compare(scores, recipe.epochs, before)
+            self._compare(scores, recipe, before)
 
         try:
             # The first trial is the recipe as it is, whatever of it the space could say.
@@ -133,17 +135,23 @@ class Search:
             return {**record, "state": "failed", "reason": str(error), "epochs": 0, "curve": []}
         scores = curve(out, monitor)[:epochs]
         if epochs is not None:
-            return {**record, "state": "pruned", "value": scores[-1], "epochs": epochs, "curve": scores}
-        return {**record, "value": score_of(scores, recipe, mode), "epochs": len(scores), "curve": scores}
+            record["state"] = "pruned"
+        value = score_of(scores, recipe, mode)
+        if not math.isfinite(value):
+            record |= {"state": "failed", "reason": f"validation {monitor} is {value}"}
+        return {**record, "value": value if math.isfinite(value) else None, "epochs": len(scores), "curve": scores}
 
-    def _compare(self, scores: Sequence[float], epochs: int, before: Mapping[str, Any] | None) -> None:
+    def _compare(self, scores: Sequence[float], recipe: schema.Recipe, before: Mapping[str, Any] | None) -> None:
         """Raise Pruned for a trial that has lost; one that was killed in that moment, too, when it is resumed."""
         if before is None:
             return
         held_out = self.trainer.job.data.validation
         counts = len(held_out) if held_out is not None and self.trainer.monitor == "accuracy" else 0
+        mode, curves = self.trainer.mode, (scores, before["curve"])
+        if recipe.restore_best:  # what counts of a trial is its best epoch, whichever it is
+            curves = best_so_far(scores, mode), best_so_far(before["curve"], mode)
         for done in range(1, len(scores) + 1):
-            if hopeless(scores[:done], before["curve"], epochs, self.trainer.mode, counts):
+            if hopeless(curves[0][:done], curves[1], recipe.epochs, mode, counts):
                 raise Pruned(done)
 
     def _told(
@@ -151,11 +159,11 @@ class Search:
     ) -> str:
         values = {"best so far": before and before["value"], self.trainer.monitor: record["value"]}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in reversed(values.items()) if value is not None)
-        state = {"complete": "", "pruned": f", ended after epoch {record['epochs']}"}.get(
-            record["state"], record["state"]
+        state = {"complete": "", "pruned": f"ended after epoch {record['epochs']}"}.get(
+            record["state"], f"{record['state']}: {record['reason']}"
         )
-        reason = f": {record['reason']}" if record["reason"] else ""
-        told = f"{contender.name}, trial {number + 1} of {self.budget.trials}: {shown}{state}{reason}"
+        told = ", ".join(filter(None, (shown, state)))
+        told = f"{contender.name}, trial {number + 1} of {self.budget.trials}: {told}"
         return f"{told} ({record['seconds']:.1f} s)"
 
 
@@ -164,6 +172,15 @@ def best_of(records: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any] |
     whole = [one for one in records if one["state"] == "complete"]
     sign = 1 if mode == "max" else -1
     return dict(max(whole, key=lambda one: (sign * one["value"], -one["number"]))) if whole else None
+
+
+def best_so_far(scores: Sequence[float], mode: str) -> list[float]:
+    """The best of all scores up to each epoch.
+
+    >>> best_so_far([0.5, 0.8, 0.6], "max"), best_so_far([3.0, 4.0, 2.0], "min")
+    ([0.5, 0.8, 0.8], [3.0, 3.0, 2.0])
+    """
+    return list(accumulate(scores, max if mode == "max" else min))
 
 
 def score_of(scores: Sequence[float], recipe: schema.Recipe, mode: str) -> float:

@@ -122,6 +122,8 @@ class Trainer:
         if watch is not None:
             job = replace(job, machine=replace(job.machine, loggers=[watch]))
         student = components.model(recipe.student, job.data, recipe.seed)
+        if self.found:
+            components.begin(student, recipe.student, self.found[0].module)
         judge = teachers.teacher_output(self.found, mix=recipe.ensemble) if self.found else None
         if not contender.taught:
             alone = learners.alone(student, recipe, job.data)
