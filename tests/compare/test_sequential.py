@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from limbeck.compare import compare
+from limbeck.compare import compare, comparison, students
+from limbeck.compare.join import join
 from limbeck.compare.sequential import Plan
 from limbeck.compare.words import procedure
 from limbeck.errors import RequestError
@@ -86,6 +87,39 @@ def test_seeds_are_added_where_a_verdict_is_open(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match="resume it with --until decided --seeds 3 --max-seeds 5, or choose"):
             compare(recipe, ["same"], range(3), resume=True, **more, **options)
     assert json.loads((tmp_path / "cmp" / "compare.json").read_text())["methods"] == rows
+
+
+def test_a_comparison_that_was_killed_between_two_looks_does_not_look_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+    summed = comparison.summarise
+
+    def counting(results: Any, rules: Any) -> Any:
+        judged.append(len(results["recipe"]))
+        return summed(results, rules)
+
+    carried_out = students.carry_out
+
+    def dying(job: Any, cell: Any, found: Any) -> None:
+        if (cell.method, cell.seed) == ("recipe", 4):
+            raise KeyboardInterrupt
+        carried_out(job, cell, found)
+
+    same = {"task_weight": 1.0, "terms": [{"loss": "kd", "weight": 0.0}]}
+    recipe = check(SMALL | {"distill": same, "epochs": 1})
+    options: dict[str, Any] = {"root": tmp_path, "out": tmp_path / "cmp", "machine": QUIET, "max_seeds": 5}
+    monkeypatch.setattr(comparison, "summarise", counting)
+    with monkeypatch.context() as patched:
+        patched.setattr(students, "carry_out", dying)
+        with pytest.raises(KeyboardInterrupt):
+            compare(recipe, ["recipe"], range(3), **options)
+    assert (tmp_path / "cmp" / "recipe-seed3" / "result.json").exists()
+    found = compare(recipe, ["recipe"], range(3), resume=True, **options)
+    assert judged == [3, 3, 5]
+    assert found["methods"]["recipe"]["seeds"] == [0, 1, 2, 3, 4]
+    with pytest.raises(RequestError, match=r"looks at its verdicts repeatedly .*leave --join out"):
+        join([tmp_path / "cmp"])
 
 
 @pytest.mark.parametrize(("seeds", "most", "said"), [(1, 5, "--seeds 2"), (3, 2, "less than the 3 seeds")])

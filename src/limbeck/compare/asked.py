@@ -44,6 +44,15 @@ class Asked:
         """Those of the baseline, of some methods, and all that the folder has already."""
         return [*((name, seed) for name in (SCRATCH, *methods) for seed in seeds), *self.before]
 
+    def counts(self, method: str, seed: int, seeds: Sequence[int]) -> bool:
+        """Whether a student counts at the look at these seeds.
+
+        Where seeds are added, one that was trained for a later look waits for it: a resumed comparison looks where an
+        uninterrupted one does.
+        """
+        later = self.plan is not None and seed not in seeds
+        return method == SCRATCH or method not in self.methods or not later
+
     def rules(self, samples: int, seeds: Sequence[int]) -> Rules:
         """How verdicts are made."""
         turns = {seed: group_of(seed, self.teachers) for seed in seeds} if self.teachers > 1 else None

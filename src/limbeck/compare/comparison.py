@@ -199,7 +199,8 @@ def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, 
         from_first(job.fabric, lambda: weed(job.out, new, redo))  # noqa: B023
         train_all(new, ready.among, job, root, pool)
         trained |= {(cell.method, cell.seed): cell for cell in new}
-        every = sorted(trained.values(), key=lambda cell: (list(recipes).index(cell.method), cell.seed))
+        counted = [cell for cell in trained.values() if asked.counts(cell.method, cell.seed, seeds)]
+        every = sorted(counted, key=lambda cell: (list(recipes).index(cell.method), cell.seed))
         rules = asked.rules(len(job.data.test), [cell.seed for cell in every])
         methods = summarise(results(every, job), rules)
         open_ = [name for name in undecided(methods) if name in asked.methods]

@@ -9,6 +9,7 @@ from typing import Any
 
 from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
 from limbeck.compare.labels import label_of
+from limbeck.compare.sequential import FILE as UNTIL
 from limbeck.compare.table import Row, Table, label_in, without_method
 from limbeck.compare.verdicts import VERDICT, Rules, summarise
 from limbeck.errors import RequestError
@@ -48,6 +49,12 @@ def join(folders: Sequence[Path]) -> dict[str, Any]:
     Raises:
         RequestError: A student was made of something else than the others, or is there twice with other figures.
     """
+    for folder in folders:
+        if (folder / UNTIL).exists():
+            raise RequestError(
+                f"{folder} looks at its verdicts repeatedly (--until decided), which a joined table does not correct "
+                "for; leave --join out"
+            )
     students = [student for folder in folders for student in _students(folder)]
     _check(students)
     results: dict[str, dict[int, Mapping[str, Any]]] = {SCRATCH: {}}
