@@ -198,6 +198,21 @@ class Keras(Callback):
         """As another library calls it."""
 
 
+class Lightning(Callback):
+    def on_train_epoch_end(self, training: Training) -> None:
+        """Likewise."""
+
+
+class Misspelt(Callback):
+    def epochs_end(self, training: Training) -> None:
+        """One letter too much."""
+
+
+class TakesNothing(Callback):
+    def epoch_end(self) -> None:  # type: ignore[override]
+        """As if it needed nothing."""
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -205,6 +220,9 @@ class Keras(Callback):
         ([Seen], r"takes objects, and Seen is a class: give Seen\(\)"),
         ([print], r"is no limbeck.Callback; derive its class from it, and override any of fit_start, step_end"),
         ([Keras()], r"Keras.on_epoch_end is never called: the hook is epoch_end"),
+        ([Misspelt()], r"Misspelt.epochs_end is never called: the hook is epoch_end"),
+        ([Lightning()], r"Lightning.on_train_epoch_end is never called: the hook is epoch_end"),
+        ([TakesNothing()], r"TakesNothing.epoch_end takes \(\), and a hook takes the training: def"),
     ],
 )
 def test_wrong_ones_are_refused(given: Any, message: str, blobs: InMemory) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,8 @@ from limbeck.distillers import Scheme
 from limbeck.errors import RequestError, RunError, reason_of, shown
 
 HOOKS = ("fit_start", "step_end", "epoch_end", "validation_end", "fit_end")
+NEAR = 0.75
+"""From this likeness on, of 1 for the same, the name of a method is taken for a misspelt hook."""
 
 
 @dataclass
@@ -150,9 +154,37 @@ def check_callbacks(given: object) -> None:
             raise RequestError(
                 f"{shown(one)} is no limbeck.Callback; derive its class from it, and override any of {', '.join(HOOKS)}"
             )
-        for name in dir(type(one)):
-            if name.startswith("on_") and name.removeprefix("on_") in HOOKS:
-                raise RequestError(f"{type(one).__name__}.{name} is never called: the hook is {name[3:]}")
+        _check_names(one)
+        for hook in HOOKS:
+            if _overrides(one, hook):
+                _check_signature(one, hook)
+
+
+def _check_names(one: Callback) -> None:
+    """Raise RequestError for a method that is nearly called like a hook."""
+    for name in dir(type(one)):
+        if name.startswith("_") or name in HOOKS or not callable(getattr(type(one), name)):
+            continue
+        if close := difflib.get_close_matches(name.removeprefix("on_"), HOOKS, n=1, cutoff=NEAR):
+            raise RequestError(
+                f"{type(one).__name__}.{name} is never called: the hook is {close[0]}; if it is meant as no hook, give "
+                "it another name"
+            )
+
+
+def _check_signature(one: Callback, hook: str) -> None:
+    """Raise RequestError for a hook that does not take the training."""
+    try:
+        signature = inspect.signature(getattr(one, hook))
+    except (TypeError, ValueError):  # of what is not written in Python it is not known
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise RequestError(
+            f"{type(one).__name__}.{hook} takes ({', '.join(signature.parameters)}), and a hook takes the training: "
+            f"def {hook}(self, training)"
+        ) from error
 
 
 def _overrides(one: Callback, hook: str) -> bool:
