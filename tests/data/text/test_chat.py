@@ -29,6 +29,7 @@ def test_targets_are_the_answers_and_their_end(tmp_path: Path) -> None:
     whole = [*b"user:hi;bot:yo;", END]
     assert data.train.inputs[IDS].tolist() == [whole[:14]] * 2, "without an answer it is left out"
     assert len(row) == 14
+    assert data.note == "2 conversations without an answer within 14 tokens are left out", "of train and test one each"
     targets = data.train.targets[0].tolist()
     assert targets[:11] == [-100] * 11
     assert targets[11:] == [ord("y"), ord("o"), -100]
@@ -43,6 +44,9 @@ def test_targets_are_the_answers_and_their_end(tmp_path: Path) -> None:
 def test_what_is_no_conversation_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="conversation 2 is no list of messages"):
         load("text-chat", written(tmp_path, TALK, [{"role": "user"}]), options=OPTIONS)
+    for content in (None, [{"type": "text"}]):
+        with pytest.raises(RequestError, match=r"conversation 1 is no list of messages .*, texts both"):
+            load("text-chat", written(tmp_path, [{"role": "bot", "content": content}]), options=OPTIONS)
     with pytest.raises(RequestError, match=r"has no \{content\}"):
         load("text-chat", tmp_path, options={**OPTIONS, "template": "{role}"})
     with pytest.raises(RequestError, match="no conversation has an answer within 5 tokens"):

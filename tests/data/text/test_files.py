@@ -127,6 +127,34 @@ def test_numbers_as_labels_are_in_their_order_and_minus_one_is_none(tmp_path: Pa
     assert data.train.targets.tolist() == [1, 0, -100, -100, 0]
 
 
+def test_a_label_is_the_same_in_every_column_that_holds_it(tmp_path: Path) -> None:
+    given = (1, "1", 1.0, 0, float("nan"), "-1", -1.0)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "x", "label": n}) + "\n" for n in given))
+    data = load("text-classes", tmp_path, options={"train": "a.jsonl", "test": "a.jsonl", **OPTIONS})
+    assert data.class_names == ("0", "1")
+    assert data.train.targets.tolist() == [1, 1, 1, 0, -100, -100, -100]
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (["a"], r"a\.jsonl, record 1: the label is \['a'\], and a text has one"),
+        ({"a": 1}, "and a text has one"),
+        (None, "no training text has a label; name their column with label"),
+    ],
+)
+def test_what_is_no_label_is_named(label: object, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x", "label": label}))
+    with pytest.raises(RequestError, match=said):
+        load("text-classes", tmp_path, options={"train": "a.jsonl", "test": "a.jsonl", **OPTIONS})
+
+
+def test_a_first_line_of_names_is_no_text(labelled: Path) -> None:
+    (labelled / "test.tsv").write_text("text\tlabel\none\ta\n")
+    with pytest.raises(RequestError, match=r"test\.tsv, line 1, names the columns; leave columns out"):
+        classes(labelled)
+
+
 def test_a_text_is_taken_apart_by_its_ends_and_many_by_whole_documents() -> None:
     document = "".join(f"line {n:02}\n" for n in range(100))
     parts = apart([document], {"validation": 0.1, "test": 0.2})

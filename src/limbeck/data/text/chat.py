@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from limbeck.data.text.files import column, located, records
 from limbeck.data.text.language import language_set
 from limbeck.data.text.texts import IDS, MASK, Padding, Texts, following, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, counted
 from limbeck.options import Width
 
 TEMPLATE = "<|{role}|>\n{content}\n"
@@ -67,7 +68,9 @@ def text_chat(
         name: packed([pieces(one, template, answers) for one in some], made, length, padding=padding, buckets=buckets)
         for name, some in parts.items()
     }
-    return language_set("text-chat", splits, made, length)
+    left = sum(len(some) - len(splits[name]) for name, some in parts.items())
+    note = f"{counted(left, 'conversation')} without an answer within {length} tokens are left out" if left else ""
+    return replace(language_set("text-chat", splits, made, length), note=note)
 
 
 def pieces(conversation: Sequence[Message], template: str, answers: str) -> list[tuple[str, str, bool]]:
@@ -116,8 +119,11 @@ def _conversations(paths: Sequence[Path], name: str) -> list[Sequence[Message]]:
     found = [one for path in paths for one in column(records(path), name, path)]
     for number, one in enumerate(found, start=1):
         right = isinstance(one, list) and all(
-            isinstance(message, dict) and {"role", "content"} <= set(message) for message in one
+            isinstance(message, dict) and all(isinstance(message.get(name), str) for name in ("role", "content"))
+            for message in one
         )
         if not right:
-            raise RequestError(f"conversation {number} is no list of messages {{role, content}}: {str(one)[:80]}")
+            raise RequestError(
+                f"conversation {number} is no list of messages {{role, content}}, texts both: {str(one)[:80]}"
+            )
     return found

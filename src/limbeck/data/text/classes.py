@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,13 @@ from limbeck.data.splits import DataSet
 from limbeck.data.text.files import column, located, records, texts
 from limbeck.data.text.texts import IDS, MASK, Padding, Texts, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
-from limbeck.errors import RequestError, counted, some
+from limbeck.errors import RequestError, counted, shown, some
 from limbeck.options import Width
 from limbeck.seeds import derive
 from limbeck.types import IGNORED
 
 Files = str | list[str]
-_NONE = (None, "", -1, "-1")
+_NONE = (None, "", "-1")
 """What a record without a label has in its place."""
 
 
@@ -118,30 +119,44 @@ def _split(rows: Sequence[str], targets: Tensor, tokenizer: Tokenizer, length: i
 
 def _labelled(
     root: Path, names: Files, text: str, label: str, columns: Sequence[str] | None
-) -> tuple[list[str], list[Any]]:
+) -> tuple[list[str], list[str | None]]:
     rows: list[str] = []
-    classes: list[Any] = []
+    classes: list[str | None] = []
     for path in located(root, names):
         content = records(path, columns or ())
         rows += ["" if value is None else str(value) for value in column(content, text, path)]
-        classes += column(content, label, path)
+        classes += [_word(value, f"{path}, record {at}") for at, value in enumerate(column(content, label, path), 1)]
     if not rows:
         raise RequestError(f"there is no text in {names}")
     return rows, classes
 
 
-def _names(classes: Sequence[Any]) -> list[str]:
-    """The names of the classes: numbers in their order, else words in theirs."""
-    found = {one for one in classes if one not in _NONE}
-    numeric = all(str(one).isdecimal() for one in found)
-    return [str(one) for one in sorted(found, key=lambda one: (int(one), "") if numeric else (0, str(one)))]
+def _word(value: Any, place: str) -> str | None:
+    """A label as a text: a number is the same one in every column that holds it, of whole numbers or of others."""
+    if isinstance(value, list | tuple | dict):
+        raise RequestError(f"{place}: the label is {shown(value)}, and a text has one, a word or a number")
+    if isinstance(value, float):
+        return None if math.isnan(value) else f"{value:.0f}" if value.is_integer() else str(value)
+    return None if value is None else str(value)
 
 
-def _numbers(classes: Sequence[Any], names: Sequence[str], part: str) -> Tensor:
-    known = {name: number for number, name in enumerate(names)}
-    strange = sorted({str(one) for one in classes if one not in _NONE and str(one) not in known})
+def _names(classes: Sequence[str | None]) -> list[str]:
+    """The names of the classes: numbers in their order, else words in theirs.
+
+    Raises:
+        RequestError: There is none.
+    """
+    found = {one for one in classes if one is not None and one not in _NONE}
+    if not found:
+        raise RequestError("no training text has a label; name their column with label in data.options")
+    return sorted(found, key=(lambda one: (int(one), one)) if all(map(str.isdecimal, found)) else None)
+
+
+def _numbers(classes: Sequence[str | None], names: Sequence[str], part: str) -> Tensor:
+    known: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+    strange = sorted({one for one in classes if one is not None and one not in _NONE and one not in known})
     if strange:
         raise RequestError(
             f"the {part} texts have the labels {some(strange)}, which no training text has; known: {some(names)}"
         )
-    return torch.tensor([IGNORED if one in _NONE else known[str(one)] for one in classes])
+    return torch.tensor([IGNORED if one in _NONE else known[one] for one in classes])

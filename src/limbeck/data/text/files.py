@@ -108,6 +108,11 @@ def _table(path: Path, columns: Sequence[str], **form: Any) -> Iterator[Record]:
         for row in lines:
             if not row:
                 continue
+            if columns and sorted(row) == sorted(names):
+                raise RequestError(
+                    f"{path}, line {lines.line_num}, names the columns; leave columns out, which is for files whose "
+                    "first line does not"
+                )
             if len(row) != len(names):
                 raise RequestError(
                     f"{path}, line {lines.line_num}, has {len(row)} cells for the columns {', '.join(names)}; columns "
