@@ -180,7 +180,7 @@ class DataSet:
                 "own; leave data.validation out"
             )
         targets, taken_from = self.train.targets, np.arange(len(self.train))
-        classes = are_classes(targets)
+        classes = are_classes(targets) and bool((targets >= 0).any())
         if classes:
             self._check_fraction(fraction)
             taken_from = np.flatnonzero((targets >= 0).numpy())  # samples without a label stay where they teach
