@@ -109,6 +109,8 @@ def test_modules_of_ones_own(limbeck: Limbeck, tmp_path: Path) -> None:
     assert (recipe.teachers[0].model, recipe.data.name) == ("own_starter:big", "own_starter:data")
     assert (recipe.teachers[0].epochs, recipe.student.weights, recipe.epochs) == (None, "begun.pt", 3)
     assert "where own_starter can be imported" in text("own.yaml")
+    assert "own_starter:big must give the teacher with trained weights" in text("own.yaml")
+    assert "comes trained" not in text("own.yaml")
     trial(limbeck, "own.yaml")
 
 

@@ -45,6 +45,11 @@ def test_interrupted_it_says_how_to_resume_and_then_shows_its_table(
     assert "best-recipe.yaml" in said.out
     assert Path("runs/tune-digits/tune.html").exists()
 
+    drawn = limbeck("report", "runs/tune-digits", "--title", "Found")
+    assert drawn.out == "page: runs/tune-digits/tune.html\n"
+    assert "<h1>Found</h1>" in Path("runs/tune-digits/tune.html").read_text()
+    assert "holds a search: its table is its page" in limbeck("table", "runs/tune-digits").err
+
     said = limbeck("tune", "digits", "--trials", 2, *TINY, "--resume", "runs/tune-digits", "--json")
     assert json.loads(said.out)["recipe"]["best"] == found["recipe"]["best"]
     shown = limbeck("run", "runs/tune-digits/best-recipe.yaml", "--no-baseline", "--quiet", "--json")

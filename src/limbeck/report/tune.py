@@ -18,16 +18,21 @@ def contenders_of(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: found[name] for name in found["importances"]}
 
 
-def write_tune_page(folder: Path) -> Path | None:
+def write_tune_page(folder: Path, title: str | None = None) -> Path | None:
     """Write tune.html from the tune.json of a folder.
+
+    Args:
+        folder: Of a finished search.
+        title: The page's; by default recipe and data.
 
     Returns:
         The page's path; None where matplotlib, of the extra `report`, is not installed.
     """
-    return write_drawn(folder, "tune", lambda found, charts: _page(found, charts.search(found, contenders_of(found))))
+    draw = lambda found, charts: _page(found, charts.search(found, contenders_of(found)), title)  # noqa: E731
+    return write_drawn(folder, "tune", draw)
 
 
-def _page(found: Mapping[str, Any], chart: str) -> str:
+def _page(found: Mapping[str, Any], chart: str, title: str | None) -> str:
     monitor, machine = label(found["monitor"]), found["environment"]
     seeds, cost = ", ".join(map(str, found["fresh_seeds"])), found["cost"]
     device = ", ".join(machine["gpus"]) or f"{machine['processor']}, {machine['cores']} cores"
@@ -44,7 +49,7 @@ best so far.</figcaption></figure>
 {"".join(_contender(name, row, found) for name, row in contenders_of(found).items())}
 <p class="small">Search {cost["search"]:,.0f} s, fresh trainings {cost["fresh"]:,.0f} s, teacher outputs
 {cost["teacher_outputs"]:,.1f} s. limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>"""
-    return document(f"{found['title']} on {found['data']}, tuned", body)
+    return document(title or f"{found['title']} on {found['data']}, tuned", body)
 
 
 def _table(found: Mapping[str, Any], monitor: str) -> str:

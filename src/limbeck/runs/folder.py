@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
 COMPARISON = "compare.json"
+TUNED = "tune.json"
 CLAIM = ".claim"
 
 
@@ -180,6 +181,10 @@ def read_result(run: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((run / RESULT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
+        if (run / TUNED).exists():
+            raise RequestError(
+                f"{run} holds a search: its table is its page (limbeck report {run}), its figures are in {run / TUNED}"
+            ) from error
         raise RequestError(f"{run} holds no finished run: cannot read {run / RESULT}") from error
 
 

@@ -224,7 +224,8 @@ def _divides(train: Images) -> bool:
 def _head(file: Path, recipe: Recipe) -> str:
     """What stands above the keys."""
     spec, name = recipe.teachers[0], shlex.quote(str(file))
-    own = sorted({part.partition(":")[0] for part in _modules(recipe)})
+    own_names = _modules(recipe)
+    own = sorted({part.partition(":")[0] for part in own_names})
     trains = f"The teacher is trained first, for {spec.epochs} epochs; or give it weights: FILE, and no epochs."
     lines = [
         f"{recipe.student.model} learns from {spec.model}, on {recipe.data.name}.",
@@ -234,7 +235,10 @@ def _head(file: Path, recipe: Recipe) -> str:
     ]
     if recipe.distill.method:
         lines.append(f"  limbeck compare {name} --methods recipe,dkd      other methods: limbeck list methods")
-    lines.append(trains if spec.epochs else "The teacher comes trained.")
+    lines += [trains] if spec.epochs else ["The teacher comes trained."]
+    if not spec.epochs and not spec.weights and spec.model in own_names:
+        lines[-1] = f"{spec.model} must give the teacher with trained weights; if it does not, give the teacher"
+        lines.append("weights: FILE, or let it be trained: epochs: 10.")
     if own:
         lines.append(f"Start limbeck in this folder, where {' and '.join(own)} can be imported.")
     return "".join(f"# {line}\n" for line in lines)

@@ -18,7 +18,7 @@ from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import identity, teachers
 from limbeck.runs.compiling import decided
-from limbeck.runs.folder import choose
+from limbeck.runs.folder import TUNED, choose
 from limbeck.runs.folder import opened as opened_folder
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.ledger import Ledger
@@ -40,7 +40,7 @@ from limbeck.tuning.winners import write_winner
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-TUNED, SPACE = "tune.json", "space.yaml"
+SPACE = "space.yaml"
 
 
 @dataclass(frozen=True)
