@@ -10,7 +10,10 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from transformers import BertConfig
 
+from limbeck import load_model
+from limbeck.data.text.texts import IDS, MASK
 from limbeck.data.text.tokenizers import FILE
 from limbeck.errors import RequestError
 from limbeck.export.student import export_run
@@ -133,6 +136,11 @@ def test_a_classifier_of_texts_from_its_files_to_its_answers(reviews: Path, tmp_
     result = run(recipe_of("bag_of_embeddings", labels=12), root=reviews, out=out, machine=QUIET)
     assert result["distilled"]["test_accuracy"] == 1.0
     (tmp_path / "new.txt").write_text("a fine movie\n\nan awful, dull film\n")
+    model, ids = load_model(out / "student.json"), torch.tensor([[258, 1, 0], [259, 260, 1]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    alone = torch.cat([model(ids[:1, :2]), model(ids[1:])])
+    for answer in (model(ids, mask), model(input_ids=ids, attention_mask=mask), model({IDS: ids, MASK: mask})):
+        assert torch.allclose(answer, alone, atol=1e-6), "padding is no token"
     moved = shutil.move(out, tmp_path / "moved")
     export_run(Path(moved))
     for source in (Path(moved), Path(moved) / "export"):
@@ -152,6 +160,26 @@ def test_outputs_by_token_of_several_lengths_are_not_stored(reviews: Path, tmp_p
     recipe["student"] |= {"depth": 1, "heads": 2}
     with pytest.raises(RequestError, match=r"data\.options\.padding to length, or teacher\.store to never"):
         run(check(recipe), root=reviews, out=tmp_path / "out", machine=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "config"), [({"vocab": 279}, {"vocab_size": 279}), ({}, {"max_position_embeddings": 23})]
+)
+@pytest.mark.parametrize("kind", ["own", "hf"])
+def test_networks_too_small_for_the_data_are_refused_before_training(
+    kind: str, options: dict[str, int], config: dict[str, int], reviews: Path, tmp_path: Path
+) -> None:
+    own = {"model": "text_encoder", "dim": 8, "depth": 1, "heads": 2, **(options or {"vocab": 1})}
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertConfig(**{"vocab_size": 280, "max_position_embeddings": 24, **small, **config}).save_pretrained(
+        tmp_path / "net"
+    )
+    recipe = recipe_of("bag_of_embeddings").model_dump() | {
+        "student": own if kind == "own" else {"model": f"hf:{tmp_path}/net"}
+    }
+    with pytest.raises(RequestError, match=r"student .* cannot read texts of 24 tokens with the ids 0 to 279"):
+        run(check(recipe), root=reviews, out=tmp_path / "out", machine=QUIET)
+    assert not (tmp_path / "out" / "teacher.json").exists()
 
 
 @pytest.mark.slow

@@ -185,7 +185,9 @@ def exported(exported: Mapping[str, Any]) -> None:
     console = _console()
     console.print(table)
     console.print(f"written: {', '.join([exported['json'], *exported['files']])}", soft_wrap=True)
-    console.print(f'in Python: limbeck.load_model("{exported["json"]}") reads images on the scale 0–1', soft_wrap=True)
+    sample = exported["input"].get("sample") or {}
+    read = " and ".join(sample.get("inputs", ())) or "images on the scale 0–1"
+    console.print(f'in Python: limbeck.load_model("{exported["json"]}") reads {read}', soft_wrap=True)
 
 
 def exits(found: Mapping[str, Any], page: Path | None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, FiniteFloat, PositiveFloat, PositiveInt, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.errors import RequestError, shown
 from limbeck.models.build import build_from
@@ -16,7 +18,6 @@ from limbeck.models.finite import check_finite
 from limbeck.models.foreign.hugging_face import beside_json
 from limbeck.models.foreign.hugging_face_lora import drop_adapters, has_adapters
 from limbeck.models.logits import to_logits
-from limbeck.models.networks.staged import named
 from limbeck.models.preprocess import preprocess
 from limbeck.models.weights import load_weights
 from limbeck.seeds import seeded
@@ -31,7 +32,9 @@ def load_model(path: str | Path) -> nn.Sequential:
         path: NAME.json of a run folder or an export; NAME.safetensors lies beside it.
 
     Returns:
-        A model in eval mode from (B, *shape), the JSON's "input", to logits (B, classes). Its part `inputs` subtracts
+        A model in eval mode from (B, *shape), the JSON's "input", to logits (B, classes); of a student of texts from
+        ids and mask (B, L), in this order, by name, or as a dict. A text that is padded needs its mask, or padding
+        counts as tokens. Its part `inputs` subtracts
         the mean and divides by the standard deviation; its part `network` is the plain network with the weights, of a
         model of Hugging Face's transformers within `limbeck.models.logits.Logits`.
 
@@ -40,7 +43,19 @@ def load_model(path: str | Path) -> nn.Sequential:
     """
     about = read_description(path)
     mean, std = about["input"].get("mean"), about["input"].get("std")
-    return named(inputs=preprocess(mean, std, None) or nn.Identity(), network=to_logits(load_network(path))).eval()
+    parts = {"inputs": preprocess(mean, std, None) or nn.Identity(), "network": to_logits(load_network(path))}
+    return Ready(OrderedDict(parts)).eval()
+
+
+class Ready(nn.Sequential):
+    """What prepares inputs, then a network: of one tensor, or of several in its order, by name or in a dict."""
+
+    def forward(self, *inputs: Any, **by_name: Tensor) -> Tensor:
+        named = isinstance(inputs[0], Mapping) if len(inputs) == 1 else False
+        given: Mapping[str, Any] = {**inputs[0], **by_name} if named else by_name
+        prepare, network = self
+        logits: Tensor = network(*([] if named else map(prepare, inputs)), **(prepare(given) if given else {}))
+        return logits
 
 
 def load_network(path: str | Path) -> nn.Module:

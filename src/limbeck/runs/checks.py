@@ -23,6 +23,7 @@ from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import schema
 from limbeck.runs import components, learners, teachers
 from limbeck.runs.stages import schemes
+from limbeck.runs.texts import check_reads
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
 from limbeck.tasks import Classification, Task
@@ -71,6 +72,9 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
     with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
         next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
     example = next(iter(make_loader(data.train, 2)))
+    networks = [("student", recipe.student, student), *((one.name, one.spec, one.module) for one in found)]
+    for role, spec, network in networks:
+        check_reads(role, spec, network, components.inputs(spec), data)
     _check_trainable([student, *(one.module for one in found if one.kept)])
     _check_sizes(recipe, student, found)
     for one in found:

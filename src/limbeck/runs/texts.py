@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.data import DataSet
-from limbeck.data.text.texts import TEXT
+import torch
+from torch import nn
+
+from limbeck.data import DataSet, make_loader
+from limbeck.data.text.texts import IDS, TEXT, Texts
 from limbeck.data.text.tokenizers import FILE, Tokenizer, read_tokenizer
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, as_request
+from limbeck.recipes import schema
+from limbeck.taps import call, evaluating
+from limbeck.types import Inputs
 
 
 def of_texts(about: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -25,6 +31,27 @@ def refuse_texts(data: DataSet, run: Path) -> None:
             f"limbeck ship takes students of images and vectors, and that of {run} reads texts; limbeck export {run} "
             "--onnx writes it with its tokenizer"
         )
+
+
+def check_reads(role: str, spec: schema.Model, network: nn.Module, inputs: nn.Module | None, data: DataSet) -> None:
+    """Raise RequestError for a network that cannot read the longest texts of its data, or the last of their ids."""
+    if data.tokenizer is None or not isinstance(data.train, Texts):
+        return
+    length, last = data.input_shape[0], data.tokenizer.size - 1
+    ids = torch.full((1, length), last)
+    names = next(iter(make_loader(data.train, 1))).inputs
+    given: Inputs = {name: ids if name == IDS else torch.ones_like(ids) for name in names}
+    with (
+        as_request(
+            lambda reason: (
+                f"{role} {spec.model} cannot read texts of {length} tokens with the ids 0 to {last} ({reason}); "
+                "give it a vocabulary and positions for these, or the data its tokenizer and a smaller length"
+            )
+        ),
+        evaluating(network),
+        torch.no_grad(),
+    ):
+        call(network, inputs(given) if inputs else given)
 
 
 def tokenizer_of(source: Path) -> Tokenizer:
