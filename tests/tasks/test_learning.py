@@ -17,15 +17,16 @@ from torch import nn
 from torch.optim import Adam
 
 from limbeck import Distiller, FunctionTeacher, RequestError, Term, evaluate, fit, losses
-from limbeck.compare import compare
+from limbeck.compare import compare, comparison
 from limbeck.compare.join import join
 from limbeck.data import make_loader
 from limbeck.recipes.read import check
 from limbeck.runs.finished import classifier, evaluate_run
+from limbeck.runs.hits import scored
 from limbeck.runs.machine import Machine
 from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
-from limbeck.tasks import Regression, Segmentation
+from limbeck.tasks import Classification, Regression, Segmentation, TokenClassification
 from limbeck.teachers.coding import Coding
 from limbeck.types import Batch, TeacherOutput
 
@@ -103,6 +104,21 @@ def test_the_direction_of_a_verdict_is_the_monitors(tmp_path: Path) -> None:
     assert row["mean"] > alone["mean"]
     assert (row["difference"] > 0, row["verdict"]) == (True, "worse")
     assert join([tmp_path / "out"])["methods"] == found["methods"]
+
+
+def test_tokens_are_not_taken_for_whole_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accuracy of tokens has finer steps than one of 1 / sentences, below which no spread would be taken."""
+    known: list[int] = []
+    summed = comparison.summarise
+
+    def counting(results: Any, rules: Any) -> Any:
+        known.append(rules.samples)
+        return summed(results, rules)
+
+    monkeypatch.setattr(comparison, "summarise", counting)
+    compare(recipe("tokens", epochs=1), ["recipe"], [0], root=tmp_path, out=tmp_path / "out", machine=QUIET)
+    assert known == [0]
+    assert [scored(task, 9) for task in (Classification(), TokenClassification(), Regression())] == [9, 0, 0]
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:

@@ -51,8 +51,7 @@ def line() -> DataSet:
 
 def searching(mode: str = "max") -> Search:
     """A search of which nothing but its rules is used."""
-    job = SimpleNamespace(data=SimpleNamespace(validation=None))
-    trainer: Any = SimpleNamespace(job=job, mode=mode, monitor="score")
+    trainer: Any = SimpleNamespace(scored=0, mode=mode, monitor="score")
     return Search([], {}, trainer, Budget(9), print)
 
 

@@ -36,7 +36,7 @@ from limbeck.errors import RequestError
 from limbeck.notices import once
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump, recorded_variants
-from limbeck.runs import components, teachers
+from limbeck.runs import components, hits, teachers
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
@@ -194,6 +194,7 @@ def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, 
     open_: Sequence[str] = asked.methods
     trained: dict[tuple[str, int], Cell] = {}
     methods: dict[str, Any] = {}
+    samples = hits.scored(components.task(job.recipe, job.data), len(job.data.test))
     for seeds in asked.looks():
         new = [cell for cell in ready.cells(asked.students(open_, seeds)) if (cell.method, cell.seed) not in trained]
         from_first(job.fabric, lambda: weed(job.out, new, redo))  # noqa: B023
@@ -201,7 +202,7 @@ def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, 
         trained |= {(cell.method, cell.seed): cell for cell in new}
         counted = [cell for cell in trained.values() if asked.counts(cell.method, cell.seed, seeds)]
         every = sorted(counted, key=lambda cell: (list(recipes).index(cell.method), cell.seed))
-        rules = asked.rules(len(job.data.test), [cell.seed for cell in every])
+        rules = asked.rules(samples, [cell.seed for cell in every])
         methods = summarise(results(every, job), rules)
         open_ = [name for name in undecided(methods) if name in asked.methods]
         if asked.plan is not None and job.machine.progress:

@@ -22,6 +22,14 @@ CHOSEN = ""
 _CHOSEN = "student"
 
 
+def scored(task: Task, samples: int) -> int:
+    """How many samples a task's monitor calls right or wrong as a whole: all of them, or none.
+
+    Accuracies come in steps of one of these. Of tokens or pixels a step is smaller, and its size is not known here.
+    """
+    return samples if isinstance(task, Classification) and task.monitor == "accuracy" else 0
+
+
 class Hits:
     """Collects, of one look at the test set, which labelled samples each prediction gets right.
 
@@ -29,7 +37,7 @@ class Hits:
     """
 
     def __init__(self, task: Task, chosen: str) -> None:
-        self._task = task if isinstance(task, Classification) and task.monitor == "accuracy" else None
+        self._task = task if isinstance(task, Classification) and scored(task, 1) else None
         self._chosen = chosen
         self._found: dict[str, list[Tensor]] = {}
 

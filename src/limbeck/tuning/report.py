@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from limbeck.data import DataSet
+from limbeck.runs import components, hits
 from limbeck.runs.entry import score
 from limbeck.runs.folder import environment
 from limbeck.runs.train import trial
@@ -56,7 +57,7 @@ def report(
         "samples": {"validation": 0 if held_out is None else len(held_out), "test": len(data.test)},
         "fresh_seeds": sorted({seed for by_seed in results.values() for seed in by_seed}),
         **{one.name: _entry(one, studies[one.name], best[one.name], results[one.name]) for one in contenders},
-        "verdict": verdicts(results, len(data.test)),
+        "verdict": verdicts(results, hits.scored(components.task(recipe, data), len(data.test))),
         "optimism": {name: _optimism(best[name], by_seed, trainer.mode) for name, by_seed in scores.items()},
         "importances": {one.name: studies[one.name].importances(list(one.space)) for one in contenders},
         "cost": {

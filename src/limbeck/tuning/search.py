@@ -145,8 +145,7 @@ class Search:
         """Raise Pruned for a trial that has lost; one that was killed in that moment, too, when it is resumed."""
         if before is None:
             return
-        held_out = self.trainer.job.data.validation
-        counts = len(held_out) if held_out is not None and self.trainer.monitor == "accuracy" else 0
+        counts = self.trainer.scored
         mode, curves = self.trainer.mode, (scores, before["curve"])
         if recipe.restore_best:  # what counts of a trial is its best epoch, whichever it is
             curves = best_so_far(scores, mode), best_so_far(before["curve"], mode)

@@ -15,8 +15,7 @@ from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
-from limbeck.runs import components, learners, teachers
-from limbeck.runs.hits import Hits
+from limbeck.runs import components, hits, learners, teachers
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.stages import assemble, distil, listens
 from limbeck.runs.teacher_outputs import Kept
@@ -80,6 +79,12 @@ class Trainer:
     def mode(self) -> str:
         """Whether a higher score is better: "max" or "min"."""
         return components.task(self.job.recipe, self.job.data).mode
+
+    @property
+    def scored(self) -> int:
+        """How many validation samples are right or wrong as a whole."""
+        data = self.job.data
+        return hits.scored(components.task(self.job.recipe, data), len(data.validation) if data.validation else 0)
 
     def asked(self, contender: Contender) -> float:
         """Precompute what a contender's trials will ask the teacher, where that pays; the seconds that it took."""
@@ -162,7 +167,10 @@ class Trained:
 
     def tested(self) -> dict[str, Any]:
         """Its entry in results, with the one look at the test set; the samples it gets right are kept in its folder."""
-        size, right = {"parameters": parameter_count(self.scheme.student)}, Hits(self.scheme.task, self.scheme.chosen)
+        size, right = (
+            {"parameters": parameter_count(self.scheme.student)},
+            hits.Hits(self.scheme.task, self.scheme.chosen),
+        )
         entry = {**size, **self.job.test(self.scheme, self.judge, right.hear), **self.training}
         right.write(self.job.out)
         return entry
