@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from limbeck.data import DataSet, load
-from limbeck.data.text.files import located, records
+from limbeck.data.text.files import located, records, rows
 from limbeck.data.text.language import apart
 from limbeck.data.text.texts import IDS, MASK
 from limbeck.data.text.tokenizers import ByteTokenizer
@@ -40,6 +40,15 @@ def written(folder: Path, form: str) -> Path:
 @pytest.mark.parametrize("form", ["jsonl", "tsv", "csv", "parquet", "folder"])
 def test_every_form_gives_the_same_records(form: str, tmp_path: Path) -> None:
     assert [dict(row) for row in records(written(tmp_path, form))] == ROWS
+
+
+def test_a_file_without_a_text_is_named(tmp_path: Path) -> None:
+    for name, content in (("a.txt", " \n\n"), ("a.tsv", ""), ("a.jsonl", '{"text": null}')):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(RequestError, match=f"{name} holds no text"):
+            list(rows(tmp_path / name))
+    (tmp_path / "a.jsonl").write_text('{"text": 0}\n{"text": ""}\n{"text": "b"}\n')
+    assert [one for _, one in rows(tmp_path / "a.jsonl")] == ["0", "b"]
 
 
 def test_a_table_without_names_gets_them_and_uneven_ones_are_refused(tmp_path: Path) -> None:

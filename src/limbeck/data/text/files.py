@@ -69,15 +69,20 @@ def rows(path: Path) -> Iterator[tuple[str, str]]:
     """The texts of a file, each with its number from 1: its lines that are not empty, or the column "text".
 
     Raises:
-        RequestError: The file cannot be read, or has no such column.
+        RequestError: The file cannot be read, has no such column, or holds no text.
     """
     if path.suffix.lower() in _READERS or path.is_dir():
         values = column(records(path), TEXT, path)
     else:
         values = [line for record in records(path) for line in record[TEXT].splitlines()]
-    for number, value in enumerate(values, start=1):
-        if value is not None and str(value).strip():
-            yield f"{path}:{number}", str(value)
+    found = [(f"{path}:{at}", str(value)) for at, value in enumerate(values, start=1) if _text(value).strip()]
+    if not found:
+        raise RequestError(f"{path} holds no text")
+    yield from found
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def texts(paths: Sequence[Path], name: str, columns: Sequence[str] = ()) -> list[str]:
