@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from limbeck.errors import RequestError
 from limbeck.recipes.read import dump, names, read
@@ -16,8 +17,6 @@ WHOLE = {
 
 
 def write(path: Path, **changes: Any) -> str:
-    import yaml
-
     path.write_text(yaml.safe_dump(WHOLE | changes))
     return str(path)
 
@@ -31,6 +30,8 @@ def test_packaged_recipes_are_short_and_valid() -> None:
         assert len(text.splitlines()) <= 30, name
         assert text.startswith("# "), name
         assert read(name).name == name
+        variants = yaml.safe_load(text).get("variants", {})
+        assert {read(f"{name}:{one}").data.name for one in variants} <= {read(name).data.name}
 
 
 def test_mnist_mlp_has_the_published_constants() -> None:
