@@ -16,7 +16,7 @@ from limbeck import Batch, Distiller, TeacherOutput
 from limbeck.models.build import build
 from limbeck.recipes import schema
 from limbeck.recipes.methods import OfStage, OfTeacher, Places
-from limbeck.runs import components as recipes_build
+from limbeck.runs import learners
 from limbeck.runs.written_out import setting_of
 from limbeck.taps import Taps, evaluating
 
@@ -90,7 +90,7 @@ def term(one: dict[str, Any], teacher: nn.Module) -> Any:
     made = schema.Term.model_validate(options)
     if isinstance(made.options.get("classifier"), nn.Module):
         made.options["classifier"].double()
-    return recipes_build.term(made.model_copy(update={"ramp": 0}))
+    return learners.term(made.model_copy(update={"ramp": 0}))
 
 
 def state(bound: Any) -> dict[str, np.ndarray]:
