@@ -1,7 +1,8 @@
 """`limbeck ship` on runs on real data: is int8 as good as fp32, how large and how fast is it, and what hurts it?
 
 Runs that are finished in runs/NAME are taken as they are; others are trained here. The last one's student is made of
-depthwise convolutions, which int8 hurts. `quick` ships the first alone. Data root: MNIST as torchvision reads it.
+depthwise convolutions, which int8 hurts. `quick` ships the first alone. Data root: MNIST, Fashion-MNIST and CIFAR-10 as
+torchvision reads them; where it has train/ and test/, these are taken for CIFAR-10.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ WHY = ("harmful_layers", "layer_errors", "retraining", "attempts", "seconds")
 
 def main(data_root: Path, quick: bool = False, only: Sequence[str] = ()) -> dict[str, Any]:
     """Train, ship, print and return what ship.json says of each run; with `only`, those, beside what is recorded."""
+    validated = ["data.validation=0.1"]
+    images = ["data.name=image-folder"] if (data_root / "train").is_dir() else []
     recipes: list[schema.Recipe] = [read("digits", ["data.validation=0.2"])]
-    recipes += [] if quick else [read("mnist-cnn"), check(HURT)]
+    if not quick:
+        recipes += [read("mnist-cnn", validated), read("fashion-cnn:best"), check(HURT)]
+        recipes += [read("cifar10-tutorial:best", [*validated, *images])]
     before = json.loads(RECORD.read_text(encoding="utf-8"))["figures"] if only and RECORD.exists() else {}
     return before | {one.name: _shipped(one, data_root) for one in recipes if not only or one.name in only}
 
