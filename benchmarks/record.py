@@ -47,8 +47,8 @@ PUBLISHED = {
     "cifar10-mobilenet": "A short run on a part of the data, 500 images a class, 78 steps an epoch; the published "
     f"system gives no accuracy. {BUSY}",
     "digits": BUSY,
-    "lm-tiny": "Batch size and learning rates were changed once after a test table had been seen; the seeds 1 and 2 are "
-    f"new. {BUSY}",
+    "lm-tiny": "Batch size and learning rates were changed once after a test table had been seen; the seeds 1 and 2 "
+    f"are new. {BUSY}",
     "digits-byot": "`scratch` learns the labels at each exit; `backbone` is the plain network of the deepest exit.",
 }
 AIM = 0.95
