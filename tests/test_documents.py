@@ -268,7 +268,7 @@ def test_tune_examples_run(
     assert [path.name for path in sorted((tmp_path / "runs").iterdir())][:2] == ["digits-best-recipe", "hour"]
     found = json.loads((tmp_path / "runs" / "tune-digits-2" / "tune.json").read_text())
     assert {"baseline", "kd", "dkd"} <= found.keys()
-    keys = re.findall(r"^\| `(\w+)` \| (?:each|the|how|seconds)", text("docs/tune.md"), re.MULTILINE)
+    keys = re.findall(r"^\| `(\w+)` \| (?:each|by|the|how|seconds)", text("docs/tune.md"), re.MULTILINE)
     assert len(keys) == 4
     assert {*keys} <= found.keys()
     assert {"trials", "seconds", "best", "fresh"} <= found["kd"].keys()
