@@ -51,7 +51,7 @@ FORMS: Mapping[str, Coding] = {
     "sampled 34": Coding(draws=34),
     "sampled 82": Coding(draws=82),
     "sampled 218": Coding(draws=218),
-    "sampled 18, p^0.8": Coding(draws=18, bits=8, power=0.8),
+    "sampled 16, p^0.8": Coding(draws=16, bits=12, power=0.8),
 }
 """Of indices of 11 bits; budgets of about 22, 48, 114 and 300 bytes a token."""
 

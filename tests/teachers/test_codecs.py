@@ -269,6 +269,7 @@ def test_a_store_of_the_format_before_is_read(tmp_path: Path) -> None:
         ({"draws": 0}, "draws must be 1 or more"),
         ({"draws": 2, "bits": 32}, "8 to 16 bits"),
         ({"draws": 2, "power": 0.0}, "power"),
+        ({"draws": 2, "power": 0.5, "bits": 8}, "12 to 16 bits"),
     ],
 )
 def test_what_can_be_no_coding_is_refused(options: dict[str, Any], words: str) -> None:

@@ -23,6 +23,8 @@ CODECS = ("dense", "topk", "sampled")
 DEFAULT_BITS, EXACT_BITS = 16, 32
 BITS = (*range(8, 17), EXACT_BITS)
 """Bits of a stored log-probability; 32 are fp32, beside indices of 32 bits."""
+FINE_BITS = 12
+"""Fewest bits of a draw's weight, whose logarithm they hold in steps of at most 1.6 %."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Coding:
             raise RequestError(f"bits of a stored log-probability are 8 to 16, or 32 for fp32, not {self.bits}")
         if self.draws is not None and self.bits == EXACT_BITS:
             raise RequestError("weights of draws take 8 to 16 bits, not 32")
+        if self.draws is not None and self.power != 1 and self.bits is not None and self.bits < FINE_BITS:
+            raise RequestError(
+                f"weights of draws from p^{self.power:g} take {FINE_BITS} to 16 bits, not {self.bits}: in fewer, "
+                "rounding biases them"
+            )
         if not 0 < self.power <= 4:
             raise RequestError(f"power lies above 0 and at most at 4, not {self.power}")
 
