@@ -92,6 +92,10 @@ def keep(folder: Path, command: str, data: str | None = None) -> None:
     content["data"] = data or content["data"]
     for teacher in content["teacher"]:
         teacher.pop("weights", None)
+    for outputs in content.get("teacher_outputs") or []:
+        place = outputs.pop("place", None)
+        if place:
+            outputs["reason"] = outputs["reason"].replace(place, "the cache")
     kept = {"command": command, **content}
     RESULTS.mkdir(exist_ok=True)
     name = f"compare-{content['recipe'].replace(':', '-')}"
