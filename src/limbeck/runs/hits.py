@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from limbeck.engine.files import write_safetensors
-from limbeck.tasks import Classification, Task
+from limbeck.tasks import Task
+from limbeck.tasks.classification import counts_samples
 from limbeck.types import Targets
 
 FILE = "test_hits.safetensors"
@@ -27,7 +28,7 @@ def scored(task: Task, samples: int) -> int:
 
     Accuracies come in steps of one of these. Of tokens or pixels a step is smaller, and its size is not known here.
     """
-    return samples if isinstance(task, Classification) and task.monitor == "accuracy" else 0
+    return samples if counts_samples(task) else 0
 
 
 class Hits:
@@ -37,7 +38,7 @@ class Hits:
     """
 
     def __init__(self, task: Task, chosen: str) -> None:
-        self._task = task if isinstance(task, Classification) and scored(task, 1) else None
+        self._task = task if counts_samples(task) else None
         self._chosen = chosen
         self._found: dict[str, list[Tensor]] = {}
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.shipping.intervals import Interval, jackknife, paired, wilson
-from limbeck.tasks import Classification, Task
+from limbeck.tasks import Task
+from limbeck.tasks.classification import counts_samples
 from limbeck.types import Targets
 
 Array = NDArray[Any]
@@ -48,7 +49,7 @@ class Judged:
         Raises:
             RequestError: There is no batch, or a single sample of a score that is no share of samples.
         """
-        share = shares(task)
+        share = counts_samples(task)
         whole, groups = task.metrics(), [] if share else [task.metrics() for _ in range(GROUPS)]
         hits: list[Array] = []
         kept: list[Array] = []
@@ -121,11 +122,6 @@ class Judged:
             metrics.figures([*groups[:at], *groups[at + 1 :]]).get(self.task.monitor, self.score)
             for at in range(len(groups))
         ]
-
-
-def shares(task: Task) -> bool:
-    """Whether the task's score is a share of samples."""
-    return isinstance(task, Classification) and task.monitor == "accuracy"
 
 
 def distance(outputs: Array, reference: Array) -> float:

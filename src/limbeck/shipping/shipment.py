@@ -18,10 +18,11 @@ from limbeck.shipping.kinds import kind
 from limbeck.shipping.own import OwnModel, from_module
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row, build
-from limbeck.shipping.score import GROUPS, shares
+from limbeck.shipping.score import GROUPS
 from limbeck.shipping.staging import MARK, check_place, staged
 from limbeck.shipping.subjects import Case, from_run
 from limbeck.tasks import Classification
+from limbeck.tasks.classification import counts_samples
 
 FOLDER = "ship"
 JACKKNIFE = f"jackknife over {GROUPS} groups of samples"
@@ -171,7 +172,7 @@ def _result(
     entries = [_entry(row, folder) for row in rows]
     task = cases[0].task
     table.frontier(entries, given.batches[0], task.mode)
-    share = shares(task)
+    share = counts_samples(task)
     machine = processor.described(given.threads)
     return {
         "limbeck": limbeck.__version__,

@@ -99,6 +99,11 @@ class Classification(Task):
         return Sums(_row, _figures)
 
 
+def counts_samples(task: Task) -> bool:
+    """Whether a task's monitor is a share of samples, each of which is right or wrong as a whole."""
+    return isinstance(task, Classification) and task.monitor == "accuracy"
+
+
 def _row(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
     """Samples with a label; their cross-entropy; those whose label is the likeliest class, or among the five likeliest;
     of all samples those on which the teacher agrees, and those that a teacher was asked about; then, by bin of
