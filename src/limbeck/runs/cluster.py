@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from limbeck.errors import RequestError, RunError, shown
+from limbeck.runs.parallel import in_order
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -49,9 +50,8 @@ class Cluster:
             self._connect(ray)
         try:
             remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_carry_out)
-            yield from _in_order(
-                ray, [remote.remote(pickle.dumps((work, task)), sys.path, self.threads) for task in tasks]
-            )
+            begun = [remote.remote(pickle.dumps((work, task)), sys.path, self.threads) for task in tasks]
+            yield from in_order(_finished(ray, begun))
         finally:
             if ours:
                 ray.shutdown()
@@ -102,19 +102,15 @@ def _carry_out(pickled: bytes, path: Sequence[str], threads: int) -> Any:
     return work(task)
 
 
-def _in_order(ray: Any, references: Sequence[Any]) -> Iterator[Any]:
-    """Results in order; the first failure at once, whichever task's it is."""
-    waiting, done, following = list(references), {}, 0
-    places = {reference: place for place, reference in enumerate(references)}
+def _finished(ray: Any, references: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Results as they come, each with its task's place; the first failure at once, whichever task's it is."""
+    waiting, places = list(references), {reference: place for place, reference in enumerate(references)}
     while waiting:
         (ready, *_), waiting = ray.wait(waiting)
         try:
-            done[places[ready]] = ray.get(ready)
+            yield places[ready], ray.get(ready)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
             lines = str(error).splitlines()
             raise RunError(f"Ray lost a process {RETRIES + 1} times: {lines[0] if lines else error!r}") from error
-        while following in done:
-            yield done.pop(following)
-            following += 1

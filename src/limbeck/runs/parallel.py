@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ class Processes:
             min(self.jobs, len(tasks)), mp_context=context, initializer=_begin, initargs=(numbers, self.threads)
         )
         try:
-            yield from _in_order([pool.submit(work, task) for task in tasks])
+            futures = {pool.submit(work, task): place for place, task in enumerate(tasks)}
+            yield from in_order((futures[one], one.result()) for one in as_completed(futures))
         except BrokenProcessPool:
             raise RunError(
                 "one of the processes was killed, or had not enough memory; --resume does what is missing, with fewer "
@@ -108,13 +109,12 @@ def number() -> int:
     return _NUMBER
 
 
-def _in_order(futures: Sequence[Future[Result]]) -> Iterator[Result]:
-    """Results in order; the first failure at once, whichever task's it is."""
-    places = {future: place for place, future in enumerate(futures)}
-    done: dict[int, Any] = {}
+def in_order(finished: Iterable[tuple[int, Result]]) -> Iterator[Result]:
+    """Results, each with its place from 0, in the order of their places; what `finished` raises is raised at once."""
+    done: dict[int, Result] = {}
     following = 0
-    for future in as_completed(futures):
-        done[places[future]] = future.result()
+    for place, result in finished:
+        done[place] = result
         while following in done:
             yield done.pop(following)
             following += 1
