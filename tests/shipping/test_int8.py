@@ -73,9 +73,9 @@ def test_the_most_harmful_layer_is_found_and_left_out(hurt: tuple[Path, list[Any
         ranked = harmful(quantiser, fp32, Scheme(), lambda: False)
         assert next(iter(ranked)) in ("second", "last")
         assert ranked["first"] < 0.1 * max(ranked.values())
-        found = search(quantiser, fp32, judge, tolerance=0.0, seconds=60, overflows=False)
+        found = search(quantiser, fp32, judge, judge(fp32), tolerance=0.0, seconds=60, overflows=False)
         assert all(one.drop == 1 - one.score for one in found.attempts)
-        short = search(quantiser, fp32, judge, tolerance=0.0, seconds=1e-9, overflows=False)
+        short = search(quantiser, fp32, judge, judge(fp32), tolerance=0.0, seconds=1e-9, overflows=False)
         assert len(short.attempts) == 1
         assert short.ended
     finally:

@@ -46,8 +46,6 @@ class Chosen:
     refused: str = ""
     test: float | None = None
     retraining: dict[str, Any] | None = None
-    fp32: Path = Path()
-    """The file that int8 is compared with."""
     rank: Callable[[], list[str]] = list
     """Looks for the layers that cause the most error."""
 
@@ -90,25 +88,27 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
     calibration = [read(batch.inputs) for batch in case.calibration()]
     quantiser, whole = Quantiser(fp32, calibration), runners.onnx(fp32, plan.threads)
     try:
+        reference = judge(whole)
         found = search(
             quantiser,
             whole,
             judge,
+            reference,
             tolerance=plan.tolerance,
             seconds=plan.seconds,
             overflows=processor.overflows(),
         )
         best = found.best(plan.tolerance)
         layers = list(found.harmful)[:NAMED]
-        score, mode = judge(whole).score, case.task.mode
-        chosen = Chosen(case.chosen_on, score, plan.tolerance, mode, found, best, layers, fp32=fp32)
+        mode = case.task.mode
+        chosen = Chosen(case.chosen_on, reference.score, plan.tolerance, mode, found, best, layers)
         if best is None:
             reasons = "; ".join(dict.fromkeys(found.failed.values()))
             chosen.refused = f"onnxruntime cannot quantise it: {reasons}"
             return chosen
         chosen.rank = partial(_ranked, fp32, calibration, best.scheme, plan.threads)
         if best.drop > plan.tolerance + ROUNDING:
-            best = _retrained(chosen, case, subject, plan, calibration, judge) or best
+            best = _retrained(chosen, case, subject, plan, calibration, judge, reference) or best
         if best.drop > plan.tolerance + ROUNDING:
             _refuse(chosen, best.drop, chosen.on)
             return chosen
@@ -133,6 +133,7 @@ def _retrained(
     plan: Plan,
     calibration: Sequence[Array],
     judge: Callable[[Runner], Judged],
+    reference: Judged,
 ) -> Attempt | None:
     """The attempt of a student that is trained for int8, where that loses less; else None."""
     before = chosen.best
@@ -145,9 +146,8 @@ def _retrained(
         chosen.retraining = {"failed": str(error)}
         return None
     scheme = Scheme(True, "learned ranges", processor.overflows(), products_only=True)
-    fp32 = judge(runners.onnx(chosen.fp32, plan.threads))
-    drop = judged.drop(fp32)
-    attempt = Attempt(scheme, (), trained.content, judged.score, drop, judged.distance(fp32), retrained=True)
+    drop = judged.drop(reference)
+    attempt = Attempt(scheme, (), trained.content, judged.score, drop, judged.distance(reference), retrained=True)
     recovered = (before.drop - drop) / before.drop
     chosen.retraining = {**trained.about, "drop_before": before.drop, "drop": drop, "recovered": recovered}
     chosen.found.attempts.append(attempt)

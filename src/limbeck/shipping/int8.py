@@ -107,7 +107,14 @@ class Search:
 
 
 def search(
-    quantiser: Quantiser, fp32: Runner, judge: Judge, *, tolerance: float, seconds: float, overflows: bool
+    quantiser: Quantiser,
+    fp32: Runner,
+    judge: Judge,
+    reference: Judged,
+    *,
+    tolerance: float,
+    seconds: float,
+    overflows: bool,
 ) -> Search:
     """Try schemes in order; where none keeps the tolerance, leave out layers, most harmful first.
 
@@ -115,12 +122,13 @@ def search(
         quantiser: Of the fp32 file.
         fp32: The fp32 file.
         judge: Runs a file on validation data.
+        reference: What the fp32 file gives there.
         tolerance: By how much the score may drop, as a share.
         seconds: After so many nothing new is tried; one scheme is tried in any case.
         overflows: Whether this processor multiplies without VNNI, where 8-bit weights can overflow.
     """
     began = time.perf_counter()
-    found, reference = Search(), judge(fp32)
+    found = Search()
 
     def late() -> bool:
         found.ended = time.perf_counter() - began > seconds
