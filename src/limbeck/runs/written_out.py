@@ -17,6 +17,7 @@ from limbeck.recipes.methods import (
     METHODS,
     SCHEME_EPOCHS,
     SCHEMES,
+    OfNetwork,
     OfStage,
     OfStudent,
     OfTeacher,
@@ -212,7 +213,7 @@ def _of_method(method: str) -> Iterator[None]:
 
 
 def _value(value: Any, places: Places, kept: Mapping[str, nn.Module] | None) -> Any:
-    if kept is None and isinstance(value, OfTeacher | OfStudent | OfStage):
+    if kept is None and isinstance(value, OfNetwork | OfStage):
         return str(value)
     if kept is None:
         return value

@@ -12,7 +12,7 @@ from limbeck.compare.cells import BACKBONE, SCRATCH, named, recipe_of
 from limbeck.data import DataSet
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
-from limbeck.recipes.methods import METHODS, OfStage, OfTeacher
+from limbeck.recipes.methods import METHODS, OfNetwork, OfStage
 from limbeck.runs.teachers import Candidate
 from limbeck.runs.train import places, settled_as
 from limbeck.runs.written_out import Find, setting_of, with_terms
@@ -127,5 +127,5 @@ def _written(recipe: schema.Recipe, find: Find) -> schema.Recipe:
     if setting.stages or setting.network is not None:
         return recipe
     values = [value for term in setting.terms(find()) for value in term.values()]
-    taken = any(isinstance(value, OfTeacher | OfStage) for value in values)
+    taken = any(isinstance(value, OfNetwork | OfStage) for value in values)
     return recipe if taken else with_terms(recipe, find, {})

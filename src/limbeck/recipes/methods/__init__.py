@@ -5,7 +5,16 @@ where the teacher's classifier is shipped, `schemes.py` for schemes.
 Every constant is a starting point, to be chosen on a validation split for another pair of networks.
 """
 
-from limbeck.recipes.methods.declaration import Method, OfStage, OfStudent, OfTeacher, Setting, Shipped, Stage
+from limbeck.recipes.methods.declaration import (
+    Method,
+    OfNetwork,
+    OfStage,
+    OfStudent,
+    OfTeacher,
+    Setting,
+    Shipped,
+    Stage,
+)
 from limbeck.recipes.methods.local import LOCAL
 from limbeck.recipes.methods.logits import LOGITS
 from limbeck.recipes.methods.maps import MAPS
@@ -22,6 +31,7 @@ __all__ = [
     "SCHEMES",
     "SCHEME_EPOCHS",
     "Method",
+    "OfNetwork",
     "OfStage",
     "OfStudent",
     "OfTeacher",

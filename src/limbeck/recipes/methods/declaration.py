@@ -21,11 +21,11 @@ CIFAR_EPOCHS, IMAGENET_EPOCHS = 240, 100
 
 
 @dataclass(frozen=True)
-class OfTeacher:
-    """An option of a loss that comes from the trained teacher, and is made when a training is put together.
+class OfNetwork:
+    """An option of a loss that comes from a network, and is made when a training is put together.
 
     Attributes:
-        make: From the teacher to the option's value.
+        make: From the network to the option's value.
         told: How documents call it.
     """
 
@@ -36,20 +36,12 @@ class OfTeacher:
         return self.told
 
 
-@dataclass(frozen=True)
-class OfStudent:
-    """An option of a loss that is a part of the student itself, and is trained with it.
+class OfTeacher(OfNetwork):
+    """Such an option of the trained teacher."""
 
-    Attributes:
-        make: From the student to the option's value.
-        told: How documents call it.
-    """
 
-    make: Callable[[nn.Module], Any] = field(compare=False)
-    told: str
-
-    def __str__(self) -> str:
-        return self.told
+class OfStudent(OfNetwork):
+    """A part of the student itself, which is trained with it."""
 
 
 @dataclass(frozen=True)
