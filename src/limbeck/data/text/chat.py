@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from limbeck.data.splits import DataSet
-from limbeck.data.text.classes import Files
-from limbeck.data.text.files import column, located, records
+from limbeck.data.text.files import Files, column, located, records
 from limbeck.data.text.language import language_set
 from limbeck.data.text.texts import IDS, MASK, Padding, Texts, following, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from limbeck.data.splits import DataSet
-from limbeck.data.text.files import column, located, records, texts
+from limbeck.data.text.files import Files, as_text, column, located, records, texts
 from limbeck.data.text.texts import IDS, MASK, Padding, Texts, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
 from limbeck.errors import RequestError, counted, shown, some
@@ -20,7 +20,6 @@ from limbeck.options import Width
 from limbeck.seeds import derive
 from limbeck.types import IGNORED
 
-Files = str | list[str]
 _NONE = (None, "", "-1")
 """What a record without a label has in its place."""
 
@@ -124,7 +123,7 @@ def _labelled(
     classes: list[str | None] = []
     for path in located(root, names):
         content = records(path, columns or ())
-        rows += ["" if value is None else str(value) for value in column(content, text, path)]
+        rows += map(as_text, column(content, text, path))
         classes += [_word(value, f"{path}, record {at}") for at, value in enumerate(column(content, label, path), 1)]
     if not rows:
         raise RequestError(f"there is no text in {names}")

@@ -17,6 +17,8 @@ FOLDER = "text"
 TEXT = "text"
 """The column of a plain file's content."""
 Record = Mapping[str, Any]
+Files = str | list[str]
+"""Names of files, also patterns."""
 
 
 def located(root: Path, names: str | Sequence[str]) -> list[Path]:
@@ -75,13 +77,14 @@ def rows(path: Path) -> Iterator[tuple[str, str]]:
         values = column(records(path), TEXT, path)
     else:
         values = [line for record in records(path) for line in record[TEXT].splitlines()]
-    found = [(f"{path}:{at}", str(value)) for at, value in enumerate(values, start=1) if _text(value).strip()]
+    found = [(f"{path}:{at}", str(value)) for at, value in enumerate(values, start=1) if as_text(value).strip()]
     if not found:
         raise RequestError(f"{path} holds no text")
     yield from found
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as text; none is an empty one."""
     return "" if value is None else str(value)
 
 

@@ -10,8 +10,7 @@ import torch
 
 from limbeck.data.splits import DataSet
 from limbeck.data.text.blocks import blocks
-from limbeck.data.text.classes import Files
-from limbeck.data.text.files import located, texts
+from limbeck.data.text.files import Files, located, texts
 from limbeck.data.text.texts import Texts
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
 from limbeck.errors import RequestError
