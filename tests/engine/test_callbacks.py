@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def trained(blobs: InMemory, *callbacks: Callback, **options: Any) -> Run:
     torch.manual_seed(3)
     student = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     given: dict[str, Any] = {"epochs": 2, "val": make_loader(blobs, 32), "callbacks": list(callbacks)} | options
-    make = lambda parameters: SGD(parameters, lr=0.5)  # noqa: E731
+    make = partial(SGD, lr=0.5)
     loader = make_loader(blobs, 32, shuffle=True)
     return fit(Distiller(student), loader, optimizer=make, progress=False, accelerator="cpu", **given)
 

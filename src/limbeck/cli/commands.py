@@ -31,6 +31,7 @@ from limbeck.cli.options import (
     count,
     limits,
     loggers,
+    overrides,
     root_of,
     shape_of,
     use_threads,
@@ -92,8 +93,7 @@ def run(
     from limbeck.recipes.read import read
 
     given = {"seed": seed, "precision": precision, **limits(limit_steps, limit_samples)}
-    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    made = read(recipe, overrides, epochs)
+    made = read(recipe, overrides(set_, given), epochs)
     use_threads(threads)
     from limbeck.cli import show
     from limbeck.engine.devices import is_first

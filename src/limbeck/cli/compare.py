@@ -26,6 +26,8 @@ from limbeck.cli.options import (
     count,
     drawn,
     limits,
+    names,
+    overrides,
     root_of,
     use_threads,
 )
@@ -85,9 +87,8 @@ def compare(
     """Train the student by several methods and seeds at one budget, and say what the differences show."""
     from limbeck.recipes.read import read
 
-    limited = limits(limit_steps, limit_samples).items()
-    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in limited if value is not None)]
-    made = read(recipe, overrides, epochs)
+    changes = overrides(set_, limits(limit_steps, limit_samples))
+    made = read(recipe, changes, epochs)
     use_threads(threads)
     from limbeck.cli.compared import comparison as shown
     from limbeck.engine.devices import is_first
@@ -96,7 +97,7 @@ def compare(
     most = _max_seeds(until, max_seeds)
     pool = _pool(jobs, on, threads, accelerator, count(devices), num_nodes)
     folder = choose(out, f"compare-{made.name}", resume or redo)
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    named = names(methods)
     from limbeck.compare import compare as carry_out
     from limbeck.compare.cells import chosen_variants
     from limbeck.report import write_page
@@ -105,12 +106,12 @@ def compare(
     machine = Machine(
         accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
     )
-    choices = chosen_variants(recipe, names, folder if resume or redo else None, overrides, epochs)
+    choices = chosen_variants(recipe, named, folder if resume or redo else None, changes, epochs)
     folders: list[Path] = []
     with resumable(folders):
         comparison = carry_out(
             made,
-            names,
+            named,
             range(made.seed, made.seed + seeds),
             root=root_of(data_root, made, folder if resume or redo else None),
             out=out,

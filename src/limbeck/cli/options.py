@@ -76,6 +76,16 @@ def limits(steps: int | None, samples: int | None) -> dict[str, int | None]:
     return {"data.limit_steps": steps, "data.limit_samples": samples}
 
 
+def overrides(set_: list[str] | None, given: Mapping[str, Any]) -> list[str]:
+    """What changes a recipe: --set, and behind it other options as the keys that they set; None sets nothing."""
+    return [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+
+
+def names(text: str) -> list[str]:
+    """Comma-separated names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def root_of(given: Path | None, recipe: Recipe, resumed: Path | None = None) -> Path:
     """--data-root: without it the recipe's `data.root`, else where a resumed run had its data, else the usual one."""
     if given is not None or recipe.data.root is not None:
@@ -125,7 +135,7 @@ def numbers(text: str) -> list[float]:
 
 def whole_numbers(text: str, option: str) -> list[int]:
     """Several numbers of an option such as --batch."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = names(text)
     if not all(part.isdecimal() and len(part) < 10 for part in parts):
         raise RequestError(f"{option} are comma-separated whole numbers, such as 1,32, not {shown(text)}")
     return [int(part) for part in parts]

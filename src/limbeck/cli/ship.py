@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck.cli.options import DataRoot, Quiet, whole_numbers
+from limbeck.cli.options import DataRoot, Quiet, names, whole_numbers
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of finished runs.")]
 
@@ -41,7 +41,7 @@ def ship(
     found = carry_out(
         runs,
         out=out,
-        formats=None if formats is None else [name.strip() for name in formats.split(",") if name.strip()],
+        formats=None if formats is None else names(formats),
         int8=int8,
         threads=threads,
         batch=whole_numbers(batch, "--batch"),

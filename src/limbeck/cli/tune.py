@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,8 @@ from limbeck.cli.options import (
     Threads,
     drawn,
     limits,
+    names,
+    overrides,
     root_of,
     use_threads,
 )
@@ -69,12 +70,11 @@ def tune(
     from limbeck.engine.devices import is_first
     from limbeck.recipes.read import read
 
-    limited = limits(limit_steps, limit_samples).items()
-    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in limited if value is not None)]
-    made = read(recipe, overrides, epochs)
+    changes = overrides(set_, limits(limit_steps, limit_samples))
+    made = read(recipe, changes, epochs)
     folder = _resumed(out, resume)
     use_threads(threads)
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    named = names(methods)
     from limbeck.compare.cells import chosen_variants
     from limbeck.report.tune import write_tune_page
     from limbeck.runs.machine import Machine
@@ -84,10 +84,10 @@ def tune(
     from limbeck.tuning.tune import Asked
     from limbeck.tuning.tune import tune as carry_out
 
-    varied = chosen_variants(recipe, names, None, overrides, epochs)
-    given = space_in(space, names_of(names, varied))
+    varied = chosen_variants(recipe, named, None, changes, epochs)
+    given = space_in(space, names_of(named, varied))
     limited_to = Limits() if at_most is None else limits_of(at_most)
-    asked = Asked(names, trials, minutes, fresh_seeds, given, storage, limited_to)
+    asked = Asked(named, trials, minutes, fresh_seeds, given, storage, limited_to)
     folders: list[Path] = []
     with resumable(folders, "--resume"):
         found = carry_out(
@@ -124,7 +124,7 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
     """The table at the end of a search."""
     from limbeck.cli.printing import console as new_console
     from limbeck.cli.printing import table as new_table
-    from limbeck.report.tune import contenders_of
+    from limbeck.report.tune import contenders_of, spread
     from limbeck.runs.entry import label, span
 
     entries = contenders_of(found)
@@ -156,13 +156,6 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
             console.print(f"  recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
     where = f"{found['out']}/tune.json"
     console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
-
-
-def spread(by_seed: Mapping[str, float]) -> str:
-    """The mean over seeds with its standard deviation."""
-    values = list(by_seed.values())
-    more = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{more}"
 
 
 def _short(value: Any) -> str:

@@ -28,8 +28,18 @@ def write_tune_page(folder: Path, title: str | None = None) -> Path | None:
     Returns:
         The page's path; None where matplotlib, of the extra `report`, is not installed.
     """
-    draw = lambda found, charts: _page(found, charts.search(found, contenders_of(found)), title)  # noqa: E731
+
+    def draw(found: Mapping[str, Any], charts: Any) -> str:
+        return _page(found, charts.search(found, contenders_of(found)), title)
+
     return write_drawn(folder, "tune", draw)
+
+
+def spread(by_seed: Mapping[str, float]) -> str:
+    """The mean over seeds with its standard deviation."""
+    values = list(by_seed.values())
+    more = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{more}"
 
 
 def _page(found: Mapping[str, Any], chart: str, title: str | None) -> str:
@@ -55,12 +65,10 @@ best so far.</figcaption></figure>
 def _table(found: Mapping[str, Any], monitor: str) -> str:
     rows = []
     for name, row in contenders_of(found).items():
-        values = list(row["fresh"].values())
-        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
         own = row["own"]["validation"]
         cells = [html.escape(name), str(row["trials"]), str(row["pruned"]), f"{row['seconds']:.1f}"]
         cells += ["–" if own is None else f"{own:.4f}", f"{row['best']['validation']:.4f}"]
-        cells.append(f"{statistics.mean(values):.4f}{spread}")
+        cells.append(spread(row["fresh"]))
         verdict = found["verdict"].get(name)
         beside = ["", "", ""]
         if verdict is not None:
