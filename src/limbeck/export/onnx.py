@@ -166,9 +166,18 @@ def _checked(model: nn.Module, content: bytes, shape: tuple[int, ...]) -> tuple[
         x = torch.rand(size, *shape, generator=generator)
         logits = model(x)
         found: Tensor = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
-        difference = (found - logits).abs().max().item() if found.shape == logits.shape else float("inf")
-        # A comparison that NaN does not pass.
-        if not difference <= TOLERANCE * max(1.0, logits.abs().max().item()):
-            raise RunError(f"the ONNX file would differ from the network by {difference:.2g}; it was not written")
-        largest = max(largest, difference)
+        largest = max(largest, difference(found, logits))
     return largest, logits.shape[1]
+
+
+def difference(found: Tensor, expected: Tensor, file: str = "the ONNX file", left: str = "written") -> float:
+    """The largest difference of what a file gives to what its network gives.
+
+    Raises:
+        RunError: It is more than rounding; `file` is then not `left`.
+    """
+    largest = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
+    # A comparison that NaN does not pass.
+    if not largest <= TOLERANCE * max(1.0, expected.abs().max().item()):
+        raise RunError(f"{file} would differ from the network by {largest:.2g}; it was not {left}")
+    return float(largest)
