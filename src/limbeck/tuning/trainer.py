@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from limbeck.runs.ledger import Ledger
 from limbeck.runs.stages import assemble, distil, listens
 from limbeck.runs.teacher_outputs import Kept
 from limbeck.runs.train import Job
+from limbeck.tasks import Task
 from limbeck.teachers import Teacher
 from limbeck.tuning.contenders import Contender
 
@@ -64,27 +66,34 @@ class Trainer:
         job: Machine, folder and the mode of torch.compile; its recipe is the search's.
         found: The teachers, trained.
         memories: The teacher outputs in memory, by who is asked about which views.
+        asked_of: The fingerprints of those whom contenders ask, by contender.
     """
 
     job: Job
     found: Sequence[teachers.Candidate]
     memories: dict[str, dict[str, Kept]] = field(default_factory=dict)
+    asked_of: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> Task:
+        """What all contenders learn."""
+        return components.task(self.job.recipe, self.job.data)
 
     @property
     def monitor(self) -> str:
         """The metric that selects."""
-        return components.task(self.job.recipe, self.job.data).monitor
+        return self.task.monitor
 
     @property
     def mode(self) -> str:
         """Whether a higher score is better: "max" or "min"."""
-        return components.task(self.job.recipe, self.job.data).mode
+        return self.task.mode
 
     @property
     def scored(self) -> int:
         """How many validation samples are right or wrong as a whole."""
-        data = self.job.data
-        return hits.scored(components.task(self.job.recipe, data), len(data.validation) if data.validation else 0)
+        validation = self.job.data.validation
+        return hits.scored(self.task, len(validation) if validation else 0)
 
     def asked(self, contender: Contender) -> float:
         """Precompute what a contender's trials will ask the teacher, where that pays; the seconds that it took."""
@@ -95,12 +104,10 @@ class Trainer:
         if live is None or not listens(scheme):
             return 0.0
         key = self._key(recipe, live.fingerprint)
-        self._of_contender[contender.name] = live.fingerprint
+        self.asked_of[contender.name] = live.fingerprint
         before = key in self.memories
         _, seconds = self._job(contender, recipe, self.job.out, resume=False).ask_once(live, self.found)
         return 0.0 if before else seconds
-
-    _of_contender: dict[str, str] = field(default_factory=dict)
 
     def train(
         self,
@@ -137,8 +144,9 @@ class Trainer:
         return Trained(job, done.scheme, judge, done.training)
 
     def _job(self, contender: Contender, recipe: schema.Recipe, out: Path, resume: bool) -> Job:
-        key = self._key(recipe, self._of_contender.get(contender.name, ""))
-        base = self._key(self.job.recipe, self._of_contender.get(contender.name, "")) == key
+        fingerprint = self.asked_of.get(contender.name, "")
+        key = self._key(recipe, fingerprint)
+        base = self._key(self.job.recipe, fingerprint) == key
         # Other views are other outputs, of the same name in a ledger.
         outputs = self.job.outputs if base else Ledger()
         memory = self.memories.setdefault(key, {})
@@ -167,10 +175,8 @@ class Trained:
 
     def tested(self) -> dict[str, Any]:
         """Its entry in results, with the one look at the test set; the samples it gets right are kept in its folder."""
-        size, right = (
-            {"parameters": parameter_count(self.scheme.student)},
-            hits.Hits(self.scheme.task, self.scheme.chosen),
-        )
+        right = hits.Hits(self.scheme.task, self.scheme.chosen)
+        size = {"parameters": parameter_count(self.scheme.student)}
         entry = {**size, **self.job.test(self.scheme, self.judge, right.hear), **self.training}
         right.write(self.job.out)
         return entry
