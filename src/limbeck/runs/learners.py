@@ -34,7 +34,7 @@ from limbeck.seeds import derive
 def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
     """The student with the recipe's way of being taught; its method, if it names one, is already written out."""
     distill = recipe.distill
-    common: dict[str, Any] = {"inputs": components.inputs(recipe.student), "task": components.task(recipe, data)}
+    common = _common(recipe, data)
     weight: dict[str, Any] = {} if distill.task_weight is None else {"task_weight": distill.task_weight}
     terms = [term(spec) for spec in distill.terms]
     match distill.scheme:
@@ -55,6 +55,11 @@ def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
             return _make(TokenDistiller, student, _of_chunks(recipe), terms=terms, **common, **weight)
         case _:
             return Distiller(student, terms, **common, **weight)
+
+
+def _common(recipe: schema.Recipe, data: DataSet) -> dict[str, Any]:
+    """What every scheme of the student is given."""
+    return {"inputs": components.inputs(recipe.student), "task": components.task(recipe, data)}
 
 
 def is_chunked(recipe: schema.Recipe) -> bool:
@@ -79,11 +84,9 @@ def _of_chunks(recipe: schema.Recipe) -> dict[str, Any]:
 def alone(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
     """The same student learning from the labels only; one with several exits learns them at each."""
     if recipe.distill.scheme == "self":
-        common: dict[str, Any] = {"inputs": components.inputs(recipe.student), "task": components.task(recipe, data)}
-        return SelfDistiller(student, soft_weight=0.0, hint_weight=0.0, **common)
+        return SelfDistiller(student, soft_weight=0.0, hint_weight=0.0, **_common(recipe, data))
     if is_chunked(recipe):
-        given: dict[str, Any] = {"inputs": components.inputs(recipe.student), "task": components.task(recipe, data)}
-        return _make(TokenDistiller, student, _of_chunks(recipe), **given)
+        return _make(TokenDistiller, student, _of_chunks(recipe), **_common(recipe, data))
     return on_labels(student, recipe.student, recipe, data)
 
 
