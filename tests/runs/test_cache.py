@@ -13,10 +13,11 @@ from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs import components, teacher_outputs, teachers
+from limbeck.runs.asking import Asking
 from limbeck.runs.cache import cache, stored_at
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.runs.teacher_outputs import Asking, keep
+from limbeck.runs.teacher_outputs import keep
 from limbeck.runs.train import Job
 
 SMALL: dict[str, Any] = {

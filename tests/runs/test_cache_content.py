@@ -21,11 +21,12 @@ from limbeck.cli.main import app
 from limbeck.errors import RequestError, RunError
 from limbeck.recipes.read import check
 from limbeck.runs import cache_content, components, teachers
+from limbeck.runs.asking import Asking
 from limbeck.runs.cache import as_cached, cache
 from limbeck.runs.cache_content import content, prune
 from limbeck.runs.in_use import is_used, use, using
 from limbeck.runs.machine import Machine
-from limbeck.runs.teacher_outputs import Asking, store_outputs
+from limbeck.runs.teacher_outputs import store_outputs
 
 RECIPE = check(
     {

@@ -14,9 +14,9 @@ import limbeck
 from limbeck.recipes import schema
 from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
+from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.runs.teacher_outputs import Asking
 
 FILES = {
     "teaching/__init__.py": "",

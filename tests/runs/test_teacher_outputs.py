@@ -16,10 +16,11 @@ from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.read import check
 from limbeck.runs import components, teacher_outputs, teachers, train
+from limbeck.runs.asking import Asking
 from limbeck.runs.cache import as_cached, cache, stored_at, taken_by
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.runs.teacher_outputs import Asking, keep
+from limbeck.runs.teacher_outputs import keep
 
 SMALL: dict[str, Any] = {
     "name": "small",

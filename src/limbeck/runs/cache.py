@@ -14,11 +14,12 @@ from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.read import check as check_recipe
 from limbeck.runs import components, teachers
+from limbeck.runs.asking import Asking, form_of
 from limbeck.runs.checks import dry_run
 from limbeck.runs.in_use import using
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble
-from limbeck.runs.teacher_outputs import Asking, form_of, seconds_per_sample, store_outputs
+from limbeck.runs.teacher_outputs import seconds_per_sample, store_outputs
 from limbeck.runs.train import settled
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.stored import describe, verify

@@ -24,11 +24,11 @@ from limbeck.models import multiply_adds, parameter_count
 from limbeck.notices import muted
 from limbeck.recipes import schema
 from limbeck.runs import components, learners, teachers
+from limbeck.runs.asking import Asking
 from limbeck.runs.cache import estimated
 from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble, listens
-from limbeck.runs.teacher_outputs import Asking
 from limbeck.runs.train import places, settled
 from limbeck.runs.written_out import parts_of
 from limbeck.teachers import RememberedTeacher, Teacher

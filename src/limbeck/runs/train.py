@@ -27,11 +27,12 @@ from limbeck.models import move
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
+from limbeck.runs.asking import Asking
 from limbeck.runs.entry import tested
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
-from limbeck.runs.teacher_outputs import MEMORY_BYTES, Asking, Kept, keep
+from limbeck.runs.teacher_outputs import MEMORY_BYTES, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
 from limbeck.teachers import RememberedTeacher, Teacher, memory_need

@@ -21,8 +21,9 @@ from limbeck.models import preprocess
 from limbeck.models.networks.staged import named
 from limbeck.recipes import schema
 from limbeck.runs import components
+from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
-from limbeck.runs.teacher_outputs import Asking, keep
+from limbeck.runs.teacher_outputs import keep
 from limbeck.shipping.fake import exportable, faked
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.kinds import kind
