@@ -16,6 +16,7 @@ from limbeck.shipping.plan import Plan
 from limbeck.shipping.subjects import Batches, Case, Subject
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import ModuleTeacher
+from limbeck.teachers.coding import classes_of
 from limbeck.types import Batch
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
         raise RequestError("only networks of one input can be shipped; this loader gives several by name")
     with torch.no_grad():
         output = own.network.cpu().eval()(example[:1])
-    classes = output.shape[1 if output.dim() == 4 else -1]
+    classes = classes_of(output)
     given = {
         "shape": list(example.shape[1:]),
         "range": [0, 1] if example.dim() == 4 else None,
