@@ -129,8 +129,8 @@ def test_a_sentence_encoder_keeps_its_pooling(tmp_path: Path) -> None:
     torch.testing.assert_close(
         build(f"hf:{tmp_path / 'run' / 'student'}", **SHAPE, classes=None).eval()(ids()), vectors
     )
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
-    with pytest.raises(RequestError, match="pools by pooling_mode_max_tokens; give pooling: mean or first"):
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_weightedmean_tokens": true}')
+    with pytest.raises(RequestError, match="pools by pooling_mode_weightedmean_tokens; give pooling: mean or first or"):
         build(f"hf:{folder}", **SHAPE, classes=None)
 
 

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError, some, unknown
-from limbeck.models.foreign.hugging_face_embedder import Embedder, pooling_in, write_pooling
+from limbeck.models.foreign.hugging_face_embedder import Embedder
 from limbeck.models.foreign.hugging_face_files import CONFIG, beside, has_weights, is_there, pixels_of
 from limbeck.models.foreign.hugging_face_heads import encoder_options, kind_of
 from limbeck.models.foreign.hugging_face_layers import cut
 from limbeck.models.foreign.hugging_face_lora import with_lora
+from limbeck.models.foreign.hugging_face_sentences import sentence_encoder, write_sentence_encoder
 from limbeck.models.measure import parameter_count
 from limbeck.notices import tell
 from limbeck.taps.wrappers import unwrapped
@@ -53,7 +54,8 @@ def load_hugging_face(
         replace_head: Weights that the folder lacks, or has in another shape, start new; which ones is said.
         layers: Numbers, from 0, of the layers that are kept; None keeps all.
         lora: Train low-rank matrices beside frozen weights; options of peft's LoraConfig (extra `lora`).
-        pooling: Of an embedding: "mean" of the tokens that count, or "first"; None: as the folder says, else "mean".
+        pooling: Of an embedding: "mean" of the tokens that count, their "max", "first" or "last"; None: all that the
+            folder of a sentence encoder says follows (`hugging_face_sentences`), else "mean".
 
     Raises:
         RequestError: No such folder, an unknown setting, no such head, weights for another number of classes, or that
@@ -75,8 +77,8 @@ def load_hugging_face(
         else:
             model = kind.from_config(settings, trust_remote_code=False, **plain).float().train()
     if end == "Model":
-        said, normalize = pooling_in(folder) if pooling is None else (pooling, False)
-        model, new = Embedder(model, said, normalize), [f"encoder.{name}" for name in new]
+        model = sentence_encoder(model, folder) if pooling is None else Embedder(model, pooling)
+        new = [f"encoder.{name}" for name in new]
     if layers is not None:
         model = _cut(model, layers, str(path))
     if lora is not None:
@@ -110,7 +112,7 @@ def save_hugging_face(folder: Path, name: str, model: nn.Module, about: Mapping[
     with quiet(_transformers()):
         (own if whole else inside[0].config).save_pretrained(folder / name)
     if isinstance(model, Embedder):
-        write_pooling(folder / name, model)
+        write_sentence_encoder(folder / name, model)
     for file, content in vars(model).get("beside", {}).items():
         (folder / name / file).write_bytes(content)
     around = {key: value for key, value in about.get("options", {}).items() if key in _AROUND}

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError, as_request, unknown
+from limbeck.errors import unknown
 
-POOLINGS = ("mean", "first")
+POOLINGS = ("mean", "first", "last", "max")
 POOLER, PLAIN = "pooler", {"add_pooling_layer": False}
 """An encoder's own trained layer behind the class token, which nothing here reads, and how it is left out."""
-_POOLING = Path("1_Pooling") / "config.json"
-_KEYS = {"mean": "pooling_mode_mean_tokens", "first": "pooling_mode_cls_token"}
-_PARTS = "sentence_transformers.models"
 
 
 class Embedder(nn.Module):
-    """(B, D): the mean of an encoder's last tokens (B, L, D) over those that its mask counts, or the first token.
+    """(B, D): one of an encoder's last tokens (B, L, D), or what those that its mask counts have in common.
 
     Args:
         encoder: A model of transformers that gives `last_hidden_state`.
-        pooling: "mean", or "first" for the class token.
+        pooling: "mean" of the tokens that count, "max" of each number over them, "first" for the class token, or "last"
+            of those that count.
         normalize: Whether vectors have length 1.
+        dense: Layers between pooling and normalization, (B, D) → (B, D').
     """
 
-    def __init__(self, encoder: nn.Module, pooling: str = "mean", normalize: bool = False) -> None:
+    def __init__(
+        self, encoder: nn.Module, pooling: str = "mean", normalize: bool = False, dense: Sequence[nn.Module] = ()
+    ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise unknown("pooling", pooling, POOLINGS)
         self.encoder, self.pooling, self.normalize = encoder, pooling, normalize
+        self.dense = nn.ModuleList(dense)
 
     def forward(self, inputs: Tensor | None = None, *, attention_mask: Tensor | None = None, **named: Tensor) -> Tensor:
         if inputs is not None:
@@ -41,15 +43,14 @@ class Embedder(nn.Module):
         if attention_mask is not None:
             named["attention_mask"] = attention_mask
         found = self.encoder(**named).last_hidden_state
-        tokens = found.flatten(2).transpose(1, 2) if found.dim() == 4 else found
-        if self.pooling == "first":
-            pooled = tokens[:, 0]
-        elif attention_mask is None:
-            pooled = tokens.mean(1)
-        else:
-            counts = attention_mask.to(tokens.dtype)[..., None]
-            pooled = (tokens * counts).sum(1) / counts.sum(1).clamp(min=1)
-        return F.normalize(pooled, dim=-1) if self.normalize else pooled
+        vectors = pooled(found.flatten(2).transpose(1, 2) if found.dim() == 4 else found, attention_mask, self.pooling)
+        for layer in self.dense:
+            vectors = layer(vectors)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def around(self, encoder: nn.Module) -> Embedder:
+        """The same around another encoder, with copies of its layers."""
+        return Embedder(encoder, self.pooling, self.normalize, [copy.deepcopy(layer) for layer in self.dense])
 
     @property
     def main_input_name(self) -> str:
@@ -65,49 +66,19 @@ class Embedder(nn.Module):
         return f"pooling={self.pooling}, normalize={self.normalize}"
 
 
-def pooling_in(folder: Path) -> tuple[str, bool]:
-    """How the folder of a sentence encoder says that its tokens are pooled, and whether vectors are normalized.
-
-    Raises:
-        RequestError: In another way than by their mean or the first one.
-    """
-    said = dict(_read(folder / _POOLING) or {})
-    chosen = [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True]
-    known = {key: name for name, key in _KEYS.items()}
-    if len(chosen) > 1 or any(name not in known for name in chosen):
-        raise RequestError(
-            f"{folder / _POOLING} pools by {', '.join(chosen)}; give pooling: {' or '.join(POOLINGS)} to read it so"
-        )
-    parts = _read(folder / "modules.json") or []
-    normalized = any(str(part.get("type", "")).endswith(".Normalize") for part in parts if isinstance(part, dict))
-    return known[chosen[0]] if chosen else "mean", normalized
-
-
-def _read(file: Path) -> Any:
-    """What a JSON file holds; None where there is none."""
-    if not file.is_file():
-        return None
-    with as_request(lambda reason: f"{file} is damaged: {reason}"):
-        return json.loads(file.read_text(encoding="utf-8"))
-
-
-def write_pooling(folder: Path, model: Embedder) -> None:
-    """Say how its tokens are pooled, in the files by which sentence-transformers knows it."""
-    parts = [
-        ("", "Transformer"),
-        ("1_Pooling", "Pooling"),
-        *([("2_Normalize", "Normalize")] if model.normalize else []),
-    ]
-    modules = [
-        {"idx": number, "name": str(number), "path": path, "type": f"{_PARTS}.{kind}"}
-        for number, (path, kind) in enumerate(parts)
-    ]
-    width = int(model.config.hidden_size)
-    said = {"word_embedding_dimension": width, **{key: name == model.pooling for name, key in _KEYS.items()}}
-    for path, _ in parts[1:]:
-        (folder / path).mkdir(parents=True, exist_ok=True)
-    (folder / _POOLING).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+def pooled(tokens: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """(B, L, D) → (B, D), over the tokens that a mask (B, L) counts; all of them without one."""
+    if pooling == "first":
+        return tokens[:, 0]
+    if mask is None:
+        return {"mean": tokens.mean(1), "last": tokens[:, -1], "max": tokens.amax(1)}[pooling]
+    counts = mask.to(tokens.dtype)[..., None]
+    if pooling == "mean":
+        return (tokens * counts).sum(1) / counts.sum(1).clamp(min=1)
+    if pooling == "max":
+        return tokens.masked_fill(counts == 0, torch.finfo(tokens.dtype).min).amax(1)
+    last = (mask.long() * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(1)
+    return tokens[torch.arange(len(tokens), device=tokens.device), last]
 
 
 def reads_ids(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from limbeck.models.foreign.hugging_face_sentences import files_behind
 from limbeck.models.pixels import Pixels
 
 CONFIG = "config.json"
@@ -57,12 +58,14 @@ def beside(folder: Path) -> Beside:
 
 
 def digest_of_folder(folder: Path) -> str:
-    """A digest of a model's configuration and weights."""
+    """A digest of a model's configuration and weights, and of what follows it where it encodes sentences."""
     digest = hashlib.sha256()
-    for file in sorted({folder / CONFIG, *weights_in(folder)}):
+    for file in sorted({folder / CONFIG, *weights_in(folder), *files_behind(folder)}):
         if file.is_file():
             with file.open("rb") as content:
-                digest.update(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+                digest.update(
+                    f"{file.relative_to(folder)} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode()
+                )
     return digest.hexdigest()
 
 

@@ -31,7 +31,7 @@ def cut(model: nn.Module, layers: Sequence[int]) -> nn.Module:
     Source: Sanh et al.: DistilBERT, arXiv:1910.01108, section 3, begins a student so, with every other layer.
     """
     if isinstance(model, Embedder):
-        return Embedder(cut(model.encoder, layers), model.pooling, model.normalize)
+        return model.around(cut(model.encoder, layers))
     count = _checked(model, layers)
     settings: Any = copy.deepcopy(model.config)
     settings.num_hidden_layers = len(layers)
@@ -52,6 +52,7 @@ def copy_layers(model: nn.Module, smaller: nn.Module, layers: Sequence[int]) -> 
         RequestError: The layers are not alike, or the weights do not fit.
     """
     if isinstance(model, Embedder) and isinstance(smaller, Embedder):
+        smaller.dense.load_state_dict(model.dense.state_dict())
         model, smaller = model.encoder, smaller.encoder
     stack, weights = stack_of(model), model.state_dict()
     if len(_list(smaller, stack)) != len(layers):
