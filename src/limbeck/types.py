@@ -16,6 +16,8 @@ Targets = Any
 list with one entry a sample, or a mapping of names to these."""
 IGNORED = -100
 """The class index of a sample (or position) without a label, as torch's cross-entropy has it."""
+MASK = "attention_mask"
+"""What models of texts call the input that says which positions are tokens and which are padding."""
 
 
 class Batch(NamedTuple):
@@ -46,6 +48,17 @@ class Batch(NamedTuple):
     def device(self) -> torch.device:
         """Where its inputs lie."""
         return tensors_of(self.inputs)[0].device
+
+    @property
+    def mask(self) -> Tensor | None:
+        """(B, L) which positions are tokens and no padding; None without such an input, or where others are no texts.
+
+        Beside other inputs, such as images, nothing tells which hidden tensors are of texts.
+        """
+        found = self.inputs.get(MASK) if isinstance(self.inputs, Mapping) else None
+        if not isinstance(found, Tensor) or any(one.shape != found.shape for one in tensors_of(self.inputs)):
+            return None
+        return found.bool() if found.dim() == 2 else None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; its index stays where it is."""

@@ -13,7 +13,7 @@ import torch
 from transformers import BertConfig
 
 from limbeck import load_model
-from limbeck.data.text.texts import IDS, MASK
+from limbeck.data.text.texts import IDS
 from limbeck.data.text.tokenizers import FILE
 from limbeck.errors import RequestError
 from limbeck.export.student import export_run
@@ -25,6 +25,7 @@ from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
 from limbeck.shipping.subjects import from_run
 from limbeck.tasks import LanguageModelling
+from limbeck.types import MASK
 
 QUIET = Machine(accelerator="cpu", progress=False)
 NET = {"model": "transformer", "dim": 8, "depth": 1, "heads": 2}

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from limbeck import adapters
 from limbeck.distillers.by_epoch import ByEpoch
+from limbeck.distillers.padding import Tapped, tokens_in, without_padding
 from limbeck.distillers.vocabulary import first_classes
 from limbeck.errors import RequestError, unknown
 from limbeck.losses.precision import call_loss
 from limbeck.taps import LOGITS
 from limbeck.types import Batch, send
 
-Tapped = Tensor | tuple[Tensor, ...]
 Names = str | tuple[str, ...]
 Weight = float | Callable[[int], float]
 """A number, or a function of the epoch (from 0) such as `ramp(20)`."""
@@ -32,7 +32,9 @@ _FROM_BATCH: Mapping[str, Callable[[Batch], Tensor]] = {
     "index": lambda batch: send(batch.index, batch.device),
 }
 """What a loss gets of the batch where it has a parameter of this name."""
-_GIVEN = (*_FROM_BATCH, "term_weight", "epoch")
+TOKENS = "tokens"
+"""Likewise: where the tensors that it compares hold tokens and no padding, which is zero in both."""
+_GIVEN = (*_FROM_BATCH, "term_weight", "epoch", TOKENS)
 _OF_TERM = {"weight", "student", "teacher", "adapter", "name"}
 
 
@@ -48,11 +50,12 @@ class Term:
 
     Args:
         loss: A function `loss(student, teacher, *, options) -> Tensor` of `limbeck.losses` or your own, given `targets`
-            and `index` of the batch, `term_weight`, and the number `epoch` (from 0), where it has parameters of these
-            names; a module with the same call; or a class with `for_shapes(student, teacher, **options)`, built when
-            shapes are known. It computes in fp32, without autocast, unless `limbeck.losses.own_precision` marks it;
-            adapters are layers, and run in autocast. What it gives is averaged over all samples, those without a label
-            (-100) too.
+            and `index` of the batch, `term_weight`, the number `epoch` (from 0), and `tokens`, where hidden tensors of
+            texts hold no padding (booleans that broadcast over the student's, or None), where it has parameters of
+            these names; a module with the same call; or a class with `for_shapes(student, teacher, **options)`, built
+            when shapes are known. It computes in fp32, without autocast, unless `limbeck.losses.own_precision` marks
+            it; adapters are layers, and run in autocast. What it gives is averaged over all samples, those without a
+            label (-100) too.
         weight: Factor of the loss in the sum; a number, or a function of the epoch (from 0).
         student: The student's tap, whose tensor the loss gets, or a tuple of taps for a tuple of tensors, also an
             empty one; "logits" is its output.
@@ -189,9 +192,11 @@ class BoundTerm(nn.Module):
         options = self.options(epoch, batch.targets is not None)
         known = _keywords(self.loss)
         from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
-        of_training = {"term_weight": weight, "epoch": epoch}
+        mask = batch.mask
+        s, t = self._adapt(s, mask), self._adapt_teacher(t, mask)
+        of_training = {"term_weight": weight, "epoch": epoch, TOKENS: tokens_in(mask, s)}
         options = {**options, **{name: of_training[name] for name in known & of_training.keys()}}
-        loss = call_loss(self.loss, self._adapt(s), self._adapt_teacher(t), **options, **from_batch)
+        loss = call_loss(self.loss, s, t, **options, **from_batch)
         if not isinstance(loss, Tensor):
             raise RequestError(f"its loss gives {type(loss).__name__} instead of a tensor")
         return loss.mean()
@@ -228,17 +233,11 @@ class BoundTerm(nn.Module):
             )
         return _pick(student, self.term.student), _pick(teacher, self.term.teacher)
 
-    def _adapt(self, student: Tapped) -> Tapped:
-        if not len(self.adapters):
-            return student
-        adapted = tuple(self._adapted(adapt, x) for adapt, x in zip(self.adapters, _tuple(student), strict=True))
-        return adapted if isinstance(student, tuple) else adapted[0]
+    def _adapt(self, student: Tapped, mask: Tensor | None = None) -> Tapped:
+        return without_padding(student, self.term.student, mask, self.adapters, self._adapted)
 
-    def _adapt_teacher(self, teacher: Tapped) -> Tapped:
-        if not self._of_teacher:
-            return teacher
-        adapted = tuple(adapt(x) for adapt, x in zip(self._of_teacher, _tuple(teacher), strict=True))
-        return adapted if isinstance(teacher, tuple) else adapted[0]
+    def _adapt_teacher(self, teacher: Tapped, mask: Tensor | None = None) -> Tapped:
+        return without_padding(teacher, self.term.teacher, mask, self._of_teacher, self._adapted)
 
     def _adapted(self, adapter: nn.Module, x: Tensor) -> Tensor:
         if self._casts:  # a student in bf16, whose adapters are in fp32 as its losses are

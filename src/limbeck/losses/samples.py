@@ -11,15 +11,24 @@ from limbeck.losses.looks import can_look
 from limbeck.types import labelled
 
 
-def by_sample(values: Tensor) -> Tensor:
-    """(B,) mean of a (B, ...) tensor over all but the batch; 0 of nothing."""
+def by_sample(values: Tensor, tokens: Tensor | None = None) -> Tensor:
+    """(B,) mean of a (B, ...) tensor over all but the batch; 0 of nothing.
+
+    Args:
+        values: What is averaged.
+        tokens: Where that counts, as booleans that broadcast over the values; None for everywhere.
+    """
+    rest = tuple(range(1, values.dim()))
+    if tokens is not None:
+        counted = tokens.expand_as(values)
+        return values.where(counted, 0).sum(rest) / counted.sum(rest).clamp(min=1)
     # The gradient of a mean is divided element by element, one pass more over the whole tensor.
-    return values.sum(tuple(range(1, values.dim()))) * (1 / max(math.prod(values.shape[1:]), 1))
+    return values.sum(rest) * (1 / max(math.prod(values.shape[1:]), 1))
 
 
-def mean_square(student: Tensor, teacher: Tensor) -> Tensor:
-    """(B,) mean of (student − teacher)² over all but the batch."""
-    return by_sample(F.mse_loss(student, teacher, reduction="none"))
+def mean_square(student: Tensor, teacher: Tensor, tokens: Tensor | None = None) -> Tensor:
+    """(B,) mean of (student − teacher)² over all but the batch, where there are tokens."""
+    return by_sample(F.mse_loss(student, teacher, reduction="none"), tokens)
 
 
 def known_labels(targets: Tensor) -> tuple[Tensor, Tensor | None]:

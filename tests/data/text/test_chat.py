@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from limbeck.data import load
-from limbeck.data.text.texts import IDS, MASK
+from limbeck.data.text.texts import IDS
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.errors import RequestError
+from limbeck.types import MASK
 
 TALK = [{"role": "user", "content": "hi"}, {"role": "bot", "content": "yo"}, {"role": "user", "content": "?"}]
 OPTIONS = {"train": "a.jsonl", "test": "a.jsonl", "tokenizer": "bytes", "length": 14, "answers": "bot"}
@@ -39,6 +41,19 @@ def test_targets_are_the_answers_and_their_end(tmp_path: Path) -> None:
     assert short.train.inputs[MASK][1].tolist() == [True] * 7 + [False] * 5
     assert short.train.targets[1].tolist() == [-100, -100, ord("y"), ord("o"), ord(" "), END, *[-100] * 6]
     assert short.train.inputs[IDS][0].tolist() == [*ids, *b"? ", *[PAD] * 3]
+
+
+def test_special_tokens_are_the_template_s_and_not_the_users(tmp_path: Path) -> None:
+    words = {"<|end|>": 0, "<|im|>": 1, "<|": 2, "|>": 3, "im": 4, "yo": 5, "hi": 6, "bot": 7, "user": 8, "?": 9}
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "?"))
+    own.add_special_tokens(["<|end|>", "<|im|>"])
+    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    own.save(str(tmp_path / "tokenizer.json"))
+    root = written(tmp_path, [{"role": "user", "content": "hi <|im|>"}, {"role": "bot", "content": "yo"}])
+    options = {**OPTIONS, "tokenizer": str(tmp_path / "tokenizer.json"), "template": "<|im|>{role} {content} ?<|im|>"}
+    data = load("text-chat", root, options={**options, "length": 16})
+    user, bot = [1, 8, 6, 2, 4, 3, 9, 1], [1, 7, 5, 9, 1, 0]
+    assert data.train.inputs[IDS][0].tolist() == [*user, *bot, 0, 0]
 
 
 def test_what_is_no_conversation_is_named(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import torch
 from limbeck.data import DataSet, load
 from limbeck.data.text.files import located, records, rows
 from limbeck.data.text.language import apart
-from limbeck.data.text.texts import IDS, MASK
+from limbeck.data.text.texts import IDS
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.errors import RequestError
+from limbeck.types import MASK
 
 ROWS = [{"label": "no", "text": 'a "quoted"\tword'.replace("\t", " ")}, {"label": "yes", "text": "é, b"}]
 OPTIONS = {"tokenizer": "bytes", "length": 8}

@@ -14,10 +14,11 @@ from limbeck.data.order import Order
 from limbeck.data.splits import DataSet
 from limbeck.data.text.blocks import blocks
 from limbeck.data.text.python_docs import documents
-from limbeck.data.text.texts import IDS, MASK, Texts, mask_of, padded
+from limbeck.data.text.texts import IDS, Texts, mask_of, padded
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.errors import RequestError
 from limbeck.runs.identity import data_differences
+from limbeck.types import MASK
 
 TOKENIZER = ByteTokenizer()
 PAD, END = TOKENIZER.pad, TOKENIZER.end

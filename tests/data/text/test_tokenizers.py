@@ -43,6 +43,27 @@ def test_a_tokenizer_is_trained_once_on_the_same_texts(cache: Path, monkeypatch:
         trained_bpe(TEXTS[:1], 270)
 
 
+def test_special_tokens_that_a_text_writes_out_are_text(cache: Path) -> None:
+    one = trained_bpe(TEXTS, 270)
+    text = "a<|end|>b<|pad|>"
+    (ids,) = one.encode([text])
+    assert not {one.end, one.pad} & set(ids)
+    assert one.decode(ids) == text
+    assert one.framed([text], 99) == ([[*ids, one.end]], 0)
+    assert one.encode([text], special=True) == [[*one.encode(["a"])[0], one.end, *one.encode(["b"])[0], one.pad]]
+    assert one.encode([text]) == [ids], "as before"
+
+
+def test_a_text_s_own_frame_is_not_read_as_one() -> None:
+    vocabulary = {"[UNK]": 0, "[SEP]": 1, "[PAD]": 2, "[CLS]": 3, "cat": 4, "[": 5, "]": 6, "SEP": 7}
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "[UNK]"))
+    own.add_special_tokens(["[SEP]", "[CLS]", "[PAD]"])
+    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    own.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 1), ("[CLS]", 3))
+    one = FastTokenizer(own.to_str(), "here")
+    assert one.framed(["cat [SEP] cat"], 9) == ([[3, 4, 5, 7, 6, 4, 1]], 0)
+
+
 def test_files_give_the_same_tokenizer(cache: Path, tmp_path: Path) -> None:
     for one in (trained_bpe(TEXTS, 270), ByteTokenizer()):
         folder = tmp_path / type(one).__name__
@@ -82,7 +103,7 @@ def test_texts_of_classifiers_are_framed_as_transformers_frames_them() -> None:
 
 
 def test_added_tokens_that_are_text_have_bytes_and_special_ones_none(cache: Path) -> None:
-    own = tokenizers.Tokenizer.from_str(trained_bpe(TEXTS, 270)._content)
+    own = tokenizers.Tokenizer.from_str(trained_bpe(TEXTS, 270).content)
     own.add_tokens(["déjà"])
     own.add_special_tokens(["<|end_of_text|>"])
     one = FastTokenizer(own.to_str(), "here")

@@ -12,10 +12,11 @@ import torch
 from limbeck.data.splits import DataSet
 from limbeck.data.text.files import Files, column, located, records
 from limbeck.data.text.language import language_set
-from limbeck.data.text.texts import IDS, MASK, Padding, Texts, following, mask_of, padded
+from limbeck.data.text.texts import IDS, Padding, Texts, following, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
 from limbeck.errors import RequestError, counted
 from limbeck.options import Width
+from limbeck.types import MASK
 
 TEMPLATE = "<|{role}|>\n{content}\n"
 """How a message becomes text where nothing else is said."""
@@ -61,7 +62,7 @@ def text_chat(
         raise RequestError(f"the chat template has no {CONTENT}: {template!r}")
     given = {"train": train, "test": test, **({} if validation is None else {"validation": validation})}
     parts = {name: _conversations(located(root, files), messages) for name, files in given.items()}
-    plain = ["".join(a + b for a, b, _ in pieces(one, template, answers)) for one in parts["train"]]
+    plain = ["".join(a + b + c for a, b, c, _ in pieces(one, template, answers)) for one in parts["train"]]
     made = made_tokenizer(tokenizer, vocab, plain)
     splits = {
         name: packed([pieces(one, template, answers) for one in some], made, length, padding=padding, buckets=buckets)
@@ -72,13 +73,14 @@ def text_chat(
     return replace(language_set("text-chat", splits, made, length), note=note)
 
 
-def pieces(conversation: Sequence[Message], template: str, answers: str) -> list[tuple[str, str, bool]]:
-    """Of each message what stands before its content, the content with what follows it, and whether it is learned."""
+def pieces(conversation: Sequence[Message], template: str, answers: str) -> list[tuple[str, str, str, bool]]:
+    """Of each message what stands before its content, the content, what follows it, and whether it is learned."""
     before, _, after = template.partition(CONTENT)
     return [
         (
             before.replace("{role}", message["role"]),
-            message["content"] + after.replace("{role}", message["role"]),
+            message["content"],
+            after.replace("{role}", message["role"]),
             message["role"] == answers,
         )
         for message in conversation
@@ -86,21 +88,26 @@ def pieces(conversation: Sequence[Message], template: str, answers: str) -> list
 
 
 def packed(
-    conversations: Sequence[Sequence[tuple[str, str, bool]]], tokenizer: Tokenizer, length: int, **options: Any
+    conversations: Sequence[Sequence[tuple[str, str, str, bool]]], tokenizer: Tokenizer, length: int, **options: Any
 ) -> Texts:
     """Conversations as rows of tokens, a target where an answer's token follows.
+
+    Special tokens that the template writes out are read as such; in the contents they are text as any other.
 
     Raises:
         RequestError: No answer is left within `length`.
     """
-    flat = tokenizer.encode([part for one in conversations for before, content, _ in one for part in (before, content)])
-    encoded = iter(flat)
+    flat = [message for one in conversations for message in one]
+    behind = [_behind(after, tokenizer.specials) for _, _, after, _ in flat]
+    befores = iter(tokenizer.encode([before for before, _, _, _ in flat], special=True))
+    contents = iter(tokenizer.encode([one + text for (_, one, _, _), (text, _) in zip(flat, behind, strict=True)]))
+    afters = iter(tokenizer.encode([rest for _, rest in behind], special=True))
     rows, learned = [], []
     for conversation in conversations:
         row: list[int] = []
         counts: list[bool] = []
-        for _, _, answer in conversation:
-            before, content = next(encoded), next(encoded) + [tokenizer.end] * answer
+        for *_, answer in conversation:
+            before, content = next(befores), [*next(contents), *next(afters)] + [tokenizer.end] * answer
             row += [*before, *content]
             counts += [False] * len(before) + [answer] * len(content)
         if any(counts[1:length]):
@@ -112,6 +119,12 @@ def packed(
     ids = padded(rows, length, tokenizer.pad)
     targets = following(ids, padded(learned, length, 0).bool())
     return Texts({IDS: ids, MASK: mask_of(sizes, length)}, targets, tokenizer.digest, sizes, **options)
+
+
+def _behind(after: str, specials: Sequence[str]) -> tuple[str, str]:
+    """What follows a content, as the text that is encoded with it, and the rest from its first special token on."""
+    at = min((place for one in specials if (place := after.find(one)) >= 0), default=len(after))
+    return after[:at], after[at:]
 
 
 def _conversations(paths: Sequence[Path], name: str) -> list[Sequence[Message]]:

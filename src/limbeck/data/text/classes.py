@@ -13,12 +13,12 @@ from torch import Tensor
 
 from limbeck.data.splits import DataSet
 from limbeck.data.text.files import Files, as_text, column, located, records, texts
-from limbeck.data.text.texts import IDS, MASK, Padding, Texts, mask_of, padded
+from limbeck.data.text.texts import IDS, Padding, Texts, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
 from limbeck.errors import RequestError, counted, shown, some
 from limbeck.options import Width
 from limbeck.seeds import derive
-from limbeck.types import IGNORED
+from limbeck.types import IGNORED, MASK
 
 _NONE = (None, "", "-1")
 """What a record without a label has in its place."""

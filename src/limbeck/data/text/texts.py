@@ -13,8 +13,8 @@ from torch import Tensor
 from limbeck.data.splits import InMemory
 from limbeck.types import IGNORED, Inputs, each
 
-IDS, MASK = "input_ids", "attention_mask"
-"""What models of text call their inputs."""
+IDS = "input_ids"
+"""What models of text call the ids among their inputs; beside it `limbeck.types.MASK`."""
 TEXT = "text"
 """What a student's description calls the dtype of texts."""
 Padding = Literal["batch", "length"]

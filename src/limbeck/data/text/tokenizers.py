@@ -45,6 +45,7 @@ class Tokenizer(Protocol):
         pad: The id that fills up.
         end: The id behind a document.
         digest: Hexadecimal digest of all that its ids are a function of.
+        specials: The special tokens that can be written out.
     """
 
     @property
@@ -59,8 +60,16 @@ class Tokenizer(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special ones."""
+    @property
+    def specials(self) -> Sequence[str]: ...
+
+    def encode(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """The ids of each text, without special ones: what is written like a special token is text as any other.
+
+        Args:
+            texts: The texts.
+            special: Read special tokens that are written out in them, for texts that no user wrote: a template's.
+        """
 
     def framed(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
         """The ids of each text as a classifier reads it, `length` at most, and how many texts are cut for that.
@@ -91,8 +100,9 @@ class ByteTokenizer:
 
     size, pad, end = 258, 256, 257
     digest = "bytes"
+    specials: Sequence[str] = ()
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         return [list(text.encode("utf-8", "surrogatepass")) for text in texts]
 
     def framed(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
@@ -123,11 +133,12 @@ class FastTokenizer:
     """
 
     def __init__(self, content: str, where: str) -> None:
-        self._content = content
+        self.content = content
         with as_request(lambda reason: f"cannot read the tokenizer {where}: {reason}"):
-            self._own = _package().Tokenizer.from_str(content)
+            self._own = tokenizers_package().Tokenizer.from_str(content)
         self._own.no_truncation()
         self._own.no_padding()
+        self._own.encode_special_tokens = True  # a user's text that holds one is no command
         end = self._named(_ENDS)
         if end is None:
             raise RequestError(f"the tokenizer {where} has no token for the end of a text; it needs one of {_ENDS}")
@@ -142,10 +153,18 @@ class FastTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self._content.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.content.encode()).hexdigest()[:16]
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [one.ids for one in self._own.encode_batch(list(texts), add_special_tokens=False)]
+    def encode(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        self._own.encode_special_tokens = not special
+        found = [one.ids for one in self._own.encode_batch(list(texts), add_special_tokens=False)]
+        self._own.encode_special_tokens = True
+        return found
+
+    @cached_property
+    def specials(self) -> Sequence[str]:
+        added = self._own.get_added_tokens_decoder().values()
+        return tuple(one.content for one in added if one.special)
 
     def framed(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
         around = self._own.num_special_tokens_to_add(False)
@@ -167,7 +186,7 @@ class FastTokenizer:
         return found
 
     def token_bytes(self) -> Tensor | None:
-        described = json.loads(self._content)
+        described = json.loads(self.content)
         if "ByteLevel" not in json.dumps([described.get("pre_tokenizer"), described.get("decoder")]):
             return None
         sizes = torch.zeros(self.size, dtype=torch.long)
@@ -180,7 +199,7 @@ class FastTokenizer:
         return sizes
 
     def save(self, folder: Path) -> None:
-        put(folder / FILE, self._content.encode())
+        put(folder / FILE, self.content.encode())
 
     def _named(self, names: Sequence[str]) -> int | None:
         found = map(self.id_of, names)
@@ -220,7 +239,7 @@ def trained_bpe(texts: Sequence[str], vocab: int) -> Tokenizer:
     """
     if vocab < 256 + 2:
         raise RequestError(f"vocab is {vocab}, and a tokenizer over bytes needs 258 or more; tokenizer: bytes has 258")
-    package = _package()
+    package = tokenizers_package()
     digest = hashlib.sha256(json.dumps(["bpe", vocab, package.__version__]).encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
@@ -246,7 +265,8 @@ def _train(package: Any, texts: Sequence[str], vocab: int) -> str:
     return content
 
 
-def _package() -> Any:
+def tokenizers_package() -> Any:
+    """The package `tokenizers`, or RequestError where it is not installed."""
     try:
         return importlib.import_module("tokenizers")
     except ModuleNotFoundError:

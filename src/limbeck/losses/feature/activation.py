@@ -18,13 +18,17 @@ _NEAR, _FAR, _TERMS = 4.0, 1e18, 30
 
 
 @full_precision
-def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0) -> Tensor:
+def activation_boundary(
+    student: Tensor, teacher: Tensor, *, margin: float = 1.0, tokens: Tensor | None = None
+) -> Tensor:
     """Activation boundaries: mean of max(0, μ − f_s)² where f_t > 0, and of max(0, μ + f_s)² elsewhere.
 
     Args:
         student: (B, ...) pre-activations.
         teacher: (B, ...) pre-activations of the same shape; only their signs count.
         margin: μ, how far beyond the boundary the student must be.
+        tokens: Where both hold tokens of texts and no padding, as booleans that broadcast over them; None everywhere.
+            A term gives it.
 
     Returns:
         (B,) values ≥ 0, 0 where the student is on the teacher's side by the margin everywhere.
@@ -43,7 +47,7 @@ def activation_boundary(student: Tensor, teacher: Tensor, *, margin: float = 1.0
     with torch.no_grad():
         # Where the student is beyond the margin already, it is its own goal.
         goal = torch.where(teacher > 0, student.clamp(min=margin), student.clamp(max=-margin))
-    return mean_square(student, goal)
+    return mean_square(student, goal, tokens)
 
 
 @full_precision

@@ -16,12 +16,14 @@ from limbeck.losses.vectors import length
 
 
 @full_precision
-def mse(student: Tensor, teacher: Tensor) -> Tensor:
+def mse(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None) -> Tensor:
     """Hint loss: mean of (f_s − f_t)² over all but the batch.
 
     Args:
         student: (B, ...) features.
         teacher: (B, ...) features of the same shape.
+        tokens: Where both hold tokens of texts and no padding, as booleans that broadcast over them; None everywhere.
+            A term gives it.
 
     Returns:
         (B,) values ≥ 0.
@@ -36,16 +38,18 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     """
     several_samples(student, teacher)
     same_shape(student, teacher)
-    return mean_square(student, teacher)
+    return mean_square(student, teacher, tokens)
 
 
 @full_precision
-def l1(student: Tensor, teacher: Tensor) -> Tensor:
+def l1(student: Tensor, teacher: Tensor, *, tokens: Tensor | None = None) -> Tensor:
     """Mean of |f_s − f_t| over all but the batch.
 
     Args:
         student: (B, ...) features.
         teacher: (B, ...) features of the same shape.
+        tokens: Where both hold tokens of texts and no padding, as booleans that broadcast over them; None everywhere.
+            A term gives it.
 
     Returns:
         (B,) values ≥ 0.
@@ -59,17 +63,19 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """
     several_samples(student, teacher)
     same_shape(student, teacher)
-    return by_sample((student - teacher).abs())
+    return by_sample((student - teacher).abs(), tokens)
 
 
 @full_precision
-def smooth_l1(student: Tensor, teacher: Tensor, *, threshold: float = 1.0) -> Tensor:
+def smooth_l1(student: Tensor, teacher: Tensor, *, threshold: float = 1.0, tokens: Tensor | None = None) -> Tensor:
     """Huber-like distance d = f_s − f_t: mean over all but the batch of d²/2δ where |d| < δ, else |d| − δ/2.
 
     Args:
         student: (B, ...) features.
         teacher: (B, ...) features of the same shape.
         threshold: δ > 0, where the square turns into a line.
+        tokens: Where both hold tokens of texts and no padding, as booleans that broadcast over them; None everywhere.
+            A term gives it.
 
     Returns:
         (B,) values ≥ 0.
@@ -85,7 +91,7 @@ def smooth_l1(student: Tensor, teacher: Tensor, *, threshold: float = 1.0) -> Te
     same_shape(student, teacher)
     if not threshold > 0:
         raise RequestError(f"threshold must be above 0, not {threshold}")
-    return by_sample(F.smooth_l1_loss(student, teacher, reduction="none", beta=threshold))
+    return by_sample(F.smooth_l1_loss(student, teacher, reduction="none", beta=threshold), tokens)
 
 
 @full_precision
