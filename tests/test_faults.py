@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import forked
+
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_a_few_trials_are_right() -> None:
-    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "benchmarks", "faults", "--quick"]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert lines[-1] == "2 tried, 0 wrong", done.stdout
+def quick() -> None:
+    """The command, in a process of its own."""
+    from benchmarks.__main__ import main
+
+    sys.argv = ["benchmarks", "faults", "--quick"]
+    main()
+
+
+@forked.needed
+def test_a_few_trials_are_right(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    process = forked.begun(quick)
+    process.join(300)
+    said = capfd.readouterr()
+    assert process.exitcode == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[-1] == "2 tried, 0 wrong", said.out
     assert [line.partition(",")[0] for line in lines[:-1]] == ["kill -9 at random moments", "SIGTERM"]
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forked
 from limbeck.cli.main import main
 
 LIMBECK = [sys.executable, "-m", "limbeck"]
 LONG = ["run", "long.yaml", "--out", "out"]
 RECIPE = """
 name: long
-data: {name: digits}
+data: {name: digits, limit_samples: 200}
 teacher: {model: mlp, hidden: [8], epochs: 1}
 student: {model: mlp, hidden: [4]}
 distill: {terms: [{loss: kd}]}
@@ -216,10 +219,26 @@ def test_help_and_import_do_not_import_torch() -> None:
     assert "Commands" in shown
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    """A run of epochs that are short, and many, so that it is still in the middle of its last student."""
+def slowly(arguments: list[str]) -> None:
+    """The command, in a process of its own: its epochs are paced, so that it does not end before it is stopped."""
+    from limbeck.engine.loop import Loop
+
+    epoch = Loop.epoch
+
+    def paced(self: Any, state: Any) -> dict[str, Any]:
+        time.sleep(0.03)
+        return epoch(self, state)
+
+    Loop.epoch = paced  # type: ignore[method-assign]
+    sys.argv = ["limbeck", *arguments]
+    with Path("said").open("w", buffering=1) as sys.stderr:
+        main()
+
+
+def started() -> ForkProcess:
+    """A run that is still in the middle of its last student."""
     Path("long.yaml").write_text(RECIPE)
-    process = subprocess.Popen([*LIMBECK, *arguments], stderr=subprocess.PIPE, text=True)
+    process = forked.begun(slowly, LONG)
     wait_for(lambda: Path("out/checkpoints/last.pt").exists() and b"student" in Path("out/metrics.jsonl").read_bytes())
     return process
 
@@ -231,11 +250,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@forked.needed
 def test_kill_9_and_resume_give_the_same_student(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = started(*LONG)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = started()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not Path("out/result.json").exists()
     assert command(*LONG, "--resume", "--quiet", monkeypatch=monkeypatch) == 0
     whole = ["whole" if a == "out" else a for a in LONG]
@@ -244,14 +264,16 @@ def test_kill_9_and_resume_give_the_same_student(monkeypatch: pytest.MonkeyPatch
     assert Path("out/baseline.safetensors").read_bytes() == Path("whole/baseline.safetensors").read_bytes()
 
 
-@pytest.mark.slow
+@forked.needed
 def test_ctrl_c_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    process = started(*LONG)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    last = err.strip().splitlines()[-1]
+    process = started()
+    assert process.pid
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    said = Path("said").read_text()
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
     assert last == f"limbeck: interrupted; resume with: limbeck {' '.join(LONG)} --resume"
     assert command(*last.partition("resume with: limbeck")[2].split(), "--quiet", monkeypatch=monkeypatch) == 0
     assert "distilled student" in capsys.readouterr().out

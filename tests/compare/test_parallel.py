@@ -16,6 +16,7 @@ import pytest
 import torch
 from pool_work import die_once, work
 
+import forked
 from limbeck.compare import compare
 from limbeck.errors import RequestError, RunError
 from limbeck.recipes.read import check
@@ -54,16 +55,34 @@ def go(out: Path, **options: Any) -> dict[str, Any]:
     return compare(check(SMALL), ["recipe", "dist"], [0, 1], root=out, out=out, machine=QUIET, **options)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_starts")
-def test_a_comparison_by_two_processes_has_the_figures_of_one(tmp_path: Path) -> None:
-    alone = go(tmp_path / "alone")
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder and the figures of a comparison by this process."""
+    out = tmp_path_factory.mktemp("alone") / "cmp"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIMBECK_CACHE", str(shared_cache))
+        return out, go(out)
+
+
+def assert_same(found: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert without_seconds(found) == without_seconds(alone) | {"teacher": without_seconds(found["teacher"])}
+    assert [one["test"] for one in found["teacher"]] == [one["test"] for one in alone["teacher"]]
+
+
+@forked.needed
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_comparison_by_two_processes_has_the_figures_of_one(
+    tmp_path: Path, alone: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda *kind: start("fork"))  # fresh ones import for seconds
     both = go(tmp_path / "both", pool=Processes(2, 1))
-    assert without_seconds(both) == without_seconds(alone) | {"teacher": without_seconds(both["teacher"])}
-    assert [one["test"] for one in both["teacher"]] == [one["test"] for one in alone["teacher"]]
+    assert_same(both, alone[1])
     written = json.loads((tmp_path / "both" / "compare.json").read_text())
     assert without_seconds(written) == without_seconds(both)
-    for path in (tmp_path / "alone").glob("*-seed*/student.safetensors"):
+    students = list(alone[0].glob("*-seed*/student.safetensors"))
+    assert len(students) == 6
+    for path in students:
         assert (tmp_path / "both" / path.parent.name / path.name).read_bytes() == path.read_bytes()
     assert not multiprocessing.active_children()
 
@@ -101,7 +120,7 @@ class Killed:
         raise RunError("one of the processes was killed")
 
 
-def test_what_a_killed_process_left_is_done_on_resumption(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_done_on_resumption(tmp_path: Path, alone: tuple[Path, dict[str, Any]]) -> None:
     out = tmp_path / "cmp"
     with pytest.raises(RunError, match="was killed"):
         go(out, pool=Killed())
@@ -109,9 +128,8 @@ def test_what_a_killed_process_left_is_done_on_resumption(tmp_path: Path) -> Non
     assert not (out / "compare.json").exists()
     resumed = go(out, resume=True)
     assert resumed["methods"].keys() == {"scratch", "recipe", "dist"}
-    whole = go(tmp_path / "whole")
     assert [row["scores"] for row in resumed["methods"].values()] == [
-        row["scores"] for row in whole["methods"].values()
+        row["scores"] for row in alone[1]["methods"].values()
     ]
 
 
@@ -139,10 +157,13 @@ def test_where_ray_is() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_starts")
 @pytest.mark.filterwarnings("default")
-def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(tmp_path: Path) -> None:
+def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(
+    tmp_path: Path, alone: tuple[Path, dict[str, Any]]
+) -> None:
     ray = pytest.importorskip("ray")
-    alone = go(tmp_path / "alone")
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    # Each CPU has a process that imports torch; by itself Ray makes these wait for all others.
+    eager = {"worker_niceness": 0}
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="error", _system_config=eager)
     try:
         cluster = Cluster(None, 1)
         assert list(cluster.map(die_once, [tmp_path / "marker"])) == ["done"]
@@ -154,4 +175,4 @@ def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(tmp_path
         with warnings.catch_warnings():  # Ray leaves its own processes to themselves, and Popen warns of it
             warnings.simplefilter("ignore")
             gc.collect()
-    assert without_seconds(both) == without_seconds(alone) | {"teacher": without_seconds(both["teacher"])}
+    assert_same(both, alone[1])

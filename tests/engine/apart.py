@@ -1,11 +1,10 @@
-"""Validation, orders and schemes by one process and by two; as a script, all by two: apart.py FOLDER.
+"""Validation, orders and schemes by one process and by two: all of it by each of the two that call `main`.
 
 Each process writes what it has to FOLDER/NAME-RANK.pt.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -238,7 +237,3 @@ def main(folder: Path) -> None:
     write("order by twos", ordered(ddp, "by twos"))
     for kind in SCHEMES:
         write(kind, trained(ddp, kind))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import forked
 from limbeck.engine import make_fabric, sharding
 from limbeck.seeds import derive, seeded
 from limbeck.types import Batch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, forked.needed]
 shards = pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
 
 
@@ -27,9 +26,7 @@ shards = pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GP
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all that two processes have written."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, apart.__file__, str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    forked.by_two(apart.main, folder)
     return folder
 
 

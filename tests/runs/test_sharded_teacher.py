@@ -1,8 +1,7 @@
-"""A sharded teacher teaches what a whole one does; under torchrun."""
+"""A sharded teacher teaches what a whole one does; in processes as torchrun starts them."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import forked
+from limbeck.cli.main import main
 from limbeck.engine import sharding
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
@@ -29,19 +30,20 @@ RECIPE = {
 }
 
 
-@pytest.mark.slow
+@forked.needed
 @pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
-def test_a_sharded_teacher_teaches_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sharded_teacher_teaches_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "shards.yaml"
     file.write_text(yaml.safe_dump(RECIPE))
     monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
     alone = tmp_path / "alone"
     run(check(RECIPE), root=tmp_path, out=alone, machine=Machine(accelerator="cpu", progress=False), baseline=False)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "limbeck"]
-    command += ["run", str(file), "--no-baseline", "--accelerator", "cpu", "--out", str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("distilled student") == 1  # one of the processes speaks
+    command = ["limbeck", "run", str(file), "--no-baseline", "--accelerator", "cpu", "--out", str(tmp_path / "two")]
+    monkeypatch.setattr(sys, "argv", command)
+    forked.by_two(main)
+    assert capfd.readouterr().out.count("distilled student") == 1  # one of the processes speaks
     expected, found = (load_file(folder / "student.safetensors") for folder in (alone, tmp_path / "two"))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
