@@ -18,6 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_leaves
 
 from limbeck.distillers import Scheme
+from limbeck.engine.compile_cache import keep_compiled_apart
 from limbeck.engine.devices import AUTO
 from limbeck.engine.sharding import is_sharding
 from limbeck.errors import RequestError, reason_of, unknown
@@ -149,6 +150,7 @@ def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
     if mode is None:
         yield
         return
+    keep_compiled_apart()
     own, plain = network._compiled_call_impl, network._call_impl
     fast: Callable[..., Any] = torch.compile(_call, mode=mode, dynamic=False)
 

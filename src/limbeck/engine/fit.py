@@ -19,6 +19,7 @@ from limbeck.engine.balance import Pull, told
 from limbeck.engine.built import build
 from limbeck.engine.callbacks import Callback, Callbacks, Logged, Training, check_callbacks
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
+from limbeck.engine.compile_cache import keep_compiled_apart
 from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
 from limbeck.engine.devices import AUTO, enough_memory, from_first
 from limbeck.engine.groups import Grouped
@@ -164,6 +165,7 @@ def fit(
     check_ends(early_stopping, save_every, validates=validates)
     check_compile(compile, distiller, accumulate_steps)
     check_callbacks(callbacks)
+    keep_compiled_apart()  # also for a student that its user compiles
     data = examined(distiller, train, val, steps_per_epoch, seed)
     if fabric is None:
         fabric = launched(distiller, data.example, precision, accelerator, devices, strategy)
