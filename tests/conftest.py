@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import onnx_once
 from limbeck.data import InMemory, sets
 
 # Small models gain nothing from threads, and lose much to them on a busy machine.
@@ -55,6 +56,13 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_onnx() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        onnx_once.read_once(patch)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Teachers kept by tests stay out of the user's cache, and are trained once for all tests."""
@@ -63,7 +71,10 @@ def own_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.manual_seed(0)
+    else:  # where torch.manual_seed notes the stack for three devices that are not there: milliseconds a test
+        torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

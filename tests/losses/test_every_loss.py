@@ -29,7 +29,7 @@ def made(case: Case, size: Size | None = None, seed: int = 0) -> Inputs:
 
 
 def value(loss, inputs: Inputs, dtype=torch.float64, student=None):
-    torch.manual_seed(SEED)
+    torch.default_generator.manual_seed(SEED)
     student = tensors(inputs.student, dtype) if student is None else student
     return loss(student, tensors(inputs.teacher, dtype), **tensors(inputs.options, dtype))
 
@@ -169,12 +169,12 @@ def test_half_precision_inputs_are_computed_in_fp32(case):
     half = value(loss, inputs, torch.bfloat16)
     rounded = [tensors(x, torch.bfloat16) for x in inputs]
     wide = Inputs(*(as_fp32(r) for r in rounded))
-    torch.manual_seed(SEED)
+    torch.default_generator.manual_seed(SEED)
     full = loss(wide.student, wide.teacher, **wide.options)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=1e-6, atol=1e-6)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(SEED)
         cast = loss(wide.student, wide.teacher, **wide.options)
     assert cast.dtype == torch.float32
     torch.testing.assert_close(cast, full, rtol=1e-6, atol=1e-6)

@@ -23,7 +23,7 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def shipped(few_digits: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     recipe = {
         "name": "exits",
         "data": {"batch_size": 64, "drop_last": True, "validation": 0.2},
