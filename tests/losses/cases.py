@@ -105,6 +105,10 @@ def vectors(rng, size):
     return Inputs(rng.normal(size=(size.b, size.c)), rng.normal(size=(size.b, size.c + 2)), {})
 
 
+def scores(rng, size):
+    return Inputs(*rng.normal(size=(2, size.b, size.c + 1)), {})
+
+
 def classified(rng, size):
     return maps(rng, size)._replace(options={"weight": rng.normal(size=(3, size.c)), "bias": rng.normal(size=3)})
 
@@ -345,6 +349,8 @@ CASES = [
     relation("rkd-distances", losses.rkd, vectors, ref.rkd, options={"distance_weight": 1.0, "angle_weight": 0.0}),
     relation("pkt", losses.pkt, vectors, ref.pkt),
     relation("correlation", losses.correlation, vectors, ref.correlation, options={"order": 3}),
+    relation("in_batch_similarity", losses.in_batch_similarity, vectors, ref.in_batch_similarity),
+    relation("margin_mse", losses.margin_mse, scores, ref.margin_mse),
     relation("channel_correlation", losses.channel_correlation, larger_maps, ref.channel_correlation),
     trained("VID", losses.VID.for_shapes, other_maps, ref.vid),
     trained("VkD", losses.VkD.for_shapes, vectors, ref.vkd),

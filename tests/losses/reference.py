@@ -464,6 +464,22 @@ def correlation(student, teacher, *, gamma=0.4, order=2):
     return ((kernel(student) - kernel(teacher)) ** 2).mean()
 
 
+def in_batch_similarity(student, teacher):
+    s, t = (unit(by_sample(f)) @ unit(by_sample(f)).T for f in (student, teacher))
+    pairs = [(i, j) for i in range(len(s)) for j in range(len(s)) if i != j]
+    return sum((s[i, j] - t[i, j]) ** 2 for i, j in pairs) / len(pairs)
+
+
+def margin_mse(student, teacher):
+    def margins(x):
+        if isinstance(x, tuple):
+            query, *texts = x
+            x = np.stack([[q @ p for q, p in zip(query, text, strict=True)] for text in texts], 1)
+        return np.stack([x[:, 0] - x[:, k] for k in range(1, x.shape[1])], 1)
+
+    return ((margins(student) - margins(teacher)) ** 2).mean(1)
+
+
 def channel_correlation(student, teacher):
     s, t = (f.reshape(*f.shape[:2], -1) for f in (student, teacher))
     g_s, g_t = (unit(f @ f.transpose(0, 2, 1)) for f in (s, t))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from limbeck import losses
+from limbeck.errors import RequestError
 
-PAIRS = [losses.similarity, losses.rkd, losses.pkt, losses.correlation]
+PAIRS = [losses.similarity, losses.rkd, losses.pkt, losses.correlation, losses.in_batch_similarity]
 
 
 def vectors(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -68,3 +70,33 @@ def test_channel_correlation_ignores_where_in_the_map():
     f = vectors(2, 3, 2, 2)
     moved = f.flatten(2)[:, :, [3, 1, 0, 2]].unflatten(2, (2, 2))
     assert losses.channel_correlation(moved, f).abs().max() < 1e-12
+
+
+def test_margins_by_hand_ignore_the_level_of_scores():
+    """Margins 2 and 3 against 1 and 5: (1 + 4) / 2."""
+    student = torch.tensor([[4.0, 2.0, 1.0], [9.0, 9.0, 9.0]])
+    teacher = torch.tensor([[10.0, 9.0, 5.0], [-1.0, -1.0, -1.0]])
+    assert losses.margin_mse(student, teacher).tolist() == [2.5, 0.0]
+
+
+def test_margins_of_vectors_are_those_of_their_products_beside_scores_or_vectors():
+    student, teacher = vectors(4, 3, 5).unbind(), vectors(3, 3, 7, seed=1).unbind()
+    scores = vectors(3, 3, seed=2)
+    found = losses.margin_mse(student, scores)
+    for row in range(3):
+        query, *texts = (one[row].numpy() for one in student)
+        given = scores[row].numpy()
+        margins = [(query @ texts[0] - query @ texts[k]) - (given[0] - given[k]) for k in (1, 2)]
+        assert found[row].item() == pytest.approx(np.mean(np.square(margins)))
+    one = losses.margin_mse(student[:3], teacher)
+    assert one.tolist() == pytest.approx(losses.margin_mse(student[:3], _products(teacher)).tolist())
+    wide = tuple(x.clone().requires_grad_() for x in student)
+    assert torch.autograd.gradcheck(lambda *s: losses.margin_mse(s, scores), wide)
+    assert losses.margin_mse(tuple(x.bfloat16() for x in student), scores.float()).dtype == torch.float32
+    for wrong in (student[:2], (*student[:3], vectors(3, 4))):
+        with pytest.raises(RequestError, match=r"must both be scores \(B, K\) of two texts or more, or vectors"):
+            losses.margin_mse(wrong, scores)
+
+
+def _products(given: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return torch.stack([(given[0] * text).sum(1) for text in given[1:]], 1)

@@ -6,6 +6,7 @@ are modules with the same call, made from the shapes of the tensors by `for_shap
 """
 
 from limbeck.losses.contrastive import CRD
+from limbeck.losses.embeddings import in_batch_similarity, margin_mse
 from limbeck.losses.feature import (
     MGD,
     VID,
@@ -83,10 +84,12 @@ __all__ = [
     "factor",
     "fsp",
     "hard_label",
+    "in_batch_similarity",
     "jsd",
     "kd",
     "l1",
     "logit_mse",
+    "margin_mse",
     "margin_relu",
     "mlkd",
     "mse",

@@ -21,7 +21,7 @@ from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, SCHEMES, Places
 from limbeck.recipes.read import names, read
 
-KINDS = ("response", "feature", "relation", "contrastive")
+KINDS = ("response", "feature", "relation", "embeddings", "contrastive")
 """The modules of `limbeck.losses`, from outputs to memories of the whole training set."""
 
 INTRODUCTION = """\
