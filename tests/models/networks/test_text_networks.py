@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,27 @@ def test_a_bag_of_embeddings_is_linear_in_the_mean_of_its_tokens() -> None:
     vectors = network.tokens.weight[x]  # type: ignore[union-attr, index]
     means = torch.stack([vectors[0, :3].mean(0), vectors[1].mean(0)])
     torch.testing.assert_close(network(x, mask), network.classifier(means))  # type: ignore[operator]
+
+
+def test_a_bag_weighs_its_tokens_counts_pairs_and_bends_their_mean() -> None:
+    network: Any = built("bag_of_embeddings", classes=3, vocab=50, dim=5, weighted=True, bigrams=11, hidden=7)
+    x, mask = ids(2, 4), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    plain = built("bag_of_embeddings", classes=3, vocab=50, dim=5)
+    plain.load_state_dict(network.state_dict(), strict=False)
+    nn.init.zeros_(network.hidden[-1].weight), nn.init.zeros_(network.hidden[-1].bias)
+    torch.testing.assert_close(network(x, mask), plain(x, mask), msg="weights and pairs begin without effect")
+    for one in network.parameters():
+        nn.init.normal_(one, generator=torch.Generator().manual_seed(one.numel()))
+    expected = []
+    for row, size in zip(x.tolist(), (3, 4), strict=True):
+        weights = torch.stack([network.weights.weight[n, 0].exp().log1p() for n in row[:size]])
+        mean = sum(w * network.tokens.weight[n] for w, n in zip(weights, row, strict=False)) / weights.sum()
+        pairs = [(a * 1_000_003 + b * 8_191) % 11 for a, b in pairwise(row[:size])]
+        mean = mean + network.bigrams.weight[pairs].mean(0)
+        expected.append(network.classifier(mean + network.hidden(mean)))
+    torch.testing.assert_close(network(x, mask), torch.stack(expected))
+    torch.testing.assert_close(network(x)[1], expected[1])
+    assert network(x[:, :1]).isfinite().all(), "one token has no pair"
 
 
 def test_what_cannot_be_built_is_named() -> None:
