@@ -10,6 +10,7 @@ import yaml
 from limbeck.data import make_loader
 from limbeck.data.sets import TEXTS
 from limbeck.models import NETWORKS
+from limbeck.options import fitting
 from limbeck.recipes.read import check, read
 from limbeck.runs import components
 
@@ -29,6 +30,14 @@ def test_its_recipe_fits_its_files(tmp_path: Path) -> None:
     assert data.class_names == ("bad", "good")
     assert components.options(recipe.student, data)["vocab"] == data.tokenizer.size
     assert components.model(recipe.student, data, 0)(**next(iter(make_loader(data.train, 1))).inputs).shape == (1, 2)
+
+
+def test_its_recipe_of_two_tokenizers_gives_each_network_its_tokens() -> None:
+    recipe = check(yaml.safe_load(TEXT.split("```yaml\n")[2].split("```")[0]))
+    (teacher,) = recipe.teachers
+    assert recipe.data.options["teacher_tokenizer"] == "all-MiniLM-L6-v2"
+    assert (teacher.inputs or {})["input_ids"] == "teacher.input_ids"  # type: ignore[call-overload]
+    fitting("text-sentences", TEXTS["text-sentences"], recipe.data.options, given=["root"])
 
 
 def test_its_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics as sk
 import torch
 import torch.nn.functional as F
@@ -146,6 +147,14 @@ def test_embedding() -> None:
             into.append(cosines[np.triu_indices(12, 1)])
     assert found["similarity"] == pytest.approx(np.corrcoef(np.concatenate(x), np.concatenate(y))[0, 1], rel=1e-5)
     assert "cosine" not in figures(Embedding(), z[:, :5], None, t, size=12)
+    own, theirs = (sk.pairwise.cosine_similarity(one.double()) for one in (z[:, :5], t))
+    at = np.triu_indices(24, 1)
+    ranked = figures(Embedding(), z[:, :5], None, t, size=5)
+    assert ranked["spearman"] == pytest.approx(scipy.stats.spearmanr(own[at], theirs[at]).statistic, abs=1e-5)
+    near = [[set(np.argsort(-np.delete(row, n))[:10]) for n, row in enumerate(one)] for one in (own, theirs)]
+    assert ranked["top10_overlap"] == pytest.approx(np.mean([len(a & b) / 10 for a, b in zip(*near, strict=True)]))
+    assert figures(Embedding(), t, None, t)["top10_overlap"] == 1
+    assert "top10_overlap" not in figures(Embedding(), z[:11], None, t[:11])
     with pytest.raises(RequestError, match="measured beside its teacher"):
         Embedding().metrics().update(z, None, None)
 

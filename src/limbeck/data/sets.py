@@ -17,6 +17,7 @@ from limbeck.data.text.chat import text_chat
 from limbeck.data.text.classes import text_classes
 from limbeck.data.text.language import text_files
 from limbeck.data.text.python_docs import python_docs
+from limbeck.data.text.sentences import text_sentences
 from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.options import fitting
 
@@ -151,5 +152,6 @@ TEXTS: dict[str, Callable[..., DataSet]] = {
     "text-files": text_files,
     "text-classes": text_classes,
     "text-chat": text_chat,
+    "text-sentences": text_sentences,
 }
 """The data sets of texts, which take options."""

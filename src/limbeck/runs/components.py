@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.data import DataSet, Views, load, make_loader, make_views
 from limbeck.data.splits import are_classes
-from limbeck.data.text.texts import TEXT
+from limbeck.data.text.texts import TEACHER, TEXT
 from limbeck.distillers.scheme import checked_task
 from limbeck.engine import optim
 from limbeck.engine.groups import Grouped
@@ -33,6 +33,7 @@ from limbeck.models.memory import TRAINING
 from limbeck.models.start import freeze, load_without_head
 from limbeck.options import fitting, values
 from limbeck.recipes import schema
+from limbeck.recipes.schema.own_tokens import OWN
 from limbeck.seeds import derive, seeded
 from limbeck.taps import call, evaluating
 from limbeck.tasks import TASKS, Classification, LanguageModelling, Task
@@ -158,7 +159,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
             "range": [0, 1] if len(data.input_shape) == 3 or _sample(data)["dtype"] == "uint8" else None,
             "mean": spec.mean,
             "std": spec.std,
-            **({} if spec.inputs else {"sample": _sample(data)}),
+            **({"sample": _sample(data)} if spec.inputs in (None, OWN) else {}),
         },
     }
 
@@ -168,7 +169,7 @@ def _sample(data: DataSet) -> dict[str, Any]:
     of the inputs that are made of it, and how many ids there are.
     """
     if data.tokenizer is not None:
-        names = list(next(iter(make_loader(data.train, 1))).inputs)
+        names = [name for name in next(iter(make_loader(data.train, 1))).inputs if name != TEACHER]
         return {"shape": list(data.input_shape), "dtype": TEXT, "inputs": names, "vocab": data.tokenizer.size}
     first = data.train.sample(0)
     dtype = str(first.dtype).removeprefix("torch.") if isinstance(first, Tensor) else "several inputs"

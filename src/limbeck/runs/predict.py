@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.data.given_files import SampleForm, find, samples
 from limbeck.data.loaders import pixels
-from limbeck.data.text.classes import ids_of
+from limbeck.data.text.readings import ids_of
 from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.distillers import Distiller, Scheme, SelfDistiller
 from limbeck.engine.first_batch import settle

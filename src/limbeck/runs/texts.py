@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.data import DataSet, make_loader
-from limbeck.data.text.texts import IDS, TEXT, Texts
+from limbeck.data.text.texts import IDS, TEACHER, TEXT, Texts, named
 from limbeck.data.text.tokenizers import FILE, Tokenizer, read_tokenizer
 from limbeck.errors import RequestError, as_request
 from limbeck.recipes import schema
@@ -38,9 +38,10 @@ def check_reads(role: str, spec: schema.Model, network: nn.Module, inputs: nn.Mo
     if data.tokenizer is None or not isinstance(data.train, Texts):
         return
     length, last = data.input_shape[0], data.tokenizer.size - 1
-    ids = torch.full((1, length), last)
-    names = next(iter(make_loader(data.train, 1))).inputs
-    given: Inputs = {name: ids if name == IDS else torch.ones_like(ids) for name in names}
+    batch = next(iter(make_loader(data.train, 1))).inputs
+    given: dict[str, Inputs] = {}
+    for name in batch:
+        given[name] = _longest(data.train) if name == TEACHER else _filled(name, length, last)
     with (
         as_request(
             lambda reason: (
@@ -52,6 +53,19 @@ def check_reads(role: str, spec: schema.Model, network: nn.Module, inputs: nn.Mo
         torch.no_grad(),
     ):
         call(network, inputs(given) if inputs else given)
+
+
+def _longest(texts: Texts) -> Inputs:
+    """The longest text in a teacher's own tokens, each of them the last id that occurs."""
+    theirs = named(named(texts.inputs)[TEACHER])
+    ids = theirs[IDS]
+    assert isinstance(ids, Tensor)
+    return {name: _filled(name, ids.shape[1], int(ids.max())) for name in theirs}
+
+
+def _filled(name: str, length: int, last: int) -> Tensor:
+    ids = torch.full((1, length), last)
+    return ids if name == IDS else torch.ones_like(ids)
 
 
 def tokenizer_of(source: Path) -> Tokenizer:

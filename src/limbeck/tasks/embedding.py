@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.tasks.metrics import Metrics, Sums, wide
+from limbeck.tasks.metrics import Joined, Metrics, Sums, wide
+from limbeck.tasks.neighbours import Neighbours
 from limbeck.tasks.task import Task
 from limbeck.types import Targets
 
@@ -22,8 +23,9 @@ class Embedding(Task):
         **others: As for every `Task`.
 
     Metrics, all beside a teacher: "similarity" (the monitor, max): Pearson's correlation, over all pairs of samples
-    within the batches, of the students' and the teacher's cosine similarities, for which D may differ; and "cosine",
-    the mean cosine of a sample's two vectors, where D is the same.
+    within the batches, of the students' and the teacher's cosine similarities, for which D may differ; "cosine", the
+    mean cosine of a sample's two vectors, where D is the same; and "spearman" and "top10_overlap", over all samples,
+    the first 4,096 of more (`limbeck.tasks.neighbours`).
     """
 
     monitor = "similarity"
@@ -41,7 +43,7 @@ class Embedding(Task):
         raise RequestError("an embedding has no loss on labels: set task_weight to 0, and give a term")
 
     def own_metrics(self) -> Metrics:
-        return _Similarities(_row, _figures)
+        return Joined([_Similarities(_row, _figures), Neighbours()])
 
 
 class _Similarities(Sums):

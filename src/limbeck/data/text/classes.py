@@ -13,12 +13,13 @@ from torch import Tensor
 
 from limbeck.data.splits import DataSet
 from limbeck.data.text.files import Files, as_text, column, located, records, texts
-from limbeck.data.text.texts import IDS, Padding, Texts, mask_of, padded
-from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
-from limbeck.errors import RequestError, counted, shown, some
+from limbeck.data.text.readings import Readings
+from limbeck.data.text.texts import Padding, Texts
+from limbeck.data.text.tokenizers import made_tokenizer
+from limbeck.errors import RequestError, shown, some
 from limbeck.options import Width
 from limbeck.seeds import derive
-from limbeck.types import IGNORED, MASK
+from limbeck.types import IGNORED
 
 _NONE = (None, "", "-1")
 """What a record without a label has in its place."""
@@ -38,6 +39,8 @@ def text_classes(
     tokenizer: str = "bpe",
     vocab: Width = 4096,
     length: Width = 64,
+    teacher_tokenizer: str | None = None,
+    teacher_length: Width | None = None,
     padding: Padding = "batch",
     buckets: bool = True,
 ) -> DataSet:
@@ -57,6 +60,9 @@ def text_classes(
         vocab: Tokens of the one that is trained.
         length: Tokens of a text at most, with those that the tokenizer sets around it, else with an end; longer ones
             are cut.
+        teacher_tokenizer: File or folder of the teacher's own tokenizer, "teacher" for the folder of its model, which
+            then reads the same texts in its own tokens; None: it reads the student's.
+        teacher_length: Tokens of a text at most as the teacher reads it; None: as its folder says, else `length`.
         padding: Up to what a batch is padded: "batch", its longest text, or "length".
         buckets: Whether shuffled batches hold texts of like length.
 
@@ -70,11 +76,11 @@ def text_classes(
     parts["train"] = (parts["train"][0] + more, parts["train"][1] + [None] * len(more))
     made = made_tokenizer(tokenizer, vocab, parts["train"][0])
     names = _names(parts["train"][1])
-    splits, cut = {}, 0
-    for part, (rows, classes) in parts.items():
-        split, longer = _split(rows, _numbers(classes, names, part), made, length)
-        splits[part], cut = replace(split, padding=padding, buckets=buckets), cut + longer
-    note = f"{counted(cut, 'text')} longer than {length} tokens are cut" if cut else ""
+    readings = Readings.of(made, length, teacher_tokenizer, teacher_length)
+    splits = {
+        part: readings.split(rows, _numbers(classes, names, part), padding=padding, buckets=buckets)
+        for part, (rows, classes) in parts.items()
+    }
     found = DataSet(
         "text-classes",
         splits["train"],
@@ -82,7 +88,7 @@ def text_classes(
         len(names),
         (length,),
         splits.get("validation"),
-        note,
+        readings.note,
         tuple(names),
         tokenizer=made,
     )
@@ -102,18 +108,6 @@ def few(targets: Tensor, each: int) -> Tensor:
         kept = order[targets[order] == number][:each]
         found[kept] = number
     return found
-
-
-def ids_of(rows: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[dict[str, Tensor], Tensor, int]:
-    """The inputs (N, length) of some texts with their special tokens; their sizes (N,); and how many were cut."""
-    ids, cut = tokenizer.framed(rows, length)
-    sizes = torch.tensor([len(row) for row in ids])
-    return {IDS: padded(ids, length, tokenizer.pad), MASK: mask_of(sizes, length)}, sizes, cut
-
-
-def _split(rows: Sequence[str], targets: Tensor, tokenizer: Tokenizer, length: int) -> tuple[Texts, int]:
-    inputs, sizes, cut = ids_of(rows, tokenizer, length)
-    return Texts(inputs, targets, tokenizer.digest, sizes), cut
 
 
 def _labelled(

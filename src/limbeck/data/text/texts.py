@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -15,6 +15,8 @@ from limbeck.types import IGNORED, Inputs, each
 
 IDS = "input_ids"
 """What models of text call the ids among their inputs; beside it `limbeck.types.MASK`."""
+TEACHER = "teacher"
+"""The group of inputs by which a batch holds the same texts in the tokens of a teacher with a tokenizer of its own."""
 TEXT = "text"
 """What a student's description calls the dtype of texts."""
 Padding = Literal["batch", "length"]
@@ -26,21 +28,25 @@ class Texts(InMemory):
     """Texts as ids (N, L) of tokens in int32, where there is padding with a mask (N, L); targets (N,) or (N, L).
 
     Batches have both in int64. Of a batch that is padded to its longest text, what the others do not need is cut off.
+    For a teacher with a tokenizer of its own the inputs hold the group `TEACHER` of the same form.
 
     Attributes:
         tokenizer: The tokenizer's digest, a part of the fingerprint.
         sizes: (N,) how many tokens each text has; None where all have L.
         padding: Up to what a batch is padded.
         buckets: Whether shuffled batches hold texts of like length.
+        teacher_sizes: (N,) how many tokens of the teacher's own each text has; None where it has none.
     """
 
     tokenizer: str = ""
     sizes: Tensor | None = None
     padding: Padding = "length"
     buckets: bool = False
+    teacher_sizes: Tensor | None = None
 
     def subset(self, index: Tensor) -> Self:
-        return replace(super().subset(index), sizes=None if self.sizes is None else self.sizes[index])
+        sizes, theirs = (None if one is None else one[index] for one in (self.sizes, self.teacher_sizes))
+        return replace(super().subset(index), sizes=sizes, teacher_sizes=theirs)
 
     @property
     def fingerprint(self) -> str:
@@ -52,11 +58,22 @@ class Texts(InMemory):
 
     def handed_out(self, inputs: Inputs, targets: Tensor, index: Tensor) -> tuple[Inputs, Tensor]:
         targets = targets.long()
-        if self.sizes is None or self.padding == "length":
-            return each(inputs, lambda x: x.long()), targets
-        longest = int(self.sizes[index].max())
-        cut = targets[:, :longest] if targets.dim() == 2 else targets
-        return each(inputs, lambda x: x[:, :longest].long()), cut
+        longest = None if self.sizes is None or self.padding == "length" else int(self.sizes[index].max())
+        found = {name: x if name == TEACHER else _cut(x, longest) for name, x in named(inputs).items()}
+        if self.teacher_sizes is not None:
+            found[TEACHER] = _cut(found[TEACHER], int(self.teacher_sizes[index].max()))
+        return found, targets[:, :longest] if targets.dim() == 2 else targets
+
+
+def named(inputs: Inputs) -> Mapping[str, Inputs]:
+    """The inputs of texts, which have names."""
+    assert not isinstance(inputs, Tensor)
+    return inputs
+
+
+def _cut(inputs: Inputs, longest: int | None) -> Inputs:
+    """Ids and masks (B, L) in int64, the first `longest` positions of them."""
+    return each(inputs, lambda x: x[:, :longest].long())
 
 
 def padded(rows: Sequence[Sequence[int]], length: int, fill: int) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from limbeck.errors import RequestError, as_request
 from limbeck.models.containers import read_content
 from limbeck.models.foreign.hugging_face_embedder import POOLINGS, Embedder
 
-MODULES, POOLING = "modules.json", Path("1_Pooling") / "config.json"
-TEXTS = "sentence_bert_config.json"
-"""What says how texts become tokens: how many at most, and whether in lower case."""
+CONFIG, MODULES, POOLING = "config.json", "modules.json", Path("1_Pooling") / "config.json"
+TEXTS, PROMPTS = "sentence_bert_config.json", "config_sentence_transformers.json"
+"""What says how texts become tokens: how many at most, and whether in lower case; and what is set before a text."""
 _KEYS = {
     "mean": "pooling_mode_mean_tokens",
     "first": "pooling_mode_cls_token",
@@ -39,13 +39,50 @@ def sentence_encoder(encoder: nn.Module, folder: Path) -> Embedder:
     parts = _parts(folder)
     pooling = next((path for kind, path in parts if kind == "Pooling"), POOLING.parent.name)
     dense = [_dense(folder / path) for kind, path in parts if kind == "Dense"]
-    return Embedder(encoder, _pooling(folder / pooling / "config.json"), ("Normalize", "") in parts, dense)
+    return Embedder(encoder, _pooling(folder / pooling / CONFIG), ("Normalize", "") in parts, dense)
 
 
-def said_of_texts(folder: Path) -> Mapping[str, Any]:
-    """What a sentence encoder's folder says of its texts, such as "max_seq_length"; empty where it says nothing."""
-    said = _read(folder / TEXTS)
-    return said if isinstance(said, dict) else {}
+def said_of_texts(folder: Path) -> OfTexts:
+    """What a sentence encoder's folder says of its texts; of one that says nothing, that they are taken as they are.
+
+    Raises:
+        RequestError: It is damaged.
+    """
+    said, prompts = dict(_read(folder / TEXTS) or {}), dict(_read(folder / PROMPTS) or {})
+    most, named = said.get("max_seq_length"), dict(prompts.get("prompts") or {})
+    prompt = named.get(prompts.get("default_prompt_name"), "")
+    length = most if isinstance(most, int) and most > 0 else None
+    return OfTexts(length, said.get("do_lower_case") is True, prompt if isinstance(prompt, str) else "")
+
+
+class OfTexts(NamedTuple):
+    """How a sentence encoder reads texts.
+
+    Attributes:
+        length: Tokens at most; None where that is not said.
+        lower: Whether texts are brought to lower case.
+        prompt: What is set before each text.
+    """
+
+    length: int | None
+    lower: bool
+    prompt: str
+
+    def prepared(self, texts: Sequence[str]) -> list[str]:
+        """Texts as its tokenizer gets them."""
+        whole = [f"{self.prompt}{text}" for text in texts]
+        return [text.lower() for text in whole] if self.lower else whole
+
+
+def width_in(folder: Path) -> int | None:
+    """How wide the embeddings of a sentence encoder's folder are; None where it does not say so."""
+    parts = _parts(folder)
+    said = dict(_read(folder / CONFIG) or {})
+    width = said.get("hidden_size", said.get("dim", said.get("n_embd")))
+    for kind, path in parts:
+        if kind == "Dense":
+            width = dict(_read(folder / path / CONFIG) or {}).get("out_features")
+    return width if isinstance(width, int) and width > 0 else None
 
 
 def files_behind(folder: Path) -> list[Path]:
@@ -53,7 +90,7 @@ def files_behind(folder: Path) -> list[Path]:
     kinds = {file for file in (folder / MODULES, folder / POOLING) if file.is_file()}
     for kind, path in _parts(folder):
         if kind != "Normalize":
-            kinds |= {file for name in ("config.json", *_WEIGHTS) if (file := folder / path / name).is_file()}
+            kinds |= {file for name in (CONFIG, *_WEIGHTS) if (file := folder / path / name).is_file()}
     return sorted(kinds)
 
 
@@ -74,7 +111,7 @@ def write_sentence_encoder(folder: Path, model: Embedder) -> None:
     _write(folder / MODULES, modules)
     for layer, (path, _) in zip(model.dense, parts[2:], strict=False):
         assert isinstance(layer, Dense)
-        _write(folder / path / "config.json", layer.said)
+        _write(folder / path / CONFIG, layer.said)
         save_file(
             {name: one.detach().contiguous() for name, one in layer.state_dict().items()}, folder / path / _WEIGHTS[0]
         )
@@ -107,7 +144,7 @@ class Dense(nn.Module):
 
 def _dense(folder: Path) -> Dense:
     """A dense layer from its folder; of what it names torch's own modules alone are built."""
-    said = _read(folder / "config.json") or {}
+    said = _read(folder / CONFIG) or {}
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])
     with as_request(lambda reason: f"cannot read the dense layer {folder}: {reason}"):
         place, _, name = said.get("activation_function", "torch.nn.modules.linear.Identity").rpartition(".")

@@ -1,0 +1,157 @@
+"""Unlabelled sentences, of which a student learns a teacher's embeddings."""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from limbeck.data.splits import DataSet
+from limbeck.data.text.files import ENDINGS, Files, as_text, column, located, records
+from limbeck.data.text.python_docs import APART, documents
+from limbeck.data.text.readings import Readings
+from limbeck.data.text.texts import Padding
+from limbeck.data.text.tokenizers import made_tokenizer
+from limbeck.errors import RequestError
+from limbeck.models.foreign.hugging_face_sentences import width_in
+from limbeck.options import Width
+from limbeck.seeds import derive
+from limbeck.tasks import Embedding
+from limbeck.types import IGNORED
+
+LEAST = 3
+"""Fewer words of running text are no sentence, but a heading or a number."""
+_ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+
+
+def text_sentences(
+    root: Path,
+    *,
+    train: Files | None = None,
+    test: Files | float = 0.1,
+    validation: Files | float = 0.1,
+    docs: bool = False,
+    text: str = "text",
+    columns: list[str] | None = None,
+    width: Width | None = None,
+    tokenizer: str = "bpe",
+    vocab: Width = 8192,
+    length: Width = 64,
+    teacher_tokenizer: str | None = None,
+    teacher_length: Width | None = None,
+    padding: Padding = "batch",
+    buckets: bool = True,
+) -> DataSet:
+    """Sentences without labels, for embeddings: records of files in the data root, and sentences of plain text.
+
+    No sentence occurs twice; one that is tested, or validated, is in no other part.
+
+    Args:
+        root: The data root.
+        train: File or files, also patterns: each record of .tsv, .csv, .jsonl, .parquet and of folders of Hugging
+            Face's datasets is a sentence; plain text is taken apart.
+        test: Likewise, or a share of the training sentences.
+        validation: Likewise.
+        docs: Whether the documentation of this Python is added, a tenth of its documents to each of the other parts.
+        text: The column of the texts.
+        columns: The columns of .tsv and .csv files whose first line does not name them.
+        width: Numbers of an embedding; None: as the folder of the teacher's tokenizer says.
+        tokenizer: "bpe", trained on the training sentences, "bytes", or a file or folder.
+        vocab: Tokens of the one that is trained.
+        length: Tokens of a sentence at most; longer ones are cut.
+        teacher_tokenizer: File or folder of the teacher's own tokenizer, "teacher" for the folder of its model, which
+            then reads the same texts in its own tokens; None: it reads the student's.
+        teacher_length: Tokens of a text at most as the teacher reads it; None: as its folder says, else `length`.
+        padding: Up to what a batch is padded: "batch", its longest text, or "length".
+        buckets: Whether shuffled batches hold texts of like length.
+
+    Raises:
+        RequestError: A file or column is not there, there is no sentence, or the width is not known.
+    """
+    numbers = width or (None if teacher_tokenizer is None else width_in(Path(teacher_tokenizer)))
+    if numbers is None:
+        raise RequestError("text-sentences needs the width of the teacher's embeddings; give data.options.width")
+    parts = _parts(root, {"train": train, "validation": validation, "test": test}, text, columns or ())
+    if docs:
+        parts = {name: parts[name] + _of_docs(name) for name in parts}
+    parts = _apart(parts)
+    if not all(parts.values()):
+        empty = ", ".join(name for name, some in parts.items() if not some)
+        raise RequestError(f"there is no sentence for {empty}; give data.options.train files, or docs: true")
+    made = made_tokenizer(tokenizer, vocab, parts["train"])
+    readings = Readings.of(made, length, teacher_tokenizer, teacher_length)
+    splits = {
+        name: readings.split(some, torch.full((len(some),), IGNORED), padding=padding, buckets=buckets)
+        for name, some in parts.items()
+    }
+    return DataSet(
+        "text-sentences",
+        splits["train"],
+        splits["test"],
+        numbers,
+        (length,),
+        splits["validation"],
+        readings.note,
+        task=Embedding(),
+        tokenizer=made,
+        origin={"python": platform.python_version()} if docs else {},
+    )
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of plain text, each on one line; paragraphs end at an empty line.
+
+    >>> sentences("To be, or not\\nto be. That is the question!\\n\\nHamlet:\\n\\nAnd so on and on")
+    ['To be, or not to be.', 'That is the question!', 'And so on and on']
+    """
+    lines = (" ".join(paragraph.split()) for paragraph in _PARAGRAPHS.split(text))
+    return [one for line in lines for one in _ENDS.split(line) if len(one.split()) >= LEAST]
+
+
+def _parts(
+    root: Path, given: Mapping[str, Files | float | None], text: str, columns: Sequence[str]
+) -> dict[str, list[str]]:
+    """The sentences of files, and of the shares of the training files' sentences that are drawn by one seed."""
+    shares = {name: one for name, one in given.items() if isinstance(one, int | float)}
+    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise RequestError(f"shares of the sentences lie between 0 and 1, and below 1 together, not {shares}")
+    found = {
+        name: [one for path in located(root, files) for one in _in_file(path, text, columns)]
+        if isinstance(files, str | list)
+        else []
+        for name, files in given.items()
+    }
+    rest = list(dict.fromkeys(found["train"]))
+    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(derive(0, "sentences") % 2**63)).tolist()
+    for name, share in shares.items():
+        taken, order = order[: math.ceil(share * len(rest))], order[math.ceil(share * len(rest)) :]
+        found[name] = [rest[at] for at in sorted(taken)]
+    return {**found, "train": [rest[at] for at in sorted(order)]}
+
+
+def _in_file(path: Path, text: str, columns: Sequence[str]) -> list[str]:
+    some = [as_text(one) for one in column(records(path, columns), text, path)]
+    plain = not path.is_dir() and path.suffix.lower() not in ENDINGS[1:]
+    return [one for whole in some for one in (sentences(whole) if plain else [whole.strip()]) if one]
+
+
+def _of_docs(part: str) -> list[str]:
+    """The sentences of this Python's documentation in one part, taken apart by document."""
+    numbers = {"validation": (4,), "test": (9,)}.get(part, tuple(set(range(APART)) - {4, 9}))
+    whole = [one for number, one in enumerate(documents(sources=False)) if number % APART in numbers]
+    return [one for document in whole for one in sentences(document)]
+
+
+def _apart(parts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The parts without what occurs twice: the test keeps it before the validation, and that before the training."""
+    seen: set[str] = set()
+    found = {}
+    for name in ("test", "validation", "train"):
+        found[name] = [one for one in dict.fromkeys(parts[name]) if one not in seen]
+        seen.update(found[name])
+    return {name: found[name] for name in ("train", "validation", "test")}
