@@ -311,7 +311,8 @@ def _methods(content: dict[str, Any]) -> str:
     lines += ["| method | part | terms | first | last | finite |", "|---|---|---|---|---|---|"]
     for row in figures["rows"]:
         terms = ", ".join(_term(term) for term in row["terms"])
-        ends = f"{row['first']:.4g} | {row['last']:.4g} | {'yes' if row['finite'] else '**no**'}"
+        state = "**no**" if not row["finite"] else "yes, **but it grows**" if row["last"] > row["first"] else "yes"
+        ends = f"{row['first']:.4g} | {row['last']:.4g} | {state}"
         lines.append(f"| {row['method']} | {row['part']} | {terms} | {ends} |")
     done = {row["method"] for row in figures["rows"]}
     missing = ", ".join(f"`{name}`" for name in methods.names() if name not in done)
