@@ -129,6 +129,7 @@ def test_draws_follow_the_published_generator() -> None:
         (["mixup", "cutmix"], "once"),
         ([{"mixup": 0}], "strength must be above 0"),
         ([{"randaugment": {"magnitude": 31}}], "magnitude of 0–30"),
+        ([{"randaugment": 101}], "1 to 100 operations"),
     ],
 )
 def test_what_does_not_fit_is_said(steps: list, message: str) -> None:

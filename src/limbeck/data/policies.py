@@ -156,7 +156,7 @@ class RandAugment:
     """Some operations for each image, drawn from fourteen with equal probability, all at one magnitude.
 
     Args:
-        operations: How many one after the other, 1 or more.
+        operations: How many one after the other, 1 to 100: each costs time and numbers to draw.
         magnitude: 0–30.
 
     Source: Cubuk et al.: RandAugment: Practical automated data augmentation with a reduced search space,
@@ -167,9 +167,9 @@ class RandAugment:
     magnitude: int = 9
 
     def __post_init__(self) -> None:
-        if self.operations < 1 or not 0 <= self.magnitude <= 30:
+        if not 1 <= self.operations <= 100 or not 0 <= self.magnitude <= 30:
             raise RequestError(
-                f"randaugment takes 1 operation or more and a magnitude of 0–30, not {self.operations} and "
+                f"randaugment takes 1 to 100 operations and a magnitude of 0–30, not {self.operations} and "
                 f"{self.magnitude}"
             )
 
