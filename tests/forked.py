@@ -29,7 +29,8 @@ def begun(work: Callable[..., None], *given: Any) -> ForkProcess:
 
 
 def _apart(work: Callable[..., None], given: tuple[Any, ...]) -> None:
-    """Work that writes to the descriptors 1 and 2 by itself, and not through what pytest has in their place."""
+    """Work as a fresh Python does it: it writes to the descriptors 1 and 2 by itself, and warnings are no errors."""
+    warnings.simplefilter("default")
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     work(*given)
 

@@ -53,7 +53,8 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> 
 def exits_run(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """A finished run of a student with three exits."""
     out = tmp_path_factory.mktemp("exits") / "run"
-    prepared("run", "digits-byot", "--epochs", 1, "--no-baseline", "--out", out, "--quiet", cache=shared_cache)
+    small = ("--epochs", 1, "--set", "student.widths=[4, 6, 8]", "--no-baseline")
+    prepared("run", "digits-byot", *small, "--out", out, "--quiet", cache=shared_cache)
     return out
 
 

@@ -27,7 +27,8 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_from_a_run_to_a_small_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("run", "digits-byot", "--epochs", "2", "--out", "run", "--no-baseline", "--quiet")
+    small = ("--epochs", "1", "--set", "student.widths=[4, 6, 8]", "--no-baseline", "--quiet")
+    arguments: tuple[str, ...] = ("run", "digits-byot", *small, "--out", "run")
     assert command(*arguments, monkeypatch=monkeypatch) == 0
     capsys.readouterr()
 

@@ -18,6 +18,7 @@ from limbeck.report import write_page
 from limbeck.runs import hits
 from limbeck.runs.machine import Machine
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 QUIET = Machine(accelerator="cpu", progress=False)
 CNNS: dict[str, Any] = {
     "name": "cnns",

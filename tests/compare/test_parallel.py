@@ -37,6 +37,13 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked from this one: fresh ones import for seconds before they begin."""
+    start = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda *kind: start("fork"))
+
+
+@pytest.fixture
 def quick_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fresh processes find no torchmetrics: Fabric would import all of it to ask for its version, ten seconds each."""
     (tmp_path / "hidden").mkdir()
@@ -70,12 +77,11 @@ def assert_same(found: dict[str, Any], alone: dict[str, Any]) -> None:
 
 
 @forked.needed
+@pytest.mark.usefixtures("forks")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_comparison_by_two_processes_has_the_figures_of_one(
-    tmp_path: Path, alone: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, alone: tuple[Path, dict[str, Any]]
 ) -> None:
-    start = multiprocessing.get_context
-    monkeypatch.setattr(multiprocessing, "get_context", lambda *kind: start("fork"))  # fresh ones import for seconds
     both = go(tmp_path / "both", pool=Processes(2, 1))
     assert_same(both, alone[1])
     written = json.loads((tmp_path / "both" / "compare.json").read_text())
@@ -100,6 +106,9 @@ def test_results_come_in_order_and_an_interrupt_ends_all_processes() -> None:
     assert list(Processes(2, 3).map(work, [])) == []
 
 
+@forked.needed
+@pytest.mark.usefixtures("forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     ("task", "kind", "said"),
     [("die", RunError, "was killed, .*; --resume"), ("fail", RequestError, "no such thing")],

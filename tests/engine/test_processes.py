@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import together
 import torch
 from safetensors.torch import load_file
 
+import forked
 from limbeck.engine import make_fabric, sharding
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, forked.needed]
 shards = pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")
+
+
+def first(folder: Path) -> None:
+    """The script as if Python had been started with it; Fabric starts the second process so."""
+    sys.modules["__main__"] = ModuleType("__main__")
+    sys.argv = [together.__file__, str(folder)]
+    together.main(folder)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of all trainings by two processes."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, together.__file__, str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    process = forked.begun(first, folder)
+    process.join(500)
+    assert process.exitcode == 0
     return folder
 
 

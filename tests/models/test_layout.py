@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import layouts
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from layouts import Functional, Shortcut
 from torch import nn
 from torch._inductor import config
 
+import forked
 from limbeck import Batch, Distiller, RequestError, fit
 from limbeck.models import lay_out
 from limbeck.models.layout import Layout, move
@@ -29,7 +31,7 @@ SGD = partial(torch.optim.SGD, lr=0.1)
     ("processor", "checks"),
     [
         ("AVX2", ["odd:1", "odd:2", "networks:2"]),
-        ("this one", ["odd:1", "odd:2"]),  # on which all other tests of the networks run
+        ("this one", ["odd:2"]),  # on which all other tests of the networks run
     ],
 )
 def test_gradients_are_those_of_the_contiguous_layout(processor: str, checks: list[str]) -> None:
@@ -42,6 +44,13 @@ def test_gradients_are_those_of_the_contiguous_layout(processor: str, checks: li
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     done = subprocess.run([sys.executable, SCRIPT, *checks], env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout.decode()[-300:] + done.stderr.decode()[-600:]
+
+
+@forked.needed
+def test_so_they_are_with_one_thread_on_this_processor() -> None:
+    process = forked.begun(layouts.check, "odd", 1)
+    process.join(300)
+    assert process.exitcode == 0
 
 
 def laid_out(network: nn.Module, wanted: str | None = None) -> Layout:

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from limbeck.compare import compare
-from limbeck.data import load
+from limbeck.data import load, make_loader
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.recipes.read import read, recorded_variants, variants
 from limbeck.report import write_page
-from limbeck.runs import components
+from limbeck.runs import components, teachers
 from limbeck.runs.folder import student_folder
 from limbeck.runs.machine import Machine
-from limbeck.runs.run import run
+from limbeck.runs.stages import assemble
 
 QUIET = Machine(accelerator="cpu", progress=False)
 
@@ -85,12 +85,17 @@ def test_unknown_variants_are_refused() -> None:
         read("digits:best")
 
 
-def test_mobilenet_learns_from_one_named_tensor(images: Path, tmp_path: Path) -> None:
+def test_mobilenet_learns_from_one_named_tensor(images: Path) -> None:
     recipe = read("cifar10-mobilenet", [*SMALL, "data.size=16"])
-    result = run(recipe, root=images, out=tmp_path / "run", machine=QUIET, baseline=False)
-    assert result["teacher"]["parameters"] == 23_520_842
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["l2"] > 0
+    data = components.data(recipe.data, images)
+    (teacher,) = found = teachers.candidates(recipe, data)
+    assert parameter_count(teacher.module) == 23_520_842
+    _, scheme, live = assemble(recipe, components.model(recipe.student, data, 0), found, data)
+    batch = next(iter(make_loader(data.train, 4)))
+    said = live(batch)
+    assert list(said.features) == ["stage4.2.branch.bn2"]
+    scheme.prepare(batch, said)
+    assert scheme(batch, said).parts["l2"] > 0
 
 
 @pytest.mark.data

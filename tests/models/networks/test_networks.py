@@ -94,7 +94,7 @@ def test_the_small_stem_saves_the_difference_of_a_3x3_and_a_7x7_kernel():
     assert parameter_count(network) == IMAGENET[resnet.resnet18] - 3 * 64 * (49 - 9)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 40, 24)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 40, 24)], ids=str)
 @pytest.mark.parametrize("build", SMALL, ids=name)
 def test_any_image_gives_logits_and_the_named_tensors(build, shape):
     with torch.device("meta"):
