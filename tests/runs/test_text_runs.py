@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import onnxruntime
 import pytest
 import torch
@@ -23,7 +25,6 @@ from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
-from limbeck.shipping.subjects import from_run
 from limbeck.tasks import LanguageModelling
 from limbeck.types import MASK
 
@@ -148,8 +149,13 @@ def test_a_classifier_of_texts_from_its_files_to_its_answers(reviews: Path, tmp_
         answers = list(predictor(source, machine=QUIET).predict([tmp_path / "new.txt"]))
         assert [one.top[0][0] for one in answers] == ["good", "bad"]
         assert [one.file.rpartition(":")[2] for one in answers] == ["1", "3"], "the lines' numbers"
-    with pytest.raises(RequestError, match=r"limbeck ship takes students of images and vectors"):
-        from_run(Path(moved), reviews, 10)
+    texts = ["a fine movie", "an awful, dull film"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"id": 1, "said": one}) + "\n" for one in texts))
+    (tmp_path / "b.tsv").write_text("".join(f"x\t{one}\n" for one in texts))
+    datasets.Dataset.from_dict({"said": texts}).save_to_disk(tmp_path / "set")
+    named = predictor(Path(moved), machine=QUIET, column="said", columns=["id", "said"])
+    for name in ("a.jsonl", "b.tsv", "set"):
+        assert [one.top[0][0] for one in named.predict([tmp_path / name])] == ["good", "bad"], name
     (Path(moved) / FILE).unlink()
     with pytest.raises(RequestError, match=r"holds no tokenizer\.json"):
         predictor(Path(moved), machine=QUIET)

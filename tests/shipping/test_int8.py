@@ -45,7 +45,7 @@ def hurt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     path = tmp_path_factory.mktemp("hurt") / "hurt.onnx"
     write_onnx(path, Hurt().eval(), {"shape": [16]})
     x = np.random.default_rng(0).random((256, 16), dtype=np.float32)
-    return path, [x[i : i + 64] for i in range(0, 256, 64)]
+    return path, [{"input": x[i : i + 64]} for i in range(0, 256, 64)]
 
 
 def test_schemes_come_in_their_order() -> None:
@@ -62,7 +62,7 @@ def test_schemes_come_in_their_order() -> None:
 def test_the_most_harmful_layer_is_found_and_left_out(hurt: tuple[Path, list[Any]]) -> None:
     path, calibration = hurt
     quantiser, fp32 = Quantiser(path, calibration), runners.onnx(path)
-    x = np.concatenate(calibration)
+    x = {"input": np.concatenate([batch["input"] for batch in calibration])}
     labels = fp32(x).argmax(1)
 
     def judge(run: runners.Runner) -> Judged:

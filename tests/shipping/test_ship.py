@@ -237,7 +237,7 @@ def test_a_network_that_cannot_be_exported_leaves_nothing(
     def fails(*given: object, **options: object) -> None:
         raise RequestError("this network cannot be written as ONNX: it looks at its values")
 
-    monkeypatch.setattr("limbeck.shipping.formats.write_onnx", fails)
+    monkeypatch.setattr("limbeck.shipping.formats.exported", fails)
     with pytest.raises(RequestError, match="it looks at its values"):
         ship(digits_run, out=tmp_path / "out", formats=["onnx"], progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from limbeck.cli.options import Accelerator, Quiet, Threads, use_threads
+from limbeck.cli.options import Accelerator, Quiet, Threads, names, use_threads
 from limbeck.errors import unknown
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ FORMATS = ("csv", "jsonl")
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run, an export, or a student's JSON file.")],
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATHS...", help="Images and folders of them; for vectors .csv or .npy.")
+        list[Path],
+        typer.Argument(
+            metavar="PATHS...",
+            help="Images and folders of them; vectors as .csv or .npy; texts as .txt, .jsonl, .tsv, .csv or .parquet.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="File for the rows. Default: standard output.")] = None,
     format: Annotated[
@@ -35,12 +39,16 @@ def predict(
     exit: Annotated[
         int | None, typer.Option(help="Of a student with several exits: 1 is the shallowest. Default: all together.")
     ] = None,
+    column: Annotated[str, typer.Option(help="Of files of texts: the column that holds them.")] = "text",
+    columns: Annotated[
+        str | None, typer.Option(help="Comma-separated: all columns of .tsv and .csv files without a line of names.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples that are computed at once.", min=1)] = None,
     accelerator: Accelerator = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Predict the classes of images or vectors with a run's student: file, class name, probability."""
+    """Predict the classes of images, vectors or texts with a run's student: file, class name, probability."""
     chosen = format or ("jsonl" if out is not None and out.suffix.lower() in (".jsonl", ".json") else "csv")
     if chosen not in FORMATS:
         raise unknown("format", chosen, FORMATS)
@@ -48,7 +56,9 @@ def predict(
     from limbeck.runs.machine import Machine
     from limbeck.runs.predict import predictor
 
-    student = predictor(run, exit=exit, machine=Machine(accelerator, progress=False))
+    machine = Machine(accelerator, progress=False)
+    given = () if columns is None else names(columns)
+    student = predictor(run, exit=exit, machine=machine, column=column, columns=given)
     with _progress(not quiet, bar=out is not None or not sys.stdout.isatty()) as after:
         lines = _rows(student.predict(paths, top=top, batch_size=batch_size, after=after), chosen, top)
         if out is None:

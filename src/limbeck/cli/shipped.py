@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from limbeck.cli import printing
+from limbeck.report.ship import size_of
 from limbeck.shipping.score import lost
 
 WIDTH = 160
@@ -17,7 +18,7 @@ def shipped(found: Mapping[str, Any]) -> None:
     batches = list(found["rows"][0]["latency"])
     table = printing.table(f"{', '.join(found['runs'])}: on the test set, and on this machine")
     columns = ["model", "file", found["monitor"], "95 % interval", "agreement", "bytes"]
-    columns += [f"p50/p95 ms, batch {batch}" for batch in batches] + ["× teacher", "peak MB"]
+    columns += [f"p50/p95 ms, {size_of(batch)}" for batch in batches] + ["× teacher", "peak MB"]
     for column in columns:
         table.add_column(column, justify="left" if column in ("model", "file") else "right")
     for row in found["rows"]:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from limbeck.data.text.files import ENDINGS
+from limbeck.data.text.files import ENDINGS, is_dataset
+from limbeck.data.text.files import TEXT as COLUMN
 from limbeck.data.text.files import rows as text_rows
 from limbeck.data.text.texts import TEXT
 from limbeck.errors import RequestError, as_request, some
@@ -30,10 +31,14 @@ class SampleForm:
     Attributes:
         shape: (C, H, W) for images, else what one row holds.
         dtype: "uint8" for pixels 0–255, "text", else that of floating-point numbers.
+        column: The column of the texts in files that have columns.
+        columns: All columns of .tsv and .csv files of texts whose first line does not name them.
     """
 
     shape: tuple[int, ...]
     dtype: str
+    column: str = COLUMN
+    columns: Sequence[str] = ()
 
     @property
     def is_image(self) -> bool:
@@ -71,7 +76,9 @@ def find(paths: Sequence[Path], form: SampleForm) -> Found:
     files: list[Path] = []
     left_out: Counter[str] = Counter()
     for path in paths:
-        if path.is_dir():
+        if form.is_text and is_dataset(path):
+            files.append(path)
+        elif path.is_dir():
             for inside in sorted(one for one in path.rglob("*") if one.is_file() and not is_hidden(one)):
                 taken = inside.name.lower().endswith(endings)
                 if taken:
@@ -91,13 +98,13 @@ def find(paths: Sequence[Path], form: SampleForm) -> Found:
 def samples(path: Path, form: SampleForm) -> Iterator[tuple[str, Tensor | str]]:
     """The samples that a file holds, each with its name: the file's, and for one of many rows its number from 1.
 
-    A text file holds a text a line; of .jsonl, .tsv, .csv and .parquet it is the column "text".
+    A text file holds a text a line; of .jsonl, .tsv, .csv, .parquet and folders of datasets it is one column.
 
     Raises:
         RequestError: The file is damaged, or what it holds does not fit.
     """
     if form.is_text:
-        yield from text_rows(path)
+        yield from text_rows(path, form.column, form.columns)
     elif path.suffix.lower() in TABLES:
         rows = _array(path, form) if path.suffix.lower() == ".npy" else _csv(path, form)
         yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))

@@ -93,7 +93,7 @@ def exported(
     example: tuple[Tensor, ...],
     names: list[str],
     output: str,
-    dynamic: tuple[Mapping[int, Any], ...],
+    dynamic: tuple[Any, ...],
     metadata: Mapping[str, str] = MappingProxyType({}),
     table: Mapping[Any, Any] | None = None,
 ) -> tuple[bytes, int]:
@@ -104,7 +104,7 @@ def exported(
         example: Its inputs.
         names: What the file calls them.
         output: What it calls what the network gives.
-        dynamic: For each input the axes of any size.
+        dynamic: For each input the axes of any size, as torch.export takes them.
         metadata: What else the file shall say of itself.
         table: What becomes of operations that torch does not know.
 

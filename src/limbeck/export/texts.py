@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,22 @@ from torch import Tensor, nn
 
 from limbeck.engine.files import write_bytes
 from limbeck.export.onnx import check_packages, difference, exported
-from limbeck.taps import call
+from limbeck.taps import call, logits_of
 from limbeck.taps.wrappers import unwrapped
 
 AXES = ("batch", "length")
 """What the axes of the inputs are called in the file."""
+
+
+class ByName(nn.Module):
+    """A network of named inputs as one that takes them in order, and gives its logits alone."""
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, tuple(names)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return logits_of(call(self.network, dict(zip(self.names, inputs, strict=True))))
 
 
 def write_text_onnx(
@@ -38,17 +49,15 @@ def write_text_onnx(
         RunError: onnxruntime gives other logits than the network; then nothing is written.
     """
     check_packages()
-    model = copy.deepcopy(unwrapped(network)).cpu().eval()
     names, vocab, most = input["sample"]["inputs"], input["sample"]["vocab"], input["shape"][0]
-    example = text_inputs(names, vocab, 3, most)
+    model = ByName(copy.deepcopy(unwrapped(network)).cpu(), names).eval()
+    example = tuple(text_inputs(names, vocab, 3, most).values())
     dims = dict(enumerate((torch.export.Dim("batch"), torch.export.Dim("length", max=most))))
-    content, opset = exported(
-        model, tuple(example.values()), list(names), "logits", tuple(dims for _ in names), metadata or {}
-    )
+    content, opset = exported(model, example, list(names), "logits", (tuple(dims for _ in names),), metadata or {})
     sizes = [(1, most), (3, max(most // 2, 2)), (5, most)]
     found = [_difference(model, content, text_inputs(names, vocab, *size)) for size in sizes]
     write_bytes(path, content)
-    shape = list(call(model, example).shape)
+    shape = list(model(*example).shape)
     return {
         "file": path.name,
         "input": [{"name": name, "shape": list(AXES), "dtype": "int64"} for name in names],
@@ -58,9 +67,9 @@ def write_text_onnx(
     }
 
 
-def text_inputs(names: list[str], vocab: int, count: int, length: int) -> dict[str, Tensor]:
+def text_inputs(names: Sequence[str], vocab: int, count: int, length: int, seed: int = 1) -> dict[str, Tensor]:
     """Inputs for a trial: random ids, and where a mask is asked for texts of several lengths."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     inputs = {names[0]: torch.randint(vocab, (count, length), generator=generator)}
     for name in names[1:]:
         sizes = torch.linspace(length, max(1, length // 2), count).long()
@@ -73,7 +82,6 @@ def _difference(model: nn.Module, content: bytes, inputs: dict[str, Tensor]) -> 
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    logits = call(model, inputs)
     given = {name: value.numpy() for name, value in inputs.items()}
     found: Tensor = torch.from_numpy(session.run(None, given)[0])
-    return difference(found, logits)
+    return difference(found, model(*inputs.values()))

@@ -139,7 +139,7 @@ def frontier(found: Mapping[str, Any]) -> str:
     axes.plot(*zip(*best, strict=True), "-", color=BLUE, linewidth=1, alpha=0.6, label="frontier")
     axes.set_xscale("log")
     axes.margins(0.15)
-    axes.set_xlabel(f"median latency of a batch of {batch}, ms")
+    axes.set_xlabel(f"median latency of a batch of {batch.replace('x', ' × ')}, ms")
     axes.set_ylabel(f"test {found['monitor']}")
     axes.legend(loc="lower right", fontsize=9)
     return _svg(figure)

@@ -24,7 +24,7 @@ def _page(found: Mapping[str, Any], chart: str) -> str:
     machine = found["machine"]
     batch = next(iter(found["rows"][0]["latency"]))
     body = f"""<pre>{html.escape(found["command"])}</pre>
-<figure>{chart}<figcaption>Test {found["monitor"]} with its 95 % interval over the median latency of a batch of {batch};
+<figure>{chart}<figcaption>Test {found["monitor"]} with its 95 % interval over the median latency, {size_of(batch)};
 the line joins the files that no other one beats in both.</figcaption></figure>
 {_table(found)}
 <p class="small">Interval: {html.escape(found["intervals"]["interval"])}. Beside the baseline:
@@ -37,11 +37,17 @@ Speed: {html.escape(found["intervals"]["ratio_to_teacher"])}.</p>
     return document(name, body)
 
 
+def size_of(name: str) -> str:
+    """What the size of a latency is called: of texts, whose sizes are named "1x32", with the tokens of each."""
+    batch, _, length = name.partition("x")
+    return f"batch {batch} × {length} tokens" if length else f"batch {batch}"
+
+
 def _table(found: Mapping[str, Any]) -> str:
     batches = list(found["rows"][0]["latency"])
     head = ["model", "runtime", "precision", "file", "bytes", found["monitor"], "95 % interval", "− baseline"]
     head += ["agreement", "calibration error"]
-    head += [f"p50 / p95, ms, batch {batch}" for batch in batches] + ["× the teacher's speed", "peak memory, MB"]
+    head += [f"p50 / p95, ms, {size_of(batch)}" for batch in batches] + ["× the teacher's speed", "peak memory, MB"]
     rows = "".join(_row(row, batches, several=len(found["runs"]) > 1) for row in found["rows"])
     titles = "".join(f"<th>{html.escape(one)}" for one in head)
     return f'<div style="overflow-x: auto"><table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.data.given_files import SampleForm, find, samples
 from limbeck.data.loaders import pixels
+from limbeck.data.text.files import TEXT as COLUMN
 from limbeck.data.text.readings import ids_of
 from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.distillers import Distiller, Scheme, SelfDistiller
@@ -147,13 +148,22 @@ class Predictor:
         return each(inputs, lambda x: x[:, : int(sizes.max())].long().to(self.device))
 
 
-def predictor(source: Path, *, exit: int | None = None, machine: Machine | None = None) -> Predictor:
+def predictor(
+    source: Path,
+    *,
+    exit: int | None = None,
+    machine: Machine | None = None,
+    column: str = COLUMN,
+    columns: Sequence[str] = (),
+) -> Predictor:
     """Read a student from a run folder, one student's folder of a comparison, an export, or its JSON file.
 
     Args:
         source: The folder or file.
         exit: Of a student with several exits: 1 is the shallowest; by default all of them together.
         machine: The device.
+        column: The column of the texts in files that have columns.
+        columns: All columns of .tsv and .csv files of texts whose first line does not name them.
 
     Raises:
         RequestError: There is no trained student, or no such exit; its data were not one tensor a sample.
@@ -166,7 +176,7 @@ def predictor(source: Path, *, exit: int | None = None, machine: Machine | None 
     sample = given.get("sample") or {"shape": given["shape"], "dtype": "uint8" if len(given["shape"]) == 3 else ""}
     if sample["dtype"] == "several inputs":
         raise RequestError(f"the student of {source} reads several inputs by name, which files cannot give")
-    form = SampleForm(tuple(sample["shape"]), sample["dtype"])
+    form = SampleForm(tuple(sample["shape"]), sample["dtype"], column, columns)
     tokenizer = tokenizer_of(path) if form.is_text else None
     network = load_network(path)
     shape = tuple(given["shape"])

@@ -24,15 +24,6 @@ def of_texts(about: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(sample) if sample.get("dtype") == TEXT else None
 
 
-def refuse_texts(data: DataSet, run: Path) -> None:
-    """Raise RequestError for a student of texts, where images or vectors are shipped."""
-    if data.tokenizer is not None:
-        raise RequestError(
-            f"limbeck ship takes students of images and vectors, and that of {run} reads texts; limbeck export {run} "
-            "--onnx writes it with its tokenizer"
-        )
-
-
 def check_reads(role: str, spec: schema.Model, network: nn.Module, inputs: nn.Module | None, data: DataSet) -> None:
     """Raise RequestError for a network that cannot read the longest texts of its data, or the last of their ids."""
     if data.tokenizer is None or not isinstance(data.train, Texts):

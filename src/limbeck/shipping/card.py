@@ -1,4 +1,4 @@
-"""What lies beside the files: limbeck.json for a device build, a script of ten lines, and the model card."""
+"""What lies beside the files: limbeck.json for a device build, a script of ten lines, a tokenizer, the model card."""
 
 from __future__ import annotations
 
@@ -8,29 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import limbeck
+from limbeck.data.text.device import for_device
+from limbeck.data.text.tokenizers import FILE
 from limbeck.engine.files import write_json, write_text
 from limbeck.recipes.read import dump
 from limbeck.shipping.kinds import kind
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
-from limbeck.shipping.runners import INPUT
 from limbeck.shipping.subjects import Case, Subject
 from limbeck.tasks import Classification
 
 ABOUT, SCRIPT, CARD, RECIPE = "limbeck.json", "run_onnx.py", "README.md", "recipe.yaml"
-
-SCRIPT_TEXT = '''"""Run the file with onnxruntime and NumPy alone: python run_onnx.py SAMPLES.npy [FILE.onnx]"""
-import json, sys, numpy as np, onnxruntime  # noqa: E401
-about = json.load(open("limbeck.json", encoding="utf-8"))
-x = np.load(sys.argv[1])  # (B, *shape), pixels from 0 to 255 in uint8 or from 0 to 1 in floating point
-x = x.astype(np.float32) / (255 if x.dtype == np.uint8 else 1)
-before = about["input"]["normalise_before"]
-if before:
-    x = ((x - np.reshape(before["mean"], (-1, 1, 1))) / np.reshape(before["std"], (-1, 1, 1))).astype(np.float32)
-session = onnxruntime.InferenceSession((sys.argv[2:] or [about["file"]])[0], providers=["CPUExecutionProvider"])
-outputs, classes = session.run(None, {about["input"]["name"]: x})[0], about["classes"]
-print(*SHOWN, sep="\\n")
-'''
 
 
 def write(folder: Path, case: Case, rows: Sequence[Row], plan: Plan, command: str) -> None:
@@ -47,7 +35,10 @@ def write(folder: Path, case: Case, rows: Sequence[Row], plan: Plan, command: st
     about = described(case, shipped, plan)
     write_json(folder / ABOUT, about)
     if about["file"] is not None:
-        write_text(folder / SCRIPT, SCRIPT_TEXT.replace("SHOWN", kind(case.task).shown))
+        write_text(folder / SCRIPT, case.students[-1].reading.script.replace("SHOWN", kind(case.task).shown))
+    if case.tokenizer is not None:
+        length, framed = case.students[-1].reading.shape[0], kind(case.task).framed
+        write_text(folder / FILE, for_device(case.tokenizer, length, framed=framed))
     if case.finished is not None:
         write_text(folder / RECIPE, dump(case.finished.recipe))
     write_text(folder / CARD, _card(case, rows, about, command))
@@ -57,27 +48,14 @@ def described(case: Case, shipped: Sequence[Row], plan: Plan) -> dict[str, Any]:
     """What a device build must know."""
     last = case.students[-1]
     own = [row for row in shipped if row.subject.name == last.name]
-    given = last.about["input"]
-    normalises = given.get("mean") is not None or given.get("std") is not None
-    values = _normalisation(given, last.shape[0])
-    inside = plan.packing.normalised_inside
     return {
         "limbeck": limbeck.__version__,
         "run": case.told.get("fingerprint"),
         "file": _default(own),
         "files": {row.path.name: _file(row) for row in shipped if row.path is not None},
-        "input": {
-            "name": INPUT,
-            "shape": ["batch", *last.shape],
-            "dtype": "float32",
-            "range": given.get("range"),
-            "layout": "NCHW" if len(last.shape) == 3 else "batch first",
-            "resize": last.size,
-            "normalisation": values if normalises else None,
-            "normalise_before": values if normalises and not inside else None,
-        },
+        "input": last.reading.described(last.about["input"], plan.packing.normalised_inside, case.tokenizer),
         "task": case.task.name,
-        "output": {"name": plan.packing.output, "shape": ["batch", *last.output_shape]},
+        "output": {"name": plan.packing.output, "shape": ["batch", *last.reading.output(last.output_shape)]},
         "classes": _classes(case, last),
     }
 
@@ -86,10 +64,6 @@ def _classes(case: Case, subject: Subject) -> list[str]:
     """What the classes or labels are called; none where the outputs are of no classes."""
     count = max(int(subject.about["classes"]), 2 if isinstance(case.task, Classification) else 1)
     return list(subject.about.get("class_names") or map(str, range(count))) if kind(case.task).named else []
-
-
-def _normalisation(given: Mapping[str, Any], channels: int) -> dict[str, list[float]]:
-    return {"mean": list(given.get("mean") or [0.0] * channels), "std": list(given.get("std") or [1.0] * channels)}
 
 
 def _default(rows: Sequence[Row]) -> str | None:
@@ -106,7 +80,7 @@ def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
     told = case.told
     data = told.get("data", "data of the user's own")
     told_kind = kind(case.task)
-    task = told_kind.images if len(case.students[-1].shape) == 3 else told_kind.other
+    task = told_kind.tags[case.students[-1].reading.group]
     monitor = case.task.monitor
     best = next((row for row in rows if row.path is not None and row.path.name == about["file"]), rows[-1])
     front = [
@@ -130,16 +104,12 @@ def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
 
 
 def _text(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: str) -> str:
-    told, given = case.told, about["input"]
-    shape = " × ".join(map(str, given["shape"][1:]))
-    where = "beside the file" if given["normalise_before"] else "inside the file"
-    normalised = f"normalisation {where}" if given["normalisation"] else "no normalisation"
+    told, reading = case.told, case.students[-1].reading
     teachers = ", ".join(told.get("teacher_models", ())) or "none"
     made = f"limbeck run {RECIPE}" if case.finished is not None else "# a network of the user's own"
     samples = f"{told['training_samples']:,} training and {told['test_samples']:,} test samples" if told else ""
     lines = "\n".join(_line(row) for row in rows)
     notes = "".join(f"- {note}\n" for note in case.notes)
-    ranged = " from {} to {}".format(*given["range"]) if given["range"] else ""
     outputs = " × ".join(map(str, about["output"]["shape"][1:]))
     classes = f" Classes: {', '.join(about['classes'])}." if about["classes"] else ""
     return f"""# {case.name}
@@ -148,9 +118,9 @@ A distilled student by [limbeck](https://pypi.org/project/limbeck/) {about["limb
 
 ## Use
 
-    python {SCRIPT} SAMPLES.npy
+    python {SCRIPT} {reading.samples}
 
-Intended input: `{given["name"]}`, {shape} in float32{ranged}, batch first; {normalised}. Output:
+Intended input: {reading.sentence(about["input"])}. Output:
 `{about["output"]["name"]}`, {outputs} ({about["task"]}).{classes} `{ABOUT}` says the same for programs.
 
 ## Figures

@@ -15,7 +15,7 @@ from limbeck.shipping.plan import Plan
 from limbeck.shipping.quantiser import Quantiser, Scheme
 from limbeck.shipping.retraining import retrain
 from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, Judged, lost
+from limbeck.shipping.score import Given, Judged, lost
 from limbeck.shipping.subjects import Case, Subject
 
 
@@ -77,7 +77,7 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
         target: The int8 file.
     """
 
-    def read(inputs: Any) -> Array:
+    def read(inputs: Any) -> Given:
         return plan.packing.read(subject, inputs)
 
     asked = None if case.task.labelled else case.teacher_outputs(case.validation)
@@ -86,7 +86,8 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
         return runners.judge(plan.packing.logits(run), case.validation(), read, case.task, asked)
 
     calibration = [read(batch.inputs) for batch in case.calibration()]
-    quantiser, whole = Quantiser(fp32, calibration), runners.onnx(fp32, plan.threads)
+    made = partial(Quantiser, fp32, calibration, subject.reading.fixed, subject.network)
+    quantiser, whole = made(), runners.onnx(fp32, plan.threads)
     try:
         reference = judge(whole)
         found = search(
@@ -106,7 +107,7 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
             reasons = "; ".join(dict.fromkeys(found.failed.values()))
             chosen.refused = f"onnxruntime cannot quantise it: {reasons}"
             return chosen
-        chosen.rank = partial(_ranked, fp32, calibration, best.scheme, plan.threads)
+        chosen.rank = partial(_ranked, made, fp32, best.scheme, plan.threads)
         if best.drop > plan.tolerance + ROUNDING:
             best = _retrained(chosen, case, subject, plan, calibration, judge, reference) or best
         if best.drop > plan.tolerance + ROUNDING:
@@ -131,13 +132,15 @@ def _retrained(
     case: Case,
     subject: Subject,
     plan: Plan,
-    calibration: Sequence[Array],
+    calibration: Sequence[Given],
     judge: Callable[[Runner], Judged],
     reference: Judged,
 ) -> Attempt | None:
     """The attempt of a student that is trained for int8, where that loses less; else None."""
     before = chosen.best
     if before is None or not plan.retrain or case.finished is None or subject not in case.students:
+        return None
+    if not subject.reading.fixed:  # its ranges are found anew for each batch: there is nothing to learn of them
         return None
     try:
         trained = retrain(case, subject, plan.packing, calibration, seven=processor.overflows())
@@ -157,8 +160,8 @@ def _retrained(
     return attempt
 
 
-def _ranked(fp32: Path, calibration: Sequence[Array], scheme: Scheme, threads: int) -> list[str]:
-    quantiser = Quantiser(fp32, calibration)
+def _ranked(made: Callable[[], Quantiser], fp32: Path, scheme: Scheme, threads: int) -> list[str]:
+    quantiser = made()
     try:
         return list(harmful(quantiser, runners.onnx(fp32, threads), scheme, lambda: False))[:NAMED]
     finally:

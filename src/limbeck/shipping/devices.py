@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from limbeck.shipping.runners import Runner
 from limbeck.shipping.score import Array
+
+Runner = Callable[[Array], Array]
+"""From a batch (B, *shape) in fp32 to outputs (B, …)."""
 
 
 def openvino(model: nn.Module, shape: tuple[int, ...], path: Path, threads: int) -> Runner:

@@ -16,9 +16,10 @@ from limbeck.models.networks.multi_exit import MultiExit, early_exit, first_exit
 from limbeck.runs.exits import THRESHOLDS, WITHIN
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.plan import Plan
+from limbeck.shipping.reading import INPUT
 from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array
+from limbeck.shipping.score import Array, Given
 from limbeck.shipping.subjects import UNVALIDATED, Case, Subject
 from limbeck.tasks import Classification
 
@@ -60,15 +61,15 @@ def _run(network: MultiExit, subject: Subject, packing: Packing, threshold: floa
     ready = preprocess(given.get("mean"), given.get("std"), None) or torch.nn.Identity()
 
     @torch.no_grad()
-    def run(x: Array) -> Array:
-        return np.asarray(early_exit(network, ready(torch.from_numpy(x)), threshold).logits)
+    def run(given: Given) -> Array:
+        return np.asarray(early_exit(network, ready(torch.from_numpy(given[INPUT])), threshold).logits)
 
     return run
 
 
 def over_samples(row: Row, batch: int) -> Callable[[], Any]:
     """Runs batches of validation samples one after the other: here the time depends on what is seen."""
-    inputs = np.concatenate([row.read(one.inputs) for one in row.case.validation()])
+    inputs = np.concatenate([row.read(one.inputs)[INPUT] for one in row.case.validation()])
     size = min(batch, len(inputs))
     pieces = itertools.cycle([inputs[at : at + size] for at in range(0, len(inputs) - size + 1, size)])
-    return lambda: row.run(next(pieces))
+    return lambda: row.run({INPUT: next(pieces)})

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.engine.checkpoint import save_student
+from limbeck.engine.files import write_bytes
 from limbeck.errors import RequestError, RunError, as_request, unknown
-from limbeck.export.onnx import difference, write_onnx
-from limbeck.models import preprocess
+from limbeck.export.onnx import check_packages, difference, exported
 from limbeck.models.logits import to_logits
-from limbeck.models.networks.staged import named
 from limbeck.shipping import devices, runners
+from limbeck.shipping.reading import INPUT
 from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, distance
+from limbeck.shipping.score import Array, Given, distance
 from limbeck.shipping.subjects import Subject
 from limbeck.taps.wrappers import unwrapped
 
@@ -59,27 +59,33 @@ class Packing:
 
     def model(self, subject: Subject) -> nn.Module:
         """The network with what stands inside the file before and behind it."""
-        given = self.input(subject)
-        ready = preprocess(given.get("mean"), given.get("std"), None) or nn.Identity()
-        return named(inputs=ready, network=self.network(subject)).eval()
+        return subject.reading.model(self.network(subject), self.input(subject)).eval()
 
     def network(self, subject: Subject) -> nn.Module:
         """The network with what stands behind it."""
         plain = to_logits(unwrapped(subject.network).eval())
-        return named(plain=plain, softmax=nn.Softmax(-1)).eval() if self.softmax_inside else plain
+        return _Probabilities(plain).eval() if self.softmax_inside else plain
 
     def logits(self, run: Runner) -> Runner:
         """A file as a function to logits, which of probabilities are their logarithms."""
-        return (lambda x: np.log(np.maximum(run(x), 1e-12))) if self.softmax_inside else run
+        return (lambda given: np.log(np.maximum(run(given), 1e-12))) if self.softmax_inside else run
 
-    def read(self, subject: Subject, inputs: Any) -> Array:
+    def read(self, subject: Subject, inputs: Any) -> Given:
         """From a batch's inputs to what the file reads."""
-        x = subject.read(inputs)
-        if self.normalised_inside:
-            return x
-        given = subject.about["input"]
-        ready = preprocess(given.get("mean"), given.get("std"), None)
-        return x if ready is None else np.asarray(ready(torch.from_numpy(x)), dtype=np.float32)
+        beside = {} if self.normalised_inside else subject.about["input"]
+        return subject.reading.read(inputs, beside)
+
+
+class _Probabilities(nn.Module):
+    """A network with a softmax behind its logits."""
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        self.plain, self.softmax = plain, nn.Softmax(-1)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        found: Tensor = self.softmax(self.plain(*inputs, **named))
+        return found
 
 
 @dataclass(frozen=True)
@@ -165,18 +171,21 @@ def _onnx(path: Path, subject: Subject, packing: Packing, threads: int) -> Runne
     metadata = {"limbeck": json.dumps({"input": subject.about["input"], "normalised": packing.normalised_inside})}
     if "class_names" in subject.about:
         metadata["classes"] = json.dumps(subject.about["class_names"])
-    write_onnx(path, packing.network(subject), packing.input(subject), output=packing.output, metadata=metadata)
+    check_packages()
+    reading, model = subject.reading, packing.model(subject)
+    example = tuple(reading.example((2, None), seed=0).values())
+    content, _ = exported(model, example, list(reading.names), packing.output, reading.axes, metadata)
+    _compare(runners.onnx(content, threads), runners.module(model), subject, path)
+    write_bytes(path, content)
     return runners.onnx(path, threads)
 
 
 def _pt2(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
-    model = packing.model(subject)
-    example = torch.rand(2, *subject.shape, generator=torch.Generator().manual_seed(0))
+    model, reading = packing.model(subject), subject.reading
+    example = tuple(reading.example((2, None), seed=0).values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns of its own internals
-        torch.export.save(
-            torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)), path
-        )
+        torch.export.save(torch.export.export(model, example, dynamic_shapes=reading.axes), path)
         loaded = runners.program(path)
     _compare(loaded, runners.module(model), subject, path)
     return loaded
@@ -187,7 +196,11 @@ def _device(name: str) -> Callable[[Path, Subject, Packing, int], Runner]:
 
     def write_for(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
         model = packing.model(subject)
-        loaded = devices.write(name, model, subject.shape, path, threads)
+        run = devices.write(name, model, subject.shape, path, threads)
+
+        def loaded(given: Given) -> Array:
+            return run(given[INPUT])
+
         _compare(loaded, runners.module(model), subject, path)
         return loaded
 
@@ -195,11 +208,14 @@ def _device(name: str) -> Callable[[Path, Subject, Packing, int], Runner]:
 
 
 def _compare(loaded: Runner, network: Runner, subject: Subject, path: Path) -> None:
-    """Raise RunError where a file gives other outputs than its network, for one sample or for several."""
-    generator = np.random.default_rng(1)
-    for size in (1, 3):
-        x = generator.random((size, *subject.shape), dtype=np.float32)
-        difference(torch.from_numpy(loaded(x)), torch.from_numpy(network(x)), path.name, "kept")
+    """Raise RunError where a file gives other outputs than its network, at one of several sizes."""
+    for size in subject.reading.trials:
+        given = _arrays(subject.reading.example(size))
+        difference(torch.from_numpy(loaded(given)), torch.from_numpy(network(given)), path.name, "kept")
+
+
+def _arrays(example: Mapping[str, Tensor]) -> Given:
+    return {name: x.numpy() for name, x in example.items()}
 
 
 _WRITERS: dict[str, Callable[[Path, Subject, Packing, int], Runner]] = {
@@ -225,8 +241,8 @@ def halve(path: Path, to: Path, subject: Subject) -> str | None:
     content = halved.SerializeToString()
     if len(content) > PAYS * path.stat().st_size:
         return f"fp16 does not pay: {len(content):,} bytes instead of {path.stat().st_size:,}"
-    x = np.random.default_rng(1).random((16, *subject.shape), dtype=np.float32)
-    changed = distance(runners.onnx(content)(x), runners.onnx(path)(x))
+    given = _arrays(subject.reading.example((16, None)))
+    changed = distance(runners.onnx(content)(given), runners.onnx(path)(given))
     if not changed <= HALF_DISTANCE:
         return f"fp16 changes the outputs by {changed:.1%} of their variance"
     to.write_bytes(content)

@@ -14,7 +14,7 @@ from limbeck.errors import reason_of
 from limbeck.shipping import runners
 from limbeck.shipping.quantiser import METHODS, Quantiser, Scheme
 from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Judged, distance
+from limbeck.shipping.score import Array, Given, Judged, distance
 
 RANKED_SAMPLES = 256
 """Calibration samples on which the error of a single layer is measured, at most."""
@@ -85,12 +85,16 @@ class Search:
     seconds: float = 0.0
     ended: bool = False
 
+    def kept(self, tolerance: float) -> list[Attempt]:
+        """The attempts that keep the tolerance."""
+        return [one for one in self.attempts if one.drop <= tolerance + ROUNDING]
+
     def best(self, tolerance: float) -> Attempt | None:
         """Of the attempts that keep the tolerance the nearest to fp32; where none does, the one that loses least.
 
         Not the highest score of all: among many attempts that would be the luckiest one.
         """
-        kept = [one for one in self.attempts if one.drop <= tolerance + ROUNDING]
+        kept = self.kept(tolerance)
         if kept:
             return min(kept, key=lambda one: one.distance)
         return min(self.attempts, key=lambda one: (one.drop, one.distance), default=None)
@@ -145,9 +149,10 @@ def search(
         drop = judged.drop(reference)
         found.attempts.append(Attempt(scheme, names, content, judged.score, drop, judged.distance(reference)))
 
-    for scheme in schemes(convolves=quantiser.convolves, overflows=overflows):
-        if found.attempts and late():
-            break
+    for scheme in schemes(convolves=quantiser.convolves, overflows=overflows, fixed=quantiser.fixed):
+        keeps_tables = scheme.products_only and not quantiser.fixed
+        if found.attempts and (late() or (keeps_tables and found.kept(tolerance))):
+            break  # tables are most of a student of texts: where they can be quantised, they are
         attempt(scheme)
     best = found.best(tolerance)
     if best is not None and best.drop > tolerance + ROUNDING and not late():
@@ -157,12 +162,17 @@ def search(
     return found
 
 
-def schemes(*, convolves: bool, overflows: bool) -> Iterator[Scheme]:
+def schemes(*, convolves: bool, overflows: bool, fixed: bool = True) -> Iterator[Scheme]:
     """All schemes in the order in which they are tried.
 
     Per channel before per tensor, methods of calibration within each; where 8-bit weights overflow, with 7 bits first.
-    Then products only, and for networks without convolutions the dynamic ones.
+    Then products only, and for networks without convolutions the dynamic ones. Where samples have no fixed shape,
+    ranges that were found once do not hold for others: then the dynamic ones alone, with tables and without.
     """
+    if not fixed:
+        for only, per_channel in product((False, True), (True, False)):
+            yield Scheme(per_channel, "dynamic", overflows, products_only=only)
+        return
     bits = (True, False) if overflows else (False,)
     for method, per_channel, seven in product(METHODS, (True, False), bits):
         yield Scheme(per_channel, method, seven)
@@ -174,19 +184,31 @@ def schemes(*, convolves: bool, overflows: bool) -> Iterator[Scheme]:
 
 def harmful(quantiser: Quantiser, fp32: Runner, scheme: Scheme, late: Callable[[], bool]) -> dict[str, float]:
     """The error that each layer causes when it alone is quantised, most harmful first."""
-    samples = np.concatenate(quantiser.calibration)[:RANKED_SAMPLES]
-    expected = fp32(samples)
-    static = scheme if scheme.method != "dynamic" else replace(scheme, method=METHODS[0])
+    few = list(_first(quantiser.calibration, RANKED_SAMPLES))
+    expected = _outputs(fp32, few)
+    static = scheme if scheme.method != "dynamic" or not quantiser.fixed else replace(scheme, method=METHODS[0])
     errors: dict[str, float] = {}
     for node in quantiser.layers:
         if errors and late():
             break
         try:
-            errors[node] = distance(runners.onnx(quantiser.file(static, only=node))(samples), expected)
+            errors[node] = distance(_outputs(runners.onnx(quantiser.file(static, only=node)), few), expected)
         except Exception:  # one that onnxruntime cannot quantise alone
             continue
     ranked = sorted(errors, key=lambda node: errors[node], reverse=True)
     return {quantiser.layers[node]: errors[node] for node in ranked}
+
+
+def _first(batches: Sequence[Given], samples: int) -> Iterator[Given]:
+    """The first of some samples, batch by batch."""
+    for batch in batches:
+        if samples > 0:
+            yield {name: x[:samples] for name, x in batch.items()}
+        samples -= len(next(iter(batch.values())))
+
+
+def _outputs(run: Runner, batches: Sequence[Given]) -> Array:
+    return np.concatenate([run(batch).ravel() for batch in batches])
 
 
 def _leave_out(

@@ -1,13 +1,41 @@
-"""What a file's outputs mean by the kind of task: their name, how a script shows them, what teaches them anew."""
+"""What a file reads and gives by the kind of data and of task: inputs, the outputs' name, how a script shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from limbeck import losses
-from limbeck.tasks import Classification, Embedding, MultiLabel, Regression, Segmentation, Task, TokenClassification
+from limbeck.runs.texts import of_texts
+from limbeck.shipping.reading import Plain, Reading
+from limbeck.shipping.texts import OfTexts
+from limbeck.tasks import (
+    Classification,
+    Embedding,
+    LanguageModelling,
+    MultiLabel,
+    Regression,
+    Segmentation,
+    Task,
+    TokenClassification,
+)
+
+
+def reading(about: Mapping[str, Any], network: nn.Module, size: int | None = None) -> Reading:
+    """What the files of a network read.
+
+    Args:
+        about: What its description says.
+        network: The network.
+        size: Height and width to which its images are resized beside the file; None for none.
+    """
+    shape, sample = tuple(about["input"]["shape"]), of_texts(about)
+    if sample is None:
+        return Plain(shape, size)
+    return OfTexts(tuple(sample["inputs"]), sample["vocab"], shape[0], network)
 
 
 @dataclass(frozen=True)
@@ -16,29 +44,34 @@ class Kind:
 
     Attributes:
         output: What files call their output.
-        shown: Over what a script prints a line each, as Python with `outputs` and `classes`.
-        images, other: Pipeline tags of the Hugging Face Hub, for samples that are images and for others.
+        shown: Over what a script prints a line each, as Python with `outputs` and `classes`, and of texts `reader`, the
+            tokenizer, and `mask`.
+        tags: Pipeline tags of the Hugging Face Hub, for samples that are images, texts and others.
         loss: The loss against the teacher with which a student is trained for int8.
         soft: Whether that loss has a temperature.
         named: Whether the outputs are of classes or labels, which have names.
+        framed: Whether texts are read with special tokens around them.
     """
 
     output: str
     shown: str
-    images: str
-    other: str
+    tags: Mapping[str, str]
     loss: Callable[..., Any]
     soft: bool
     named: bool
+    framed: bool = True
 
 
-_OTHER = Kind("outputs", "outputs.tolist()", "other", "other", losses.mse, False, False)
+def _tags(images: str, texts: str, other: str) -> Mapping[str, str]:
+    return {"images": images, "texts": texts, "other": other}
+
+
+_OTHER = Kind("outputs", "outputs.tolist()", _tags("other", "other", "other"), losses.mse, False, False)
 _KINDS: dict[type[Task], Kind] = {
     Classification: Kind(
         "logits",
         "[classes[i] for i in (outputs.argmax(1) if outputs.shape[1:] > (1,) else outputs.ravel() > 0).astype(int)]",
-        "image-classification",
-        "tabular-classification",
+        _tags("image-classification", "text-classification", "tabular-classification"),
         losses.kd,
         True,
         True,
@@ -46,19 +79,46 @@ _KINDS: dict[type[Task], Kind] = {
     MultiLabel: Kind(
         "logits",
         '[", ".join(name for name, one in zip(classes, each) if one > 0) for each in outputs]',
-        "image-classification",
-        "tabular-classification",
+        _tags("image-classification", "text-classification", "tabular-classification"),
         losses.sigmoid_kd,
         False,
         True,
     ),
-    Segmentation: Kind("logits", "outputs.argmax(1).tolist()", "image-segmentation", "other", losses.kd, True, True),
-    TokenClassification: Kind(
-        "logits", "outputs.argmax(-1).tolist()", "other", "token-classification", losses.kd, True, True
+    Segmentation: Kind(
+        "logits",
+        "outputs.argmax(1).tolist()",
+        _tags("image-segmentation", "other", "other"),
+        losses.kd,
+        True,
+        True,
     ),
-    Regression: Kind("outputs", "outputs.tolist()", "other", "tabular-regression", losses.mse, False, False),
+    TokenClassification: Kind(
+        "logits",
+        "outputs.argmax(-1).tolist()",
+        _tags("other", "token-classification", "token-classification"),
+        losses.kd,
+        True,
+        True,
+    ),
+    LanguageModelling: Kind(
+        "logits",
+        "[repr(reader.decode([row[n - 1].argmax()])) for row, n in zip(outputs, mask.sum(1))]",
+        _tags("other", "text-generation", "other"),
+        losses.kd,
+        True,
+        named=False,
+        framed=False,
+    ),
+    Regression: Kind(
+        "outputs", "outputs.tolist()", _tags("other", "other", "tabular-regression"), losses.mse, False, False
+    ),
     Embedding: Kind(
-        "outputs", "outputs.tolist()", "image-feature-extraction", "feature-extraction", losses.mse, False, False
+        "outputs",
+        "outputs.tolist()",
+        _tags("image-feature-extraction", "feature-extraction", "feature-extraction"),
+        losses.mse,
+        False,
+        False,
     ),
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 SECONDS = 120
 _TAIL = """
@@ -17,43 +19,45 @@ except (OSError, TypeError):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(peak * (1 if sys.platform == "darwin" else 1024))
 """
-_HEAD = "import sys, json\npath, shape, threads = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])\n"
+_HEAD = "import sys, json\npath, inputs, threads = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])\n"
+_TENSORS = "given = {name: torch.ones(shape, dtype=getattr(torch, kind)) for name, (shape, kind) in inputs.items()}\n"
 CODE = {
     "onnx": """
 import numpy, onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+given = {name: numpy.ones(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
 for _ in range(3):
-    session.run(None, {"input": numpy.zeros(shape, dtype=numpy.float32)})
+    session.run(None, given)
 """,
-    "torch": """
+    "torch": f"""
 import torch, limbeck
 torch.set_num_threads(threads)
-module = limbeck.load_model(path)
+{_TENSORS}module = limbeck.load_model(path)
 with torch.no_grad():
     for _ in range(3):
-        module(torch.zeros(shape))
+        module(*given.values()) if len(given) == 1 else module(**given)
 """,
-    "torch.export": """
+    "torch.export": f"""
 import torch
 torch.set_num_threads(threads)
-module = torch.export.load(path).module()
+{_TENSORS}module = torch.export.load(path).module()
 with torch.no_grad():
     for _ in range(3):
-        module(torch.zeros(shape))
+        module(*given.values())
 """,
 }
-"""A program a runtime: arguments are the file, the batch's shape and the threads."""
+"""A program a runtime: arguments are the file, shapes and dtypes of its inputs by name, and the threads."""
 
 
-def peak_bytes(path: Path, runtime: str, shape: Sequence[int], threads: int) -> int | None:
+def peak_bytes(path: Path, runtime: str, inputs: Mapping[str, Tensor], threads: int) -> int | None:
     """Peak resident memory in bytes of a fresh process that loads a file and runs it three times.
 
     Args:
         path: The file.
         runtime: One of `CODE`.
-        shape: Of the batch that it reads.
+        inputs: A batch that it reads, whose values do not matter.
         threads: On which it computes.
 
     Returns:
@@ -62,7 +66,8 @@ def peak_bytes(path: Path, runtime: str, shape: Sequence[int], threads: int) -> 
     import json
 
     code = _HEAD + CODE[runtime] + _TAIL
-    command = [sys.executable, "-W", "ignore", "-c", code, str(path.resolve()), json.dumps(list(shape)), str(threads)]
+    shapes = {name: [list(x.shape), str(x.dtype).removeprefix("torch.")] for name, x in inputs.items()}
+    command = [sys.executable, "-W", "ignore", "-c", code, str(path.resolve()), json.dumps(shapes), str(threads)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
         return int(done.stdout.split()[-1])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +15,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from limbeck.shipping.runners import INPUT
-from limbeck.shipping.score import Array
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from limbeck.shipping.score import Given
+from limbeck.types import content
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operations that multiply with weights: an int8 file is small and fast by these."""
+TABLES = "Gather"
+"""What reads rows of a table, such as the vectors of tokens."""
 METHODS = ("MinMax", "Entropy", "Percentile")
 """How ranges of activations are found from what calibration shows: the whole range, or a part of it."""
+_WEIGHT = {**dict.fromkeys(PRODUCTS, 1), TABLES: 0}
+"""Which of a node's inputs is its weight."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Scheme:
         per_channel: A scale for each output channel of a weight; else one for the whole weight.
         method: One of `METHODS`, or "dynamic" for ranges that are found anew for each batch.
         seven_bits: Weights in -64…64, which processors without VNNI multiply without overflow.
-        products_only: Only `PRODUCTS` are quantised, and what stands between them computes in fp32.
+        products_only: Only `PRODUCTS` are quantised; what stands between them computes in fp32, and tables stay so.
         left_out: Nodes that stay in fp32.
     """
 
@@ -54,18 +64,22 @@ class Quantiser:
     Args:
         path: The ONNX file.
         calibration: Batches as the file reads them.
+        fixed: Whether all samples have one shape, so that ranges which are found once hold for all.
+        network: What the file was made from, by whose weights layers are named that the file names otherwise.
     """
 
-    def __init__(self, path: Path, calibration: Sequence[Array]) -> None:
+    def __init__(
+        self, path: Path, calibration: Sequence[Given], fixed: bool = True, network: nn.Module | None = None
+    ) -> None:
         import onnx
         from onnxruntime.quantization import quant_pre_process
 
-        self.calibration = calibration
+        self.calibration, self.fixed = calibration, fixed
         self._folder = tempfile.TemporaryDirectory(prefix="limbeck-int8-")
         self._ready = Path(self._folder.name) / "ready.onnx"
         with _silent():
             quant_pre_process(path, self._ready, skip_symbolic_shape=True)
-        self._names = _weights(onnx.load(path))
+        self._names = _weights(onnx.load(path), network)
         self._ranges: dict[str, Any] = {}
 
     def close(self) -> None:
@@ -74,15 +88,18 @@ class Quantiser:
 
     @cached_property
     def layers(self) -> dict[str, str]:
-        """Nodes that multiply with weights, and what the network calls these layers."""
+        """Nodes that multiply with weights or read a table of them, and what the network calls these layers."""
         import onnx
 
         graph = onnx.load(self._ready).graph
-        held = {one.name for one in graph.initializer}
-        found = {}
+        held = {one.name for one in graph.initializer if one.data_type == onnx.TensorProto.FLOAT}
+        found: dict[str, str] = {}
         for node in graph.node:
-            if node.op_type in PRODUCTS and any(name in held for name in node.input[1:2]):
-                found[node.name] = self._names.get(node.name, node.name)
+            at = _WEIGHT.get(node.op_type)
+            if at is not None and any(name in held for name in node.input[at : at + 1]):
+                name = self._names.get(node.name, node.name)
+                shared = name in found.values()  # such as a table that is the last layer's weight too
+                found[node.name] = f"{name}, {node.op_type}" if shared else name
         return found
 
     @cached_property
@@ -97,7 +114,7 @@ class Quantiser:
         target = Path(self._folder.name) / "int8.onnx"
         with _silent():
             if scheme.method == "dynamic":
-                self._dynamic(scheme, target)
+                self._dynamic(scheme, target, [only] if only else None)
             else:
                 self._static(scheme, target, [only] if only else [])
         return target.read_bytes()
@@ -123,7 +140,7 @@ class Quantiser:
         quantiser.quantize_model()
         quantiser.model.save_model_to_file(str(target), False)
 
-    def _dynamic(self, scheme: Scheme, target: Path) -> None:
+    def _dynamic(self, scheme: Scheme, target: Path, only: list[str] | None) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(
@@ -132,6 +149,8 @@ class Quantiser:
             per_channel=scheme.per_channel,
             reduce_range=scheme.seven_bits,
             weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(PRODUCTS) if scheme.products_only else None,
+            nodes_to_quantize=only,
             nodes_to_exclude=list(scheme.left_out),
         )
 
@@ -153,26 +172,44 @@ class Quantiser:
 class _Reader:
     """Hands out batches as onnxruntime's calibration asks for them."""
 
-    def __init__(self, batches: Sequence[Array]) -> None:
+    def __init__(self, batches: Sequence[Given]) -> None:
         self._left = iter(batches)
 
-    def get_next(self) -> dict[str, Array] | None:
-        batch = next(self._left, None)
-        return None if batch is None else {INPUT: batch}
+    def get_next(self) -> Given | None:
+        return next(self._left, None)
 
-    def __iter__(self) -> Iterator[dict[str, Array]]:
-        return ({INPUT: batch} for batch in self._left)
+    def __iter__(self) -> Iterator[Given]:
+        return self._left
 
 
-def _weights(model: Any) -> dict[str, str]:
-    """What the network calls the layer whose weight a node multiplies with, by the node's name."""
-    held = {one.name for one in model.graph.initializer}
+def _weights(model: Any, network: nn.Module | None) -> dict[str, str]:
+    """What the network calls the layer whose weight a node multiplies with or reads, by the node's name."""
+    held = {one.name: one for one in model.graph.initializer}
+    known = {} if network is None else {_content(one): name for name, one in network.named_parameters()}
     found = {}
     for node in model.graph.node:
-        named = [name for name in node.input[1:] if name in held and name.endswith(".weight")]
-        if node.op_type in PRODUCTS and named:
-            found[node.name] = named[0].removesuffix(".weight").removeprefix("network.").removeprefix("plain.")
+        at = _WEIGHT.get(node.op_type)
+        if at is None:
+            continue
+        given = [name for name in node.input[at:] if name in held]
+        named = [name for name in given if name.endswith(".weight")]
+        named += [known[key] for name in given for key in _contents(held[name]) if key in known]
+        if named:
+            found[node.name] = re.sub(r"^((network|plain)\.)+", "", named[0].removesuffix(".weight"))
     return found
+
+
+def _contents(weight: Any) -> list[bytes]:
+    """Digests of a weight of a file as it is, and transposed, as a product's stands there."""
+    from onnx import numpy_helper
+
+    values = torch.from_numpy(np.array(numpy_helper.to_array(weight)))
+    return [_content(values), _content(values.T)] if values.dim() == 2 else []
+
+
+def _content(tensor: Tensor) -> bytes:
+    shape = repr(tuple(tensor.shape)).encode()
+    return hashlib.sha256(shape + bytes(content(tensor))).digest()
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from limbeck.runs.teacher_outputs import keep
 from limbeck.shipping.fake import exportable, faked
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.kinds import kind
-from limbeck.shipping.score import Array
+from limbeck.shipping.reading import INPUT
+from limbeck.shipping.score import Given
 from limbeck.shipping.subjects import Case, Subject
 from limbeck.shipping.whole_file import written
 from limbeck.tasks import Task
@@ -55,7 +56,7 @@ class Retrained:
     about: dict[str, Any]
 
 
-def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequence[Array], seven: bool) -> Retrained:
+def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequence[Given], seven: bool) -> Retrained:
     """Train a student for int8 and write it as ONNX with whole weights.
 
     Args:
@@ -74,7 +75,8 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
     most = 63 if seven else 127
     ready = preprocess(subject.about["input"].get("mean"), subject.about["input"].get("std"), None) or nn.Identity()
     inside = packing.normalised_inside
-    samples = [ready(torch.from_numpy(x)) if inside else torch.from_numpy(x) for x in calibration]
+    given = [torch.from_numpy(batch[INPUT]) for batch in calibration]
+    samples = [ready(x) if inside else x for x in given]
     network = faked(subject.network, subject.shape, samples, most)
     split, epochs = _share(recipe, data.train)
     short = recipe.model_copy(update={"epochs": epochs})

@@ -15,7 +15,7 @@ from limbeck.shipping.chosen import Chosen, choose
 from limbeck.shipping.formats import FORMS, Packing
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, Judged
+from limbeck.shipping.score import Given, Judged
 from limbeck.shipping.subjects import Case, Subject
 
 REFERENCE = "reference"
@@ -56,7 +56,7 @@ class Row:
             return self.path.stat().st_size + (weights.stat().st_size if weights else 0)
         return sum(tensor.numel() * tensor.element_size() for tensor in self.subject.network.state_dict().values())
 
-    def read(self, inputs: Any) -> Array:
+    def read(self, inputs: Any) -> Given:
         """From a batch's inputs to what the file reads."""
         return self.packing.read(self.subject, inputs)
 

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.shipping.score import Array, Judged
+from limbeck.shipping.score import Array, Given, Judged
 from limbeck.tasks import Task
 from limbeck.types import Batch, Targets
 
-Runner = Callable[[Array], Array]
-"""From a batch (B, *shape) in fp32 to outputs (B, …)."""
-INPUT = "input"
+Runner = Callable[[Given], Array]
+"""From the inputs of a batch to outputs (B, …)."""
 
 
 def onnx(path: Path | bytes, threads: int = 1) -> Runner:
@@ -35,18 +34,18 @@ def onnx(path: Path | bytes, threads: int = 1) -> Runner:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     (output,) = (one.name for one in session.get_outputs())
 
-    def run(x: Array) -> Array:
-        return np.asarray(session.run([output], {INPUT: x})[0], dtype=np.float32)
+    def run(given: Given) -> Array:
+        return np.asarray(session.run([output], dict(given))[0], dtype=np.float32)
 
     return run
 
 
 def module(network: nn.Module) -> Runner:
-    """A network in PyTorch."""
+    """A network in PyTorch, of its inputs in order."""
 
     @torch.no_grad()
-    def run(x: Array) -> Array:
-        found: Any = network(torch.from_numpy(x))
+    def run(given: Given) -> Array:
+        found: Any = network(*map(torch.from_numpy, given.values()))
         return np.asarray(found.numpy(), dtype=np.float32)
 
     return run
@@ -71,7 +70,7 @@ def torch_threads(count: int) -> Iterator[None]:
 def judge(
     run: Runner,
     batches: Iterable[Batch],
-    read: Callable[[Any], Array],
+    read: Callable[[Any], Given],
     task: Task,
     teacher: Sequence[Tensor] | None = None,
 ) -> Judged:

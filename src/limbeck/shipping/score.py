@@ -18,6 +18,8 @@ from limbeck.tasks.classification import counts_samples
 from limbeck.types import Targets
 
 Array = NDArray[Any]
+Given = Mapping[str, Array]
+"""What a file reads, by the names of its inputs."""
 GROUPS = 20
 """Groups of samples, each of which is left out once, for the interval of a score that is no share of samples."""
 KEPT = 2**24
@@ -33,7 +35,7 @@ class Judged:
         whole: What the task's metrics gathered of all samples.
         groups: The same of each group of samples; empty where the score is a share of samples.
         hits: (N,) bool, of the samples with a label whether each is right; None where the score is no share of samples.
-        outputs: (n, …) outputs of the first samples.
+        outputs: Outputs of the first samples, one number after the other.
     """
 
     task: Task
@@ -64,7 +66,7 @@ class Judged:
                 if len(output[at]):
                     metrics.update(output[at], _part(targets, at), _part(teacher, at))
             if numbers < KEPT:
-                kept.append(output.numpy())
+                kept.append(output.numpy().ravel())
                 numbers += output.numel()
             seen += len(output)
         if not seen:

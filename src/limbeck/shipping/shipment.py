@@ -12,7 +12,7 @@ from limbeck.engine.files import write_json
 from limbeck.errors import RequestError
 from limbeck.notices import tell
 from limbeck.report.ship import write_ship_page
-from limbeck.shipping import card, early, plan, processor, table
+from limbeck.shipping import card, devices, early, plan, processor, table
 from limbeck.shipping.chosen import Chosen
 from limbeck.shipping.kinds import kind
 from limbeck.shipping.own import OwnModel, from_module
@@ -139,9 +139,14 @@ def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
 
 def _for_task(cases: Sequence[Case], given: Plan) -> Plan:
     """The plan for what is learned; students that one table cannot compare are refused, and what has no softmax."""
-    judged = dict.fromkeys(f"{case.task.name} by {case.task.monitor}" for case in cases)
+    judged = dict.fromkeys(
+        f"{case.task.name} of {case.students[-1].reading.group} by {case.task.monitor}" for case in cases
+    )
     if len(judged) > 1:
         raise RequestError(f"one table compares one task, and these are {', '.join(judged)}: ship them one by one")
+    for name in devices.WRITERS.keys() & set(given.formats):
+        if not all(case.students[-1].reading.fixed for case in cases):
+            raise RequestError(f"{name} takes samples of one shape, and texts have any length; leave it out")
     for case in cases:
         classifies = isinstance(case.task, Classification) and case.students[-1].output_shape != (1,)
         if given.packing.softmax_inside and not classifies:
@@ -171,7 +176,7 @@ def _result(
 ) -> dict[str, Any]:
     entries = [_entry(row, folder) for row in rows]
     task = cases[0].task
-    table.frontier(entries, given.batches[0], task.mode)
+    table.frontier(entries, task.mode)
     share = counts_samples(task)
     machine = processor.described(given.threads)
     return {

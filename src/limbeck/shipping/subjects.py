@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from limbeck.data import DataSet, make_loader
 from limbeck.data.splits import Split
+from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.errors import RequestError
-from limbeck.models import parameter_count, preprocess
+from limbeck.models import parameter_count
 from limbeck.models.load import load_network, read_description
 from limbeck.models.logits import to_logits
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
@@ -25,8 +25,9 @@ from limbeck.runs import components, identity
 from limbeck.runs.finished import Finished, take_up, teachers_of
 from limbeck.runs.folder import RESULT
 from limbeck.runs.teachers import Candidate, teacher_output
-from limbeck.runs.texts import refuse_texts
-from limbeck.shipping.score import Array
+from limbeck.shipping.kinds import reading
+from limbeck.shipping.reading import Reading
+from limbeck.shipping.score import Given
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
 from limbeck.types import Batch
@@ -53,16 +54,22 @@ class Subject:
     about: Mapping[str, Any]
     size: int | None = None
 
+    @cached_property
+    def reading(self) -> Reading:
+        """What its files read."""
+        return reading(self.about, self.network, self.size)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """One sample's shape as the file reads it."""
-        return tuple(self.about["input"]["shape"])
+        return self.reading.shape
 
     @cached_property
     def output_shape(self) -> tuple[int, ...]:
         """One sample's output."""
+        model = self.reading.model(to_logits(self.network), {})
         with torch.no_grad():
-            found: Tensor = to_logits(self.network)(torch.zeros(1, *self.shape))
+            found: Tensor = model(*self.reading.example((1, None)).values())
         return tuple(found.shape[1:])
 
     @property
@@ -74,16 +81,9 @@ class Subject:
         """What its files are called."""
         return self.name.partition("/")[0].replace(" ", "-")
 
-    def read(self, inputs: Any) -> Array:
+    def read(self, inputs: Any) -> Given:
         """From a batch's inputs to what its file reads with the normalisation inside: pixels from 0 to 1."""
-        if not isinstance(inputs, Tensor):
-            raise RequestError("only networks of one input can be shipped; this data set has several by name")
-        resized = preprocess(None, None, self.size)
-        x = inputs.detach().cpu().float()
-        x = x if resized is None else resized(x)
-        if len(self.shape) == 3 and x.shape[1] == 1 != self.shape[0]:
-            x = x.expand(-1, self.shape[0], -1, -1)
-        return np.ascontiguousarray(x.numpy())
+        return self.reading.read(inputs, {})
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class Case:
         task: What is learned.
         teacher: With whose outputs the agreement is; None without one.
         finished: The run, for what is trained from it; None for the user's own network.
+        tokenizer: What makes ids of texts; None where samples are none.
         whole: The network with all its exits; None for one with a single exit.
         told: What the card says: recipe, data, seed, fingerprint of the run.
         notes: What was left out, and why.
@@ -116,6 +117,7 @@ class Case:
     task: Task = field(default_factory=Classification)
     teacher: Teacher | None = None
     finished: Finished | None = None
+    tokenizer: Tokenizer | None = None
     candidates: Sequence[Candidate] = ()
     whole: MultiExit | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
@@ -143,10 +145,9 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         samples: Training samples to calibrate with.
 
     Raises:
-        RequestError: No finished run, weights that are not the run's, data that cannot be read, or that are texts.
+        RequestError: No finished run, weights that are not the run's, or data that cannot be read.
     """
     found = take_up(run, root)
-    refuse_texts(found.data, run)
     recipe, data = found.recipe, found.data
     about = dict(read_description(run / "student.json"))
     candidates = teachers_of(run, found)
@@ -169,6 +170,7 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         task=components.task(recipe, data),
         teacher=teacher_output(candidates, mix=recipe.ensemble) if candidates else None,
         finished=found,
+        tokenizer=data.tokenizer,
         candidates=candidates,
         whole=whole,
         told=_told(run, found),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
+from limbeck.errors import RequestError
 from limbeck.models import multiply_adds
 from limbeck.shipping import early, latency, memory
 from limbeck.shipping.chosen import Chosen, settle
 from limbeck.shipping.plan import Plan
+from limbeck.shipping.reading import Size
 from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import torch_threads
 from limbeck.shipping.score import figures
@@ -62,34 +63,45 @@ def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> No
         row.told |= {"latency": {}, "ratio_to_teacher": {}, "parameters": row.subject.parameters}
         if row.subject.name != early.NAME:
             row.told["multiply_adds"] = _multiply_adds(row)
-    for batch in plan.batches:
-        tell(f"latency of {len(rows)} rows, batches of {batch}, {plan.threads} thread(s)")
-        _latencies(rows, batch, plan.threads)
+    for name, size in _sizes(rows, plan).items():
+        tell(f"latency of {len(rows)} rows, batches of {name}, {plan.threads} thread(s)")
+        _latencies(rows, name, size, plan.threads)
     for row in rows:
         row.told["peak_memory_bytes"] = None
         if plan.measure and row.path is not None and row.runtime in memory.CODE:
-            shape = (1, *row.subject.shape)
-            row.told["peak_memory_bytes"] = memory.peak_bytes(row.path, row.runtime, shape, plan.threads)
+            example = row.subject.reading.example((1, None))
+            row.told["peak_memory_bytes"] = memory.peak_bytes(row.path, row.runtime, example, plan.threads)
 
 
 def _multiply_adds(row: Row) -> int | None:
-    import torch
-
     try:
-        return multiply_adds(row.subject.network, torch.zeros(1, *row.subject.shape))
+        return multiply_adds(row.subject.network, row.subject.reading.inputs((1, None)))
     except Exception:  # a network of another framework that cannot be counted
         return None
 
 
-def _latencies(rows: Sequence[Row], batch: int, threads: int) -> None:
-    contenders = {str(number): _contender(row, batch) for number, row in enumerate(rows)}
+def _sizes(rows: Sequence[Row], plan: Plan) -> dict[str, Size]:
+    """The sizes that all rows can be measured at.
+
+    Raises:
+        RequestError: There is none.
+    """
+    each = [row.subject.reading.sizes(plan.batches) for row in rows]
+    found = {name: size for name, size in each[0].items() if all(name in one for one in each)}
+    if not found:
+        raise RequestError("these networks read texts of no common length; ship them one by one")
+    return found
+
+
+def _latencies(rows: Sequence[Row], name: str, size: Size, threads: int) -> None:
+    contenders = {str(number): _contender(row, size) for number, row in enumerate(rows)}
     with torch_threads(threads):
         turns = latency.in_turns(contenders, LATENCY_SECONDS)
     for number, row in enumerate(rows):
-        row.told["latency"][str(batch)] = latency.figures(turns[str(number)], batch)
+        row.told["latency"][name] = latency.figures(turns[str(number)], size[0])
         of = reference(rows, row)
         if of is not None:
-            row.told["ratio_to_teacher"][str(batch)] = latency.ratio(turns[str(number)], turns[str(rows.index(of))])
+            row.told["ratio_to_teacher"][name] = latency.ratio(turns[str(number)], turns[str(rows.index(of))])
 
 
 def reference(rows: Sequence[Row], row: Row) -> Row | None:
@@ -99,35 +111,39 @@ def reference(rows: Sequence[Row], row: Row) -> Row | None:
     return next((one for one in found if one is not None), None)
 
 
-def _contender(row: Row, batch: int) -> Callable[[], object]:
+def _contender(row: Row, size: Size) -> Callable[[], object]:
     if row.subject.name == early.NAME:
-        return early.over_samples(row, batch)
-    first = row.read(next(iter(row.case.validation())).inputs)
-    x = np.ascontiguousarray(np.resize(first, (batch, *first.shape[1:])))
-    return lambda: row.run(x)
+        return early.over_samples(row, size[0])
+    given = row.subject.reading.resized(row.read(next(iter(row.case.validation())).inputs), size)
+    return lambda: row.run(given)
 
 
-def frontier(entries: Sequence[dict[str, Any]], batch: int, mode: str) -> None:
+def first_size(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What the table calls the smallest size at which latency was measured."""
+    return str(next(iter(entries[0]["latency"])))
+
+
+def frontier(entries: Sequence[dict[str, Any]], mode: str) -> None:
     """Mark the rows to which no other one is at least as good in score and in latency, and better in one of them."""
-    sign = 1 if mode == "max" else -1
-    places = [(sign * one["score"], -one["latency"][str(batch)]["p50_ms"]) for one in entries]
+    sign, size = 1 if mode == "max" else -1, first_size(entries)
+    places = [(sign * one["score"], -one["latency"][size]["p50_ms"]) for one in entries]
     for entry, (score, speed) in zip(entries, places, strict=True):
         entry["frontier"] = not any(a >= score and b >= speed and (a, b) != (score, speed) for a, b in places)
 
 
 def slower(entries: Sequence[Mapping[str, Any]], batch: int, machine: Mapping[str, Any]) -> list[str]:
     """A line for each int8 file that is slower here than the fp32 file beside it, and why that may be."""
-    lines = []
+    lines, size = [], first_size(entries)
     for entry in entries:
         same = (one for one in entries if (one["run"], one["model"]) == (entry["run"], entry["model"]))
         fp32 = next((one for one in same if (one["runtime"], one["precision"]) == (entry["runtime"], "fp32")), None)
         if entry["precision"] != "int8" or fp32 is None:
             continue
-        own, other = (one["latency"][str(batch)]["p50_ms"] for one in (entry, fp32))
+        own, other = (one["latency"][size]["p50_ms"] for one in (entry, fp32))
         if own > other:
             reasons = ["this processor has no VNNI"] * machine["int8_overflows"]
             reasons += ["its layers are tiny"] * ((entry["multiply_adds"] or 0) * batch < TINY)
             why = f": {' and '.join(reasons)}" if reasons else ""
             who = f"{entry['model']}, {entry['run']}"
-            lines.append(f"int8 is slower here than fp32 ({who}: {own:.3f} and {other:.3f} ms at batch {batch}){why}")
+            lines.append(f"int8 is slower here than fp32 ({who}: {own:.3f} and {other:.3f} ms at batch {size}){why}")
     return lines

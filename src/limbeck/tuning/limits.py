@@ -12,6 +12,7 @@ from limbeck.errors import RequestError, shown, unknown
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.shipping import latency
+from limbeck.shipping.reading import INPUT
 from limbeck.shipping.runners import module
 from limbeck.types import Inputs
 
@@ -49,7 +50,7 @@ class Limits:
             return f"the student has {size:.3g} MB, and at most {self.mb:g} are allowed"
         if self.ms is None:
             return ""
-        example = _array(components.example(recipe.student, data))
+        example = {INPUT: _array(components.example(recipe.student, data))}
         run = module(network)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -67,20 +67,30 @@ def column(some: Sequence[Record], name: str, path: Path) -> list[Any]:
     return [one.get(name) for one in some]
 
 
-def rows(path: Path) -> Iterator[tuple[str, str]]:
-    """The texts of a file, each with its number from 1: its lines that are not empty, or the column "text".
+def rows(path: Path, name: str = TEXT, columns: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """The texts of a file, each with its number from 1: its lines that are not empty, or a column.
+
+    Args:
+        path: As for `records`.
+        name: The column of the texts.
+        columns: The columns of a .tsv or .csv file whose first line does not name them.
 
     Raises:
         RequestError: The file cannot be read, has no such column, or holds no text.
     """
     if path.suffix.lower() in _READERS or path.is_dir():
-        values = column(records(path), TEXT, path)
+        values = column(records(path, columns), name, path)
     else:
         values = [line for record in records(path) for line in record[TEXT].splitlines()]
     found = [(f"{path}:{at}", str(value)) for at, value in enumerate(values, start=1) if as_text(value).strip()]
     if not found:
         raise RequestError(f"{path} holds no text")
     yield from found
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder is one that `datasets.Dataset.save_to_disk` wrote, or `DatasetDict`'s."""
+    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def as_text(value: Any) -> str:
