@@ -18,6 +18,8 @@ IGNORED = -100
 """The class index of a sample (or position) without a label, as torch's cross-entropy has it."""
 MASK = "attention_mask"
 """What models of texts call the input that says which positions are tokens and which are padding."""
+TEACHER = "teacher"
+"""The group of the inputs that hold the same texts in the tokens of a teacher with a tokenizer of its own."""
 
 
 class Batch(NamedTuple):
@@ -55,10 +57,13 @@ class Batch(NamedTuple):
 
         Beside other inputs, such as images, nothing tells which hidden tensors are of texts.
         """
-        found = self.inputs.get(MASK) if isinstance(self.inputs, Mapping) else None
-        if not isinstance(found, Tensor) or any(one.shape != found.shape for one in tensors_of(self.inputs)):
-            return None
-        return found.bool() if found.dim() == 2 else None
+        return _mask_in(self.inputs)
+
+    @property
+    def teacher_mask(self) -> Tensor | None:
+        """The same of what the teacher reads, which may have tokens of its own."""
+        own = self.inputs.get(TEACHER) if isinstance(self.inputs, Mapping) else None
+        return self.mask if own is None else _mask_in(own)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; its index stays where it is."""
@@ -78,6 +83,14 @@ class Batch(NamedTuple):
         """Some of the samples."""
         targets = part_of(self.targets, at)
         return self.changed(lambda tensor: tensor[at])._replace(targets=targets, index=self.index[at])
+
+
+def _mask_in(inputs: Inputs) -> Tensor | None:
+    found = inputs.get(MASK) if isinstance(inputs, Mapping) else None
+    if not isinstance(inputs, Mapping) or not isinstance(found, Tensor) or found.dim() != 2:
+        return None
+    own = (x for name, x in inputs.items() if name != TEACHER)
+    return found.bool() if all(isinstance(x, Tensor) and x.shape == found.shape for x in own) else None
 
 
 def content(tensor: Tensor) -> memoryview:

@@ -126,3 +126,11 @@ def test_beside_inputs_that_are_no_texts_nothing_is_left_out() -> None:
     assert batch._replace(inputs={**batch.inputs, "image": torch.zeros(4, 3, 8, 8)}).mask is None
     assert batch._replace(inputs=batch.inputs["input_ids"]).mask is None
     assert batch._replace(inputs={"input_ids": batch.inputs["input_ids"]}).mask is None
+
+
+def test_a_teacher_with_tokens_of_its_own_has_their_mask() -> None:
+    batch, own = batch_of(4), batch_of(6)
+    both = batch._replace(inputs={**batch.inputs, "teacher": own.inputs})
+    assert torch.equal(both.mask, batch.mask)  # type: ignore[arg-type]
+    assert torch.equal(both.teacher_mask, own.mask)  # type: ignore[arg-type]
+    assert torch.equal(batch.teacher_mask, batch.mask)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from limbeck.runs import components, teachers
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
+from limbeck.shipping import latency, ship
 
 QUIET = Machine(accelerator="cpu", progress=False)
 WORDS = ["red", "green", "blue", "old", "new", "small", "large", "round", "flat", "warm"]
@@ -119,3 +120,18 @@ def test_names_of_inputs_are_written_out_and_not_guessed(encoder: Path) -> None:
     assert given.student.inputs == ["input_ids"]
     with pytest.raises(RequestError, match="teacher_tokenizer: teacher is that of a teacher hf:FOLDER"):
         recipe(encoder, teacher={"model": "text_encoder", "epochs": 1})
+
+
+@pytest.mark.slow
+def test_student_and_teacher_are_shipped_each_on_its_own_tokens(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(latency, "ROUNDS", 4)
+    student = {"model": "bag_of_embeddings", "dim": 16, "bigrams": 64, "weighted": True, "hidden": 16}
+    result = run(recipe(encoder, student=student, epochs=5), root=encoder, out=tmp_path / "run", machine=QUIET)
+    found = ship(tmp_path / "run", formats=["onnx", "onnx-int8"], batch=[1], tolerance=50, memory=False, root=encoder)
+    scores = {(row["model"], row["runtime"], row["precision"]): row["score"] for row in found["rows"]}
+    assert scores["teacher", "onnx", "fp32"] == pytest.approx(1, abs=1e-3), "its file gives what the teacher gives"
+    assert scores["distilled", "onnx", "fp32"] == pytest.approx(result["distilled"]["test"]["spearman"], abs=1e-3)
+    assert scores["distilled", "onnx", "int8"] > 0.5 * scores["distilled", "onnx", "fp32"]

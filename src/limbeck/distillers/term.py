@@ -193,7 +193,7 @@ class BoundTerm(nn.Module):
         known = _keywords(self.loss)
         from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
         mask = batch.mask
-        s, t = self._adapt(s, mask), self._adapt_teacher(t, mask)
+        s, t = self._adapt(s, mask), self._adapt_teacher(t, batch.teacher_mask)
         of_training = {"term_weight": weight, "epoch": epoch, TOKENS: tokens_in(mask, s)}
         options = {**options, **{name: of_training[name] for name in known & of_training.keys()}}
         loss = call_loss(self.loss, s, t, **options, **from_batch)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.data import DataSet, Views, load, make_loader, make_views
 from limbeck.data.splits import are_classes
-from limbeck.data.text.texts import TEACHER, TEXT
+from limbeck.data.text.texts import TEXT
 from limbeck.distillers.scheme import checked_task
 from limbeck.engine import optim
 from limbeck.engine.groups import Grouped
@@ -37,7 +37,7 @@ from limbeck.recipes.schema.own_tokens import OWN
 from limbeck.seeds import derive, seeded
 from limbeck.taps import call, evaluating
 from limbeck.tasks import TASKS, Classification, LanguageModelling, Task
-from limbeck.types import Inputs
+from limbeck.types import TEACHER, Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
 """Samples that are tested at once at most, and numbers that they have in all unless a training step has more."""

@@ -10,18 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data import DataSet, make_loader
-from limbeck.data.text.texts import IDS, TEACHER, TEXT, Texts, named
+from limbeck.data.text.texts import IDS, TEXT, Texts, named
 from limbeck.data.text.tokenizers import FILE, Tokenizer, read_tokenizer
 from limbeck.errors import RequestError, as_request
 from limbeck.recipes import schema
 from limbeck.taps import call, evaluating
-from limbeck.types import Inputs
+from limbeck.types import TEACHER, Inputs, flat
 
 
 def of_texts(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a student's description says of its texts; None for a student of something else."""
     sample = about["input"].get("sample") or {}
     return dict(sample) if sample.get("dtype") == TEXT else None
+
+
+def in_own_tokens(spec: schema.Model, data: DataSet) -> dict[str, Any]:
+    """What a description says of the input of a network that reads the texts in tokens of its own; {} of any other."""
+    if data.tokenizer is None or not isinstance(data.train, Texts) or not isinstance(spec.inputs, Mapping):
+        return {}
+    held = flat(named(data.train.inputs))
+    given = {parameter: held[name] for parameter, name in spec.inputs.items() if name in held}
+    ids = next(iter(given.values()))
+    sample = {"shape": [ids.shape[1]], "dtype": TEXT, "inputs": list(given), "vocab": int(ids.max()) + 1}
+    return {"shape": [ids.shape[1]], "sample": sample}
 
 
 def check_reads(role: str, spec: schema.Model, network: nn.Module, inputs: nn.Module | None, data: DataSet) -> None:

@@ -24,18 +24,21 @@ from limbeck.tasks import (
 )
 
 
-def reading(about: Mapping[str, Any], network: nn.Module, size: int | None = None) -> Reading:
+def reading(
+    about: Mapping[str, Any], network: nn.Module, size: int | None = None, prepare: nn.Module | None = None
+) -> Reading:
     """What the files of a network read.
 
     Args:
         about: What its description says.
         network: The network.
         size: Height and width to which its images are resized beside the file; None for none.
+        prepare: What takes a text's tokens out of a batch that holds others too; None for none.
     """
     shape, sample = tuple(about["input"]["shape"]), of_texts(about)
     if sample is None:
         return Plain(shape, size)
-    return OfTexts(tuple(sample["inputs"]), sample["vocab"], shape[0], network)
+    return OfTexts(tuple(sample["inputs"]), sample["vocab"], shape[0], network, prepare)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from limbeck.runs import components, identity
 from limbeck.runs.finished import Finished, take_up, teachers_of
 from limbeck.runs.folder import RESULT
 from limbeck.runs.teachers import Candidate, teacher_output
+from limbeck.runs.texts import in_own_tokens
 from limbeck.shipping.kinds import reading
 from limbeck.shipping.reading import Reading
 from limbeck.shipping.score import Given
@@ -47,17 +48,19 @@ class Subject:
         network: In eval mode, on the CPU, from normalised samples to outputs (B, …), such as logits (B, classes).
         about: How it is built, its classes and its "input": shape, mean and std.
         size: Height and width to which its images are resized before it reads them, beside the file; None for none.
+        prepare: Of a teacher of texts with tokens of its own, what takes these out of a batch; None for none.
     """
 
     name: str
     network: nn.Module
     about: Mapping[str, Any]
     size: int | None = None
+    prepare: nn.Module | None = None
 
     @cached_property
     def reading(self) -> Reading:
         """What its files read."""
-        return reading(self.about, self.network, self.size)
+        return reading(self.about, self.network, self.size, self.prepare)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -201,7 +204,9 @@ def _exit(about: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def _teacher(one: Candidate, found: Finished) -> Subject:
-    return Subject(one.name, one.module.eval(), components.about(one.spec, found.data), one.spec.size)
+    about, own = components.about(one.spec, found.data), in_own_tokens(one.spec, found.data)
+    prepare = components.inputs(one.spec) if own else None
+    return Subject(one.name, one.module.eval(), {**about, "input": {**about["input"], **own}}, one.spec.size, prepare)
 
 
 def _held(data: DataSet, samples: int) -> tuple[Split, Split, str]:

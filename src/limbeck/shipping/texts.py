@@ -42,12 +42,14 @@ class OfTexts:
         vocab: How many ids there are.
         length: Tokens of a text at most, as the student was trained.
         network: What reads them, which says by its positions how long a text may be.
+        prepare: What takes them out of a batch that holds the texts in other tokens too; None for none.
     """
 
     names: tuple[str, ...]
     vocab: int
     length: int
     network: nn.Module
+    prepare: nn.Module | None = None
     fixed: ClassVar[bool] = False
     script: ClassVar[str] = SCRIPT
     samples: ClassVar[str] = "TEXTS.txt"
@@ -93,6 +95,7 @@ class OfTexts:
         return ByName(network, self.names)
 
     def read(self, inputs: Inputs, input: Mapping[str, Any]) -> dict[str, Array]:
+        inputs = inputs if self.prepare is None else self.prepare(inputs)
         if not isinstance(inputs, Mapping) or not set(self.names) <= set(inputs):
             raise RequestError(f"a student of texts reads {' and '.join(self.names)}, and these inputs are others")
         found = {name: inputs[name] for name in self.names}

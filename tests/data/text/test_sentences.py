@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from limbeck.data import load, make_loader
 from limbeck.data.text.sentences import sentences
-from limbeck.data.text.texts import IDS, TEACHER
+from limbeck.data.text.texts import IDS
 from limbeck.errors import RequestError
-from limbeck.types import MASK
+from limbeck.types import MASK, TEACHER
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "ask", "the", "cat", "sat", "here", "now", "?", "."]
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limbeck.data.text.texts import IDS, TEACHER, Texts, mask_of, padded
+from limbeck.data.text.texts import IDS, Texts, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, read_tokenizer
 from limbeck.errors import counted
 from limbeck.models.foreign.hugging_face_sentences import OfTexts, said_of_texts
-from limbeck.types import MASK, Inputs
+from limbeck.types import MASK, TEACHER, Inputs
 
 
 @dataclass

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from limbeck.data.splits import InMemory
-from limbeck.types import IGNORED, Inputs, each
+from limbeck.types import IGNORED, TEACHER, Inputs, each
 
 IDS = "input_ids"
 """What models of text call the ids among their inputs; beside it `limbeck.types.MASK`."""
-TEACHER = "teacher"
-"""The group of inputs by which a batch holds the same texts in the tokens of a teacher with a tokenizer of its own."""
 TEXT = "text"
 """What a student's description calls the dtype of texts."""
 Padding = Literal["batch", "length"]
