@@ -12,13 +12,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from limbeck import load_model
+from limbeck import ModuleTeacher, load_model
 from limbeck.data import make_loader
 from limbeck.data.text.texts import IDS
 from limbeck.data.text.tokenizers import read_tokenizer
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
+from limbeck.runs.asking import Asking
 from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
@@ -98,8 +99,11 @@ def test_a_student_learns_the_embeddings_from_stored_outputs_and_is_shipped_by_i
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
+    asked, plain = list[int](), ModuleTeacher.__call__
+    monkeypatch.setattr(ModuleTeacher, "__call__", lambda self, batch: asked.append(batch.size) or plain(self, batch))
     result = run(recipe(encoder), root=encoder, out=tmp_path / "run", machine=QUIET)
     tested = result["distilled"]["test"]
+    assert asked.count(24) == 2, "about the 24 sentences of validation and of test once, not at each epoch"
     assert result["teacher_outputs"][0]["where"] == "disk"
     assert tested["spearman"] > 0.8
     assert tested["cosine"] > 0.8
@@ -109,6 +113,20 @@ def test_a_student_learns_the_embeddings_from_stored_outputs_and_is_shipped_by_i
     tokens = read_tokenizer(tmp_path / "run")
     ids = torch.tensor([tokens.framed(TEXTS[:1], 24)[0][0]])
     assert torch.nn.functional.cosine_similarity(student(ids), torch.tensor(by_transformers(encoder, TEXTS[:1]))) > 0.5
+
+
+def test_students_of_other_tokenizers_share_the_stored_outputs(encoder: Path) -> None:
+    def made_of(**options: Any) -> Any:
+        found = recipe(encoder)
+        found.data.options.update(options)
+        data = components.data(found.data, encoder)
+        teacher = teachers.teacher_output(teachers.candidates(found, data))
+        return Asking(found, data, QUIET.fabric("32-true"), found.teachers[0].store).made_of(teacher), data
+
+    (first, one), (second, other), (third, _) = made_of(), made_of(tokenizer="bytes"), made_of(teacher_length=6)
+    assert first == second
+    assert one.train.fingerprint != other.train.fingerprint
+    assert first["data"] != third["data"]
 
 
 def test_names_of_inputs_are_written_out_and_not_guessed(encoder: Path) -> None:

@@ -18,6 +18,7 @@ from limbeck.data import DataSet, InMemory, Loader, make_loader
 from limbeck.folders import cache_root
 from limbeck.recipes import schema
 from limbeck.runs import components
+from limbeck.runs.texts import asked_about
 from limbeck.sources import names_in, own_code
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 from limbeck.teachers.coding import Coding
@@ -66,7 +67,7 @@ class Asking:
             "teacher": teacher.fingerprint,
             "model": _digest(networks),
             "code": own_code([*names_in([networks, spec.augment]), *data_code], _networks(teacher)),
-            "data": self.data.train.fingerprint,
+            "data": asked_about(self.recipe.teachers, self.data),
             "views": _digest((spec.augment, spec.view_seed)),
             "limbeck": limbeck.__version__,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from limbeck.data.text.texts import IDS, TEXT, Texts, named
 from limbeck.data.text.tokenizers import FILE, Tokenizer, read_tokenizer
 from limbeck.errors import RequestError, as_request
 from limbeck.recipes import schema
+from limbeck.recipes.schema.own_tokens import TEACHERS
 from limbeck.taps import call, evaluating
 from limbeck.types import TEACHER, Inputs, flat
 
@@ -33,6 +34,12 @@ def in_own_tokens(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     ids = next(iter(given.values()))
     sample = {"shape": [ids.shape[1]], "dtype": TEXT, "inputs": list(given), "vocab": int(ids.max()) + 1}
     return {"shape": [ids.shape[1]], "sample": sample}
+
+
+def asked_about(teachers: Sequence[schema.Teacher], data: DataSet) -> str:
+    """What the outputs of teachers are a function of in the data: all of it, or their own tokens of its texts alone."""
+    own = bool(teachers) and all(one.inputs == TEACHERS for one in teachers)
+    return data.train.taught if own and isinstance(data.train, Texts) else data.train.fingerprint
 
 
 def check_reads(role: str, spec: schema.Model, network: nn.Module, inputs: nn.Module | None, data: DataSet) -> None:

@@ -61,7 +61,7 @@ class Job:
     memory: dict[str, Kept] = field(default_factory=dict)
     """The teacher outputs that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
     judges: dict[str, Teacher] = field(default_factory=dict)
-    """What teachers say about the test set, by their fingerprints; likewise shared."""
+    """What teachers say about the test set, or the validation's, by their fingerprints; likewise shared."""
     measured: set[str] = field(default_factory=set)
     """Trainings whose losses' balance was said; a comparison's jobs share it."""
     outputs: Ledger = field(default_factory=Ledger)
@@ -83,7 +83,7 @@ class Job:
             scheme,
             self.training_loader(pairs=getattr(scheme, "other_view", False)),
             teacher=teacher,
-            val_teacher=None if scheme.task.labelled else live,
+            val_teacher=None if scheme.task.labelled or live is None else self._judge(live, "validation"),
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
             optimizer=components.optimizer(recipe.optimizer),
@@ -159,7 +159,7 @@ class Job:
         """
         move(scheme, self.fabric.device)
         loader = self.held_out(self.data.test)
-        judge = self._judge(teacher) if teacher else None
+        judge = self._judge(teacher, "test") if teacher else None
         if scheme.classes is None:  # this process did not train it, and does not know yet how it reads inputs
             settle(scheme, Source(loader, self.fabric.device).first(), self.recipe.seed)
         with evaluating(scheme):
@@ -170,7 +170,7 @@ class Job:
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
         loader, task = self.held_out(self.data.test), components.task(self.recipe, self.data)
-        return entry_of(evaluate_teacher(self._judge(teacher), loader, task=task, device=self.fabric.device))
+        return entry_of(evaluate_teacher(self._judge(teacher, "test"), loader, task=task, device=self.fabric.device))
 
     def held_out(self, split: Split) -> Loader:
         """A split's samples in order, for tests."""
@@ -187,18 +187,19 @@ class Job:
         done = self.resume and (self.out / f"{phase}.json").exists() and checkpoint_phase(self.out) != phase
         return (self.out, phase) if done else None
 
-    def _judge(self, teacher: Teacher) -> Teacher:
-        """The teacher, its outputs for the test set precomputed for all the students that are compared with it, but for
-        those that would fill the memory, as language models' do.
+    def _judge(self, teacher: Teacher, part: str) -> Teacher:
+        """The teacher, its outputs for the validation or test set precomputed for every look at it, by all the students
+        that are compared, but for those that would fill the memory, as language models' do.
         """
-        if teacher.fingerprint not in self.judges:
-            test = self.data.test
-            one = next(iter(make_loader(test, 1, device=self.fabric.device)))
-            if memory_need(teacher, one, len(test)) > MEMORY_BYTES:
+        split, key = dict(self.data.parts).get(part), f"{part} {teacher.fingerprint}"
+        if split is None:
+            return teacher
+        if key not in self.judges:
+            one = next(iter(make_loader(split, 1, device=self.fabric.device)))
+            if memory_need(teacher, one, len(split)) > MEMORY_BYTES:
                 return teacher
-            known = RememberedTeacher(teacher, [self.held_out(test)], len(test), features=False)
-            self.judges[teacher.fingerprint] = known
-        return self.judges[teacher.fingerprint]
+            self.judges[key] = RememberedTeacher(teacher, [self.held_out(split)], len(split), features=False)
+        return self.judges[key]
 
 
 def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:

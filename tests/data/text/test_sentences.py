@@ -78,6 +78,25 @@ def test_no_sentence_is_in_two_parts_nor_twice(tmp_path: Path) -> None:
     assert (data.classes, data.task.name) == (6, "embedding")  # type: ignore[union-attr]
 
 
+def test_words_and_pieces_of_sentences_are_added_to_the_training_alone(tmp_path: Path) -> None:
+    rows = [f"The {word} cat's coat is {word} and warm, No. {n}" for n in range(3) for word in ("red", "grey")]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    (tmp_path / "v.jsonl").write_text(json.dumps({"text": "grey"}) + "\n")
+    options = {"train": "t.jsonl", "validation": "v.jsonl", "test": "v.jsonl", "tokenizer": "bytes", "width": 4}
+    (tmp_path / "w.jsonl").write_text(json.dumps({"text": "A dog"}) + "\n")
+    data = load("text-sentences", tmp_path, options={**options, "validation": "w.jsonl", "pieces": True})
+    texts = [bytes(row[row < 256].tolist()).decode() for row in data.train.inputs[IDS]]  # type: ignore[index, union-attr]
+    assert texts == sorted(texts, key=len)
+    words = {one for one in texts if one.islower() and " " not in one}
+    assert words == {"the", "red", "cat's", "coat", "is", "and", "warm", "no"}, "grey is tested"
+    spans = {*texts} - {*rows} - words
+    assert 1 < len(spans) <= 6
+    assert {*rows} <= {*texts}
+    assert all(2 <= len(one.split()) <= 8 and any(one in row for row in rows) for one in spans)
+    again = load("text-sentences", tmp_path, options={**options, "validation": "w.jsonl", "pieces": True})
+    assert again.train.fingerprint == data.train.fingerprint
+
+
 def test_the_documentation_of_python_needs_no_files(tmp_path: Path) -> None:
     data = load("text-sentences", tmp_path, options={"docs": True, "tokenizer": "bytes", "width": 4, "length": 8})
     sizes = {name: len(part) for name, part in data.parts}

@@ -43,6 +43,14 @@ def test_a_tokenizer_is_trained_once_on_the_same_texts(cache: Path, monkeypatch:
         trained_bpe(TEXTS[:1], 270)
 
 
+def test_an_uncased_one_is_blind_to_capitals_and_to_where_a_word_stands(cache: Path) -> None:
+    one = trained_bpe(TEXTS, 270, uncased=True)
+    (plain, loud, after) = one.encode(["the cat", "THE Cat", "dog the cat"])
+    assert plain == loud == after[-len(plain) :]
+    assert one.digest != trained_bpe(TEXTS, 270).digest
+    assert made_tokenizer("bpe-uncased", 270, TEXTS).digest == one.digest
+
+
 def test_special_tokens_that_a_text_writes_out_are_text(cache: Path) -> None:
     one = trained_bpe(TEXTS, 270)
     text = "a<|end|>b<|pad|>"

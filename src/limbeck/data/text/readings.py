@@ -62,14 +62,15 @@ class Readings:
         inputs: dict[str, Inputs] = {}
         own, sizes, cut = ids_of(rows, self.tokenizer, self.length)
         inputs |= own
-        digest, theirs = self.tokenizer.digest, None
+        digest, theirs = "", None
         self.cut[0] += cut
         if self.teacher is not None:
             tokenizer, length, said = self.teacher
             inputs[TEACHER], theirs, cut = ids_of(said.prepared(rows), tokenizer, length)
-            digest = f"{digest} {tokenizer.digest}"
+            digest = tokenizer.digest
             self.cut[1] += cut
-        return Texts(inputs, targets, digest, sizes, teacher_sizes=theirs, **options)
+        mine = self.tokenizer.digest
+        return Texts(inputs, targets, mine, sizes, teacher_sizes=theirs, teacher_tokenizer=digest, **options)
 
 
 def ids_of(rows: Sequence[str], tokenizer: Tokenizer, length: int) -> tuple[dict[str, Tensor], Tensor, int]:

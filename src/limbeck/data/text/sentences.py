@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
+import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from limbeck.types import IGNORED
 LEAST = 3
 """Fewer words of running text are no sentence, but a heading or a number."""
 _ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 
 
@@ -36,6 +39,7 @@ def text_sentences(
     test: Files | float = 0.1,
     validation: Files | float = 0.1,
     docs: bool = False,
+    pieces: bool = False,
     text: str = "text",
     columns: list[str] | None = None,
     width: Width | None = None,
@@ -49,7 +53,8 @@ def text_sentences(
 ) -> DataSet:
     """Sentences without labels, for embeddings: records of files in the data root, and sentences of plain text.
 
-    No sentence occurs twice; one that is tested, or validated, is in no other part.
+    No sentence occurs twice; one that is tested, or validated, is in no other part. They stand in the order of their
+    lengths, so that batches in order, by which a teacher is asked, hold little padding.
 
     Args:
         root: The data root.
@@ -58,10 +63,13 @@ def text_sentences(
         test: Likewise, or a share of the training sentences.
         validation: Likewise.
         docs: Whether the documentation of this Python is added, a tenth of its documents to each of the other parts.
+        pieces: Whether the teacher is asked about words by themselves too, those that occur twice in the training
+            sentences, and about a few words that follow one another in each of these.
         text: The column of the texts.
         columns: The columns of .tsv and .csv files whose first line does not name them.
         width: Numbers of an embedding; None: as the folder of the teacher's tokenizer says.
-        tokenizer: "bpe", trained on the training sentences, "bytes", or a file or folder.
+        tokenizer: "bpe", trained on the training sentences, "bpe-uncased", which is blind to capitals, "bytes", or a
+            file or folder.
         vocab: Tokens of the one that is trained.
         length: Tokens of a sentence at most; longer ones are cut.
         teacher_tokenizer: File or folder of the teacher's own tokenizer, "teacher" for the folder of its model, which
@@ -84,9 +92,11 @@ def text_sentences(
         empty = ", ".join(name for name, some in parts.items() if not some)
         raise RequestError(f"there is no sentence for {empty}; give data.options.train files, or docs: true")
     made = made_tokenizer(tokenizer, vocab, parts["train"])
+    if pieces:
+        parts = _apart({**parts, "train": [*parts["train"], *in_pieces(parts["train"])]})
     readings = Readings.of(made, length, teacher_tokenizer, teacher_length)
     splits = {
-        name: readings.split(some, torch.full((len(some),), IGNORED), padding=padding, buckets=buckets)
+        name: readings.split(sorted(some, key=len), torch.full((len(some),), IGNORED), padding=padding, buckets=buckets)
         for name, some in parts.items()
     }
     return DataSet(
@@ -111,6 +121,23 @@ def sentences(text: str) -> list[str]:
     """
     lines = (" ".join(paragraph.split()) for paragraph in _PARAGRAPHS.split(text))
     return [one for line in lines for one in _ENDS.split(line) if len(one.split()) >= LEAST]
+
+
+def in_pieces(rows: Sequence[str]) -> list[str]:
+    """Words that occur twice or more, in lower case, and of each longer sentence 2 to 8 words that follow one another.
+
+    By these a student that adds up what words mean learns rare ones, and what two have in common.
+    """
+    counts = Counter(word for row in rows for word in _WORD.findall(row.lower()))
+    found = [word for word, count in counts.items() if count > 1]
+    draws = random.Random(derive(0, "pieces"))
+    for row in rows:
+        words = row.split()
+        if len(words) > LEAST:
+            size = draws.randint(2, min(8, len(words) - 1))
+            start = draws.randint(0, len(words) - size)
+            found.append(" ".join(words[start : start + size]))
+    return found
 
 
 def _parts(

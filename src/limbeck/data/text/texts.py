@@ -34,6 +34,7 @@ class Texts(InMemory):
         padding: Up to what a batch is padded.
         buckets: Whether shuffled batches hold texts of like length.
         teacher_sizes: (N,) how many tokens of the teacher's own each text has; None where it has none.
+        teacher_tokenizer: The digest of the teacher's own tokenizer.
     """
 
     tokenizer: str = ""
@@ -41,6 +42,7 @@ class Texts(InMemory):
     padding: Padding = "length"
     buckets: bool = False
     teacher_sizes: Tensor | None = None
+    teacher_tokenizer: str = ""
 
     def subset(self, index: Tensor) -> Self:
         sizes, theirs = (None if one is None else one[index] for one in (self.sizes, self.teacher_sizes))
@@ -48,7 +50,13 @@ class Texts(InMemory):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.blake2b(f"{super().fingerprint} {self.tokenizer}".encode(), digest_size=8).hexdigest()
+        return _digest(super().fingerprint, self.tokenizer, self.teacher_tokenizer)
+
+    @property
+    def taught(self) -> str:
+        """What the outputs of a teacher with a tokenizer of its own are a function of, whatever the student reads."""
+        theirs = InMemory(named(self.inputs)[TEACHER], self.targets)
+        return _digest(theirs.fingerprint, self.teacher_tokenizer)
 
     @property
     def lengths(self) -> Tensor | None:
@@ -61,6 +69,10 @@ class Texts(InMemory):
         if self.teacher_sizes is not None:
             found[TEACHER] = _cut(found[TEACHER], int(self.teacher_sizes[index].max()))
         return found, targets[:, :longest] if targets.dim() == 2 else targets
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b(" ".join(filter(None, parts)).encode(), digest_size=8).hexdigest()
 
 
 def named(inputs: Inputs) -> Mapping[str, Inputs]:

@@ -19,6 +19,8 @@ from limbeck.folders import cache_root
 
 FILE = "tokenizer.json"
 """What a tokenizer's file is called in a run folder and in an export."""
+BPE, UNCASED = "bpe", "bpe-uncased"
+"""What those that are trained here are called."""
 PAD, END = "<|pad|>", "<|end|>"
 """The special tokens of what is trained here: padding, and the end of a document."""
 _BYTES = {"kind": "bytes", "pad": 256, "end": 257}
@@ -229,8 +231,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return FastTokenizer(content, str(file))
 
 
-def trained_bpe(texts: Sequence[str], vocab: int) -> Tokenizer:
+def trained_bpe(texts: Sequence[str], vocab: int, uncased: bool = False) -> Tokenizer:
     """Byte-pair encoding of so many tokens, trained on the texts once and kept in limbeck's cache.
+
+    Of an uncased one, a word has the same tokens in lower and upper case, and at the beginning of a text.
 
     Source: Sennrich et al., ACL 2016, arXiv:1508.07909; over bytes: Radford et al., 2019.
 
@@ -240,19 +244,22 @@ def trained_bpe(texts: Sequence[str], vocab: int) -> Tokenizer:
     if vocab < 256 + 2:
         raise RequestError(f"vocab is {vocab}, and a tokenizer over bytes needs 258 or more; tokenizer: bytes has 258")
     package = tokenizers_package()
-    digest = hashlib.sha256(json.dumps(["bpe", vocab, package.__version__]).encode())
+    kind = UNCASED if uncased else BPE
+    digest = hashlib.sha256(json.dumps([kind, vocab, package.__version__]).encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
     place = cache_root() / "tokenizers" / digest.hexdigest()[:32]
     if not (place / FILE).is_file():
         place.mkdir(parents=True, exist_ok=True)
-        put(place / FILE, _train(package, texts, vocab).encode())
+        put(place / FILE, _train(package, texts, vocab, uncased).encode())
     return read_tokenizer(place)
 
 
-def _train(package: Any, texts: Sequence[str], vocab: int) -> str:
+def _train(package: Any, texts: Sequence[str], vocab: int, uncased: bool) -> str:
     own = package.Tokenizer(package.models.BPE())
-    own.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if uncased:
+        own.normalizer = package.normalizers.Lowercase()
+    own.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=uncased)
     own.decoder = package.decoders.ByteLevel()
     trainer = package.trainers.BpeTrainer(
         vocab_size=vocab,
@@ -276,11 +283,13 @@ def tokenizers_package() -> Any:
 
 
 def made_tokenizer(name: str, vocab: int, texts: Sequence[str]) -> Tokenizer:
-    """A tokenizer as data options name it: "bytes", "bpe", which is trained on the texts, or a file or folder.
+    """A tokenizer as data options name it: "bytes", "bpe" or "bpe-uncased", trained on the texts, or a file or folder.
 
     Raises:
         RequestError: It cannot be made.
     """
     if name == "bytes":
         return ByteTokenizer()
-    return trained_bpe(texts, vocab) if name == "bpe" else read_tokenizer(Path(name))
+    if name in (BPE, UNCASED):
+        return trained_bpe(texts, vocab, uncased=name == UNCASED)
+    return read_tokenizer(Path(name))

@@ -10,7 +10,8 @@ _OPTION, _OF_TEACHER = "teacher_tokenizer", "teacher"
 _NAMES = ("input_ids", "attention_mask")
 OWN = {name: name for name in _NAMES}
 """What a network reads of a batch that holds a teacher's own tokens too."""
-_TEACHERS = {name: f"{_OF_TEACHER}.{name}" for name in _NAMES}
+TEACHERS = {name: f"{_OF_TEACHER}.{name}" for name in _NAMES}
+"""What a teacher with a tokenizer of its own reads of it."""
 
 
 def with_own_tokens(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def with_own_tokens(recipe: Mapping[str, Any]) -> dict[str, Any]:
         return found
     if options[_OPTION] == _OF_TEACHER:
         found["data"] = {**data, "options": {**options, _OPTION: _folder(recipe.get("teacher"))}}
-    for key, names in (("teacher", _TEACHERS), ("student", OWN), ("assistants", OWN)):
+    for key, names in (("teacher", TEACHERS), ("student", OWN), ("assistants", OWN)):
         if key in found:
             found[key] = _reading(found[key], names)
     return found
