@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import methods, sequential, ship_section, token_sections
+from benchmarks import embedding_section, methods, sequential, ship_section, token_sections
 from limbeck.compare.cells import OWN
 from limbeck.compare.labels import label_of, own_label
 from limbeck.compare.verdicts import with_simultaneous
@@ -128,6 +128,7 @@ def document() -> str:
         ("ship", ship_section.section),
         ("tokens", _tokens),
         ("codecs", _codecs),
+        ("embeddings", _embeddings),
     ):
         path = RESULTS / f"{name}.json"
         if path.exists():
@@ -318,6 +319,10 @@ def _methods(content: dict[str, Any]) -> str:
     missing = ", ".join(f"`{name}`" for name in methods.names() if name not in done)
     left = f"\n\nNot measured yet (`--only NAMES` adds them): {missing}." if missing else ""
     return "\n".join(lines) + f"{left}\n\n{_machine(content['environment'])}\n"
+
+
+def _embeddings(content: dict[str, Any]) -> str:
+    return f"{embedding_section.section(content)}\n\n{_machine(content['environment'])}\n"
 
 
 def _tokens(content: dict[str, Any]) -> str:
