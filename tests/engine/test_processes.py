@@ -44,12 +44,16 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same(one: Path, two: Path) -> None:
-    """Students equal, and their losses and accuracies on the way."""
+def assert_same_students(one: Path, two: Path) -> None:
     students = [load_file(folder / "student.safetensors") for folder in (one, two)]
     assert students[0].keys() == students[1].keys()
     for name, value in students[0].items():
         torch.testing.assert_close(students[1][name], value, rtol=1e-5, atol=1e-5)
+
+
+def assert_same(one: Path, two: Path) -> None:
+    """Students equal, and their losses and accuracies on the way."""
+    assert_same_students(one, two)
     lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (one, two)]
     records = [[json.loads(line) for line in some] for some in lines]
     for key in ("loss", "accuracy", "val_accuracy"):
@@ -76,6 +80,11 @@ def test_shards_are_trained_by_sgd_too(two: Path, tmp_path: Path) -> None:
 def test_layers_may_be_without_a_gradient(two: Path, tmp_path: Path) -> None:
     together.hint_alone(make_fabric(accelerator="cpu"), tmp_path)
     assert_same(tmp_path, two / "hint")
+
+
+def test_a_step_is_a_mean_over_the_tokens_of_all_processes(two: Path, tmp_path: Path) -> None:
+    together.tokens(make_fabric(accelerator="cpu"), tmp_path)
+    assert_same_students(tmp_path, two / "tokens")
 
 
 def test_every_process_goes_on_with_its_own_dropout_in_the_middle_of_an_epoch(two: Path) -> None:

@@ -17,6 +17,8 @@ from limbeck import Distiller, RequestError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import make_fabric, sharding
 from limbeck.engine.optim import MakeOptimizer, optimizer
+from limbeck.tasks import TokenClassification
+from limbeck.types import IGNORED
 
 ADAMW = partial(torch.optim.AdamW, lr=0.05)
 
@@ -104,6 +106,27 @@ def refused(fabric: Fabric, out: Path) -> None:
         train(fabric, out, 1, [Term(losses.kd)], compile="default")
 
 
+def tokens(fabric: Fabric, out: Path) -> None:
+    """A class for each of five tokens, and the labels of some: every process has another number of them."""
+    torch.manual_seed(0)
+    labels = torch.arange(350).view(70, 5) % 3
+    labels[torch.rand(70, 5) < torch.linspace(0, 0.9, 5)] = IGNORED
+    labels[::2, 1:] = IGNORED  # of two processes, the first has every other sample
+    data = InMemory(torch.randn(70, 5, 4), labels)
+    student, teacher = (nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3)) for width in (6, 9))
+    fit(
+        Distiller(student, [Term(losses.kd)], task=TokenClassification()),
+        make_loader(data, 16, rank=fabric.global_rank, world_size=fabric.world_size),
+        teacher=teacher,
+        epochs=1,
+        optimizer=partial(torch.optim.SGD, lr=0.5),
+        accumulate_steps=2,
+        fabric=fabric,
+        out=out,
+        progress=False,
+    )
+
+
 def remember(fabric: Fabric, out: Path) -> None:
     """Every process remembers what all have seen."""
     distiller = train(fabric, out, 1, [Term(losses.CRD, student="0", teacher="0", samples=70, negatives=8)])
@@ -126,6 +149,7 @@ def main(folder: Path) -> None:
         refused(fsdp, folder / "refused")
         by_sgd(fsdp, folder / "sgd")
     hint_alone(ddp, folder / "hint")
+    tokens(ddp, folder / "tokens")
     remember(ddp, folder / "memory")
     dropout(ddp, folder / "straight")
     try:

@@ -27,6 +27,7 @@ from limbeck.engine.schedulers import Scheduler
 from limbeck.engine.settings import EarlyStopping
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source
+from limbeck.engine.step_weights import step_weights
 from limbeck.engine.stepper import Stepper
 from limbeck.engine.totals import Totals
 from limbeck.engine.validation import figures, predictions
@@ -187,12 +188,12 @@ class Loop:
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window, or all that the task counts."""
-        sizes = [self.task.size(batch) for batch in window] if len(window) > 1 else [1]
-        for number, (batch, size) in enumerate(zip(window, sizes, strict=True), start=1):
+        weights = step_weights(window, self.task, self.fabric)
+        for number, (batch, weight) in enumerate(zip(window, weights, strict=True), start=1):
             teacher_output = self.teacher(batch) if self.teacher else None
             with self.fabric.no_backward_sync(self.model) if number < len(window) else nullcontext():
                 step = self.forward(batch, teacher_output)
-                self.backward(step.loss if len(window) == 1 else step.loss * (size / sum(sizes)))
+                self.backward(step.loss if weight is None else step.loss * weight)
             meter.add(step, batch)
         if self.max_grad_norm is not None:
             self._clip(self.max_grad_norm)
