@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,12 @@ from torch import Tensor, nn
 from limbeck import adapters
 from limbeck.distillers.by_epoch import ByEpoch
 from limbeck.distillers.padding import Tapped, tokens_in, without_padding
+from limbeck.distillers.signatures import FROM_BATCH, TOKENS, check_options, defaults, keywords, made_by
 from limbeck.distillers.vocabulary import first_classes
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError
 from limbeck.losses.precision import call_loss
 from limbeck.taps import LOGITS
-from limbeck.types import Batch, send
+from limbeck.types import Batch
 
 Names = str | tuple[str, ...]
 Weight = float | Callable[[int], float]
@@ -27,22 +26,6 @@ Weight = float | Callable[[int], float]
 
 ENDS = (0, 10**9)
 """The first epoch, and one after every schedule."""
-_FROM_BATCH: Mapping[str, Callable[[Batch], Tensor]] = {
-    "targets": lambda batch: batch.targets,
-    "index": lambda batch: send(batch.index, batch.device),
-}
-"""What a loss gets of the batch where it has a parameter of this name."""
-TOKENS = "tokens"
-"""Likewise: where the tensors that it compares hold tokens and no padding, which is zero in both."""
-_GIVEN = (*_FROM_BATCH, "term_weight", "epoch", TOKENS)
-_OF_TERM = {"weight", "student", "teacher", "adapter", "name"}
-
-
-class Made(Protocol):
-    """A class of losses with state, which are made once the shapes of their tensors are known."""
-
-    def for_shapes(self, student: Any, teacher: Any, **options: Any) -> nn.Module:
-        """A loss for tensors, or tuples of tensors, of these shapes."""
 
 
 class Term:
@@ -96,7 +79,7 @@ class Term:
         self.adapter = adapter
         self.name = name or _name(loss)
         self.options = options
-        _check_options(loss, options, self.name)
+        check_options(loss, options, self.name)
         adapters.check(adapter)
         if adapter is not None and len(_tuple(self.student)) != len(_tuple(self.teacher)):
             raise RequestError(f"term {self.name}: {student} and {teacher} do not pair up, so no adapter can be made")
@@ -109,10 +92,7 @@ class Term:
         """
         if LOGITS not in _tuple(self.teacher):
             return ()
-        made = _made(self.loss)
-        maker = self.loss if made is None else made.for_shapes
-        defaults = {one.name: one.default for one in _signature(maker).parameters.values()}
-        options = defaults | self.options
+        options = defaults(self.loss) | self.options
         own = options.get("teacher_temperature")
         value = options.get("temperature", options.get("temperatures")) if own is None else own
         if isinstance(value, ByEpoch):
@@ -171,7 +151,7 @@ class BoundTerm(nn.Module):
                     self.adapters.append(adapter.double() if a.dtype == torch.float64 else adapter)
                     self._casts |= any(weight.dtype != a.dtype for weight in adapter.parameters())
             self.adapters.to(device)
-            made = _made(self.term.loss)
+            made = made_by(self.term.loss)
             if made is not None:
                 adapted = _shapes(self._adapt(s)), _shapes(self._adapt_teacher(t))
                 self.loss = made.for_shapes(*adapted, **self.term.options).to(device)
@@ -190,8 +170,8 @@ class BoundTerm(nn.Module):
         """The term's loss, averaged over the batch, without its weight, of which only the loss itself may be told."""
         s, t = self._tensors(student, teacher)
         options = self.options(epoch, batch.targets is not None)
-        known = _keywords(self.loss)
-        from_batch = {name: _FROM_BATCH[name](batch) for name in known & _FROM_BATCH.keys()}
+        known = keywords(self.loss)
+        from_batch = {name: FROM_BATCH[name](batch) for name in known & FROM_BATCH.keys()}
         mask = batch.mask
         s, t = self._adapt(s, mask), self._adapt_teacher(t, batch.teacher_mask)
         of_training = {"term_weight": weight, "epoch": epoch, TOKENS: tokens_in(mask, s)}
@@ -206,7 +186,7 @@ class BoundTerm(nn.Module):
         options = {} if isinstance(self.term.loss, type) else self.term.options
         if self._by_epoch:
             options = {**options, **{name: value(epoch) for name, value in self._by_epoch.items()}}
-        for name in _keywords(self.loss) & self._task_options.keys():
+        for name in keywords(self.loss) & self._task_options.keys():
             if name != "ignore_index" or labelled:
                 options = {**options, name: self._task_options[name]}
         return options
@@ -244,58 +224,6 @@ class BoundTerm(nn.Module):
             x = x.to(next(adapter.parameters(), x).dtype)
         adapted: Tensor = adapter(x)
         return adapted
-
-
-def _check_options(loss: Callable[..., Any], options: Mapping[str, Any], name: str) -> None:
-    if not callable(loss):
-        raise RequestError(f"a loss is a function, a module or a class with for_shapes, not {loss!r}")
-    made = _made(loss)
-    if isinstance(loss, type) and made is None:
-        raise RequestError(f"class {name} has no for_shapes(student, teacher, **options); give a module made from it")
-    if made is not None and any(isinstance(one, ByEpoch) for one in options.values()):
-        raise RequestError(f"{name} takes its options once, when it is made; only its weight can follow a schedule")
-    maker = loss if made is None or _takes_any(made.for_shapes) else made.for_shapes
-    if _takes_any(maker):
-        return
-    known = _keywords(maker)
-    valid = known - set(_GIVEN)
-    for option in options:
-        if option not in valid:
-            raise unknown(f"option of loss {name}", option, valid | _OF_TERM)
-    if maker is not loss or not isinstance(loss, type):
-        try:
-            _signature(maker).bind(None, None, **options, **dict.fromkeys(known & set(_GIVEN)))
-        except TypeError as error:
-            raise RequestError(f"loss {name}: {error}; it is called as {name}(student, teacher, **options)") from None
-
-
-def _takes_any(function: Callable[..., Any]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in _signature(function).parameters.values())
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(function)
-    except ValueError:  # torch's own functions in C++ do not tell theirs
-        return inspect.signature(lambda student, teacher, **options: None)
-
-
-def _made(loss: Any) -> Made | None:
-    return loss if isinstance(loss, type) and hasattr(loss, "for_shapes") else None
-
-
-def _keywords(loss: Callable[..., Any]) -> frozenset[str]:
-    """The keyword options of a loss: what follows its two tensors."""
-    function = loss.forward if isinstance(loss, nn.Module) else loss
-    # A method is a new object at each look, and keeps its module alive; the function behind it is one for all.
-    behind = getattr(function, "__func__", None)
-    return _options(function, 2) if behind is None else _options(behind, 3)
-
-
-@lru_cache(maxsize=256)
-def _options(function: Callable[..., Any], tensors: int) -> frozenset[str]:
-    parameters = list(_signature(function).parameters.values())
-    return frozenset(p.name for p in parameters[tensors:] if p.kind is not p.VAR_KEYWORD)
 
 
 def _name(loss: Any) -> str:
