@@ -37,42 +37,59 @@ class WithBareWhere(TyperCommand):
         return super().parse_args(ctx, plain)
 
 
+Recipe = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RECIPE]", help="A packaged recipe's name, or a YAML file.", autocompletion=complete.recipes
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(help="Folder or fsspec address to store in; alone: print limbeck's cache folder."),
+]
+Views = Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)]
+Dtype = Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")]
+TopK = Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)]
+Draws = Annotated[int | None, typer.Option(help="Keep so many classes drawn from the teacher's.", min=1)]
+Bits = Annotated[int | None, typer.Option(help="Bits of a stored log-probability: 8 to 16, or 32.")]
+FromLogprobs = Annotated[
+    Path | None, typer.Option(help="Store what a server said: JSON lines with tokens and top_logprobs, or Parquet.")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")]
+List = Annotated[bool, typer.Option("--list", help="List limbeck's cache: teachers and their outputs.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Delete from limbeck's cache what is not in use.")]
+OlderThan = Annotated[str | None, typer.Option(help="With --prune: what was not used for 30d, 12h, 8w.")]
+KeepBytes = Annotated[
+    str | None, typer.Option(help="With --prune: what was not used for longest, until 10GB are left.")
+]
+Unreachable = Annotated[
+    bool, typer.Option("--unreachable", help="With --prune: what is half written, or of another limbeck.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --prune: only say what would go.")]
+
+
 def cache(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RECIPE]", help="A packaged recipe's name, or a YAML file.", autocompletion=complete.recipes
-        ),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help="Folder or fsspec address to store in; alone: print limbeck's cache folder."),
-    ] = None,
-    views: Annotated[int | None, typer.Option(help="Augmented versions of each sample.", min=1)] = None,
-    dtype: Annotated[str | None, typer.Option(help="float16, bfloat16 or float32.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Keep only the likeliest classes.", min=1)] = None,
-    draws: Annotated[int | None, typer.Option(help="Keep so many classes drawn from the teacher's.", min=1)] = None,
-    bits: Annotated[int | None, typer.Option(help="Bits of a stored log-probability: 8 to 16, or 32.")] = None,
-    from_logprobs: Annotated[
-        Path | None, typer.Option(help="Store what a server said: JSON lines with tokens and top_logprobs, or Parquet.")
-    ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check what is stored, and ask again about some.")] = False,
+    recipe: Recipe = None,
+    where: Where = None,
+    views: Views = None,
+    dtype: Dtype = None,
+    top_k: TopK = None,
+    draws: Draws = None,
+    bits: Bits = None,
+    from_logprobs: FromLogprobs = None,
+    verify: Verify = False,
     data_root: DataRoot = None,
     set_: Overrides = None,
     accelerator: Accelerator = "auto",
     devices: Devices = "1",
     threads: Threads = None,
     quiet: Quiet = False,
-    list_: Annotated[bool, typer.Option("--list", help="List limbeck's cache: teachers and their outputs.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Delete from limbeck's cache what is not in use.")] = False,
-    older_than: Annotated[str | None, typer.Option(help="With --prune: what was not used for 30d, 12h, 8w.")] = None,
-    keep_bytes: Annotated[
-        str | None, typer.Option(help="With --prune: what was not used for longest, until 10GB are left.")
-    ] = None,
-    unreachable: Annotated[
-        bool, typer.Option("--unreachable", help="With --prune: what is half written, or of another limbeck.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --prune: only say what would go.")] = False,
+    list_: List = False,
+    prune: Prune = False,
+    older_than: OlderThan = None,
+    keep_bytes: KeepBytes = None,
+    unreachable: Unreachable = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Ask the teacher once about every sample, and store what it says for all runs to come; or list, or prune."""
     if where == "":

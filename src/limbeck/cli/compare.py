@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,43 +39,53 @@ if TYPE_CHECKING:
     from limbeck.runs.parallel import Pool
 
 
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated names; recipe: its own; backbone: a deepest exit alone.",
+        autocompletion=complete.methods,
+    ),
+]
+Seeds = Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)]
+Effect = Annotated[
+    float | None,
+    typer.Option(help="The difference of which is said how many seeds show it. Default: 0.01 of an accuracy."),
+]
+Until = Annotated[str | None, typer.Option(help="decided: add seeds where a verdict is open, up to --max-seeds.")]
+MaxSeeds = Annotated[int | None, typer.Option(help="With --until decided: seeds in the end, at most.")]
+Teachers = Annotated[
+    int, typer.Option(help="Train so many teachers of different seeds; seeds take turns among them.", min=1)
+]
+Jobs = Annotated[int, typer.Option(help="Train so many students side by side, each with --threads.", min=1)]
+On = Annotated[
+    str | None, typer.Option(help="ray: train students by Ray's processes here; ray://HOST:PORT: on a cluster.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of every student.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume a comparison; all its students count, named or not.")]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Resume, and train again students of another recipe, code, teacher or data.")
+]
+
+
 def compare(
     recipe: RecipeArgument,
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated names; recipe: its own; backbone: a deepest exit alone.",
-            autocompletion=complete.methods,
-        ),
-    ] = "recipe",
-    seeds: Annotated[int, typer.Option(help="How many seeds, counted up from the recipe's.", min=1)] = 3,
-    effect: Annotated[
-        float | None,
-        typer.Option(help="The difference of which is said how many seeds show it. Default: 0.01 of an accuracy."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(help="decided: add seeds where a verdict is open, up to --max-seeds.")
-    ] = None,
-    max_seeds: Annotated[int | None, typer.Option(help="With --until decided: seeds in the end, at most.")] = None,
-    teachers: Annotated[
-        int, typer.Option(help="Train so many teachers of different seeds; seeds take turns among them.", min=1)
-    ] = 1,
-    jobs: Annotated[int, typer.Option(help="Train so many students side by side, each with --threads.", min=1)] = 1,
-    on: Annotated[
-        str | None, typer.Option(help="ray: train students by Ray's processes here; ray://HOST:PORT: on a cluster.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")] = None,
+    methods: Methods = "recipe",
+    seeds: Seeds = 3,
+    effect: Effect = None,
+    until: Until = None,
+    max_seeds: MaxSeeds = None,
+    teachers: Teachers = 1,
+    jobs: Jobs = 1,
+    on: On = None,
+    out: Out = None,
     data_root: DataRoot = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
+    epochs: Epochs = None,
     set_: Overrides = None,
     limit_steps: LimitSteps = None,
     limit_samples: LimitSamples = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Resume a comparison; all its students count, named or not.")
-    ] = False,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Resume, and train again students of another recipe, code, teacher or data.")
-    ] = False,
+    resume: Resume = False,
+    redo: Redo = False,
     accelerator: Accelerator = "auto",
     devices: Devices = "1",
     num_nodes: NumNodes = 1,
@@ -90,44 +101,53 @@ def compare(
     changes = overrides(set_, limits(limit_steps, limit_samples))
     made = read(recipe, changes, epochs)
     use_threads(threads)
-    from limbeck.cli.compared import comparison as shown
-    from limbeck.engine.devices import is_first
-    from limbeck.runs.folder import choose
+    from limbeck.compare import compare as carry_out
+    from limbeck.compare.cells import chosen_variants
+    from limbeck.runs.machine import Machine
 
     most = _max_seeds(until, max_seeds)
     pool = _pool(jobs, on, threads, accelerator, count(devices), num_nodes)
-    folder = choose(out, f"compare-{made.name}", resume or redo)
+    machine = Machine(accelerator, count(devices), strategy, not quiet, (), num_nodes, deterministic)
+    there = _resumed(out, made.name, resume or redo)
     named = names(methods)
-    from limbeck.compare import compare as carry_out
-    from limbeck.compare.cells import chosen_variants
-    from limbeck.report import write_page
-    from limbeck.runs.machine import Machine
-
-    machine = Machine(
-        accelerator, count(devices), strategy, not quiet, num_nodes=num_nodes, deterministic=deterministic
-    )
-    choices = chosen_variants(recipe, named, folder if resume or redo else None, changes, epochs)
     folders: list[Path] = []
     with resumable(folders):
         comparison = carry_out(
             made,
             named,
             range(made.seed, made.seed + seeds),
-            root=root_of(data_root, made, folder if resume or redo else None),
+            root=root_of(data_root, made, there),
             out=out,
             resume=resume,
             redo=redo,
             max_seeds=most,
             teacher_count=teachers,
             effect=effect,
-            variants=choices,
+            variants=chosen_variants(recipe, named, there, changes, epochs),
             machine=machine,
             pool=pool,
             began=folders.append,
         )
+    _tell(comparison, as_json)
+
+
+def _tell(comparison: Mapping[str, Any], as_json: bool) -> None:
+    """The table, or the document, and the page; of several processes the first one's."""
+    from limbeck.cli.compared import comparison as shown
+    from limbeck.engine.devices import is_first
+    from limbeck.report import write_page
+
     if is_first():
         page = drawn(write_page, Path(comparison["out"]))
         document(comparison) if as_json else shown(comparison, page)
+
+
+def _resumed(out: Path | None, recipe: str, resumes: bool) -> Path | None:
+    """The folder of the comparison that is resumed; None of a new one."""
+    from limbeck.runs.folder import choose
+
+    folder = choose(out, f"compare-{recipe}", resumes)
+    return folder if resumes else None
 
 
 def _max_seeds(until: str | None, most: int | None) -> int | None:

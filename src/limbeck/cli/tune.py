@@ -30,34 +30,41 @@ from limbeck.cli.options import (
 from limbeck.cli.printing import document
 from limbeck.errors import RequestError, shown
 
+Trials = Annotated[int, typer.Option(help="Trials of the baseline, and as many of each method.", min=1)]
+Methods = Annotated[
+    str, typer.Option(help="Comma-separated names, as compare takes them.", autocompletion=complete.methods)
+]
+Space = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="YAML: keys of the recipe to {low, high, log} or {choices}.")
+]
+Minutes = Annotated[float | None, typer.Option(help="End the search after so many minutes, shared equally by all.")]
+FreshSeeds = Annotated[
+    int, typer.Option(help="Seeds, not used in the search, on which the winners are trained and tested.", min=1)
+]
+AtMost = Annotated[str | None, typer.Option(metavar="ms=5,mb=2", help="Leave students out that are slower or larger.")]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="Optuna storage, or a journal's path, that processes share.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/tune-RECIPE, …")]
+Resume = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Resume the search in this folder, or add trials to it.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of every student.")]
+
 
 def tune(
     recipe: RecipeArgument,
-    trials: Annotated[int, typer.Option(help="Trials of the baseline, and as many of each method.", min=1)],
-    methods: Annotated[
-        str, typer.Option(help="Comma-separated names, as compare takes them.", autocompletion=complete.methods)
-    ] = "recipe",
-    space: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML: keys of the recipe to {low, high, log} or {choices}.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="End the search after so many minutes, shared equally by all.")
-    ] = None,
-    fresh_seeds: Annotated[
-        int, typer.Option(help="Seeds, not used in the search, on which the winners are trained and tested.", min=1)
-    ] = 5,
-    at_most: Annotated[
-        str | None, typer.Option(metavar="ms=5,mb=2", help="Leave students out that are slower or larger.")
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Optuna storage, or a journal's path, that processes share.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/tune-RECIPE, …")] = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Resume the search in this folder, or add trials to it.")
-    ] = None,
+    trials: Trials,
+    methods: Methods = "recipe",
+    space: Space = None,
+    minutes: Minutes = None,
+    fresh_seeds: FreshSeeds = 5,
+    at_most: AtMost = None,
+    storage: Storage = None,
+    out: Out = None,
+    resume: Resume = None,
     data_root: DataRoot = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every student.")] = None,
+    epochs: Epochs = None,
     set_: Overrides = None,
     limit_steps: LimitSteps = None,
     limit_samples: LimitSamples = None,
