@@ -23,7 +23,7 @@ from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.ledger import Ledger, Outputs
 from limbeck.runs.machine import Machine
 from limbeck.runs.parallel import Pool, number
-from limbeck.runs.stages import distil
+from limbeck.runs.stages import begun, distil
 from limbeck.runs.train import Job
 from limbeck.teachers import Teacher
 
@@ -148,10 +148,8 @@ def carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None
     if job.fabric.is_global_zero:
         identity.write(job.out, cell.made_of)
         write_text(job.out / RECIPE, dump(job.recipe))
-    shipped = student = components.model(job.recipe.student, job.data, job.recipe.seed)
-    if found:
-        components.begin(student, job.recipe.student, found[0].module)
-    judge = teachers.teacher_output(found, mix=job.recipe.ensemble) if found else None
+    student, judge = begun(job, found)
+    shipped = student
     ensemble: Teacher | None = None
     if cell.method == SCRATCH:
         scheme = learners.alone(student, job.recipe, job.data)

@@ -68,6 +68,16 @@ class Distilled:
     ensemble: Teacher | None = None
 
 
+def begun(job: Job, found: Sequence[teachers.Candidate]) -> tuple[nn.Module, Teacher | None]:
+    """The job's student at its start, which may be cut out of its trained teacher; and who it is compared with."""
+    recipe = job.recipe
+    student = components.model(recipe.student, job.data, recipe.seed)
+    if not found:
+        return student, None
+    components.begin(student, recipe.student, found[0].module)
+    return student, teachers.teacher_output(found, mix=recipe.ensemble)
+
+
 def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
     """Train a student as the recipe says, with all that must be trained before it."""
     lead = _lead_up(job, student, found)

@@ -18,7 +18,7 @@ from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.runs import components, hits, learners, teachers
 from limbeck.runs.ledger import Ledger
-from limbeck.runs.stages import assemble, distil, listens
+from limbeck.runs.stages import assemble, begun, distil, listens
 from limbeck.runs.teacher_outputs import Kept
 from limbeck.runs.train import Job
 from limbeck.tasks import Task
@@ -133,10 +133,7 @@ class Trainer:
         job = replace(job, data=data or job.data)
         if watch is not None:
             job = replace(job, machine=replace(job.machine, loggers=[watch]))
-        student = components.model(recipe.student, job.data, recipe.seed)
-        if self.found:
-            components.begin(student, recipe.student, self.found[0].module)
-        judge = teachers.teacher_output(self.found, mix=recipe.ensemble) if self.found else None
+        student, judge = begun(job, self.found)
         if not contender.taught:
             alone = learners.alone(student, recipe, job.data)
             return Trained(job, alone, judge, job.train(alone, PHASE))
