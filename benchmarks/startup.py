@@ -59,6 +59,7 @@ def _process(arguments: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(__file__).resolve().parent.parent / "src"
         environment = {**os.environ, "LIMBECK_CACHE": str(Path(folder) / "cache"), "PYTHONPATH": str(source)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, limbeck alone would be compiled at each start
         began = time.perf_counter()
         subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, check=True, capture_output=True)
         return time.perf_counter() - began

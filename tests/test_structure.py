@@ -16,7 +16,19 @@ import limbeck
 SOURCE = Path(limbeck.__file__).parent
 # From top to bottom; a module may import from its own layer and those above it.
 LAYERS = [
-    {"errors", "folders", "seeds", "types", "imports", "notices", "options", "atomic", "sources"},
+    {
+        "errors",
+        "folders",
+        "seeds",
+        "types",
+        "dtensors",
+        "imports",
+        "late_compiler",
+        "notices",
+        "options",
+        "atomic",
+        "sources",
+    },
     {"taps"},
     {"losses", "adapters", "models"},
     {"tasks"},

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limbeck.data.digits import read_digits
 from limbeck.data.own import load_own
 from limbeck.data.splits import DataSet, FromDisk, InMemory, Split, are_classes
+from limbeck.data.stratified import split
 from limbeck.data.text.chat import text_chat
 from limbeck.data.text.classes import text_classes
 from limbeck.data.text.language import text_files
@@ -67,18 +69,12 @@ def _known(name: str, root: Path, size: int | None, options: Mapping[str, Any]) 
 
 
 def _digits(root: Path, size: int | None) -> DataSet:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
+    images, classes = read_digits()
     # Ink is counted from 0 to 16 there; 0–255 here, as in every other image.
-    inputs = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
-    targets = torch.from_numpy(digits.target).long()
-    everything = np.arange(len(targets))
-    train, test = train_test_split(everything, test_size=0.2, stratify=digits.target, random_state=0)
-    whole = InMemory(inputs, targets)
-    splits = [whole.subset(torch.from_numpy(index)) for index in (train, test)]
-    return DataSet("digits", splits[0], splits[1], 10, (1, 8, 8), class_names=tuple("0123456789"))
+    inputs = torch.from_numpy(np.round(images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    whole = InMemory(inputs, torch.from_numpy(classes).long())
+    train, test = (whole.subset(torch.from_numpy(part)) for part in split(len(classes), 0.2, 0, classes))
+    return DataSet("digits", train, test, 10, (1, 8, 8), class_names=tuple("0123456789"))
 
 
 def _torchvision(name: str, kind: str) -> Callable[[Path, int | None], DataSet]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from limbeck.data.stratified import split
 from limbeck.errors import RequestError
 from limbeck.seeds import derive
 from limbeck.tasks import Task
@@ -172,8 +173,6 @@ class DataSet:
         Raises:
             RequestError: The part would leave a split without one sample of each class, or there is one already.
         """
-        from sklearn.model_selection import train_test_split
-
         if self.validation is not None:
             raise RequestError(
                 f"data.validation would take a part of the training set, and {self.name} has a validation set of its "
@@ -185,20 +184,20 @@ class DataSet:
             self._check_fraction(fraction)
             taken_from = np.flatnonzero((targets >= 0).numpy())  # samples without a label stay where they teach
         try:
-            kept, taken = train_test_split(
-                taken_from,
-                test_size=fraction,
-                stratify=targets.numpy()[taken_from] if classes else None,
-                random_state=derive(seed, "validation") % 2**32,
+            _, drawn = split(
+                len(taken_from),
+                fraction,
+                derive(seed, "validation") % 2**32,
+                targets.numpy()[taken_from] if classes else None,
             )
         except ValueError as error:
             raise RequestError(
                 f"cannot take {fraction:.0%} of {len(self.train)} samples for validation: {error}"
             ) from error
-        taken = np.sort(taken)
-        kept = torch.from_numpy(np.setdiff1d(np.arange(len(self.train)), taken))
-        taken = torch.from_numpy(taken)
-        return replace(self, train=self.train.subset(kept), validation=self.train.subset(taken))
+        taken = np.sort(taken_from[drawn])
+        kept = np.setdiff1d(np.arange(len(self.train)), taken)
+        parts = [self.train.subset(torch.from_numpy(part)) for part in (kept, taken)]
+        return replace(self, train=parts[0], validation=parts[1])
 
     def limited(self, samples: int) -> DataSet:
         """The data set for a trial: so many samples of each split at most, drawn by one seed."""

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch._dynamo import config as dynamo_config
-from torch._dynamo.exc import TorchDynamoException
 from torch.utils._pytree import tree_leaves
 
 from limbeck.distillers import Scheme
@@ -39,7 +37,6 @@ PROBE = 0.5
 """Seconds that a pass is repeated for, to be measured."""
 STRUCTURES = 64
 """Networks of different structure that may be compiled in one process; torch would leave the ninth as it is."""
-_LIMIT = "recompile_limit" if hasattr(dynamo_config, "recompile_limit") else "cache_size_limit"  # until torch 2.6
 
 
 def check_compile(mode: str | None, scheme: Scheme, accumulate_steps: int) -> None:
@@ -151,6 +148,10 @@ def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
         yield
         return
     keep_compiled_apart()
+    from torch._dynamo import config  # which takes twice as long as torch
+    from torch._dynamo.exc import TorchDynamoException
+
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # until torch 2.6
     own, plain = network._compiled_call_impl, network._call_impl
     fast: Callable[..., Any] = torch.compile(_call, mode=mode, dynamic=False)
 
@@ -167,7 +168,7 @@ def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
 
     network._compiled_call_impl = choose  # which no copy and no file of the network takes along
     try:
-        with dynamo_config.patch({_LIMIT: STRUCTURES}):
+        with config.patch({limit: STRUCTURES}):
             yield
     finally:
         network._compiled_call_impl = own

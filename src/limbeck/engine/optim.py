@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
+from limbeck.dtensors import is_dtensor
 from limbeck.engine.groups import Grouped
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
+from limbeck.late_compiler import put_off, take_step
 from limbeck.options import fitting
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -62,7 +63,7 @@ def optimizer(
         parameters = list(parameters)
         tensors = [p for one in parameters for p in (one["params"] if isinstance(one, dict) else [one])]
         fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in tensors)
-        fused = fused and not (name == "sgd" and any(isinstance(p, DTensor) for p in tensors))  # torch has none
+        fused = fused and not (name == "sgd" and any(is_dtensor(p) for p in tensors))  # torch has none
         faster = {"fused": fused} if name in OPTIMIZERS and "foreach" not in options else {}
         made = kind(parameters, **{"lr": lr, **faster, **options})
         if not isinstance(made, Optimizer):
@@ -103,6 +104,7 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
         RequestError: There is nothing to train, or the given one does not hold all of it.
     """
     trained = trained_parameters(distiller)
+    put_off()
     if isinstance(given, Grouped):
         return given.of(distiller)
     if not isinstance(given, Optimizer):
@@ -123,10 +125,11 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
 def _try(make: MakeOptimizer) -> None:
     """Two steps on one number: options that the optimizer takes, and cannot step with, fail here."""
     number = nn.Parameter(torch.zeros(1))
+    put_off()
     made = make([number])
     for _ in range(2):
         number.grad = torch.ones(1)
-        made.step()
+        take_step(made)
     if not torch.isfinite(number).all():
         raise RequestError("two steps with these options lead to no finite number; take smaller values")
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 
 from limbeck.distillers import Scheme
 from limbeck.distillers.scheme import held, is_container
+from limbeck.dtensors import is_dtensor
 from limbeck.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 BLOCK = 2**20
 """Parameters from which on a part of a network is a shard of its own, gathered only while it computes."""
@@ -49,6 +50,13 @@ def check_shared(scheme: Scheme, fabric: Fabric) -> None:
         )
 
 
+def over_all(fabric: Fabric) -> DeviceMesh:
+    """All processes in a row."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(fabric.device.type, (fabric.world_size,))
+
+
 ON_CPU = hasattr(torch.cpu.Stream, "record_event")
 """Whether this torch shards on CPUs; older ones do so on GPUs alone."""
 
@@ -61,6 +69,8 @@ def shard(root: nn.Module, mesh: DeviceMesh) -> nn.Module:
     Raises:
         RequestError: The devices are CPUs, and this torch cannot shard there.
     """
+    from torch.distributed.fsdp import fully_shard
+
     if mesh.device_type == "cpu" and not ON_CPU:
         raise RequestError(f"torch {torch.__version__} shards on GPUs only; take a newer one, or leave the shards out")
     root.to(memory_format=torch.contiguous_format)
@@ -85,7 +95,7 @@ def whole(state: Any) -> Any:
     """A state dict with every shard replaced by the whole tensor, on the CPU; all processes must call it."""
     if not _is_sharded(tree_leaves(state)):
         return state
-    return tree_map(lambda value: value.full_tensor().cpu() if isinstance(value, DTensor) else value, state)
+    return tree_map(lambda value: value.full_tensor().cpu() if is_dtensor(value) else value, state)
 
 
 def load_module(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -114,14 +124,16 @@ def share_buffers(module: nn.Module, fabric: Fabric) -> None:
 
 
 def _is_sharded(values: Iterable[Any]) -> bool:
-    return any(isinstance(value, DTensor) for value in values)
+    return any(is_dtensor(value) for value in values)
 
 
 def _like(own: Any, value: Any) -> Any:
     """A whole tensor with the shards and strides of `own`; one of another shape, such as a count of steps, as it is."""
     if not isinstance(own, Tensor) or not isinstance(value, Tensor) or value.shape != own.shape:
         return value
-    if isinstance(own, DTensor):
+    if is_dtensor(own):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
     # Fused kernels take weight and moment by their places in memory, and check nothing.
     return value if value.stride() == own.stride() else torch.empty_like(own, dtype=value.dtype).copy_(value)

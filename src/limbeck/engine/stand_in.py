@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from limbeck.distillers import Scheme
+from limbeck.late_compiler import CompiledModule
 from limbeck.seeds import random_state, restore_random_state
 
 
@@ -28,9 +28,10 @@ def stand_in(scheme: Scheme) -> Iterator[Scheme]:
         copied = made if leaves else None
     except Exception:  # a handle, a lock, a tensor with a history
         copied = None
-    compiled = scheme.is_compiled or any(isinstance(module, OptimizedModule) for module in scheme.modules())
+    compiled = scheme.is_compiled or any(isinstance(module, CompiledModule) for module in scheme.modules())
+    plain: AbstractContextManager[object] = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     try:
-        with torch.compiler.set_stance("force_eager" if compiled else "default"), _unchanged(scheme, copied):
+        with plain, _unchanged(scheme, copied):
             yield (copied or scheme).train()
     finally:
         restore_random_state(state)

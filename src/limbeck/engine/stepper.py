@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from limbeck.late_compiler import take_step
+
 
 class _Group(NamedTuple):
     """A parameter group with its tensors, in the order in which the kernels take them."""
@@ -40,7 +42,7 @@ class Stepper:
         gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups or ()]
         missing = any(grad is None for some in gradients for grad in some)
         if self._groups is None or missing or _is_special(self.optimizer, self._groups):
-            self.optimizer.step()
+            take_step(self.optimizer)
             self._groups = _collected(self.optimizer)
             return
         for group, some in zip(self._groups, gradients, strict=True):

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from limbeck.dtensors import is_dtensor
 from limbeck.errors import RequestError, unknown
+from limbeck.late_compiler import put_off
 
 CHANNELS_LAST, CONTIGUOUS = "channels_last", "contiguous"
 LAYOUTS = (CHANNELS_LAST, CONTIGUOUS)
@@ -97,6 +98,7 @@ def lay_out(model: nn.Module, wanted: str | None, run: Callable[[Callable[[Tenso
     """
     if wanted not in (None, *LAYOUTS):
         raise unknown("layout", wanted, LAYOUTS)
+    put_off(_Unsafe)
     with _Unsafe(model) as seen:
         run(lambda x: x)
     found = {**_unsafe_modules(model), **seen.found}
@@ -128,7 +130,7 @@ class _Unsafe(TorchDispatchMode):
         self._owners = {
             weight.data_ptr(): name.removesuffix(".weight")
             for name, weight in model.named_parameters()
-            if weight.device.type == "cpu" and not isinstance(weight, DTensor)
+            if weight.device.type == "cpu" and not is_dtensor(weight)
         }
 
     def __torch_dispatch__(
@@ -173,7 +175,7 @@ def _gains(model: nn.Module, device: torch.device) -> bool:
 
 
 def _is_sharded(model: nn.Module) -> bool:
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(is_dtensor(parameter) for parameter in model.parameters())
 
 
 def _lay_out(model: nn.Module, name: str | None) -> None:

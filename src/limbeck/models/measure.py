@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from limbeck.late_compiler import put_off
 from limbeck.taps import call, evaluating
 from limbeck.types import Inputs
 
@@ -24,7 +24,10 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> int:
         model: Its mode and statistics are left as they are.
         inputs: An example batch of exactly one sample.
     """
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    from torch.utils import flop_counter  # and triton, where that is installed
+
+    put_off(flop_counter._FlopCounterMode)
+    with evaluating(model), flop_counter.FlopCounterMode(display=False) as counter:
         call(model, inputs)
         elsewhere = getattr(model, "foreign_multiply_adds", None)
         more: int = elsewhere(inputs) if elsewhere else 0

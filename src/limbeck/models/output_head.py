@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from limbeck.dtensors import is_dtensor
 from limbeck.errors import RequestError, unknown
 from limbeck.losses.tokens import Head
 
@@ -41,7 +41,7 @@ class OutputHead:
             RequestError: The weights are shards.
         """
         weight = _tensor(model, self.weight)
-        if isinstance(weight, DTensor):
+        if is_dtensor(weight):
             raise RequestError("logits in chunks need a head that is whole, and this one is sharded")
         return Head(weight, None if self.bias is None else _tensor(model, self.bias), self.scale, self.cap)
 

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +45,19 @@ def choose(out: Path | None, name: str, resume: bool) -> Path:
         with as_request(lambda reason: f"--out {shown(str(out))}: {reason}; choose another folder"):
             _check_given(out, resume)
         return out
-    taken = [Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000)]
-    free = next(i for i, path in enumerate(taken) if not path.exists())
+    taken = list(takewhile(Path.exists, _places(name)))
+    free = next(islice(_places(name), len(taken), None))
     if resume:
-        unfinished = [
-            path for path in taken[:free] if not (path / RESULT).exists() and not (path / COMPARISON).exists()
-        ]
-        if free and not unfinished:
+        unfinished = [path for path in taken if not (path / RESULT).exists() and not (path / COMPARISON).exists()]
+        if taken and not unfinished:
             raise RequestError(f"every run in runs/{name} is finished; leave --resume out for a new one")
-        return unfinished[-1] if unfinished else taken[free]
-    return taken[free]
+        return unfinished[-1] if unfinished else free
+    return free
+
+
+def _places(name: str) -> Iterator[Path]:
+    """runs/NAME, runs/NAME-2, …"""
+    return (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in count(1))
 
 
 def _check_given(out: Path, resume: bool) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,13 +33,30 @@ def as_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
 
 
 def _mapping(model: BaseModel, indent: str, defaults: bool) -> Iterator[str]:
-    for name, field in type(model).model_fields.items():
+    meanings = _meanings(type(model))
+    for name in type(model).model_fields:
         given = name in model.model_fields_set
         if given or defaults:
-            comment = one_line(f"{'' if given else 'default. '}{field.description or ''}")
+            comment = one_line(f"{'' if given else 'default. '}{meanings.get(name, '')}")
             yield from _entry(name, getattr(model, name), indent, f"  # {comment}", defaults)
     for name, value in (model.model_extra or {}).items():
         yield from _entry(name, value, indent, "", defaults)
+
+
+@cache
+def _meanings(kind: type[BaseModel]) -> Mapping[str, str]:
+    """What stands below each key in the source of a part of the schema, and of the classes that it extends.
+
+    pydantic would read all of the source whenever the schema is imported.
+    """
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__[: kind.__mro__.index(BaseModel)]):
+        [declared_class] = ast.parse(inspect.getsource(one)).body
+        assert isinstance(declared_class, ast.ClassDef)
+        for key, text in pairwise(declared_class.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[ast.unparse(key.target)] = inspect.cleandoc(str(text.value.value))
+    return found
 
 
 def _entry(name: str, value: Any, indent: str, comment: str, defaults: bool) -> Iterator[str]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 
 import limbeck
 from limbeck.atomic import sweep
@@ -22,7 +21,7 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.engine import fit
 from limbeck.engine.checkpoint import restore_student, save_student
 from limbeck.engine.devices import AUTO, from_first
-from limbeck.engine.sharding import shard
+from limbeck.engine.sharding import over_all, shard
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
 from limbeck.models.foreign.hugging_face_files import digest_of_folder
@@ -243,7 +242,7 @@ def share_out(found: Sequence[Candidate], fabric: Fabric) -> None:
     """Bring the trained teachers that the recipe says into shards, a part of each on every device."""
     for one in found:
         if one.spec.shard and fabric.world_size > 1:
-            shard(one.module, init_device_mesh(fabric.device.type, (fabric.world_size,)))
+            shard(one.module, over_all(fabric))
 
 
 def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet, machine: Machine) -> None:

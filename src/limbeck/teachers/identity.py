@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.dtensors import is_dtensor
 from limbeck.models.foreign.programs import program_text
 from limbeck.taps.wrappers import unwrapped
 from limbeck.types import content
@@ -126,6 +127,6 @@ def _constant(value: Any) -> str:
 
 
 def _tensor(value: Tensor | None) -> str:
-    if value is None or value.is_meta or isinstance(value, torch.distributed.tensor.DTensor):
+    if value is None or value.is_meta or is_dtensor(value):
         return ""
     return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content(value)).hexdigest()}"

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from limbeck.dtensors import is_dtensor
 from limbeck.errors import RequestError
 from limbeck.models import move, refuse_lazy
 from limbeck.models.foreign.keras import refuse_keras
@@ -171,7 +171,7 @@ def fingerprint(module: nn.Module) -> str:
     """Hexadecimal digest of a module's weights and buffers with their names, shapes and dtypes."""
     digest = hashlib.sha256(type(module).__qualname__.encode())
     for name, value in module.state_dict().items():
-        value = value.full_tensor() if isinstance(value, DTensor) else value
+        value = value.full_tensor() if is_dtensor(value) else value
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(content(value))
     return digest.hexdigest()[:16]

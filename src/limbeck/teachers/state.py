@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from limbeck.dtensors import is_dtensor
 from limbeck.errors import some
 
 SHOWN = 2
@@ -76,7 +76,7 @@ class Frozen:
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:
     """A module's buffers; of parts on several devices none changes by itself."""
-    return {name: buffer for name, buffer in module.named_buffers() if not isinstance(buffer, DTensor)}
+    return {name: buffer for name, buffer in module.named_buffers() if not is_dtensor(buffer)}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -26,7 +26,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 class Checked(BaseModel):
     """Numbers are finite, and true and false are none."""
 
-    model_config = ConfigDict(allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
