@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-from collections.abc import Iterator, Mapping
-from functools import cache
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,6 +10,7 @@ from pydantic import BaseModel
 from limbeck.recipes.keys import one_line, plain
 from limbeck.recipes.methods import Places
 from limbeck.recipes.schema import Recipe
+from limbeck.recipes.schema.meanings import of_keys
 from limbeck.runs.written_out import declared
 
 
@@ -33,7 +30,7 @@ def as_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
 
 
 def _mapping(model: BaseModel, indent: str, defaults: bool) -> Iterator[str]:
-    meanings = _meanings(type(model))
+    meanings = of_keys(type(model))
     for name in type(model).model_fields:
         given = name in model.model_fields_set
         if given or defaults:
@@ -41,22 +38,6 @@ def _mapping(model: BaseModel, indent: str, defaults: bool) -> Iterator[str]:
             yield from _entry(name, getattr(model, name), indent, f"  # {comment}", defaults)
     for name, value in (model.model_extra or {}).items():
         yield from _entry(name, value, indent, "", defaults)
-
-
-@cache
-def _meanings(kind: type[BaseModel]) -> Mapping[str, str]:
-    """What stands below each key in the source of a part of the schema, and of the classes that it extends.
-
-    pydantic would read all of the source whenever the schema is imported.
-    """
-    found: dict[str, str] = {}
-    for one in reversed(kind.__mro__[: kind.__mro__.index(BaseModel)]):
-        [declared_class] = ast.parse(inspect.getsource(one)).body
-        assert isinstance(declared_class, ast.ClassDef)
-        for key, text in pairwise(declared_class.body):
-            if isinstance(key, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[ast.unparse(key.target)] = inspect.cleandoc(str(text.value.value))
-    return found
 
 
 def _entry(name: str, value: Any, indent: str, comment: str, defaults: bool) -> Iterator[str]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationInfo, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from limbeck.recipes.schema.meanings import of_keys
 
 Taps = str | list[str]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -27,6 +31,16 @@ class Checked(BaseModel):
     """Numbers are finite, and true and false are none."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """With the meanings of the keys."""
+        made = handler(schema)
+        own = handler.resolve_ref_schema(made)
+        for name, meaning in of_keys(cls).items():
+            if name in own.get("properties", {}):
+                own["properties"][name]["description"] = meaning
+        return made
 
     @field_validator("*", mode="before")
     @classmethod
