@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,19 @@ from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.balance import Pull, told
-from limbeck.engine.built import build
-from limbeck.engine.callbacks import Callback, Callbacks, Logged, Training, check_callbacks
-from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
+from limbeck.engine.balance import Pull
+from limbeck.engine.callbacks import Callback, Callbacks, Logged, check_callbacks
 from limbeck.engine.compile_cache import keep_compiled_apart
-from limbeck.engine.compiling import Choice, check_compile, check_whole, choose_compile, compiled
-from limbeck.engine.devices import AUTO, enough_memory, from_first
+from limbeck.engine.compiling import check_compile
+from limbeck.engine.devices import AUTO
 from limbeck.engine.groups import Grouped
 from limbeck.engine.guides import AnyTeacher, held_out_teacher, training_teacher
-from limbeck.engine.loop import Loop
-from limbeck.engine.metrics_file import MetricsFile
 from limbeck.engine.optim import MakeOptimizer
-from limbeck.engine.prepared import checked, examined, launched, prepared
-from limbeck.engine.progress import Progress, tell
-from limbeck.engine.schedulers import AnySchedule, Scheduler
-from limbeck.engine.settings import EarlyStopping, check, check_ends, stopped
-from limbeck.engine.sharding import check_shared, is_sharding, whole
-from limbeck.engine.snapshots import Snapshots
+from limbeck.engine.prepared import examined, launched
+from limbeck.engine.schedulers import AnySchedule
+from limbeck.engine.settings import EarlyStopping, Settings
+from limbeck.engine.work import Work
 from limbeck.errors import RequestError, unknown
-from limbeck.models.foreign.hugging_face_lora import make_plain
-from limbeck.types import Batch
 
 
 @dataclass(frozen=True)
@@ -159,64 +149,28 @@ def fit(
     """
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
-    restore_best, folder = restore_best if keep is None else restores(keep), Path(out) if out else None
-    validates = val is not None
-    check(epochs, accumulate_steps, restore_best, max_grad_norm, checkpoint_steps, validates=validates)
-    check_ends(early_stopping, save_every, validates=validates)
+    settings = Settings(
+        epochs, accumulate_steps, max_grad_norm, restore_best if keep is None else restores(keep), early_stopping,
+        save_every, checkpoint_steps, seed, phase, dict(about or {}),
+    )  # fmt: skip
+    validates, folder = val is not None, Path(out) if out else None
+    settings.check(validates=validates)
     check_compile(compile, distiller, accumulate_steps)
     check_callbacks(callbacks)
     keep_compiled_apart()  # also for a student that its user compiles
     data = examined(distiller, train, val, steps_per_epoch, seed)
-    if fabric is None:
-        fabric = launched(distiller, data.example, precision, accelerator, devices, strategy)
-    check_shared(distiller, fabric)
-    if is_sharding(fabric):
-        check_whole(compile)
+    fabric = fabric or launched(distiller, data.example, precision, accelerator, devices, strategy)
+    work = Work(distiller, fabric, settings, folder, progress and fabric.is_global_zero)
+    work.check(compile)
     guide = training_teacher(teacher, distiller)
     judge = held_out_teacher(val_teacher, guide, distiller) if validates else None
-    shown = progress and fabric.is_global_zero
-    first = prepared(distiller, guide, data, fabric, layout, accumulate_steps, seed)
+    first, pulls = work.tried(guide, data, layout, measures=measure_balance)
+    begun = work.begun(first, optimizer, schedule, resume, compile, validates=validates)
     laid, source, size = first.layout, first.source, first.example.size
-    _say(phase, [laid.reason] if shown else [])
-    pulls = checked(distiller, guide, first, fabric, accumulate_steps, epochs if measure_balance else None)
-    _say(phase, [told(pulls)] if pulls and shown else [], first.notes if fabric.is_global_zero else [])
-    built = build(distiller, fabric, optimizer, schedule, (epochs, len(source), accumulate_steps), validates=validates)
-    settings = {"seed": seed, "steps": len(source), "accumulate_steps": accumulate_steps}
-    checkpoint = Checkpoint(folder, phase, settings, fabric, built.scheme, built.optimizer, built.schedule)
-    state = checkpoint.load() if resume else Progressed()
-    metrics = MetricsFile(folder if fabric.is_global_zero else None)
-    metrics.restart(phase, state.records)
-    stepped = str(built.schedule) if isinstance(built.schedule, Scheduler) else ""
-    reason = _choose_compile(state, compile, built.scheme, first.example, fabric, epochs, len(source))
-    _say(phase, [stepped, reason] if shown else [])
     del data, first  # with what lies on the device, where the training needs the memory
-    display = Progress(phase, epochs, len(source), shown, distiller.task)
-    snapshots = Snapshots(folder, save_every, built.scheme.student, about or {})
-    loop = Loop(
-        fabric=fabric,
-        scheme=built.scheme,
-        model=built.model,
-        optimizer=built.optimizer,
-        stepper=built.stepper,
-        schedule=built.schedule,
-        source=source,
-        teacher=guide,
-        checkpoint=checkpoint,
-        callbacks=Callbacks([metrics, display, snapshots, Logged(loggers)], callbacks),
-        training=Training(phase, epochs, len(source), built.scheme, fabric.is_global_zero),
-        accumulate_steps=accumulate_steps,
-        max_grad_norm=max_grad_norm,
-        checkpoint_steps=checkpoint_steps,
-        val=val,
-        val_teacher=judge,
-        restore_best=restore_best,
-        early_stopping=early_stopping,
-        seed=seed,
-    )
-    memory = enough_memory(phase, size, fabric.device)
-    with memory, laid.kept(), compiled(built.scheme.student, state.compile, size), display:
-        loop.run(state, epochs)
-    _finish(loop, distiller, state, dict(about or {}), laid.name)
+    called = Callbacks([*work.own_callbacks(begun), Logged(loggers)], callbacks)
+    work.train(begun, work.loop(begun, source, guide, called, val, judge), laid, size)
+    state = begun.state
     return Run(distiller.student, state.records, state.seconds, folder, state.compile, laid.name, pulls)
 
 
@@ -229,39 +183,3 @@ def restores(keep: str) -> bool:
     if keep not in ("best", "last"):
         raise unknown("value of keep", keep, ("best", "last"))
     return keep == "best"
-
-
-def _choose_compile(
-    state: Progressed, compile: str | None, scheme: Scheme, example: Batch, fabric: Fabric, epochs: int, steps: int
-) -> str:
-    """Set torch.compile's mode in `state`, by a trial where that is to be chosen; why it is so, or ""."""
-    choice = Choice(state.compile if compile == AUTO else compile)
-    if choice.mode == AUTO:
-        left = (epochs - state.epoch) * steps - state.step
-        look = partial(choose_compile, scheme, example.to(fabric.device), fabric, left)
-        choice = from_first(fabric, look)
-    state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
-    return choice.reason
-
-
-def _finish(loop: Loop, distiller: Scheme, state: Progressed, about: dict[str, Any], layout: str | None) -> None:
-    """Bring what was trained, or the best of it, back into the user's own modules, and write the student's files."""
-    loop.fabric.barrier()
-    checkpoint, training = loop.checkpoint, loop.training
-    if loop.scheme is not distiller:
-        distiller.load_state_dict(whole(loop.scheme.state_dict()))
-    if loop.restore_best:
-        checkpoint.load_best(distiller)
-    student = distiller.student.eval()
-    make_plain(student)
-    if checkpoint.out and checkpoint.writes:
-        how = {**stopped(state.epoch, training.epochs), "compile": state.compile, "layout": layout}
-        took = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
-        save_student(checkpoint.out, training.phase, student, about | took)
-    training.scheme = distiller
-    loop.callbacks.call("fit_end", training)
-
-
-def _say(phase: str, *some: Sequence[str]) -> None:
-    for line in filter(None, chain(*some)):
-        tell(f"{phase}: {line}")

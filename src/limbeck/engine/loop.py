@@ -24,7 +24,7 @@ from limbeck.engine.meter import Meter
 from limbeck.engine.optim import Schedule
 from limbeck.engine.progress import tell
 from limbeck.engine.schedulers import Scheduler
-from limbeck.engine.settings import EarlyStopping
+from limbeck.engine.settings import Settings
 from limbeck.engine.sharding import share_buffers
 from limbeck.engine.source import Source
 from limbeck.engine.step_weights import step_weights
@@ -57,17 +57,13 @@ class Loop:
     callbacks: Callbacks
     training: Training
     schedule: Schedule | Scheduler | None
-    accumulate_steps: int
-    max_grad_norm: float | None
-    checkpoint_steps: int | None
+    settings: Settings
     val: Iterable[Any] | None
     val_teacher: Teacher | None
-    restore_best: bool
-    early_stopping: EarlyStopping | None
-    seed: int
 
-    def run(self, state: Progressed, epochs: int) -> None:
+    def run(self, state: Progressed) -> None:
         """Train from where `state` stands to the end of the last epoch."""
+        epochs = self.settings.epochs
         self.scheme.train()
         self.forget_gradients()  # those that an earlier backward pass left
         generators = Generators([self.source.loader, self.val], self.fabric)
@@ -84,7 +80,7 @@ class Loop:
             if held_out is not None:
                 record |= self._validate(held_out)
                 score = record[f"val_{self.task.monitor}"]
-                if self.restore_best and self.task.better(score, state.best):
+                if self.settings.restore_best and self.task.better(score, state.best):
                     state.best = score
                     self.checkpoint.save_best()
                 self.training.record = record
@@ -106,7 +102,7 @@ class Loop:
 
     def ended(self, state: Progressed) -> bool:
         """Whether the training is over before its last epoch; validation figures are the same in all processes."""
-        early = self.early_stopping
+        early = self.settings.early_stopping
         return state.stopped or (early is not None and early.ended(state.records, self.task))
 
     def _asked_to_stop(self) -> bool:
@@ -195,8 +191,8 @@ class Loop:
                 step = self.forward(batch, teacher_output)
                 self.backward(step.loss if weight is None else step.loss * weight)
             meter.add(step, batch)
-        if self.max_grad_norm is not None:
-            self._clip(self.max_grad_norm)
+        if self.settings.max_grad_norm is not None:
+            self._clip(self.settings.max_grad_norm)
         self.advance()
         self.forget_gradients()
 
@@ -228,7 +224,7 @@ class Loop:
         return record | others
 
     def _batches(self, state: Progressed) -> Iterator[Batch]:
-        seed_everything(derive(self.seed, "epoch", state.epoch, self.fabric.global_rank))
+        seed_everything(derive(self.settings.seed, "epoch", state.epoch, self.fabric.global_rank))
         self.source.set_epoch(state.epoch)
         batches = self.source.starting_at(state.step)
         if state.rng:
@@ -242,5 +238,5 @@ class Loop:
                 group["lr"] = rate * factor
 
     def _saves_at(self, step: int, taken: int) -> bool:
-        every = self.checkpoint_steps
+        every = self.settings.checkpoint_steps
         return every is not None and step // every > (step - taken) // every and step < len(self.source)

@@ -54,6 +54,28 @@ class EarlyStopping:
         return since >= self.patience
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a training is asked for in numbers and words, each as `fit` takes it."""
+
+    epochs: int
+    accumulate_steps: int
+    max_grad_norm: float | None
+    restore_best: bool
+    early_stopping: EarlyStopping | None
+    save_every: int | None
+    checkpoint_steps: int | None
+    seed: int
+    phase: str
+    about: Mapping[str, Any]
+
+    def check(self, *, validates: bool) -> None:
+        """Raise RequestError for what no training can start with."""
+        window, norm, steps = self.accumulate_steps, self.max_grad_norm, self.checkpoint_steps
+        check(self.epochs, window, self.restore_best, norm, steps, validates=validates)
+        check_ends(self.early_stopping, self.save_every, validates=validates)
+
+
 def stopped(trained: int, epochs: int) -> dict[str, bool]:
     """What a result says of a training that ended before its last epoch; nothing of another."""
     return {"stopped_early": True} if trained < epochs else {}

@@ -1,0 +1,177 @@
+"""One training from its first batch to its files: what `fit` does once it knows what it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch.optim import Optimizer
+
+from limbeck.distillers import Scheme
+from limbeck.engine.balance import Pull, told
+from limbeck.engine.built import Built, build
+from limbeck.engine.callbacks import Callback, Callbacks, Training
+from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
+from limbeck.engine.compiling import Choice, check_whole, choose_compile, compiled
+from limbeck.engine.devices import AUTO, enough_memory, from_first
+from limbeck.engine.groups import Grouped
+from limbeck.engine.loop import Loop
+from limbeck.engine.metrics_file import MetricsFile
+from limbeck.engine.optim import MakeOptimizer
+from limbeck.engine.prepared import Examined, Prepared, checked, prepared
+from limbeck.engine.progress import Progress, tell
+from limbeck.engine.schedulers import AnySchedule, Scheduler
+from limbeck.engine.settings import Settings, stopped
+from limbeck.engine.sharding import check_shared, is_sharding, whole
+from limbeck.engine.snapshots import Snapshots
+from limbeck.engine.source import Source
+from limbeck.models import Layout
+from limbeck.models.foreign.hugging_face_lora import make_plain
+from limbeck.teachers import Teacher
+from limbeck.types import Batch
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A training that is built, and stands where it starts or resumes."""
+
+    built: Built
+    checkpoint: Checkpoint
+    state: Progressed
+    display: Progress
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training.
+
+    Attributes:
+        scheme: What is trained, as its user holds it.
+        fabric: Devices and processes.
+        settings: What is asked for.
+        folder: Where its files go, or None.
+        shown: Whether this process says what happens.
+    """
+
+    scheme: Scheme
+    fabric: Fabric
+    settings: Settings
+    folder: Path | None
+    shown: bool
+
+    def check(self, compile: str | None) -> None:
+        """Raise RequestError where the scheme and the mode of torch.compile do not fit the processes."""
+        check_shared(self.scheme, self.fabric)
+        if is_sharding(self.fabric):
+            check_whole(compile)
+
+    def tried(
+        self, guide: Teacher | None, data: Examined, layout: str, *, measures: bool
+    ) -> tuple[Prepared, Sequence[Pull]]:
+        """Bring the scheme to its device and try a step; with the balance of its losses where that is measured."""
+        window, epochs = self.settings.accumulate_steps, self.settings.epochs
+        first = prepared(self.scheme, guide, data, self.fabric, layout, window, self.settings.seed)
+        self._say([first.layout.reason])
+        pulls = checked(self.scheme, guide, first, self.fabric, window, epochs if measures else None)
+        self._say([told(pulls)] if pulls else [], first.notes if self.fabric.is_global_zero else [])
+        return first, pulls
+
+    def begun(
+        self,
+        first: Prepared,
+        optimizer: MakeOptimizer | Grouped | Optimizer,
+        schedule: AnySchedule | None,
+        resume: bool,
+        compile: str | None,
+        *,
+        validates: bool,
+    ) -> Begun:
+        """Build what is trained, bring it to where an interrupted training stood, and choose how it is compiled."""
+        asked, steps = self.settings, len(first.source)
+        length = asked.epochs, steps, asked.accumulate_steps
+        built = build(self.scheme, self.fabric, optimizer, schedule, length, validates=validates)
+        same = {"seed": asked.seed, "steps": steps, "accumulate_steps": asked.accumulate_steps}
+        checkpoint = Checkpoint(
+            self.folder, asked.phase, same, self.fabric, built.scheme, built.optimizer, built.schedule
+        )
+        state = checkpoint.load() if resume else Progressed()
+        reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
+        self._say([str(built.schedule) if isinstance(built.schedule, Scheduler) else "", reason])
+        return Begun(built, checkpoint, state, Progress(asked.phase, asked.epochs, steps, self.shown, self.scheme.task))
+
+    def own_callbacks(self, begun: Begun) -> Sequence[Callback]:
+        """limbeck's own: the metrics file, the display, the students of some epochs."""
+        metrics = MetricsFile(self.folder if self.fabric.is_global_zero else None)
+        metrics.restart(self.settings.phase, begun.state.records)
+        student, about = begun.built.scheme.student, self.settings.about
+        return [metrics, begun.display, Snapshots(self.folder, self.settings.save_every, student, about)]
+
+    def loop(
+        self,
+        begun: Begun,
+        source: Source,
+        guide: Teacher | None,
+        callbacks: Callbacks,
+        val: Iterable[Any] | None,
+        judge: Teacher | None,
+    ) -> Loop:
+        """The loop over all epochs."""
+        built, asked = begun.built, self.settings
+        return Loop(
+            fabric=self.fabric,
+            scheme=built.scheme,
+            model=built.model,
+            optimizer=built.optimizer,
+            stepper=built.stepper,
+            schedule=built.schedule,
+            source=source,
+            teacher=guide,
+            checkpoint=begun.checkpoint,
+            callbacks=callbacks,
+            training=Training(asked.phase, asked.epochs, len(source), built.scheme, self.fabric.is_global_zero),
+            settings=asked,
+            val=val,
+            val_teacher=judge,
+        )
+
+    def train(self, begun: Begun, loop: Loop, laid: Layout, size: int) -> None:
+        """Run the loop; bring what was trained, or the best of it, into the user's own modules; write its files."""
+        state = begun.state
+        memory = enough_memory(self.settings.phase, size, self.fabric.device)
+        with memory, laid.kept(), compiled(loop.scheme.student, state.compile, size), begun.display:
+            loop.run(state)
+        self.fabric.barrier()
+        if loop.scheme is not self.scheme:
+            self.scheme.load_state_dict(whole(loop.scheme.state_dict()))
+        if self.settings.restore_best:
+            begun.checkpoint.load_best(self.scheme)
+        student = self.scheme.student.eval()
+        make_plain(student)
+        if self.folder and begun.checkpoint.writes:
+            how = {**stopped(state.epoch, self.settings.epochs), "compile": state.compile, "layout": laid.name}
+            took = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
+            save_student(self.folder, self.settings.phase, student, {**self.settings.about, **took})
+        loop.training.scheme = self.scheme
+        loop.callbacks.call("fit_end", loop.training)
+
+    def _say(self, shown: Sequence[str], always: Sequence[str] = ()) -> None:
+        for line in filter(None, chain(shown if self.shown else (), always)):
+            tell(f"{self.settings.phase}: {line}")
+
+
+def _choose_compile(
+    state: Progressed, compile: str | None, scheme: Scheme, example: Batch, fabric: Fabric, epochs: int, steps: int
+) -> str:
+    """Set torch.compile's mode in `state`, by a trial where that is to be chosen; why it is so, or ""."""
+    choice = Choice(state.compile if compile == AUTO else compile)
+    if choice.mode == AUTO:
+        left = (epochs - state.epoch) * steps - state.step
+        look = partial(choose_compile, scheme, example.to(fabric.device), fabric, left)
+        choice = from_first(fabric, look)
+    state.compile, state.seconds = choice.mode, state.seconds + choice.seconds
+    return choice.reason
