@@ -68,6 +68,23 @@ def test_imports_point_one_way() -> None:
             assert layer(other) <= layer(own), f"{path} imports {other}"
 
 
+def test_files_and_functions_stay_short() -> None:
+    """At most 300 lines a file, and 60 a function: signature and code, without the docstring, which may be long."""
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 300, f"{path} asks to be split by what stands in it"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert code_lines(node) <= 60, f"{path}: {node.name} asks to be split by level of abstraction"
+
+
+def code_lines(node: ast.FunctionDef) -> int:
+    first = node.body[0]
+    documented = ast.get_docstring(node) is not None
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+    return (node.end_lineno or 0) - node.lineno + 1 - docstring
+
+
 def test_test_files_have_names_of_their_own() -> None:
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert len(names) == len(set(names)), "pytest takes two files of one name for one module"
