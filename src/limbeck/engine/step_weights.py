@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -26,7 +27,7 @@ def step_weights(window: Sequence[Batch], task: Task, fabric: Fabric) -> Sequenc
     if fabric.world_size > 1 and type(task).size is not Task.size:
         sizes = [task.size(batch) for batch in window]
         own = torch.tensor(float(sum(sizes)), device=fabric.device)
-        all_of_it = fabric.all_reduce(own, reduce_op="sum")
+        all_of_it: Any = fabric.all_reduce(own, reduce_op="sum")
         return [size * fabric.world_size / all_of_it for size in sizes]
     if len(window) == 1:
         return [None]
