@@ -123,13 +123,13 @@ def test_it_is_chosen_where_a_trial_shows_that_it_pays(tmp_path: Path, capsys: p
 
 
 def test_a_trial_is_part_of_the_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("limbeck.engine.fit")
+    module = importlib.import_module("limbeck.engine.work")
     monkeypatch.setattr(module, "choose_compile", lambda *_: compiling.Choice("default", "tried", 1000.0))
     assert train(Network()).seconds > 1000
 
 
 def test_a_resumed_training_keeps_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("limbeck.engine.fit")
+    module = importlib.import_module("limbeck.engine.work")
     left = []
 
     def choose_once(scheme: object, example: object, fabric: object, passes: int) -> compiling.Choice:
