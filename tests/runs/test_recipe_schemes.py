@@ -15,11 +15,12 @@ from limbeck.runs.finished import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
+pytestmark = pytest.mark.usefixtures("few_digits")
 QUIET = Machine(accelerator="cpu", progress=False)
 KD = [{"loss": "kd", "weight": 0.5, "temperature": 2}]
 BASE: dict[str, Any] = {
     "name": "scheme",
-    "data": {"batch_size": 64},
+    "data": {"batch_size": 16},
     "student": {"model": "cnn", "channels": [4, 6]},
     "epochs": 2,
     "optimizer": {"lr": 0.01},
