@@ -10,7 +10,7 @@ import pytest
 
 from limbeck.compare import compare, comparison, students
 from limbeck.compare.join import join
-from limbeck.compare.sequential import Plan
+from limbeck.compare.sequential import Plan, check_same
 from limbeck.compare.words import procedure
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
@@ -120,6 +120,19 @@ def test_a_comparison_that_was_killed_between_two_looks_does_not_look_in_between
     assert found["methods"]["recipe"]["seeds"] == [0, 1, 2, 3, 4]
     with pytest.raises(RequestError, match=r"looks at its verdicts repeatedly .*leave --join out"):
         join([tmp_path / "cmp"])
+
+
+def test_a_table_that_was_seen_is_a_look_that_no_plan_knows(tmp_path: Path) -> None:
+    """Looks at 3 (with all of the 5 %), 3 and 5 (sharing them) would be one look more than the plan's."""
+    out = tmp_path / "cmp"
+    out.mkdir()
+    (out / "recipe.yaml").write_text("name: small\n")
+    check_same(out, Plan(3, 5))
+    (out / "compare.json").write_text("{}")
+    check_same(out, None)
+    with pytest.raises(RequestError, match=r"used all of the 5 % .*leave --until and --max-seeds out, or .* --out"):
+        compare(check(SMALL), ["recipe"], range(3), max_seeds=5, resume=True, root=tmp_path, out=out, machine=QUIET)
+    assert sorted(path.name for path in out.iterdir()) == ["compare.json", "recipe.yaml"]
 
 
 @pytest.mark.parametrize(("seeds", "most", "said"), [(1, 5, "--seeds 2"), (3, 2, "less than the 3 seeds")])

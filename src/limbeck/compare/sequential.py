@@ -11,6 +11,7 @@ from typing import Any
 
 from limbeck.compare.labels import label_of
 from limbeck.errors import RequestError, as_request, counted
+from limbeck.runs.folder import COMPARISON
 
 FILE = "until.json"
 GROWTH = 1.5
@@ -76,11 +77,20 @@ class Plan:
 def check_same(folder: Path, plan: Plan | None) -> None:
     """Refuse to resume a comparison with another plan than the one that it began with.
 
+    A finished comparison of fixed length has had its look, which may use all of the error. One that was interrupted
+    before its table has had none, and may begin with a plan.
+
     Raises:
         RequestError: The allowed error is shared out otherwise, or would be spent twice.
     """
     path = folder / FILE
     if not path.exists():
+        if plan is not None and (folder / COMPARISON).exists():
+            raise RequestError(
+                f"the table of {folder} was made without --until decided and has used all of the 5 % of error, so "
+                "further looks would find differences that are not there; leave --until and --max-seeds out, or begin "
+                "a new comparison in another --out"
+            )
         return
     with as_request(lambda reason: f"{path} is damaged ({reason}); choose another --out"):
         before = json.loads(path.read_text(encoding="utf-8"))
