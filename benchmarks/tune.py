@@ -13,7 +13,8 @@ from typing import Any
 from limbeck.recipes.read import read
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.tuning.tune import Asked, tune
+from limbeck.tuning.asked import Asked
+from limbeck.tuning.tune import tune
 
 TRIALS = 50
 """Of the baseline, and as many of the recipe's method."""

@@ -196,7 +196,8 @@ def test_a_student_is_cut_out_of_the_teacher_that_was_trained(untrained: Path, t
 
 def test_a_search_begins_with_the_teachers_weights_too(untrained: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the extra tune is not installed")
-    from limbeck.tuning.tune import Asked, tune
+    from limbeck.tuning.asked import Asked
+    from limbeck.tuning.tune import tune
 
     made = recipe(
         teacher={"model": f"hf:{untrained}", "epochs": 1, "config": {"num_hidden_layers": 2}},

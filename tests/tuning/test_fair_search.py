@@ -18,9 +18,10 @@ from limbeck.runs.machine import Machine
 from limbeck.tasks import Regression
 from limbeck.tuning import fresh as fresh_module
 from limbeck.tuning import search as search_module
+from limbeck.tuning.asked import Asked
 from limbeck.tuning.budget import Budget
 from limbeck.tuning.search import Pruned, Search
-from limbeck.tuning.tune import Asked, tune
+from limbeck.tuning.tune import tune
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -122,7 +123,7 @@ def test_trials_of_a_variant_are_not_mixed_with_those_of_another(tmp_path: Path)
 def test_what_is_said_of_a_trial() -> None:
     def told(**record: Any) -> str:
         whole = {"state": "complete", "value": None, "reason": None, "seconds": 2.0, "epochs": 3, **record}
-        contender: Any = SimpleNamespace(name="kd")
+        contender: Any = SimpleNamespace(name="recipe", label="kd")
         return searching()._told(contender, 1, whole, {"value": 0.5})
 
     assert told(value=0.6) == "kd, trial 2 of 9: score 0.6000, best so far 0.5000 (2.0 s)"

@@ -25,12 +25,13 @@ from limbeck.runs import hits, train
 from limbeck.runs.machine import Machine
 from limbeck.tuning import fresh as fresh_module
 from limbeck.tuning import studies
+from limbeck.tuning.asked import Asked
 from limbeck.tuning.limits import Limits, limits_of
 from limbeck.tuning.search import best_of
 from limbeck.tuning.space import read_space
 from limbeck.tuning.studies import Study, opened
 from limbeck.tuning.trainer import Watch
-from limbeck.tuning.tune import Asked, tune
+from limbeck.tuning.tune import tune
 
 QUIET = Machine(accelerator="cpu", progress=False)
 SMALL: dict[str, Any] = {
@@ -133,6 +134,9 @@ def test_what_is_written(whole: dict[str, Any]) -> None:
     assert page is not None
     text = page.read_text()
     assert text.count("<svg") == 1
+    assert (whole["recipe"]["label"], "label" in whole["dkd"]) == ("kd", False), "its temperature is searched"
+    assert "<td>kd</td>" in text
+    assert "the best setting of kd, trial" in (out / "best-recipe.yaml").read_text()
     for name in ("baseline", "recipe", "dkd"):
         assert f"{whole[name]['best']['validation']:.4f}" in text
 
@@ -318,7 +322,7 @@ def test_a_trial_is_begun_once_and_taken_over_from_the_dead(tmp_path: Path, monk
     assert pair[1].spent().trials == 3
     assert pair[1].left() == [], "their process lives"
     assert begun[1] is not None
-    begun[1].set_user_attr(studies.OWNER, {"host": os.uname().nodename, "process": 2**22 + 1, "epoch": 0, "at": 0})
+    begun[1].set_user_attr(studies.OWNER, {"host": os.uname().nodename, "process": 2**22 + 1, "at": 0})
     (taken,) = pair[0].left()
     assert taken.number == 1
     record = {"state": "complete", "value": 0.5, "epochs": 1, "seconds": 1.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -32,12 +32,9 @@ from limbeck.cli.options import (
     root_of,
     use_threads,
 )
+from limbeck.cli.pools import Jobs, On, pool_of
 from limbeck.cli.printing import document
 from limbeck.errors import RequestError, unknown
-
-if TYPE_CHECKING:
-    from limbeck.runs.parallel import Pool
-
 
 Methods = Annotated[
     str,
@@ -55,10 +52,6 @@ Until = Annotated[str | None, typer.Option(help="decided: add seeds where a verd
 MaxSeeds = Annotated[int | None, typer.Option(help="With --until decided: seeds in the end, at most.")]
 Teachers = Annotated[
     int, typer.Option(help="Train so many teachers of different seeds; seeds take turns among them.", min=1)
-]
-Jobs = Annotated[int, typer.Option(help="Train so many students side by side, each with --threads.", min=1)]
-On = Annotated[
-    str | None, typer.Option(help="ray: train students by Ray's processes here; ray://HOST:PORT: on a cluster.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder. Default: the first free of runs/compare-RECIPE, …")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of every student.")]
@@ -106,7 +99,7 @@ def compare(
     from limbeck.runs.machine import Machine
 
     most = _max_seeds(until, max_seeds)
-    pool = _pool(jobs, on, threads, accelerator, count(devices), num_nodes)
+    pool = pool_of(jobs, on, threads, accelerator, count(devices), num_nodes)
     machine = Machine(accelerator, count(devices), strategy, not quiet, (), num_nodes, deterministic)
     there = _resumed(out, made.name, resume or redo)
     named = names(methods)
@@ -159,22 +152,3 @@ def _max_seeds(until: str | None, most: int | None) -> int | None:
             "--until decided and --max-seeds N go together: so many seeds are trained in the end, at most"
         )
     return most
-
-
-def _pool(
-    jobs: int, on: str | None, threads: int | None, accelerator: str, devices: int | str, nodes: int
-) -> Pool | None:
-    """--jobs and --on."""
-    if jobs == 1 and on is None:
-        return None
-    from limbeck.engine.devices import kind_of
-    from limbeck.runs.cluster import Cluster, address_of, imported
-    from limbeck.runs.parallel import Processes, check_jobs, threads_each
-
-    check_jobs(max(jobs, 2), devices, nodes)
-    if on is None:
-        return Processes(jobs, threads_each(jobs, threads))
-    address = address_of(on)
-    imported()
-    gpus = 1 if kind_of(accelerator) == "cuda" else 0
-    return Cluster(address, threads_each(jobs, threads) if jobs > 1 else threads or 1, jobs if jobs > 1 else None, gpus)

@@ -27,6 +27,7 @@ from limbeck.cli.options import (
     root_of,
     use_threads,
 )
+from limbeck.cli.pools import Jobs, On, pool_of
 from limbeck.cli.printing import document
 from limbeck.errors import RequestError, shown
 
@@ -68,6 +69,8 @@ def tune(
     set_: Overrides = None,
     limit_steps: LimitSteps = None,
     limit_samples: LimitSamples = None,
+    jobs: Jobs = 1,
+    on: On = None,
     accelerator: Accelerator = "auto",
     threads: Threads = None,
     as_json: AsJson = False,
@@ -81,14 +84,15 @@ def tune(
     made = read(recipe, changes, epochs)
     folder = _resumed(out, resume)
     use_threads(threads)
+    pool = pool_of(jobs, on, threads, accelerator, again=True)
     named = names(methods)
     from limbeck.compare.cells import chosen_variants
     from limbeck.report.tune import write_tune_page
     from limbeck.runs.machine import Machine
+    from limbeck.tuning.asked import Asked
     from limbeck.tuning.contenders import names_of
     from limbeck.tuning.files import space_in
     from limbeck.tuning.limits import Limits, limits_of
-    from limbeck.tuning.tune import Asked
     from limbeck.tuning.tune import tune as carry_out
 
     varied = chosen_variants(recipe, named, None, changes, epochs)
@@ -105,6 +109,7 @@ def tune(
             resume=resume is not None,
             variants=varied,
             machine=Machine(accelerator, progress=not quiet),
+            pool=pool,
             began=folders.append,
         )
     if is_first():
@@ -131,6 +136,7 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
     """The table at the end of a search."""
     from limbeck.cli.printing import console as new_console
     from limbeck.cli.printing import table as new_table
+    from limbeck.compare.labels import label_of
     from limbeck.report.tune import contenders_of, spread
     from limbeck.runs.entry import label, span
 
@@ -144,7 +150,7 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
         table.add_column(column, justify="left" if column in left else "right", overflow="fold")
     for name, row in entries.items():
         verdict = found["verdict"].get(name, {})
-        cells = [name, str(row["trials"]), f"{row['seconds']:.0f}", f"{row['best']['validation']:.4f}"]
+        cells = [label_of(name, row), str(row["trials"]), f"{row['seconds']:.0f}", f"{row['best']['validation']:.4f}"]
         cells.append(spread(row["fresh"]))
         there = "difference" in verdict
         cells += [f"{verdict['difference']:+.4f}" if there else "", span(verdict["simultaneous"]) if there else ""]
@@ -154,7 +160,7 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
     for name, row in entries.items():
         own, best = row["own"]["settings"], row["best"]["settings"]
         changed = ", ".join(f"{key} {_short(value)}" for key, value in best.items() if own.get(key) != value)
-        console.print(f"{name}: {changed or 'the recipe as it is'}", soft_wrap=True)
+        console.print(f"{label_of(name, row)}: {changed or 'the recipe as it is'}", soft_wrap=True)
         shares = sorted(found["importances"][name].items(), key=lambda one: -one[1])[:3]
         if shares:
             told = ", ".join(f"{key} {share:.0%}" for key, share in shares)

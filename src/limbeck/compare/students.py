@@ -68,10 +68,7 @@ def train_all(students: Sequence[Cell], among: Sequence[Group], job: Job, root: 
         return
     orders = [_order(cell, among[group_of(cell.seed, len(among))], job, root) for cell in todo]
     for noted in pool.map(train, orders):
-        for key, outputs in noted.items():
-            known = job.outputs.get(key)
-            if known is None or (known.found and not outputs.found):  # another process has stored what this one found
-                job.outputs.note(key, outputs)
+        job.outputs.merge(noted)
 
 
 def results(students: Sequence[Cell], job: Job) -> dict[str, dict[int, dict[str, Any]]]:

@@ -158,7 +158,7 @@ def search(found: Mapping[str, Any], contenders: Mapping[str, Mapping[str, Any]]
         axes.plot(*zip(*whole, strict=True), "o", color=BLUE, markersize=5)
         if ended:
             axes.plot(*zip(*ended, strict=True), "o", color=GREY, markersize=5, fillstyle="none")
-        axes.set_ylabel(name)
+        axes.set_ylabel(label_of(name, row))
     panels[-1].set_xlabel("trial")
     return _svg(figure)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from limbeck.compare.labels import label_of
 from limbeck.report.document import document, write_drawn
 from limbeck.runs.entry import label, span
 
@@ -66,7 +67,7 @@ def _table(found: Mapping[str, Any], monitor: str) -> str:
     rows = []
     for name, row in contenders_of(found).items():
         own = row["own"]["validation"]
-        cells = [html.escape(name), str(row["trials"]), str(row["pruned"]), f"{row['seconds']:.1f}"]
+        cells = [html.escape(label_of(name, row)), str(row["trials"]), str(row["pruned"]), f"{row['seconds']:.1f}"]
         cells += ["–" if own is None else f"{own:.4f}", f"{row['best']['validation']:.4f}"]
         cells.append(spread(row["fresh"]))
         verdict = found["verdict"].get(name)
@@ -94,7 +95,7 @@ def _contender(name: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> s
     )
     head = "<th>key</th><th>recipe's own</th><th>best</th><th>importance</th>"
     return (
-        f"<h2>{html.escape(name)}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f"<h2>{html.escape(label_of(name, row))}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         f'<p class="small">Ready to run: {html.escape(row["recipe"])}</p>'
     )
 

@@ -6,16 +6,15 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from limbeck.errors import RequestError, RunError, shown
-from limbeck.runs.parallel import in_order
+from limbeck.runs.parallel import RETRIES, in_order
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-RETRIES = 3
-"""How often a task is begun anew whose process was lost."""
 SCHEME = "ray"
 
 
@@ -45,20 +44,45 @@ class Cluster:
         if not tasks:
             return
         ray = imported()
+        with self._connected(ray):
+            remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_carry_out)
+            begun = [remote.remote(pickle.dumps((work, task)), sys.path, self.threads) for task in tasks]
+            yield from in_order(_finished(ray, begun))
+
+    def places(self) -> int:
+        """As `limbeck.runs.parallel.Pool` says: `jobs`, or as many as the CPUs and GPUs of now hold.
+
+        Raises:
+            RequestError: Ray is not installed, or the cluster cannot be reached.
+        """
+        if self.jobs is not None:
+            return self.jobs
+        ray = imported()
+        if self._local and not ray.is_initialized():
+            return max(1, (os.cpu_count() or 1) // self.threads)
+        with self._connected(ray):
+            there = ray.cluster_resources()
+        wanted = {"CPU": self.threads, "GPU": self.gpus}
+        return max(1, min(int(there.get(kind, 0) // count) for kind, count in wanted.items() if count))
+
+    @property
+    def _local(self) -> bool:
+        return self.address is None and "RAY_ADDRESS" not in os.environ
+
+    @contextmanager
+    def _connected(self, ray: Any) -> Iterator[None]:
+        """Inside, Ray is reached; afterwards left again, unless somebody else had reached it before."""
         ours = not ray.is_initialized()
         if ours:
             self._connect(ray)
         try:
-            remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES)(_carry_out)
-            begun = [remote.remote(pickle.dumps((work, task)), sys.path, self.threads) for task in tasks]
-            yield from in_order(_finished(ray, begun))
+            yield
         finally:
             if ours:
                 ray.shutdown()
 
     def _connect(self, ray: Any) -> None:
-        local = self.address is None and "RAY_ADDRESS" not in os.environ
-        cpus = {"num_cpus": self.jobs * self.threads} if local and self.jobs else {}
+        cpus = {"num_cpus": self.jobs * self.threads} if self._local and self.jobs else {}
         where = {} if self.address is None else {"address": self.address}
         try:
             ray.init(include_dashboard=False, logging_level="warning", **where, **cpus)

@@ -92,6 +92,13 @@ class Ledger:
         if self._path is not None and self._writes:
             write_json(self._path, {name: asdict(one) for name, one in self._known.items()})
 
+    def merge(self, noted: Mapping[str, Outputs]) -> None:
+        """Write down what another process has noted; of outputs that it stored, and this one found, that it did."""
+        for key, outputs in noted.items():
+            known = self._known.get(key)
+            if known is None or (known.found and not outputs.found):
+                self.note(key, outputs)
+
     def entries(self) -> list[dict[str, Any]]:
         """All of them, as result.json holds them."""
         return [asdict(one) for one in self._known.values()]

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -16,10 +16,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from limbeck.errors import RequestError, RunError
-from limbeck.notices import once
+from limbeck.notices import once, tell
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+RETRIES = 3
+"""How often work that goes on by itself is begun anew where a process was lost."""
 
 
 class Pool(Protocol):
@@ -28,6 +30,10 @@ class Pool(Protocol):
     @property
     def threads(self) -> int:
         """Of each on the CPU."""
+        ...
+
+    def places(self) -> int:
+        """How many tasks are done side by side."""
         ...
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
@@ -53,10 +59,16 @@ class Processes:
     Args:
         jobs: How many.
         threads: Of each on the CPU.
+        retries: How often what was not finished is begun anew where a process was killed.
     """
 
     jobs: int
     threads: int
+    retries: int = 0
+
+    def places(self) -> int:
+        """As `Pool` says."""
+        return self.jobs
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """As `Pool` says.
@@ -64,8 +76,25 @@ class Processes:
         Raises:
             RunError: Also where a process was killed.
         """
-        if not tasks:
-            return
+        yield from in_order(self._finished(work, dict(enumerate(tasks))))
+
+    def _finished(self, work: Callable[[Task], Result], left: dict[int, Task]) -> Iterator[tuple[int, Result]]:
+        """Results as they come, each with its task's place; what a killed process leaves is begun anew by others."""
+        for attempt in range(self.retries + 1):
+            try:
+                for place, result in self._attempt(work, dict(left)) if left else ():
+                    del left[place]
+                    yield place, result
+                return
+            except BrokenProcessPool:
+                if attempt < self.retries:
+                    tell("one of the processes was killed: what it was at is done again")
+        raise RunError(
+            "one of the processes was killed, or had not enough memory; --resume does what is missing, with fewer "
+            "--jobs if memory was short"
+        )
+
+    def _attempt(self, work: Callable[[Task], Result], tasks: Mapping[int, Task]) -> Iterator[tuple[int, Result]]:
         context = multiprocessing.get_context("spawn")
         numbers = context.SimpleQueue()
         for one in range(self.jobs):
@@ -75,13 +104,11 @@ class Processes:
             min(self.jobs, len(tasks)), mp_context=context, initializer=_begin, initargs=(numbers, self.threads)
         )
         try:
-            futures = {pool.submit(work, task): place for place, task in enumerate(tasks)}
-            yield from in_order((futures[one], one.result()) for one in as_completed(futures))
+            futures = {pool.submit(work, task): place for place, task in tasks.items()}
+            for done in as_completed(futures):
+                yield futures[done], done.result()
         except BrokenProcessPool:
-            raise RunError(
-                "one of the processes was killed, or had not enough memory; --resume does what is missing, with fewer "
-                "--jobs if memory was short"
-            ) from None
+            raise
         except BaseException:
             for child in set(multiprocessing.active_children()) - others:
                 child.terminate()

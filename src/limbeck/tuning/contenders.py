@@ -8,7 +8,8 @@ from functools import partial
 
 from torch import nn
 
-from limbeck.compare.cells import BACKBONE, SCRATCH, named, recipe_of
+from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, named, recipe_of
+from limbeck.compare.labels import own_label
 from limbeck.data import DataSet
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
@@ -17,7 +18,7 @@ from limbeck.runs.teachers import Candidate
 from limbeck.runs.train import places, settled_as
 from limbeck.runs.written_out import Find, setting_of, with_terms
 from limbeck.tuning.defaults import default_space
-from limbeck.tuning.settings import Settings, own_settings
+from limbeck.tuning.settings import Settings, own_settings, paths
 from limbeck.tuning.space import GivenSpace, Space, check_keys
 
 BASELINE = "baseline"
@@ -34,11 +35,13 @@ class Contender:
         name: "baseline", or what `compare` calls the method.
         recipe: How it is trained, the terms of its method written out where they are plain data.
         space: What is searched.
+        label: What it is called in tables: its name, or, of the recipe's own way, what it does.
     """
 
     name: str
     recipe: schema.Recipe
     space: Space
+    label: str
 
     @property
     def taught(self) -> bool:
@@ -94,12 +97,13 @@ def contenders(
     Raises:
         RequestError: A method that does not fit the recipe, or a space with two keys for one thing.
     """
-    return [_contender(recipe, name, varied, given, student, found, data) for name in names]
+    return [_contender(recipe, name, names, varied, given, student, found, data) for name in names]
 
 
 def _contender(
     recipe: schema.Recipe,
     name: str,
+    names: Sequence[str],
     varied: Mapping[str, schema.Recipe],
     given: GivenSpace,
     student: nn.Module,
@@ -112,7 +116,22 @@ def _contender(
         own = _written(own, partial(places, own, student, found, data))
     space = given.over(default_space(own, taught), name, taught)
     check_keys(space, name)
-    return Contender(name, own, space)
+    return Contender(name, own, space, _label(recipe, space, names) if name == OWN else name)
+
+
+def _label(recipe: schema.Recipe, space: Space, names: Sequence[str]) -> str:
+    """What the recipe's own way to distil does; temperatures that are searched are left out."""
+    searched = {path for key in space if key.endswith(".temperature") for path in _reached(recipe, key)}
+    terms = [
+        one.model_copy(update={"temperature": None}) if f"distill.terms.{place}.temperature" in searched else one
+        for place, one in enumerate(recipe.distill.terms)
+    ]
+    bare = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"terms": terms})})
+    return own_label(bare, [one for one in names if one != OWN])
+
+
+def _reached(recipe: schema.Recipe, key: str) -> list[str]:
+    return paths(recipe.model_dump(mode="json"), key) if recipe.distill.terms else []
 
 
 def _written(recipe: schema.Recipe, find: Find) -> schema.Recipe:

@@ -24,7 +24,7 @@ from limbeck.runs.folder import RECIPE, RESULT
 from limbeck.runs.identity import Origins
 from limbeck.tuning.contenders import BASELINE, Contender
 from limbeck.tuning.search import PAUSE, Say, score_of
-from limbeck.tuning.trainer import Trainer, curve
+from limbeck.tuning.trainer import Trainer, Watch, curve
 
 if TYPE_CHECKING:
     from limbeck.tuning.studies import Study
@@ -101,7 +101,8 @@ class Fresh:
         resume = identity.read(out) == made_of
         identity.write(out, made_of)
         write_text(out / RECIPE, dump(recipe))
-        trained = self.trainer.train(contender, recipe, out, resume=resume, data=self.data)
+        watch = Watch(out, self.trainer.monitor, lambda: self.study.beat(trial))
+        trained = self.trainer.train(contender, recipe, out, resume=resume, data=self.data, watch=watch)
         scores = curve(out, self.trainer.monitor)
         result = {**trained.tested(), "validation": score_of(scores, recipe, self.trainer.mode)}
         about = {"method": contender.name, "seed": seed, "identity": identity.digest(made_of)}
@@ -112,7 +113,7 @@ class Fresh:
             trial, {**record, "contender": contender.name, "seed": seed, "result": result, "hits": _packed(out)}
         )
         monitor = self.trainer.monitor
-        self.say(f"{contender.name}, fresh seed {seed}: test {monitor} {score(result):.4f} ({seconds:.1f} s)")
+        self.say(f"{contender.label}, fresh seed {seed}: test {monitor} {score(result):.4f} ({seconds:.1f} s)")
 
 
 def _packed(folder: Path) -> dict[str, Any] | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from limbeck.data import DataSet
 from limbeck.errors import RequestError, shown, unknown
 from limbeck.recipes import schema
 from limbeck.runs import components
+from limbeck.runs.teachers import Candidate
+from limbeck.runs.train import places
+from limbeck.runs.written_out import shipped
+from limbeck.seeds import seeded
 from limbeck.shipping import latency
 from limbeck.shipping.reading import INPUT
 from limbeck.shipping.runners import module
@@ -34,17 +41,23 @@ class Limits:
     mb: float | None = None
     _measured: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
-    def exceeded(self, recipe: schema.Recipe, data: DataSet) -> str:
-        """In words, what the recipe's student exceeds, measured once for each form of it; empty where it fits."""
+    def exceeded(self, recipe: schema.Recipe, data: DataSet, found: Sequence[Candidate] = ()) -> str:
+        """In words, what a training's student exceeds, measured once for each form of it; empty where it fits.
+
+        Args:
+            recipe: How it is trained; some methods ship another network than the recipe's student.
+            data: What it is trained on.
+            found: The teachers, if any has a say.
+        """
         if not self.as_dict():
             return ""
-        form = recipe.student.model_dump_json()
+        form = f"{recipe.student.model_dump_json()} {recipe.distill.method if found else None}"
         if form not in self._measured:
-            self._measured[form] = self._told(recipe, data)
+            self._measured[form] = self._told(recipe, data, found)
         return self._measured[form]
 
-    def _told(self, recipe: schema.Recipe, data: DataSet) -> str:
-        network = components.model(recipe.student, data, recipe.seed).eval()
+    def _told(self, recipe: schema.Recipe, data: DataSet, found: Sequence[Candidate]) -> str:
+        network = _shipped(recipe, data, found).eval()
         size = sum(one.numel() * one.element_size() for one in network.state_dict().values()) / 1e6
         if self.mb is not None and size > self.mb:
             return f"the student has {size:.3g} MB, and at most {self.mb:g} are allowed"
@@ -84,6 +97,16 @@ def limits_of(text: str) -> Limits:
         if not 0 < found[name] < float("inf"):
             raise RequestError(f"--at-most takes numbers above 0, such as ms=5,mb=2, not {shown(text)}")
     return Limits(found.get("ms"), found.get("mb"))
+
+
+def _shipped(recipe: schema.Recipe, data: DataSet, found: Sequence[Candidate]) -> nn.Module:
+    """The recipe's student, or the network that its method trains and ships in the student's place."""
+    student = components.model(recipe.student, data, recipe.seed)
+    own = shipped(recipe, partial(places, recipe, student, found, data)) if found else None
+    if own is None:
+        return student
+    with seeded(recipe.seed):
+        return own.make()
 
 
 def _array(example: Inputs) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

@@ -88,8 +88,7 @@ def prepare(
     recipe, data, cut = _with_validation(recipe, root)
     if not components.task(recipe, data).labelled:
         raise RequestError("a search stands beside the baseline, which learns from labels, and this task has none")
-    assert data.validation is not None
-    searched = replace(data, test=data.validation)
+    searched = seen(data)
     found = teachers.candidates(recipe, searched, machine)
     student = components.model(recipe.student, searched, recipe.seed)
     recipe = settled(recipe, student, searched, machine)
@@ -107,6 +106,12 @@ def prepare(
     made_of["recipe"] = {**made_of["recipe"], "space": spaces, "contenders": ways}
     made_of["code"] = {name: digest for one in (made_of, *taught.values()) for name, digest in one["code"].items()}
     return Prepared(recipe, data, searched, found, student, everyone, made_of, cut)
+
+
+def seen(data: DataSet) -> DataSet:
+    """What a search sees of data: in the test set's place the validation split."""
+    assert data.validation is not None
+    return replace(data, test=data.validation)
 
 
 def _with_validation(recipe: schema.Recipe, root: Path) -> tuple[schema.Recipe, DataSet, bool]:

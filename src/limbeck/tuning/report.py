@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from limbeck.data import DataSet
 from limbeck.runs import components, hits
 from limbeck.runs.entry import score
 from limbeck.runs.folder import environment
 from limbeck.runs.train import trial
 from limbeck.tuning.contenders import Contender
-from limbeck.tuning.fresh import Results, verdicts
+from limbeck.tuning.fresh import verdicts
+from limbeck.tuning.prepared import Prepared
 from limbeck.tuning.trainer import Trainer
 
 if TYPE_CHECKING:
+    from limbeck.tuning.course import Outcome
     from limbeck.tuning.studies import Study
 
 
 def report(
-    trainer: Trainer,
-    contenders: Sequence[Contender],
-    studies: Mapping[str, Study],
-    best: Mapping[str, Mapping[str, Any]],
-    results: Results,
-    data: DataSet,
-    fresh: Study,
-    asking: float,
+    trainer: Trainer, prepared: Prepared, found: Outcome, asking: float, threads: int | None = None
 ) -> dict[str, Any]:
     """The document of a finished search.
 
     Args:
         trainer: Of the search.
-        contenders: Who was tuned.
-        studies: Their trials.
-        best: The record of each one's best trial.
-        results: The winners' entries by fresh seed.
-        data: All splits.
-        fresh: The fresh trainings.
+        prepared: Contenders and data.
+        found: What came out.
         asking: Seconds in which teacher outputs were precomputed.
+        threads: Of each of the processes; None where there was this one alone.
     """
-    recipe, held_out = trainer.job.recipe, data.validation
+    recipe, data, held_out = trainer.job.recipe, prepared.data, prepared.data.validation
+    contenders, studies, best, results = prepared.contenders, found.studies, found.best, found.results
     seconds = {name: study.spent().seconds for name, study in studies.items()}
     teachers = [{"epochs": one.epochs, "seconds": one.seconds, "source": one.source} for one in trainer.found]
     scores = {name: {str(seed): score(one) for seed, one in by_seed.items()} for name, by_seed in results.items()}
@@ -62,12 +54,12 @@ def report(
         "importances": {one.name: studies[one.name].importances(list(one.space)) for one in contenders},
         "cost": {
             "search": round(sum(seconds.values()), 3),
-            "fresh": round(fresh.spent().seconds, 3),
+            "fresh": round(found.fresh.spent().seconds, 3),
             "teacher_outputs": round(asking, 3),
         },
         "teacher": teachers,
         "teacher_outputs": trainer.job.outputs.entries(),
-        "environment": environment(),
+        "environment": {**environment(), **({} if threads is None else {"threads": threads})},
     }
 
 
@@ -83,6 +75,7 @@ def _entry(
     records = study.records()
     states = [one["state"] for one in records]
     return {
+        **({} if contender.label == contender.name else {"label": contender.label}),
         "trials": len(records),
         "pruned": states.count("pruned"),
         "failed": states.count("failed"),

@@ -31,6 +31,10 @@ PAUSE = 1.0
 Say = Callable[[str], None]
 
 
+def silent(line: str) -> None:
+    """Of a search without display."""
+
+
 class Pruned(Exception):  # noqa: N818 - it is no error
     """A trial has lost against the best one so far, after so many epochs."""
 
@@ -93,7 +97,7 @@ class Search:
         found = best_of(records, self.trainer.mode)
         if found is None:
             reason = next((one["reason"] for one in records if one.get("reason")), "none was begun")
-            raise RunError(f"no trial of {contender.name} came to its end: {reason}")
+            raise RunError(f"no trial of {contender.label} came to its end: {reason}")
         return found
 
     def _carry_out(self, contender: Contender, trial: Trial) -> None:
@@ -116,16 +120,16 @@ class Search:
         monitor, mode, epochs = self.trainer.monitor, self.trainer.mode, None
 
         def look(scores: Sequence[float]) -> None:
-            self.studies[contender.name].beat(trial, len(scores))
             self._compare(scores, recipe, before)
 
         try:
             # The first trial is the recipe as it is, whatever of it the space could say.
             recipe = with_settings(contender.recipe, settings) if trial.number else contender.recipe
-            if reason := self.limits.exceeded(recipe, self.trainer.job.data):
+            if reason := self.trainer.exceeded(self.limits, contender, recipe):
                 return {**record, "state": "refused", "reason": reason, "epochs": 0, "curve": []}
             with muted():
-                self.trainer.train(contender, recipe, out, resume=out.exists(), watch=Watch(out, monitor, look))
+                watch = Watch(out, monitor, lambda: self.studies[contender.name].beat(trial), look)
+                self.trainer.train(contender, recipe, out, resume=out.exists(), watch=watch)
             look(curve(out, monitor))
         except Pruned as ended:
             epochs = ended.epochs
@@ -162,7 +166,7 @@ class Search:
             record["state"], f"{record['state']}: {record['reason']}"
         )
         told = ", ".join(filter(None, (shown, state)))
-        told = f"{contender.name}, trial {number + 1} of {self.budget.trials}: {told}"
+        told = f"{contender.label}, trial {number + 1} of {self.budget.trials}: {told}"
         return f"{told} ({record['seconds']:.1f} s)"
 
 

@@ -6,6 +6,8 @@ so one process that is killed and resumed draws what it would have drawn.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
 import time
@@ -15,7 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import OptunaError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, OptunaError, UpdateFinishedTrialError
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -34,7 +36,7 @@ RANDOM = 10
 ENOUGH = 10
 """Whole trials from which on it is estimated which settings mattered."""
 SILENCE = 600.0
-"""Seconds without a finished epoch after which a trial of another machine is taken over."""
+"""Seconds without a finished epoch of any of its stages after which a trial of another machine is taken over."""
 STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -51,11 +53,15 @@ def opened(place: str | None, folder: Path) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if place is None:
-        path = folder.absolute() / JOURNAL
-        _mend(path)
-        return _journal(path)
+        _mend(own(folder))
+        return _journal(own(folder))
     with as_request(lambda reason: f"--storage {shown(place)} cannot be opened: {reason}"):
         return RDBStorage(place) if "://" in place else _journal(Path(place).absolute())
+
+
+def own(folder: Path) -> Path:
+    """The journal of a search that has a storage for itself."""
+    return folder.absolute() / JOURNAL
 
 
 def _journal(path: Path) -> BaseStorage:
@@ -72,6 +78,15 @@ def _mend(path: Path) -> None:
             path.write_bytes(content[:whole])
 
 
+def release(storage: BaseStorage) -> None:
+    """Say of all trials that are not finished that their processes are gone; nobody else may be at work here."""
+    for study in storage.get_all_studies():
+        number = storage.get_study_id_from_name(study.study_name)
+        for one in storage.get_all_trials(number, deepcopy=False, states=(TrialState.RUNNING,)):
+            place = storage.get_trial_id_from_study_id_trial_number(number, one.number)
+            storage.set_trial_user_attr(place, OWNER, {"released": time.time()})
+
+
 class Study:
     """The trials of one contender, or of the fresh trainings.
 
@@ -81,10 +96,14 @@ class Study:
         mode: "max" where a higher value is better, else "min".
         seed: What values are a function of.
         shared: Whether other processes may be at work in the storage.
+        drawn_by: With the seed, what values are a function of; by default the name.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, mode: str, seed: int, shared: bool) -> None:
+    def __init__(
+        self, storage: BaseStorage, name: str, mode: str, seed: int, shared: bool, drawn_by: str | None = None
+    ) -> None:
         self.storage, self.name, self.seed, self.shared = storage, name, seed, shared
+        self.drawn_by = name if drawn_by is None else drawn_by
         with as_request(lambda reason: f"the storage of trials does not work: {reason}"):
             self.study = optuna.create_study(
                 storage=storage,
@@ -103,26 +122,26 @@ class Study:
             trial.set_user_attr(EXCESS, True)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        self.beat(trial, 0)
+        self.beat(trial)
         return trial
 
     def left(self) -> list[Trial]:
         """The trials that were begun by processes that are gone, to be done again."""
-        running = [one for one in self._trials() if one.state == TrialState.RUNNING and self._gone(one)]
+        gone = [one for one in self._trials() if one.state == TrialState.RUNNING and self._gone(one)]
         found = []
-        for one in running:
+        for one in filter(self._taken, gone):
             found.append(Trial(self.study, self._id(one.number)))
-            self.beat(found[-1], 0)
+            self.beat(found[-1])
         return found
 
     def busy(self) -> bool:
         """Whether others are still at work on trials."""
         return any(one.state == TrialState.RUNNING for one in self._trials())
 
-    def beat(self, trial: Trial, epoch: int) -> None:
+    def beat(self, trial: Trial) -> None:
         """Say, where others may listen, that a trial is alive."""
         if self.shared:
-            mine = {"host": socket.gethostname(), "process": os.getpid(), "epoch": epoch, "at": time.time()}
+            mine = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
             trial.set_user_attr(OWNER, mine)
 
     def settings(self, trial: Trial, space: Space, own: Settings) -> Settings:
@@ -181,7 +200,7 @@ class Study:
         return domain.rounded(trial.suggest_float(key, drawn.low, drawn.high, log=domain.log, step=domain.step))
 
     def _sampler(self, number: int, key: str) -> TPESampler:
-        seed = derive(self.seed, "tune", self.name, number, key) % 2**32
+        seed = derive(self.seed, "tune", self.drawn_by, number, key) % 2**32
         return TPESampler(seed=seed, n_startup_trials=RANDOM, multivariate=False, constant_liar=True)
 
     def _trials(self) -> list[FrozenTrial]:
@@ -194,11 +213,25 @@ class Study:
         study = self.storage.get_study_id_from_name(self.name)
         return self.storage.get_trial_id_from_study_id_trial_number(study, number)
 
+    def _taken(self, one: FrozenTrial) -> bool:
+        """Whether this process, of several that see a trial's owner gone, is the one that does it again.
+
+        A study of one name can be made once, in every storage: who makes it has the trial.
+        """
+        if not self.shared:
+            return True
+        owner = hashlib.sha256(json.dumps(one.user_attrs.get(OWNER), sort_keys=True).encode()).hexdigest()[:16]
+        try:
+            self.storage.create_new_study(self.study.directions, f"{self.name}, trial {one.number} after {owner}")
+        except DuplicatedStudyError:
+            return False
+        return True
+
     def _gone(self, one: FrozenTrial) -> bool:
         owner = one.user_attrs.get(OWNER)
-        if not self.shared or owner is None:
-            return not self.shared
-        if owner["host"] == socket.gethostname():
+        if not self.shared or (owner is not None and "released" in owner):
+            return True
+        if owner is not None and owner["host"] == socket.gethostname():
             return not _alive(owner["process"])
         now = time.monotonic()
         heard, since = self._heard.setdefault(one.number, (owner, now))

@@ -24,6 +24,7 @@ from limbeck.runs.train import Job
 from limbeck.tasks import Task
 from limbeck.teachers import Teacher
 from limbeck.tuning.contenders import Contender
+from limbeck.tuning.limits import Limits
 
 PHASE = "student"
 
@@ -34,16 +35,24 @@ class Watch(Logger):
     Args:
         folder: Of the training.
         monitor: The metric that counts.
-        after_epoch: Is given the scores after each epoch; what it raises ends the training.
+        beat: Is called after each epoch, of stages before the student's own training too.
+        after_epoch: Is given the scores after each epoch of that one; what it raises ends the training.
     """
 
     name, version = "watch", ""
 
-    def __init__(self, folder: Path, monitor: str, after_epoch: Callable[[list[float]], None]) -> None:
-        self.folder, self.monitor, self.after_epoch = folder, monitor, after_epoch
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        beat: Callable[[], None],
+        after_epoch: Callable[[list[float]], None] = lambda scores: None,
+    ) -> None:
+        self.folder, self.monitor, self.beat, self.after_epoch = folder, monitor, beat, after_epoch
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """After an epoch of the student's own training, not of a stage before it."""
+        """After an epoch; the scores of a stage before the student's own training say nothing of it."""
+        self.beat()
         if f"{PHASE}/val_{self.monitor}" in metrics:
             self.after_epoch(curve(self.folder, self.monitor))
 
@@ -108,6 +117,10 @@ class Trainer:
         before = key in self.memories
         _, seconds = self._job(contender, recipe, self.job.out, resume=False).ask_once(live, self.found)
         return 0.0 if before else seconds
+
+    def exceeded(self, limits: Limits, contender: Contender, recipe: schema.Recipe) -> str:
+        """In words, what a contender's student by this recipe exceeds; empty where it fits."""
+        return limits.exceeded(recipe, self.job.data, self.found if contender.taught else ())
 
     def train(
         self,

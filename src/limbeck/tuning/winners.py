@@ -31,7 +31,7 @@ def write_winner(
     content = named.model_dump(mode="json", exclude_defaults=True)
     changed = {key: value for key, value in best["settings"].items() if contender.own.get(key) != value}
     lines = [
-        f"Made by limbeck tune (limbeck {limbeck.__version__}): the best setting of {contender.name}, trial "
+        f"Made by limbeck tune (limbeck {limbeck.__version__}): the best setting of {contender.label}, trial "
         f"{best['number'] + 1} of its search.",
         *(f"{name}: {text}" for name, text in about.items()),
         "Changed by the search:" if changed else "Changed by the search: nothing; the recipe's own setting was best.",
