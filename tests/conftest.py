@@ -69,15 +69,6 @@ def own_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMBECK_CACHE", str(shared_cache))
 
 
-@pytest.fixture
-def quick_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fresh processes find no torchmetrics: Fabric would import all of it to ask for its version, ten seconds each."""
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "torchmetrics.py").write_text("raise ImportError('hidden from this test')\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "hidden"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"), prepend=os.pathsep)
-
-
 @pytest.fixture(autouse=True)
 def seed() -> None:
     if torch.cuda.is_available():

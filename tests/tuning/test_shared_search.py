@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from limbeck.errors import RequestError
 from limbeck.models.build import build
 from limbeck.models.projected import projected
@@ -88,9 +89,13 @@ def test_what_a_lost_process_leaves_is_done_again_and_changes_no_figure(tmp_path
     assert {"best-baseline.yaml", "best-recipe.yaml"} <= {path.name for path in (tmp_path / "shared").iterdir()}
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("quick_starts")
-def test_two_processes_give_everybody_as_many_trials_and_fresh_seeds(tmp_path: Path) -> None:
+@forked.needed
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_two_processes_give_everybody_as_many_trials_and_fresh_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda *kind: start("fork"))  # fresh ones import for seconds
     found = go(tmp_path / "out", trials=3, fresh=2, pool=Processes(2, 1, retries=1))
     for name in ("baseline", "recipe"):
         assert found[name]["trials"] == 3
