@@ -124,9 +124,20 @@ class Killed:
 
     threads = 1
 
+    def places(self) -> int:
+        return 1
+
     def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         yield work(tasks[0])
         raise RunError("one of the processes was killed")
+
+
+@forked.needed
+@pytest.mark.usefixtures("forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_work_that_goes_on_by_itself_is_begun_anew(tmp_path: Path) -> None:
+    assert list(Processes(1, 1, retries=1).map(die_once, [tmp_path / "marker"])) == ["done"]
+    assert not multiprocessing.active_children()
 
 
 def test_what_a_killed_process_left_is_done_on_resumption(tmp_path: Path, alone: tuple[Path, dict[str, Any]]) -> None:
@@ -179,6 +190,7 @@ def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(
         with pytest.raises(RequestError, match=r"^no such thing$"):
             list(cluster.map(work, ["fail"]))
         both = go(tmp_path / "both", pool=cluster)
+        assert cluster.places() == 1
     finally:
         ray.shutdown()
         with warnings.catch_warnings():  # Ray leaves its own processes to themselves, and Popen warns of it
