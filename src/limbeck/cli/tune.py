@@ -92,13 +92,12 @@ def tune(
     from limbeck.tuning.asked import Asked
     from limbeck.tuning.contenders import names_of
     from limbeck.tuning.files import space_in
-    from limbeck.tuning.limits import Limits, limits_of
+    from limbeck.tuning.limits import limits_of
     from limbeck.tuning.tune import tune as carry_out
 
     varied = chosen_variants(recipe, named, None, changes, epochs)
     given = space_in(space, names_of(named, varied))
-    limited_to = Limits() if at_most is None else limits_of(at_most)
-    asked = Asked(named, trials, minutes, fresh_seeds, given, storage, limited_to)
+    asked = Asked(named, trials, minutes, fresh_seeds, given, storage, limits_of(at_most))
     folders: list[Path] = []
     with resumable(folders, "--resume"):
         found = carry_out(

@@ -79,12 +79,14 @@ class Limits:
         return {name: limit for name, limit in (("ms", self.ms), ("mb", self.mb)) if limit is not None}
 
 
-def limits_of(text: str) -> Limits:
-    """--at-most, such as "ms=5,mb=2".
+def limits_of(text: str | None) -> Limits:
+    """--at-most, such as "ms=5,mb=2"; None limits nothing.
 
     Raises:
         RequestError: It says nothing of the kind.
     """
+    if text is None:
+        return Limits()
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
