@@ -34,7 +34,7 @@ LAYERS = [
     {"tasks"},
     {"distillers", "teachers", "data"},
     {"engine"},
-    {"measure"},
+    {"measure", "quantization"},
     {"recipes"},
     {"runs"},
     {"compare", "export", "report"},

@@ -12,7 +12,7 @@ from called import Limbeck, Said
 from limbeck.cli import complete
 from limbeck.data.sets import NAMES
 from limbeck.models import NETWORKS
-from limbeck.recipes.methods import METHODS, SCHEMES
+from limbeck.recipes.methods import METHODS, QUANTISED, SCHEMES
 from limbeck.recipes.read import names
 from limbeck.tasks import TASKS
 
@@ -59,7 +59,7 @@ def test_what_is_offered(line: str, offered: list[str], limbeck: Limbeck, monkey
 
 
 def test_names_read_from_the_source_are_those_there_are() -> None:
-    assert set(complete.method_names()) == {"recipe", "backbone", *METHODS, *SCHEMES}
+    assert set(complete.method_names()) == {"recipe", "backbone", *METHODS, *SCHEMES, *QUANTISED}
     assert complete.model_names() == [*NETWORKS]
     assert complete.data_names() == [*NAMES]
     assert complete.task_names() == [*TASKS]

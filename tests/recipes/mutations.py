@@ -83,6 +83,7 @@ KEYS = [
     "early_stopping", "patience", "min_delta", "save_every", "limit_steps", "limit_samples", "from", "to", "start",
     "base", "epoch",
     "decay", "peers", "generations", "hint", "hint_epochs", "probability", "task_weight", "options", "method", "scheme",
+    "quantize", "bits", "teacher",
 ]  # fmt: skip
 STEPS: list[Any] = [
     "flip", "crop", "cutout", "jitter", "autoaugment", "randaugment", "mixup", "cutmix", {"crop": 10**9}, {"crop": 0},

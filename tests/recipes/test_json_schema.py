@@ -70,6 +70,11 @@ def test_packaged_recipes_are_valid(name: str) -> None:
         ({"teacher": [{"model": "mlp", "epochs": 1}, {"model": "mlp", "store": {"top_k": -1}}]}, False),
         ({"variants": {"a": {"epochs": 2}}}, True),
         ({"student": None}, False),
+        ({"quantize": {}}, True),
+        ({"quantize": {"epochs": 0, "teacher": False, "bits": 7, "samples": 64, "lr": 0.001}}, True),
+        ({"quantize": {"bits": 4}}, False),
+        ({"quantize": {"epoch": 1}}, False),
+        ({"quantize": True}, False),
     ],
 )
 def test_what_an_editor_marks(change: dict[str, Any], right: bool) -> None:

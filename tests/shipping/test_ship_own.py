@@ -41,3 +41,30 @@ def test_int8_needs_data(tmp_path: Path, lacking: str) -> None:
     with pytest.raises(RequestError, match=f"int8 needs {lacking} data"):
         ship(OwnModel(nn.Linear(6, 3), test=pairs(2), **given), out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_user_s_networks_stay_as_they_are_and_agree_on_normalised_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    torch.manual_seed(0)
+    network, teacher = (nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).train() for _ in range(2))
+    x = torch.rand(64, 2, 2, 2)
+    mean, std = [0.9, 0.1], [0.2, 0.5]
+    ready = (x - torch.tensor(mean).view(2, 1, 1)) / torch.tensor(std).view(2, 1, 1)
+    with torch.no_grad():
+        choices, taught = network(ready).argmax(1), teacher(ready).argmax(1)
+    own = OwnModel(network, test=[(x, choices)], teacher=teacher, mean=mean, std=std)
+    found = ship(own, out=tmp_path / "out", int8=False, formats=["onnx"], batch=[1], memory=False, progress=False)
+    (row,) = (one for one in found["rows"] if (one["model"], one["runtime"]) == ("distilled", "onnx"))
+    assert row["score"] == 1.0
+    assert row["agreement"] == pytest.approx((choices == taught).float().mean().item(), abs=1e-6)
+    assert network.training
+    assert teacher.training
+
+
+def test_batches_that_the_network_cannot_read_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="the network cannot read its test batches: mat1 and mat2") as error:
+        ship(OwnModel(nn.Linear(5, 3), test=pairs(2)), out=tmp_path / "out", int8=False)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []

@@ -65,7 +65,8 @@ def method_names() -> list[str]:
     """The methods and schemes that `compare --methods` takes, and the recipe's own."""
     folder = SOURCE / "recipes" / "methods"
     found = [name for path in sorted(folder.glob("*.py")) for name in _declared(path, of_type="dict[str, Method]")]
-    return ["recipe", "backbone", *found, *_declared(folder / "schemes.py", "SCHEMES")]
+    others = (("schemes.py", "SCHEMES"), ("quantised.py", "QUANTISED"))
+    return ["recipe", "backbone", *found, *(name for file, table in others for name in _declared(folder / file, table))]
 
 
 def model_names() -> list[str]:

@@ -41,11 +41,12 @@ def _recipes() -> dict[str, str]:
 
 
 def _methods() -> dict[str, str]:
-    from limbeck.recipes.methods import METHODS, SCHEMES
+    from limbeck.recipes.methods import METHODS, QUANTISED, SCHEMES
 
     return {
         "methods": f"For distill.method and compare --methods: {', '.join(METHODS)}.",
         "schemes": f"For distill.scheme and compare --methods: {', '.join(SCHEMES)}; self in distill.scheme.",
+        "int8": f"For compare --methods, the recipe's own way ending in int8: {', '.join(QUANTISED)}.",
     }
 
 

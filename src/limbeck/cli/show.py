@@ -13,7 +13,7 @@ from limbeck.cli.printing import cell as _cell
 from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
-from limbeck.runs.entry import advantage, label, metric, score
+from limbeck.runs.entry import advantage, in_int8, label, metric, score
 
 if TYPE_CHECKING:
     from limbeck.models.inspect import Inspected
@@ -29,6 +29,7 @@ def result(result: Mapping[str, Any]) -> None:
         rows = {f"teacher {n} ({one['source']})": one for n, one in enumerate(teachers)}
     rows |= {"baseline": result["baseline"]} if "baseline" in result else {}
     rows["distilled student"] = result["distilled"]
+    rows |= in_int8(result)
     if "ensemble" in result:
         rows["all generations"] = result["ensemble"]
     monitor = result["distilled"]["monitor"]
@@ -47,10 +48,24 @@ def result(result: Mapping[str, Any]) -> None:
             "seed gives another difference: limbeck compare trains several",
             soft_wrap=True,
         )
+    int8(console, result)
     outputs(console, result)
     console.print(
         f"student: {result['out']}/student.safetensors   figures: {result['out']}/result.json", soft_wrap=True
     )
+
+
+def int8(console: Console, result: Mapping[str, Any]) -> None:
+    """What int8 cost the distilled student, and what is left of its lead over the baseline in fp32."""
+    if "int8" not in result:
+        return
+    file = result["int8"]["distilled"]
+    sides = {
+        "in fp32": result["distilled"],
+        **({"baseline in fp32": result["baseline"]} if "baseline" in result else {}),
+    }
+    beside = ", ".join(f"− {name}: {_difference(file, one)}" for name, one in sides.items())
+    console.print(f"distilled in int8 {beside}   file: {result['out']}/{file['file']}", soft_wrap=True)
 
 
 def _budget(result: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from limbeck.engine.progress import tell
 from limbeck.errors import RequestError, unknown
 from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes import schema
-from limbeck.recipes.methods import METHODS, SCHEMES
+from limbeck.recipes.methods import METHODS, QUANTISED, SCHEMES
 from limbeck.recipes.read import read_variants, variants
 from limbeck.runs import identity
 from limbeck.runs.folder import RESULT, student_folder
@@ -27,7 +27,7 @@ from limbeck.runs.written_out import by_name, setting_of
 SCRATCH = "scratch"
 OWN = "recipe"
 BACKBONE = "backbone"
-_NAMES = (*METHODS, *SCHEMES, SCRATCH, OWN, BACKBONE)
+_NAMES = (*METHODS, *SCHEMES, *QUANTISED, SCRATCH, OWN, BACKBONE)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def chosen_variants(
 def recipe_of(
     recipe: schema.Recipe, name: str, varied: Mapping[str, schema.Recipe], student: nn.Module
 ) -> schema.Recipe:
-    """The recipe with a method's way of distilling; with a variant's, if that is all the variant changes.
+    """The recipe with a method's way of distilling; with a variant's, if it changes no more than that and `quantize`.
 
     Raises:
         RequestError: The method does not fit the recipe, or the variant changes more.
@@ -143,12 +143,12 @@ def recipe_of(
         )
     variant = varied[name.removeprefix(":")]
     changed = [key for key in type(recipe).model_fields if getattr(recipe, key) != getattr(variant, key)]
-    if set(changed) - {"name", "distill"}:
+    if unequal := [key for key in changed if key not in ("name", "distill", "quantize")]:
         raise RequestError(
-            f"variant {name} changes {', '.join(key for key in changed if key not in ('name', 'distill'))} too, "
-            "so it cannot be compared at an equal budget; compare it by itself: limbeck compare RECIPE:VARIANT"
+            f"variant {name} changes {', '.join(unequal)} too, so it cannot be compared at an equal budget; compare it "
+            "by itself: limbeck compare RECIPE:VARIANT"
         )
-    return recipe.model_copy(update={"distill": variant.distill})
+    return recipe.model_copy(update={"distill": variant.distill, "quantize": variant.quantize})
 
 
 def cells(recipes: Mapping[str, schema.Recipe], students: Sequence[tuple[str, int]], origins: Origins) -> list[Cell]:

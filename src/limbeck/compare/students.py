@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from limbeck.compare import groups
 from limbeck.compare.cells import BACKBONE, SCRATCH, Cell
 from limbeck.compare.groups import Group, group_of
@@ -17,13 +19,13 @@ from limbeck.models import parameter_count
 from limbeck.notices import speaking_for, tell
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
-from limbeck.runs import components, hits, identity, learners, teachers
+from limbeck.runs import components, hits, identity, learners, quantized, teachers
 from limbeck.runs.entry import score
 from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.ledger import Ledger, Outputs
 from limbeck.runs.machine import Machine
 from limbeck.runs.parallel import Pool, number
-from limbeck.runs.stages import begun, distil
+from limbeck.runs.stages import Distilled, begun, distil
 from limbeck.runs.train import Job
 from limbeck.teachers import Teacher
 
@@ -146,28 +148,42 @@ def carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None
         identity.write(job.out, cell.made_of)
         write_text(job.out / RECIPE, dump(job.recipe))
     student, judge = begun(job, found)
-    shipped = student
-    ensemble: Teacher | None = None
-    if cell.method == SCRATCH:
-        scheme = learners.alone(student, job.recipe, job.data)
-        training = job.train(scheme, "student")
-    elif cell.method == BACKBONE:
-        scheme = learners.on_labels(student, job.recipe.student, job.recipe, job.data)
-        training = job.train(scheme, "student")
-    else:
-        distilled = distil(job, student, found)
-        scheme, training, ensemble = distilled.scheme, distilled.training, distilled.ensemble
-        shipped = scheme.student  # of some methods another network
-    right = hits.Hits(scheme.task, scheme.chosen)
-    tested = job.test(scheme, judge, right.hear)
+    trained = _trained(replace(job, recipe=quantized.before(job.recipe)), cell, student, found)
+    tested, right = _tested(job, trained, judge)
     if cell.method == BACKBONE:
         deepest = job.recipe.student.options["exit"]
         tested[f"test_{tested['monitor']}/exit {deepest}/{deepest}"] = score(tested)
-    if ensemble is not None:
-        tested["ensemble_score"] = score(job.test_teacher(ensemble))
+    if trained.ensemble is not None:
+        tested["ensemble_score"] = score(job.test_teacher(trained.ensemble))
     if job.fabric.is_global_zero:
         right.write(job.out)
         about = {"method": cell.method, "seed": cell.seed, "identity": identity.digest(cell.made_of)}
-        about["parameters"] = parameter_count(shipped)
-        write_json(job.out / RESULT, {**about, **tested, **training})
+        about["parameters"] = parameter_count(trained.scheme.student)  # of some methods another network
+        write_json(job.out / RESULT, {**about, **tested})
     job.fabric.barrier()
+
+
+def _trained(job: Job, cell: Cell, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
+    """The student by its cell's method; the baseline and the backbone have no teacher."""
+    if cell.method == SCRATCH:
+        scheme = learners.alone(student, job.recipe, job.data)
+    elif cell.method == BACKBONE:
+        scheme = learners.on_labels(student, job.recipe.student, job.recipe, job.data)
+    else:
+        return distil(job, student, found)
+    return Distilled(scheme, None, job.train(scheme, "student"), taught=False)
+
+
+def _tested(job: Job, trained: Distilled, judge: Teacher | None) -> tuple[dict[str, Any], hits.Hits]:
+    """The student's test figures, its epochs and seconds, and what it gets right; where the recipe quantises it, those
+    of its int8 file, and the figures in fp32 beside them.
+    """
+    scheme = trained.scheme
+    fp32 = hits.Hits(scheme.task, scheme.chosen)
+    tested = job.test(scheme, judge, fp32.hear)
+    if job.recipe.quantize is None:
+        return {**tested, **trained.training}, fp32
+    int8 = hits.Hits(scheme.task, hits.CHOSEN)
+    found = quantized.quantised(job, trained, "student", judge, int8.hear)
+    both = {key: trained.training[key] + found[key] for key in ("epochs", "seconds")}
+    return {**trained.training, **found, **both, "fp32": {**tested, "epochs": trained.training["epochs"]}}, int8

@@ -20,8 +20,8 @@ from limbeck.runs.folder import COMPARISON, RECIPE, read_result, student_folder
 from limbeck.runs.identity import Identity
 
 UNKNOWN = "not recorded"
-NO_BUDGET = ("distill", "seed", "machine", "versions")
-"""In these, students of an equal budget may differ."""
+NO_BUDGET = ("distill", "quantize", "seed", "machine", "versions")
+"""In these, students of an equal budget may differ; epochs for int8 are a part of all epochs."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,15 @@ def _rows(folder: Path) -> Iterator[Row]:
     if "baseline" in result:
         alone = {key: value for key, value in made_of.items() if key.partition(".")[0] != "distill"}
         # As a comparison has it: "self" trains the exits of its baseline too.
+        alone |= {"quantize.teacher": None} if "quantize.teacher" in made_of else {}
         alone |= {"distill.scheme": "self"} if made_of.get("distill.scheme") == "self" else {"distill": None}
-        yield _row(folder, SCRATCH, {result["seed"]: result["baseline"]}, alone)
-    yield _row(folder, _method(folder), {result["seed"]: result["distilled"]}, made_of)
+        yield _row(folder, SCRATCH, {result["seed"]: _judged(result, "baseline")}, alone)
+    yield _row(folder, _method(folder), {result["seed"]: _judged(result, "distilled")}, made_of)
+
+
+def _judged(result: Mapping[str, Any], student: str) -> Mapping[str, Any]:
+    """What a run's student is compared by: where the recipe quantises it, its int8 file, as in a comparison."""
+    return dict(result.get("int8", result)[student])
 
 
 def _of_comparison(folder: Path) -> Iterator[Row]:
@@ -180,13 +186,14 @@ def _flat(student: Path, folder: Path) -> dict[str, Any]:
     made_of = identity.read(student)
     if made_of is None:
         return {}
-    whole = {**without_method(made_of), "distill": made_of["recipe"].get("distill"), "machine": _machine(folder)}
+    own = {key: made_of["recipe"].get(key) for key in ("distill", "quantize")}
+    whole = {**without_method(made_of), **own, "machine": _machine(folder)}
     return dict(_leaves(whole))
 
 
 def without_method(made_of: Identity) -> dict[str, Any]:
     """What must be the same in students of an equal budget: recipe but for method and seed, data, versions."""
-    recipe = {key: value for key, value in made_of["recipe"].items() if key not in ("distill", "seed")}
+    recipe = {key: value for key, value in made_of["recipe"].items() if key not in ("distill", "quantize", "seed")}
     splits = {name: split.get("portable", split["digest"]) for name, split in made_of["data"]["splits"].items()}
     return {**recipe, "data": {**recipe["data"], "samples": splits}, "versions": made_of["versions"]}
 
@@ -214,7 +221,7 @@ def _differing(rows: Sequence[Row]) -> list[str]:
 
 
 def _differs(key: str, row: Row, rows: Sequence[Row]) -> bool:
-    own = key.partition(".")[0] == "distill"
+    own = key.partition(".")[0] in ("distill", "quantize")
     beside = (other for other in rows if not own or other.method == row.method)
     return any(row.made_of.get(key, UNKNOWN) != other.made_of.get(key, UNKNOWN) for other in beside)
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.engine.files import write_bytes
-from limbeck.export.onnx import check_packages, difference, exported
+from limbeck.export.onnx import difference
+from limbeck.models.onnx_writer import check_packages, exported
 from limbeck.taps import call, logits_of
 from limbeck.taps.wrappers import unwrapped
 

@@ -60,6 +60,7 @@ def evaluate(
     task: Task | None = None,
     device: torch.device | str | None = None,
     teacher: Teacher | None = None,
+    hear: Hear | None = None,
 ) -> Evaluation:
     """Run a model once over a loader.
 
@@ -69,6 +70,7 @@ def evaluate(
         task: What is measured; `Classification()` by default.
         device: Where the batches go; by default where the model lies, if `predict` is one or a method of one.
         teacher: To measure agreement with.
+        hear: Gets outputs and targets, batch by batch, as predictions without a name.
 
     Raises:
         RequestError: The loader is empty, or none of its samples has a label.
@@ -78,7 +80,7 @@ def evaluate(
         device = device_of(owner) if isinstance(owner, nn.Module) else "cpu"
     learned = task or (owner.task if isinstance(owner, Scheme) else Classification())
     held_out = _held_out(loader, device, learned)
-    found = figures(lambda batch: {"": learned.output(predict(batch.inputs))}, held_out, learned, teacher)
+    found = figures(lambda batch: {"": learned.output(predict(batch.inputs))}, held_out, learned, teacher, hear)
     return made(found[""], learned)
 
 

@@ -22,6 +22,9 @@ from limbeck.models.preprocess import preprocess
 from limbeck.models.weights import load_weights
 from limbeck.seeds import seeded
 
+QUANTISERS = "quantisers"
+"""In a description: the weights are those of a network with quantisers, which `quantize` in a recipe trains."""
+
 
 def load_model(path: str | Path) -> nn.Sequential:
     """A student that limbeck has written, ready to answer: it reads images as they are, on the scale 0–1.
@@ -61,6 +64,11 @@ class Ready(nn.Sequential):
 def load_network(path: str | Path) -> nn.Module:
     """The plain network of `load_model`, in eval mode; its input must be normalised as the JSON file says."""
     about = read_description(path)
+    if QUANTISERS in about:
+        raise RequestError(
+            f"{path} describes a network in the middle of its way to int8: the int8 file is "
+            f"{Path(path).with_suffix('.onnx').name} beside it, and student.json the student in fp32"
+        )
     with seeded(0):  # the start is overwritten: it shall not move the caller's random numbers
         shape = tuple(about["input"]["shape"])
         network = build_from(about["model"], about["options"], input_shape=shape, classes=about["classes"])

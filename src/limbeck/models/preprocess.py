@@ -80,3 +80,18 @@ def preprocess(
 ) -> Preprocess | None:
     """A Preprocess, or None where there is nothing to do."""
     return None if mean is None and std is None and size is None else Preprocess(mean, std, size)
+
+
+def as_pixels(inputs: Tensor, shape: tuple[int, ...], size: int | None) -> Tensor:
+    """Inputs as a file reads them that has the normalisation inside: in fp32, resized, grey ones in all its channels.
+
+    Args:
+        inputs: (B, ...) as the data have them, images from 0 to 1.
+        shape: One sample's as the network gets it.
+        size: Height and width that images are resized to; None leaves them.
+    """
+    resized = preprocess(None, None, size)
+    x: Tensor = inputs.float()
+    x = x if resized is None else resized(x)
+    grey = len(shape) == 3 and x.shape[1] == 1 != shape[0]
+    return x.expand(-1, shape[0], -1, -1) if grey else x

@@ -10,7 +10,7 @@ from limbeck.recipes import schema
 
 def at_length(recipe: schema.Recipe, epochs: int) -> schema.Recipe:
     """The recipe with so many epochs: the milestones and the warm-up of its schedule, ramps,
-    schedules of terms and hint_epochs too.
+    schedules of terms, hint_epochs and quantize.epochs too.
 
     Args:
         recipe: What is to be done; its teachers keep the epochs that they have.
@@ -33,6 +33,9 @@ def at_length(recipe: schema.Recipe, epochs: int) -> schema.Recipe:
         options["hint_epochs"] = max(1, round(options["hint_epochs"] * share))
     distill = recipe.distill.model_copy(update={"terms": terms, "options": options})
     changes = {"schedule": schema.Schedule.model_validate(schedule), "distill": distill, "epochs": epochs}
+    if recipe.quantize is not None and recipe.quantize.epochs:
+        in_int8 = max(1, round(recipe.quantize.epochs * share))
+        changes["quantize"] = recipe.quantize.model_copy(update={"epochs": in_int8})
     return recipe.model_copy(update=changes)
 
 

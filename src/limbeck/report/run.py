@@ -11,7 +11,7 @@ from typing import Any
 from limbeck.engine.files import write_text
 from limbeck.errors import RequestError, as_request
 from limbeck.report.document import document, drawing
-from limbeck.runs.entry import metric
+from limbeck.runs.entry import in_int8, metric
 from limbeck.runs.folder import read_result
 
 PAGE = "run.html"
@@ -59,6 +59,7 @@ def students(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         **rows,
         **({"baseline": result["baseline"]} if "baseline" in result else {}),
         "distilled student": result["distilled"],
+        **in_int8(result),
         **({"ensemble": result["ensemble"]} if "ensemble" in result else {}),
     }
 

@@ -21,7 +21,7 @@ from limbeck.models.foreign.hugging_face_lora import has_adapters
 from limbeck.models.layout import CHANNELS_LAST
 from limbeck.models.memory import check_trainable_size
 from limbeck.recipes import schema
-from limbeck.runs import components, learners, teachers
+from limbeck.runs import components, learners, quantized, teachers
 from limbeck.runs.stages import schemes
 from limbeck.runs.texts import check_reads
 from limbeck.seeds import seeded
@@ -96,6 +96,7 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
         _check_schemes(recipe.model_copy(update={"student": spec}), assistant, found, data)
         _check_batches(assistant, spec, recipe.data.batch_size, data)
     _check_batches(student, recipe.student, recipe.data.batch_size, data)
+    quantized.check(recipe, student, data)
 
 
 def check_shares(recipe: schema.Recipe, found: Sequence[teachers.Candidate], processes: int) -> None:

@@ -22,6 +22,12 @@ def metric(entry: Mapping[str, Any], name: str) -> float | None:
     return None if value is None else float(value)
 
 
+def in_int8(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The int8 files that a run's result has figures of, by what tables call them; none without `quantize`."""
+    names = {"baseline": "baseline, int8", "distilled": "distilled student, int8"}
+    return {names[student]: entry for student, entry in result.get("int8", {}).items()}
+
+
 def advantage(entry: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """By how much an entry is better than another, in the units of their monitor: above 0 is better in either mode."""
     difference = score(entry) - score(other)

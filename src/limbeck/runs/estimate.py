@@ -22,8 +22,9 @@ from limbeck.engine.optim import MakeOptimizer
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.notices import muted
+from limbeck.quantization.training import learner
 from limbeck.recipes import schema
-from limbeck.runs import components, learners, teachers
+from limbeck.runs import components, learners, quantized, teachers
 from limbeck.runs.asking import Asking
 from limbeck.runs.cache import estimated
 from limbeck.runs.checks import dry_run
@@ -94,6 +95,8 @@ def plan(
     count = samples or len(data.train)
     probe = _Probe(recipe, data, machine, count)
     alone = probe.student(learners.alone(copy.deepcopy(student), recipe, data), None)
+    own, last = quantized.before(recipe), probe.in_int8(student, found)
+    training = probe.steps * own.epochs * alone + sum(one.stored or 0.0 for one in last)
     example = components.example(recipe.student, data)
     result: dict[str, Any] = {
         "recipe": recipe.title,
@@ -101,13 +104,12 @@ def plan(
         "epochs": recipe.epochs,
         "batch_size": recipe.data.batch_size,
         "teachers": [vars(probe.teacher(one)) for one in found],
-        "student": vars(
-            Side(parameter_count(student), multiply_adds(student, example), alone, probe.steps * recipe.epochs * alone)
-        ),
+        "student": vars(Side(parameter_count(student), multiply_adds(student, example), alone, training)),
     }
     trained = teachers.load_kept(found)
-    parts, rest = parts_of(recipe, lambda: places(recipe, student, found, data)) if found else ([], recipe)
+    parts, rest = parts_of(own, lambda: places(own, student, found, data)) if found else ([], own)
     runs = [probe.run(name, one, student, found) for name, one in (*((p.phase, p.recipe) for p in parts), (OWN, rest))]
+    runs += last
     result["live"] = sum(one.live for one in runs)
     if len(runs) > 1:
         result["stages"] = [{"name": one.name, "epochs": one.epochs, "live": one.live} for one in runs]
@@ -185,6 +187,23 @@ class _Probe:
         if heard is not None:
             asked = self.stored(resolved, scheme, heard)
         return _Run(name, recipe.epochs, seconds, pulls, **asked)
+
+    def in_int8(self, student: nn.Module, found: Sequence[teachers.Candidate]) -> list[_Run]:
+        """The epochs with quantisers, where there are any; with stored outputs they take as long as by labels alone."""
+        epochs = quantized.epochs_of(self.recipe)
+        if self.recipe.quantize is None or not epochs:
+            return []
+        inputs, task = components.inputs(self.recipe.student), components.task(self.recipe, self.whole)
+        taught = self.recipe.quantize.teacher and bool(found)
+
+        def seconds(teacher: Teacher | None) -> float:
+            network = quantized.with_quantisers(self.recipe, student, self.whole, samples=2)
+            scheme = learner(network, task, inputs, taught=teacher is not None)
+            return self.steps * epochs * self.student(scheme, teacher)
+
+        live = teachers.teacher_output(found, mix=self.recipe.ensemble) if taught else None
+        alone = seconds(None) if task.labelled else seconds(live)
+        return [_Run("int8", epochs, seconds(live) if live else alone, [], stored=alone)]
 
     def student(self, scheme: Scheme, teacher: Teacher | None) -> float:
         """Seconds of a student's step."""

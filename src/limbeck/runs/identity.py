@@ -80,6 +80,8 @@ class Origins:
             content.pop(key)
         if not taught:
             content["distill"] = {"scheme": "self"} if recipe.distill.scheme == "self" else None
+            if content["quantize"]:
+                content["quantize"]["teacher"] = None
         return self._identity(content, [self.student, *(one.module for one in self.found)], self._given(recipe))
 
     def completed(self, identity: Identity) -> Identity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
-from limbeck.runs import components, learners, teachers
+from limbeck.runs import components, learners, quantized, teachers
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
@@ -24,7 +25,7 @@ from limbeck.runs.identity import Origins
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.same import record, refuse
-from limbeck.runs.stages import distil
+from limbeck.runs.stages import Distilled, distil
 from limbeck.runs.train import Job, settled, trial
 from limbeck.teachers import ModuleTeacher
 
@@ -101,6 +102,7 @@ def _students(
     """Train the student, before that the baseline if it is wanted, and test them: what result.json holds."""
     size = parameter_count(student)
     diagnosis = examine(job, student, found)
+    whole, job = job, replace(job, recipe=quantized.before(job.recipe))
     trained = job.train(alone, "baseline") if alone else {}
     distilled = distil(job, student, found)
     result: dict[str, Any] = {
@@ -117,6 +119,12 @@ def _students(
     tested = job.test(distilled.scheme, distilled.teacher)
     size = parameter_count(distilled.scheme.student)  # a method may ship another network
     result["distilled"] = {"parameters": size, **tested, **distilled.training}
+    if whole.recipe.quantize:
+        labelled = {"baseline": Distilled(alone, None, trained, taught=False)} if alone else {}
+        result["int8"] = {
+            name: quantized.quantised(whole, one, "baseline" if name == "baseline" else "student", distilled.teacher)
+            for name, one in {**labelled, "distilled": distilled}.items()
+        }
     if outputs := job.outputs.entries():
         result["teacher_outputs"] = outputs
     if distilled.ensemble:

@@ -60,12 +60,16 @@ class Distilled:
         teacher: Who taught it, live, several averaged at temperature 1; None for schemes without a teacher.
         training: Its epochs, and the seconds of all that its training took.
         ensemble: It and all generations before it, as one; None without generations.
+        guide: What gave the teacher's outputs in its training, cached or live; None where no loss term used them.
+        taught: Whether it was distilled; a baseline learns from labels alone.
     """
 
     scheme: Scheme
     teacher: Teacher | None
     training: dict[str, Any]
     ensemble: Teacher | None = None
+    guide: Teacher | None = None
+    taught: bool = True
 
 
 def begun(job: Job, found: Sequence[teachers.Candidate]) -> tuple[nn.Module, Teacher | None]:
@@ -90,7 +94,7 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
     everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.previous, scheme.student)]
     judge = teachers.teacher_output(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
-    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.previous else None)
+    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.previous else None, guide)
 
 
 def assemble(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.splits import Split
@@ -22,8 +23,10 @@ from limbeck.engine.progress import tell
 from limbeck.engine.settings import stopped
 from limbeck.engine.source import Source
 from limbeck.engine.validation import Hear
-from limbeck.measure.evaluation import Evaluation, evaluate_each, evaluate_teacher
+from limbeck.errors import RequestError
+from limbeck.measure.evaluation import Evaluation, evaluate, evaluate_each, evaluate_teacher
 from limbeck.models import move
+from limbeck.quantization.processor import whole_bits
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
@@ -36,6 +39,7 @@ from limbeck.runs.teacher_outputs import MEMORY_BYTES, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
 from limbeck.teachers import RememberedTeacher, Teacher, memory_need
+from limbeck.types import Inputs
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -68,11 +72,17 @@ class Job:
     """Where the teacher outputs came from, as recorded and kept by a resumed run; a comparison's jobs share it."""
 
     def train(
-        self, scheme: Scheme, phase: str, teacher: Teacher | None = None, live: Teacher | None = None
+        self,
+        scheme: Scheme,
+        phase: str,
+        teacher: Teacher | None = None,
+        live: Teacher | None = None,
+        about: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds.
 
-        Without labels the held-out figures are beside `live`, the teacher that can be asked about any sample.
+        Without labels the held-out figures are beside `live`, the teacher that can be asked about any sample. `about`
+        is what the student's description says besides.
         """
         finished = restore_student(scheme.student, self.fabric, lambda: self._finished(phase))
         if finished is not None:
@@ -99,7 +109,7 @@ class Job:
             out=self.out,
             resume=self.resume,
             phase=phase,
-            about={**components.about(recipe.student, data), "task": scheme.task.name},
+            about={**components.about(recipe.student, data), "task": scheme.task.name, **about},
             seed=recipe.seed,
             progress=self.machine.progress,
             measure_balance=self._measures_balance(scheme, phase),
@@ -167,6 +177,14 @@ class Job:
         each = {f"test_{one.monitor}/{name}": one.score for name, one in found.items() if len(found) > 1}
         return entry_of(found[scheme.chosen]) | each
 
+    def test_function(
+        self, predict: Callable[[Inputs], Tensor], teacher: Teacher | None = None, hear: Hear | None = None
+    ) -> dict[str, Any]:
+        """The same of a function from inputs to outputs, such as a file in another runtime."""
+        loader, task = self.held_out(self.data.test), components.task(self.recipe, self.data)
+        judge = self._judge(teacher, "test") if teacher else None
+        return entry_of(evaluate(predict, loader, task=task, device=self.fabric.device, teacher=judge, hear=hear))
+
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
         loader, task = self.held_out(self.data.test), components.task(self.recipe, self.data)
@@ -206,21 +224,30 @@ def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: M
     """The recipe with its precision decided, and what pixels its student gets, as it is then written down.
 
     Raises:
-        RequestError: The machine is to compile students, and to keep them sharded.
+        RequestError: The machine is to compile or quantise students, and to keep them sharded.
     """
     if machine.strategy == "fsdp":
         check_whole(recipe.compile)
+        if recipe.quantize is not None:
+            raise RequestError("quantize is for students that each device holds as a whole; leave --strategy fsdp out")
     spec = with_pixels(recipe.student, student, data)
     example = components.example(spec, data)
     precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
-    return recipe.model_copy(update={"precision": precision, "student": spec})
+    return with_bits(recipe.model_copy(update={"precision": precision, "student": spec}))
+
+
+def with_bits(recipe: schema.Recipe) -> schema.Recipe:
+    """The recipe with the bits of int8 weights decided for this machine."""
+    if recipe.quantize is None or recipe.quantize.bits != AUTO:
+        return recipe
+    return recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"bits": whole_bits()})})
 
 
 def settled_as(settled: schema.Recipe, other: schema.Recipe) -> schema.Recipe:
     """Another recipe for the same student, or a part of it, with what was decided for a settled one."""
     pixels = {"mean": settled.student.mean, "std": settled.student.std}
     student = other.student.model_copy(update=pixels)
-    return other.model_copy(update={"precision": settled.precision, "student": student})
+    return with_bits(other.model_copy(update={"precision": settled.precision, "student": student}))
 
 
 def trial(recipe: schema.Recipe) -> dict[str, Any]:

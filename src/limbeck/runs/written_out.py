@@ -15,6 +15,7 @@ from limbeck.recipes import schema
 from limbeck.recipes.length import at_length
 from limbeck.recipes.methods import (
     METHODS,
+    QUANTISED,
     SCHEME_EPOCHS,
     SCHEMES,
     OfNetwork,
@@ -231,12 +232,15 @@ def _shortened(term: schema.Term, epochs: int, recommended: int) -> schema.Term:
 
 
 def by_name(recipe: schema.Recipe, name: str) -> schema.Recipe:
-    """The recipe with another method, or another scheme, in the place of its own.
+    """The recipe with another method, or another scheme, in the place of its own; or its own way, ending in int8.
 
     Raises:
         RequestError: There is no such method, or the recipe lacks what it needs.
     """
     check_name(name)
+    if name in QUANTISED:
+        spec = (recipe.quantize or schema.Quantize()).model_dump()
+        return recipe.model_copy(update={"quantize": schema.Quantize.model_validate({**spec, **QUANTISED[name]})})
     if (name not in SCHEMES or SCHEMES[name]["scheme"] in schema.TAUGHT) and not recipe.teachers:
         raise RequestError(f"method {name} needs a teacher, and the recipe {recipe.name} has none")
     if name == "assistant" and not recipe.assistants:
@@ -248,14 +252,14 @@ def by_name(recipe: schema.Recipe, name: str) -> schema.Recipe:
 
 
 def check_name(name: str, *more: str) -> None:
-    """Raise RequestError for a name that is neither a method's, with a setting or without, nor a scheme's.
+    """Raise RequestError for a name that is no method's, with a setting or without, nor a scheme's or a way to int8.
 
     Args:
         name: As `limbeck compare --methods` takes it.
         more: Other names that are right there.
     """
-    if name in SCHEMES or name in more:
+    if name in SCHEMES or name in QUANTISED or name in more:
         return
     if name.partition(":")[0] not in METHODS:
-        raise unknown("method", name, [*METHODS, *SCHEMES, *more])
+        raise unknown("method", name, [*METHODS, *SCHEMES, *QUANTISED, *more])
     setting_of(name)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import RequestError, RunError
-from limbeck.shipping import processor, runners
+from limbeck.quantization.processor import overflows
+from limbeck.shipping import runners
 from limbeck.shipping.int8 import NAMED, ROUNDING, Attempt, Search, harmful, search
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.quantiser import Quantiser, Scheme
@@ -90,18 +91,14 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
     quantiser, whole = made(), runners.onnx(fp32, plan.threads)
     try:
         reference = judge(whole)
-        found = search(
-            quantiser,
-            whole,
-            judge,
-            reference,
-            tolerance=plan.tolerance,
-            seconds=plan.seconds,
-            overflows=processor.overflows(),
-        )
-        best = found.best(plan.tolerance)
+        own = _of_the_run(subject, plan, judge, reference)
+        found = Search(own)
+        if not own or own[0].drop > plan.tolerance + ROUNDING:
+            limits = {"tolerance": plan.tolerance, "seconds": plan.seconds}
+            found = search(quantiser, whole, judge, reference, **limits, overflows=overflows())
+            found.attempts += own
+        best, mode = found.best(plan.tolerance), case.task.mode
         layers = list(found.harmful)[:NAMED]
-        mode = case.task.mode
         chosen = Chosen(case.chosen_on, reference.score, plan.tolerance, mode, found, best, layers)
         if best is None:
             reasons = "; ".join(dict.fromkeys(found.failed.values()))
@@ -127,6 +124,20 @@ def settle(chosen: Chosen, fp32: Judged, int8: Judged, path: Path) -> None:
         path.unlink()
 
 
+def _of_the_run(subject: Subject, plan: Plan, judge: Callable[[Runner], Judged], reference: Judged) -> list[Attempt]:
+    """The file that the run itself has trained for int8, where there is one that is packed as is asked for."""
+    if subject.int8 is None or not plan.packing.normalised_inside or plan.packing.softmax_inside:
+        return []
+    content = subject.int8.read_bytes()
+    return [_trained(content, judge(runners.onnx(content, plan.threads)), reference)]
+
+
+def _trained(content: bytes, judged: Judged, reference: Judged) -> Attempt:
+    scheme = Scheme(True, "learned ranges", overflows(), products_only=True)
+    drop, distance = judged.drop(reference), judged.distance(reference)
+    return Attempt(scheme, (), content, judged.score, drop, distance, retrained=True)
+
+
 def _retrained(
     chosen: Chosen,
     case: Case,
@@ -143,14 +154,13 @@ def _retrained(
     if not subject.reading.fixed:  # its ranges are found anew for each batch: there is nothing to learn of them
         return None
     try:
-        trained = retrain(case, subject, plan.packing, calibration, seven=processor.overflows())
+        trained = retrain(case, subject, plan.packing, calibration, seven=overflows())
         judged = judge(runners.onnx(trained.content, plan.threads))
     except (RequestError, RunError) as error:
         chosen.retraining = {"failed": str(error)}
         return None
-    scheme = Scheme(True, "learned ranges", processor.overflows(), products_only=True)
-    drop = judged.drop(reference)
-    attempt = Attempt(scheme, (), trained.content, judged.score, drop, judged.distance(reference), retrained=True)
+    attempt = _trained(trained.content, judged, reference)
+    drop = attempt.drop
     recovered = (before.drop - drop) / before.drop
     chosen.retraining = {**trained.about, "drop_before": before.drop, "drop": drop, "recovered": recovered}
     chosen.found.attempts.append(attempt)

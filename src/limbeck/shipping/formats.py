@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from limbeck.engine.checkpoint import save_student
 from limbeck.engine.files import write_bytes
 from limbeck.errors import RequestError, RunError, as_request, unknown
-from limbeck.export.onnx import check_packages, difference, exported
+from limbeck.export.onnx import difference
 from limbeck.models.logits import to_logits
+from limbeck.models.onnx_writer import check_packages, exported
 from limbeck.shipping import devices, runners
 from limbeck.shipping.reading import INPUT
 from limbeck.shipping.runners import Runner

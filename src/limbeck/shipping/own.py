@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.engine.source import Source
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, as_request
+from limbeck.models import preprocess
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.subjects import Batches, Case, Subject
 from limbeck.tasks import Classification, Task
@@ -27,7 +29,7 @@ class OwnModel:
     """A trained network that comes from no run.
 
     Args:
-        network: From normalised samples (B, *shape) to outputs, such as logits (B, classes).
+        network: From normalised samples (B, *shape) to outputs, such as logits (B, classes); it stays as it is.
         test: Batches, or pairs (inputs, targets), for the table; read as often as there are rows.
         calibration: Training batches, whose targets are not looked at; needed for int8.
         validation: Batches on which int8 files are chosen; needed for int8.
@@ -64,9 +66,10 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
     if not isinstance(example, Tensor):
         raise RequestError("only networks of one input can be shipped; this loader gives several by name")
-    with torch.no_grad():
-        output = own.network.cpu().eval()(example[:1])
-    classes = classes_of(output)
+    network = _copied(own.network)
+    with torch.no_grad(), as_request(lambda reason: f"the network cannot read its test batches: {reason}"):
+        classes = classes_of(network(example[:1].float()))
+    ready = preprocess(own.mean, own.std, None)
     given = {
         "shape": list(example.shape[1:]),
         "range": [0, 1] if example.dim() == 4 else None,
@@ -75,18 +78,24 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     }
     named = {"class_names": list(own.class_names)} if own.class_names else {}
     about = {"model": type(own.network).__name__, "options": {}, "classes": classes, "input": given, **named}
-    others = {"teacher": own.teacher, "baseline": own.baseline}
+    given_ones = {"teacher": own.teacher, "baseline": own.baseline}
+    others = {name: _copied(one) for name, one in given_ones.items() if one is not None}
     return Case(
         name=own.name,
-        students=[Subject("distilled", own.network, about)],
-        references=[Subject(name, one.cpu().eval(), about) for name, one in others.items() if one is not None],
+        students=[Subject("distilled", network, about)],
+        references=[Subject(name, one, about) for name, one in others.items()],
         calibration=lambda: _first(own, plan.samples),
         validation=_again(own, own.validation if own.validation is not None else own.test),
         chosen_on="the validation data that were given",
         test=_again(own, own.test),
         task=own.task,
-        teacher=None if own.teacher is None else ModuleTeacher(own.teacher),
+        teacher=ModuleTeacher(others["teacher"], inputs=ready) if own.teacher is not None else None,
     )
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy to be shipped, in eval mode on the CPU; the user's own stays where it is, and as it is."""
+    return copy.deepcopy(network).cpu().eval()
 
 
 def _again(own: OwnModel, loader: Iterable[Any]) -> Batches:

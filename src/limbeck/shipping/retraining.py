@@ -19,18 +19,18 @@ from limbeck.engine import fit
 from limbeck.engine.optim import cosine
 from limbeck.models import preprocess
 from limbeck.models.networks.staged import named
+from limbeck.quantization.fake import exportable, faked
+from limbeck.quantization.whole_file import written
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
 from limbeck.runs.teacher_outputs import keep
-from limbeck.shipping.fake import exportable, faked
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.kinds import kind
 from limbeck.shipping.reading import INPUT
 from limbeck.shipping.score import Given
 from limbeck.shipping.subjects import Case, Subject
-from limbeck.shipping.whole_file import written
 from limbeck.tasks import Task
 from limbeck.teachers import ModuleTeacher, Teacher
 

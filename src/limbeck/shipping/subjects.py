@@ -49,6 +49,7 @@ class Subject:
         about: How it is built, its classes and its "input": shape, mean and std.
         size: Height and width to which its images are resized before it reads them, beside the file; None for none.
         prepare: Of a teacher of texts with tokens of its own, what takes these out of a batch; None for none.
+        int8: The int8 file that its run has trained (`quantize` in the recipe); None without one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Subject:
     about: Mapping[str, Any]
     size: int | None = None
     prepare: nn.Module | None = None
+    int8: Path | None = None
 
     @cached_property
     def reading(self) -> Reading:
@@ -155,11 +157,11 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
     about = dict(read_description(run / "student.json"))
     candidates = teachers_of(run, found)
     whole = found.student if isinstance(found.student, MultiExit) else None
-    students = _students(found.student.eval(), about, recipe.student.size)
+    students = _students(run, found.student.eval(), about, recipe.student.size)
     references = [_teacher(one, found) for one in candidates]
     if (run / "baseline.json").exists():
         baseline = load_network(run / "baseline.json")
-        references += _baselines(baseline, dict(read_description(run / "baseline.json")), recipe.student.size)
+        references += _baselines(run, baseline, dict(read_description(run / "baseline.json")), recipe.student.size)
     calibration, validation, chosen_on = _held(data, samples)
     loaded = _loader(recipe, data)
     return Case(
@@ -181,9 +183,9 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
     )
 
 
-def _students(student: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
+def _students(run: Path, student: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
     if not isinstance(student, MultiExit):
-        return [Subject("distilled", student, about, size)]
+        return [Subject("distilled", student, about, size, int8=_trained_for_int8(run, "student"))]
     last = len(student.trunk)
     return [
         Subject(f"exit {number}/{last}", exit_network(student, number), _exit(about, number), size)
@@ -191,10 +193,15 @@ def _students(student: nn.Module, about: dict[str, Any], size: int | None) -> li
     ]
 
 
-def _baselines(network: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
+def _trained_for_int8(run: Path, name: str) -> Path | None:
+    path = run / f"{name}-int8.onnx"
+    return path if path.is_file() else None
+
+
+def _baselines(run: Path, network: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
     """The baseline; of one with several exits the deepest."""
     if not isinstance(network, MultiExit):
-        return [Subject("baseline", network, about, size)]
+        return [Subject("baseline", network, about, size, int8=_trained_for_int8(run, "baseline"))]
     last = len(network.trunk)
     return [Subject("baseline", exit_network(network, last), _exit(about, last), size)]
 

@@ -96,6 +96,11 @@ def prepare(
         recipe_of(asked, name, variants, student)
     varied = {name: recipe.model_copy(update={"distill": one.distill}) for name, one in variants.items()}
     everyone = contenders(recipe, names, varied, space, student, found, searched)
+    if any(one.recipe.quantize for one in everyone):
+        raise RequestError(
+            "a search finds settings for students in fp32: leave quantize (and ptq, qat, qat-kd) out, and train the "
+            "best of it with quantize afterwards"
+        )
     for one in everyone:
         _check(one, student, found, searched)
     origins = Origins(student, found, searched, root)

@@ -6,7 +6,7 @@ from limbeck.recipes.schema.fields import Taps
 from limbeck.recipes.schema.models import PLACES, Model, Store, Student, Teacher
 from limbeck.recipes.schema.recipe import Recipe, check_name
 from limbeck.recipes.schema.task import Task
-from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
+from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Quantize, Schedule
 
 __all__ = [
     "PLACES",
@@ -17,6 +17,7 @@ __all__ = [
     "EarlyStopping",
     "Model",
     "Optimizer",
+    "Quantize",
     "Recipe",
     "Schedule",
     "Scheme",

@@ -15,7 +15,7 @@ from limbeck.recipes.schema.hugging_face import check_from_teacher, set_heads, w
 from limbeck.recipes.schema.models import Model, Store, Student, Teacher
 from limbeck.recipes.schema.own_tokens import with_own_tokens
 from limbeck.recipes.schema.task import Task
-from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Schedule
+from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Quantize, Schedule
 
 
 def check_name(name: str) -> str:
@@ -70,6 +70,8 @@ class Recipe(Strict):
     """Write the student's weights into files of their own every so many epochs; null: only at the end."""
     restore_best: bool = False
     """Give the weights of the best epoch on validation, instead of those of the last epoch."""
+    quantize: Quantize | None = None
+    """Train the last epochs for int8, and test the int8 file; null: fp32 alone."""
     precision: Precision = "auto"
     """Precision of the student's training; auto: bf16 where it helps, else fp32."""
     compile: Compile | None = "auto"

@@ -1,4 +1,4 @@
-"""The keys of `optimizer`, `schedule` and `early_stopping`."""
+"""The keys of `optimizer`, `schedule`, `early_stopping` and `quantize`."""
 
 from __future__ import annotations
 
@@ -45,3 +45,21 @@ class EarlyStopping(Strict):
     """Epochs without an improvement after which the training ends."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Least difference from the best epoch that counts as an improvement."""
+
+
+class Quantize(Strict):
+    """The student in int8: the last of its epochs with fake quantisation, and a file that onnxruntime runs.
+
+    These are a part of the recipe's epochs, so that students with and without them have an equal budget.
+    """
+
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Of the recipe's epochs so many with fake quantisation; 0: quantised without training; null: a tenth of them."""
+    teacher: bool = True
+    """In these epochs the teacher teaches too, or without one the student itself in fp32; false: labels alone."""
+    bits: Literal["auto", 7, 8] = "auto"
+    """Bits of a weight; auto: 8, and 7 on x86 processors without VNNI, where products of 8 bits can overflow."""
+    samples: Count = 512
+    """Training samples that set the ranges of activations before these epochs."""
+    lr: PositiveFloat | None = None
+    """Learning rate of these epochs, from which it falls by a cosine; null: a tenth of the optimizer's."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.shipping.fake import Quantiser, exportable, faked, rounded, whole_weights
-from limbeck.shipping.whole_file import written
+from limbeck.quantization.fake import Quantiser, exportable, faked, rounded, whole_weights
+from limbeck.quantization.whole_file import written
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -83,9 +83,12 @@ def test_a_faked_network_is_the_network_but_for_rounding(network: nn.Module, sam
     for one in made.modules():
         if isinstance(one, Quantiser):
             one.watching = False
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     made.train()
     nn.functional.cross_entropy(made(samples), torch.arange(64) % 5).backward()
     assert all(value.grad is not None for value in made.parameters())
+    torch.optim.SGD(made.parameters(), lr=1.0).step()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_the_file_computes_as_what_was_trained(network: nn.Module, samples: torch.Tensor) -> None:

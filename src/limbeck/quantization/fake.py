@@ -8,6 +8,7 @@ arXiv 1712.05877; ranges that are learned as in Esser et al., "Learned Step Size
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from limbeck.errors import RequestError, as_request
 
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
@@ -105,18 +108,22 @@ def faked(network: nn.Module, shape: tuple[int, ...], batches: Iterable[Tensor],
     """A network with its batch norms folded into convolutions, and quantisers whose ranges are those of some samples.
 
     Args:
-        network: In eval mode, from (B, *shape) to logits.
+        network: In eval mode, from (B, *shape) to logits; it stays as it is.
         shape: One sample's.
         batches: What calibrates the ranges.
         most: Weights are whole numbers up to it: 127 for 8 bits, 63 for 7.
 
     Returns:
         A network of the same outputs but for the rounding; it has no dropout, and can be trained.
+
+    Raises:
+        RequestError: torch.export cannot take the network apart, or there is nothing in it to quantise.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), as_request(lambda reason: f"torch.export cannot take it apart: {reason}"):
         warnings.simplefilter("ignore")  # torch.export warns of its own internals
         example = torch.zeros(2, *shape)
-        exported = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        own = copy.deepcopy(network)  # an exported program shares its parameters with what it was made from
+        exported = torch.export.export(own, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     whole: Any = exported
     graph = whole.graph
     for node in list(graph.nodes):
@@ -141,8 +148,9 @@ def _fold(module: fx.GraphModule) -> None:
         scale, shift, mean, variance = (_held(module, one) for one in node.args[1:5])
         weight, bias = _held(module, conv.args[1]), _held(module, conv.args[2]) if len(conv.args) > 2 else None
         folded = fuse_conv_bn_weights(weight, bias, mean, variance, node.args[7], scale, shift)
-        _with_own(module, conv, 1, "weight", folded[0])
-        _with_own(module, conv, 2, "bias", folded[1])
+        for position, name in enumerate(("weight", "bias")):
+            own = nn.Parameter(folded[position].detach().clone(), weight.requires_grad)  # a frozen one stays so
+            _with_own(module, conv, position + 1, name, own)
         node.replace_all_uses_with(conv)
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
@@ -159,7 +167,7 @@ def _held(module: fx.GraphModule, node: Any) -> Any:
 def _with_own(module: fx.GraphModule, conv: fx.Node, position: int, name: str, value: nn.Parameter) -> None:
     """Give a convolution a parameter of its own."""
     own = f"{conv.name}_{name}"
-    module.register_parameter(own, nn.Parameter(value.detach().clone()))
+    module.register_parameter(own, value)
     with module.graph.inserting_before(conv):
         node = module.graph.get_attr(own)
     arguments = [*conv.args, *[None] * (position + 1 - len(conv.args))]
@@ -171,6 +179,8 @@ def _insert(module: fx.GraphModule, most: int) -> None:
     """Quantisers before and behind each product, one a tensor, and none for the network's own output."""
     graph = module.graph
     products = [node for node in graph.nodes if node.op == "call_function" and node.target in PRODUCTS]
+    if not products:
+        raise RequestError("it has no convolution and no linear layer to quantise")
     tensors = dict.fromkeys(node.args[0] for node in products)
     tensors |= dict.fromkeys(_with_fused(node) for node in products)
     for number, node in enumerate(tensors):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from limbeck.export.onnx import converted
-from limbeck.shipping.fake import LEVELS, quantise
+from limbeck.models.onnx_writer import converted
+from limbeck.quantization.fake import LEVELS, quantise
 
 SMALLEST = 1e-8
 
