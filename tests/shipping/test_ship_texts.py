@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import load_model
+from limbeck.cli.shipped import shipped as show
 from limbeck.data import load
 from limbeck.data.text.device import for_device
 from limbeck.data.text.tokenizers import FILE, ByteTokenizer, read_tokenizer
@@ -172,6 +173,19 @@ def test_what_a_device_build_needs(shipped: dict[str, Any], trec: Path) -> None:
     assert "run_onnx.py TEXTS.txt" in card
     assert "of up to 40 tokens" in card
     assert "1 × 32 tokens" in (out / "ship.html").read_text()
+
+
+def test_the_terminal_has_room_for_four_sizes(shipped: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {**row, "latency": dict.fromkeys(("1x32", "1x128", "1x512", "32x32"), row["latency"]["1x32"])}
+        for row in shipped["rows"]
+    ]
+    show({**shipped, "rows": rows})
+    said = capsys.readouterr().out
+    for row in rows:
+        low, high = row["interval"]
+        assert any(f"{low:.4f}–{high:.4f}" in line and row["model"] in line for line in said.splitlines())
+    assert "ms, 1 × 512" in said
 
 
 def test_formats_of_fixed_shapes_are_refused(trec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

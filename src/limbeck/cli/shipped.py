@@ -10,6 +10,8 @@ from limbeck.report.ship import size_of
 from limbeck.shipping.score import lost
 
 WIDTH = 160
+FEW = 2
+"""With more sizes than these the table has no room for p95, which ship.json and ship.html have."""
 
 
 def shipped(found: Mapping[str, Any]) -> None:
@@ -18,7 +20,7 @@ def shipped(found: Mapping[str, Any]) -> None:
     batches = list(found["rows"][0]["latency"])
     table = printing.table(f"{', '.join(found['runs'])}: on the test set, and on this machine")
     columns = ["model", "file", found["monitor"], "95 % interval", "agreement", "bytes"]
-    columns += [f"p50/p95 ms, {size_of(batch)}" for batch in batches] + ["× teacher", "peak MB"]
+    columns += [_size(batch, few=len(batches) <= FEW) for batch in batches] + ["× teacher", "peak MB"]
     for column in columns:
         table.add_column(column, justify="left" if column in ("model", "file") else "right")
     for row in found["rows"]:
@@ -28,9 +30,14 @@ def shipped(found: Mapping[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
+def _size(name: str, few: bool) -> str:
+    return f"p50/p95 ms, {size_of(name)}" if few else f"ms, {name.replace('x', ' × ')}"
+
+
 def _cells(row: Mapping[str, Any], batches: list[str], several: bool) -> list[str]:
     name = f"{row['run']}: {row['model']}" if several else row["model"]
-    times = [f"{row['latency'][batch]['p50_ms']:.3f}/{row['latency'][batch]['p95_ms']:.3f}" for batch in batches]
+    shown = ("p50_ms", "p95_ms") if len(batches) <= FEW else ("p50_ms",)
+    times = ["/".join(f"{row['latency'][batch][name]:.3f}" for name in shown) for batch in batches]
     ratio, memory = row["ratio_to_teacher"].get(batches[0]), row["peak_memory_bytes"]
     return [
         name,
@@ -57,6 +64,8 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
             drops = [lost(how[f"{split}_drop"], found["mode"]) for split in ("validation", "test")]
             where = f"chosen on {how['chosen_on']}: loses {drops[0]} there, {drops[1]} on the test set"
             lines.append(f"{what}: {how['scheme']}{left}; {where}")
+    if len(found["rows"][0]["latency"]) > FEW:
+        lines.append("ms: the median of a batch, of texts with the tokens of each; p95 stands in ship.json")
     lines += [*found["slower"], *found["notes"]]
     out = found["out"]
     return [*lines, f"figures: {out}/ship.json   card: README.md   for a device build: limbeck.json, all in {out}"]
