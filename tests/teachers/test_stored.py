@@ -125,7 +125,18 @@ def test_the_student_of_a_kept_teacher_is_that_of_a_live_one_bit_for_bit(
         return run.student.state_dict()
 
     live, from_store = student(teacher), student(kept)
-    assert all(torch.equal(live[name], from_store[name]) for name in live)
+    if rows_keep_their_bits(teacher, fifty.inputs[:8]):
+        assert all(torch.equal(live[name], from_store[name]) for name in live)
+    else:  # MKL under AVX2: a row's last bits depend on its place in the batch, and the shuffled batches are others
+        assert all(torch.allclose(live[name], from_store[name], atol=1e-4) for name in live)
+
+
+def rows_keep_their_bits(teacher: ModuleTeacher, inputs: Tensor) -> bool:
+    """Whether a sample's outputs are the same bits at any place in a batch, on this processor."""
+    order = torch.arange(len(inputs)).flip(0)
+    read = inputs.float() / 255
+    whole, turned = (teacher(Batch(x, None, order)).output for x in (read, read[order]))
+    return torch.equal(whole[order], turned)
 
 
 def flat(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
