@@ -13,8 +13,9 @@ def section(content: dict[str, Any]) -> str:
     lines = ["## Sentence embeddings: a pretrained encoder\n", f"    {content['command']}\n"]
     lines.append(
         f"Teacher: {found['teacher']['name']}, {found['teacher']['parameters']:,} parameters. Student: text-embed, "
-        f"{found['parameters']:,} parameters, {found['epochs']} epochs on {sizes['train']:,} sentences without labels, "
-        f"seeds {', '.join(map(str, found['seeds']))}; means over {sizes['test']:,} test sentences. The aim: a "
+        f"{found['parameters']:,} parameters, {found['epochs']} epochs on {sizes['train']:,} unlabelled texts: TREC's "
+        "questions, movie reviews and Python's documentation, with words and pieces of them, "
+        f"seed {', '.join(map(str, found['seeds']))}; means over {sizes['test']:,} test sentences. The aim: a "
         f"Spearman correlation of {aim['spearman']} with the teacher's similarities, whose own is 1; "
         f"{aim['times_as_fast']} times its speed; at most {aim['int8_bytes'] / 1e6:.0f} MB in int8.\n"
     )
