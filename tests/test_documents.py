@@ -119,7 +119,7 @@ def test_every_row_has_as_many_cells_as_its_head() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        r"| `l1` | Mean of \|f\_s − f\_t\| over all but the batch |  | "
+        r"| `l1` | Mean of \|f\_s − f\_t\| over all but the batch | `tokens=None` | "
         "the L1 form of FitNets' hint, [arXiv:1412.6550](https://arxiv.org/abs/1412.6550) |",
         "| `at` | cifar | 1 | `{loss: attention, weight: 1000.0}` on stage1, stage2, stage3 |",
     ],

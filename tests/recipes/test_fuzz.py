@@ -30,6 +30,11 @@ def few_digits() -> DataSet:
     return replace(whole, train=few[0], test=few[1])
 
 
+def _short(loop: Loop) -> Loop:
+    """The same training for one epoch at most."""
+    return replace(loop, settings=replace(loop.settings, epochs=min(loop.settings.epochs, 1)))
+
+
 @pytest.fixture
 def ask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -37,7 +42,7 @@ def ask(
     """`limbeck run` of an odd recipe, on 160 digits and for one epoch however many it says; gives what is wrong."""
     train, digits = Loop.run, few_digits()
     monkeypatch.setitem(sets.NAMES, "digits", lambda root, size: digits)
-    monkeypatch.setattr(Loop, "run", lambda self, state, epochs: train(self, state, min(epochs, 1)))
+    monkeypatch.setattr(Loop, "run", lambda self, state: train(_short(self), state))
     monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
     monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path / "cache"))
     (tmp_path / "temporary").mkdir()
