@@ -48,6 +48,10 @@ Effect = Annotated[
     float | None,
     typer.Option(help="The difference of which is said how many seeds show it. Default: 0.01 of an accuracy."),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="time: train all once more for the baseline's time; or for so many seconds. Default: steps."),
+]
 Until = Annotated[str | None, typer.Option(help="decided: add seeds where a verdict is open, up to --max-seeds.")]
 MaxSeeds = Annotated[int | None, typer.Option(help="With --until decided: seeds in the end, at most.")]
 Teachers = Annotated[
@@ -66,6 +70,7 @@ def compare(
     methods: Methods = "recipe",
     seeds: Seeds = 3,
     effect: Effect = None,
+    budget: Budget = None,
     until: Until = None,
     max_seeds: MaxSeeds = None,
     teachers: Teachers = 1,
@@ -98,9 +103,7 @@ def compare(
     from limbeck.compare.cells import chosen_variants
     from limbeck.runs.machine import Machine
 
-    most = _max_seeds(until, max_seeds)
     pool = pool_of(jobs, on, threads, accelerator, count(devices), num_nodes)
-    machine = Machine(accelerator, count(devices), strategy, not quiet, (), num_nodes, deterministic)
     there = _resumed(out, made.name, resume or redo)
     named = names(methods)
     folders: list[Path] = []
@@ -113,11 +116,12 @@ def compare(
             out=out,
             resume=resume,
             redo=redo,
-            max_seeds=most,
+            max_seeds=_max_seeds(until, max_seeds),
             teacher_count=teachers,
             effect=effect,
+            seconds=_seconds(budget),
             variants=chosen_variants(recipe, named, there, changes, epochs),
-            machine=machine,
+            machine=Machine(accelerator, count(devices), strategy, not quiet, (), num_nodes, deterministic),
             pool=pool,
             began=folders.append,
         )
@@ -141,6 +145,18 @@ def _resumed(out: Path | None, recipe: str, resumes: bool) -> Path | None:
 
     folder = choose(out, f"compare-{recipe}", resumes)
     return folder if resumes else None
+
+
+def _seconds(budget: str | None) -> float | str | None:
+    """--budget: "time" for the baseline's, a number of seconds, or "steps" for none."""
+    if budget in (None, "steps"):
+        return None
+    if budget == "time":
+        return "baseline"
+    try:
+        return float(budget)
+    except ValueError:
+        raise RequestError(f"--budget is steps, time, or a number of seconds, not {budget}") from None
 
 
 def _max_seeds(until: str | None, most: int | None) -> int | None:

@@ -7,25 +7,42 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from limbeck.cli.printing import WIDE, cell
 from limbeck.cli.printing import console as new_console
 from limbeck.cli.printing import table as new_table
 from limbeck.cli.show import outputs
 from limbeck.compare.labels import label_of
-from limbeck.compare.words import ended, needed, procedure
+from limbeck.compare.words import ended, equal_time, needed, procedure
 from limbeck.runs.entry import label, metric, monitor_of, span
 
 
 def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     """The table at the end of a comparison."""
+    console = new_console(WIDE)
     seeds = ", ".join(map(str, comparison["seeds"]))
-    table = new_table(f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}")
-    figure = f"test {label(monitor_of(comparison))}"
-    names = ("method", figure, "− scratch", "95 % interval", "simultaneous", "verdict", "agreement", "seconds")
-    for column in names:
+    title = f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}"
+    console.print(_methods(comparison, comparison["methods"], title))
+    if "equal_time" in comparison:
+        timed = comparison["equal_time"]
+        console.print(_methods(comparison, timed["methods"], f"at equal time, {timed['seconds']:.1f} s a student"))
+        console.print(equal_time(comparison), soft_wrap=True)
+    _predictions(console, comparison["methods"])
+    outputs(console, comparison)
+    _below(console, comparison)
+    where = f"{comparison['out']}/compare.json"
+    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+
+
+def _methods(comparison: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """A row a method; at equal time with the steps that each made."""
+    table, figure = new_table(title), f"test {label(monitor_of(comparison))}"
+    steps = any("steps" in row for row in methods.values())
+    names = ["method", figure, "− scratch", "95 % interval", "simultaneous", "verdict", "agreement", "seconds"]
+    for column in (*names, *(["steps"] if steps else [])):
         table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
-    for name, row in comparison["methods"].items():
+    for name, row in methods.items():
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
         some = "" if row["seeds"] == comparison["seeds"] else f" (seeds {', '.join(map(str, row['seeds']))})"
         cells = [f"{label_of(name, row)}{some}", f"{row['mean']:.4f}{spread}"]
@@ -33,14 +50,9 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
             cells += [f"{row['difference']:+.4f}", span(row["interval"]), span(row["simultaneous"]), row["verdict"]]
         else:
             cells += [""] * 4
-        table.add_row(*cells, cell(metric(row, "agreement"), ".4f"), cell(row["seconds"], ".1f"))
-    console = new_console(WIDE)
-    console.print(table)
-    _predictions(console, comparison["methods"])
-    outputs(console, comparison)
-    _below(console, comparison)
-    where = f"{comparison['out']}/compare.json"
-    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+        cells += [cell(metric(row, "agreement"), ".4f"), cell(row["seconds"], ".1f")]
+        table.add_row(*cells, *([f"{row['steps']:,}"] if steps else []))
+    return table
 
 
 def _below(console: Console, comparison: Mapping[str, Any]) -> None:

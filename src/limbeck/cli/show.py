@@ -143,8 +143,20 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
         size = f"{store['bytes'] / 1e9:,.3f} GB{token} in {store['views']} view(s)"
         asked = f"{_duration(store['seconds'])} of the teacher, read at {store['bytes_a_second'] / 1e3:,.1f} kB/s"
         console.print(f"stored teacher outputs: {size}, {asked}", soft_wrap=True)
+    console.print(_step_memory(found["memory"], found["batch_size"]), soft_wrap=True)
     if "balance" in found:
         _balance(console, found["balance"], found["teacher_trained"])
+
+
+def _step_memory(found: Mapping[str, Any], batch_size: int) -> str:
+    """What a training step holds, and up to what length texts fit."""
+    line = f"memory of a baseline's step: {found['step_bytes'] / 1e6:,.1f} MB"
+    line += " (blocks computed anew)" if found["recomputed"] else ""
+    line += f", beside {found['weight_bytes'] / 1e6:,.1f} MB of weights and optimizer"
+    if "longest" not in found:
+        return line
+    fit = f"fit {found['memory_bytes'] / 1e9:,.1f} GB at batches of {batch_size}"
+    return f"{line}; without a teacher, texts of about {found['longest']:,} tokens {fit}"
 
 
 def _balance(console: Console, pulls: Sequence[Mapping[str, Any]], teacher_trained: bool) -> None:

@@ -22,7 +22,7 @@ from limbeck.runs.folder import RESULT, student_folder
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.same import changes, told
 from limbeck.runs.teachers import Candidate
-from limbeck.runs.written_out import by_name, setting_of
+from limbeck.runs.written_out import by_name, distilled_by, setting_of
 
 SCRATCH = "scratch"
 OWN = "recipe"
@@ -148,7 +148,7 @@ def recipe_of(
             f"variant {name} changes {', '.join(unequal)} too, so it cannot be compared at an equal budget; compare it "
             "by itself: limbeck compare RECIPE:VARIANT"
         )
-    return recipe.model_copy(update={"distill": variant.distill, "quantize": variant.quantize})
+    return distilled_by(recipe, variant.distill).model_copy(update={"quantize": variant.quantize})
 
 
 def cells(recipes: Mapping[str, schema.Recipe], students: Sequence[tuple[str, int]], origins: Origins) -> list[Cell]:

@@ -22,6 +22,7 @@ from limbeck.compare.cells import (
     weed,
     weed_teachers,
 )
+from limbeck.compare.equal_time import Seconds, check_seconds, equal_time
 from limbeck.compare.groups import Group, group_of, with_teacher
 from limbeck.compare.labels import own_label
 from limbeck.compare.sequential import FILE as UNTIL
@@ -86,6 +87,7 @@ def compare(
     max_seeds: int | None = None,
     teacher_count: int = 1,
     effect: float | None = None,
+    seconds: Seconds | None = None,
     variants: Mapping[str, schema.Recipe] | None = None,
     machine: Machine | None = None,
     pool: Pool | None = None,
@@ -107,6 +109,8 @@ def compare(
         teacher_count: Train so many teachers of different seeds; the students' seeds take turns among them.
         effect: The size of a difference of which is said how many seeds would show it; by default one point of an
             accuracy, of another score a hundredth of the baseline's.
+        seconds: Train all students once more at equal wall time (`limbeck.compare.equal_time`): so many seconds, or
+            "baseline" for as long as the baseline takes; None does not.
         variants: The recipe's variants that may be named, ":NAME" where a method is called so too; they differ from
             the recipe in how they distil alone.
         machine: Devices and display.
@@ -124,6 +128,7 @@ def compare(
     machine, variants, resume = machine or Machine(), variants or {}, resume or redo
     proposed = choose(out, f"compare-{recipe.name}", resume)
     asked = asked_for(recipe, methods, seeds, variants, max_seeds, teacher_count, effect, proposed if resume else None)
+    check_seconds(seconds, recipe, adds_seeds=max_seeds is not None)
     ready = _prepared(recipe, asked, root, variants, machine)
     recipe, fabric = ready.recipe, ready.fabric
     begun = ready.cells(asked.students(asked.methods, asked.seeds), trained=False)
@@ -137,7 +142,7 @@ def compare(
         outputs = Ledger(folder, fabric, resume)
         listeners = max(1, (asked.plan.most if asked.plan else len(seeds)) // teacher_count)
         job = Job(recipe, ready.data, machine, fabric, folder, resume, trainings=listeners, outputs=outputs)
-        comparison = _compared(job, asked, ready, root, redo, pool)
+        comparison = _compared(job, asked, ready, root, redo, pool, seconds)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)
         fabric.barrier()
@@ -181,7 +186,9 @@ def _train_teachers(job: Job, among: Sequence[Group]) -> None:
         teachers.share_out(group.found, job.fabric)
 
 
-def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, pool: Pool | None) -> dict[str, Any]:
+def _compared(
+    job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, pool: Pool | None, seconds: Seconds | None
+) -> dict[str, Any]:
     """Train and test every method with every seed, and add seeds where that was asked for: what compare.json holds."""
     if asked.plan is not None and job.fabric.is_global_zero:
         write_json(job.out / UNTIL, asked.plan.as_dict())
@@ -203,12 +210,17 @@ def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, 
         counted = [cell for cell in trained.values() if asked.counts(cell.method, cell.seed, seeds)]
         every = sorted(counted, key=lambda cell: (list(recipes).index(cell.method), cell.seed))
         rules = asked.rules(samples, [cell.seed for cell in every])
-        methods = summarise(results(every, job), rules)
+        found = results(every, job)
+        methods = summarise(found, rules)
         open_ = [name for name in undecided(methods) if name in asked.methods]
         if asked.plan is not None and job.machine.progress:
             tell(news(methods, open_, len(seeds), asked.plan))
         if not open_:
             break
+    timed: dict[str, Any] = {}
+    if seconds is not None:
+        timed["equal_time"] = equal_time(seconds, found, ready.among, job, root, pool, rules, redo=redo)
+        timed["equal_time"]["methods"] = _labelled(timed["equal_time"]["methods"], recipes)
     numbers = sorted({seed for _, seed in trained})
     return {
         "recipe": job.recipe.title,
@@ -223,6 +235,7 @@ def _compared(job: Job, asked: Asked, ready: _Prepared, root: Path, redo: bool, 
         **diagnosis,
         "teacher_outputs": job.outputs.entries(),
         "methods": _labelled(methods, recipes),
+        **timed,
         "environment": {**environment(), **({"threads": pool.threads} if pool else {})},
     }
 

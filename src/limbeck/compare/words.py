@@ -48,5 +48,18 @@ def ended(comparison: Mapping[str, Any]) -> str:
     return f"early stopping: of {comparison['epochs']} epochs at most the students had, seed by seed: {each}"
 
 
+def equal_time(comparison: Mapping[str, Any]) -> str:
+    """How the students at equal time of a compare.json were trained, in a sentence or two."""
+    timed = comparison["equal_time"]
+    of = "what the baseline took" if timed["of"] == "baseline" else "as asked"
+    told = (
+        f"at equal time each method made as many steps as it makes in {timed['seconds']:.1f} s ({of}), by its seconds "
+        "at equal steps: teacher passes and the writing of texts count. Times vary from run to run; the steps are "
+        "written down, and a student is a function of them"
+    )
+    left = [label_of(name, comparison["methods"][name]) for name in timed.get("left", ())]
+    return f"{told}. Left out, as the teacher's outputs alone take longer: {', '.join(left)}" if left else told
+
+
 def _count(seeds: int | None) -> str:
     return f"more than {MOST_SEEDS:,}" if seeds is None else str(seeds)

@@ -114,6 +114,15 @@ class Scheme(nn.Module):
         """Whether a teacher's likeliest classes are read as they are stored, in place of all logits."""
         return False
 
+    @property
+    def generates(self) -> bool:
+        """Whether some of the texts are the student's own, about which a store knows nothing."""
+        return False
+
+    def asked(self, batch: Batch) -> Batch:
+        """What teacher and student read of a training batch, before the teacher is asked: the batch as it is."""
+        return batch
+
     def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
         """Check that student and teacher fit, and size what depends on their shapes; before the optimizer is made."""
 

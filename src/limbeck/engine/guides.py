@@ -10,7 +10,7 @@ from torch import nn
 
 from limbeck.distillers import Scheme
 from limbeck.errors import RequestError
-from limbeck.teachers import FunctionTeacher, ModuleTeacher, StoredTeacher, Teacher
+from limbeck.teachers import FunctionTeacher, ModuleTeacher, RememberedTeacher, StoredTeacher, Teacher
 
 AnyTeacher = Teacher | nn.Module | Callable[..., Any]
 
@@ -24,6 +24,8 @@ def training_teacher(given: AnyTeacher | None, scheme: Scheme) -> Teacher | None
     taps, logits = scheme.teacher_taps, scheme.teacher_logits
     if isinstance(given, nn.Module) and not logits and not taps:
         raise RequestError("a teacher was given, and no loss term uses it; add a Term")
+    if scheme.generates and isinstance(given, StoredTeacher | RememberedTeacher):
+        raise RequestError("no store knows the texts that the student writes itself: give the teacher's model")
     if scheme.takes_sparse and isinstance(given, StoredTeacher):
         return given.sparsely()
     return None if given is None else _as_teacher(given, scheme.classes, taps, logits)

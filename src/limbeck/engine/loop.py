@@ -184,6 +184,7 @@ class Loop:
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window, or all that the task counts."""
+        window = [self.scheme.asked(batch) for batch in window]
         weights = step_weights(window, self.task, self.fabric)
         for number, (batch, weight) in enumerate(zip(window, weights, strict=True), start=1):
             teacher_output = self.teacher(batch) if self.teacher else None

@@ -40,13 +40,20 @@ def is_sharding(fabric: Fabric) -> bool:
 
 
 def check_shared(scheme: Scheme, fabric: Fabric) -> None:
-    """Raise RequestError where each of several processes would train a student of its own, its wrapper being off."""
+    """Raise RequestError where each of several processes would train a student of its own, its wrapper being off, or
+    where the scheme is for one.
+    """
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     processes = torch.distributed.get_world_size() if group else 1
     if scheme.is_shared and fabric.world_size < processes:
         raise RequestError(
             f"the student came in a wrapper that shares gradients among {processes} processes, and fit was to train in "
             f"{fabric.world_size}: give fit fabric=, or devices and strategy='ddp'; it wraps the student itself"
+        )
+    if scheme.generates and fabric.world_size > 1:
+        raise RequestError(
+            f"a student that writes its texts itself is trained by one process, and these are {fabric.world_size}; "
+            "take one device, or another scheme"
         )
 
 

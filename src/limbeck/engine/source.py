@@ -53,6 +53,7 @@ class Source:
         self.window = window
         self.read = read
         self.steps = steps
+        self.epoch = 0
         self.least = 1
 
     def __len__(self) -> int:
@@ -86,6 +87,7 @@ class Source:
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loader, its data set and its samplers which epoch (from 0) begins."""
+        self.epoch = epoch
         for part in (self.loader, getattr(self.loader, "dataset", None), *samplers(self.loader)):
             tell = getattr(part, "set_epoch", None)
             if tell is not None:
@@ -98,13 +100,28 @@ class Source:
 
     def _starting_at(self, step: int) -> Iterator[Batch]:
         if isinstance(self.loader, Loader):
-            batches = self.loader.starting_at(step) if self.least == 1 else self._enough(self.loader.starting_at(step))
+            given = self.loader.starting_at(step) if self.steps is None else self._passes(self.loader, self.steps, step)
+            batches = given if self.least == 1 else self._enough(given)
             return batches if self.loader.device == self.device else (batch.to(self.device) for batch in batches)
         given = map(self.read, self._items())
         enough = given if self.least == 1 else self._enough(given)
         for _ in range(step):
             next(enough)
         return (self._kept(batch) for batch in enough)
+
+    def _passes(self, loader: Loader, steps: int, step: int) -> Iterator[Batch]:
+        """The rest of an epoch of so many batches of a limbeck loader, pass after pass through all of its samples.
+
+        Where one epoch stops, the next goes on: each pass has an order, and a view, of its own.
+        """
+        whole = len(loader) - ((self.alone or 0) if self.least > 1 else 0)
+        at, end = self.epoch * steps + step, (self.epoch + 1) * steps
+        while at < end:
+            number, first = divmod(at, whole)
+            loader.set_epoch(number)
+            taken = min(whole - first, end - at)
+            yield from islice(loader.starting_at(first), taken)
+            at += taken
 
     def _items(self) -> Iterator[Any]:
         """What the loader gives in an epoch."""

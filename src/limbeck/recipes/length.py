@@ -31,6 +31,9 @@ def at_length(recipe: schema.Recipe, epochs: int) -> schema.Recipe:
     options = dict(recipe.distill.options)
     if isinstance(options.get("hint_epochs"), int):
         options["hint_epochs"] = max(1, round(options["hint_epochs"] * share))
+    from limbeck.distillers.by_epoch import is_schedule  # and torch, which reading a recipe does not need
+
+    options |= {name: _stretched(value, share) for name, value in options.items() if is_schedule(value)}
     distill = recipe.distill.model_copy(update={"terms": terms, "options": options})
     changes = {"schedule": schema.Schedule.model_validate(schedule), "distill": distill, "epochs": epochs}
     if recipe.quantize is not None and recipe.quantize.epochs:

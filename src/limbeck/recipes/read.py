@@ -203,7 +203,7 @@ def _varied(content: dict[str, Any], choices: dict[str, dict[str, Any]], variant
     return {**content, **choices[variant], "name": f"{content['name']}:{variant}"}
 
 
-_BRANCHES = ("Teacher", "list[Teacher]", "str", "list[str]", "float", "dict[str,any]")
+_BRANCHES = ("Teacher", "list[Teacher]", "StoredOutputs", "str", "list[str]", "float", "dict[str,any]")
 """What pydantic puts into a fault's place for the kinds that a key can hold."""
 
 

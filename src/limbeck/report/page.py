@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.compare.labels import label_of
 from limbeck.compare.verdicts import with_simultaneous
-from limbeck.compare.words import ended, needed, procedure
+from limbeck.compare.words import ended, equal_time, needed, procedure
 from limbeck.engine.files import write_text
 from limbeck.report.document import document, drawing
 from limbeck.runs.entry import label, metric, monitor_of, score, span
@@ -57,12 +57,24 @@ epochs, with the seeds {seeds}. Differences are to the student trained without a
 {_methods(comparison["methods"], comparison["seeds"])}
 <p class="small">mean ± standard deviation over seeds; {procedure(comparison)}. The 95 % interval is for one method by
 itself.{_sentences(needed(comparison["methods"]), ended(comparison))}</p>
+{_timed(comparison)}
 {_predictions(comparison["methods"])}
 {_teachers(comparison["teacher"])}
 {_diagnosis(comparison.get("diagnosis"))}
 {drawn}
 <p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, {html.escape(device)}</p>"""
     return document(name, body)
+
+
+def _timed(comparison: Mapping[str, Any]) -> str:
+    """The methods at equal time, where they were trained so."""
+    if "equal_time" not in comparison:
+        return ""
+    timed = comparison["equal_time"]
+    steps = ", ".join(f"{label_of(name, row)} {row['steps']:,}" for name, row in timed["methods"].items())
+    return f"""<h2>At equal time</h2>
+{_methods(timed["methods"], comparison["seeds"])}
+<p class="small">{html.escape(equal_time(comparison))}. Steps: {html.escape(steps)}.</p>"""
 
 
 def _sentences(*parts: str) -> str:

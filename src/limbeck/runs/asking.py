@@ -42,9 +42,7 @@ class Asking:
     @property
     def views(self) -> int:
         """How many versions of each sample the students' epochs see."""
-        split = self.data.train
-        changing = bool(self.recipe.data.augment) or (not isinstance(split, InMemory) and split.random)
-        return min(self.recipe.data.views or self.recipe.epochs, self.recipe.epochs) if changing else 1
+        return views_of(self.recipe, self.data)
 
     @property
     def batch_size(self) -> int:
@@ -68,7 +66,7 @@ class Asking:
             "model": _digest(networks),
             "code": own_code([*names_in([networks, spec.augment]), *data_code], _networks(teacher)),
             "data": asked_about(self.recipe.teachers, self.data),
-            "views": _digest((spec.augment, spec.view_seed)),
+            "views": views_digest(spec),
             "limbeck": limbeck.__version__,
         }
 
@@ -123,10 +121,25 @@ class Asking:
         return make_loader(self.data.train, self.batch_size, device=device, workers=workers, views=views)
 
 
+def views_of(recipe: schema.Recipe, data: DataSet) -> int:
+    """How many versions of each training sample the students' epochs see."""
+    split, passes = data.train, recipe.epochs
+    changing = bool(recipe.data.augment) or (not isinstance(split, InMemory) and split.random)
+    if recipe.steps_per_epoch is not None:
+        drawn = passes * recipe.steps_per_epoch * recipe.data.batch_size
+        passes = math.ceil(drawn / len(split)) + 1  # a last, smaller batch counts as one too
+    return min(recipe.data.views or passes, passes) if changing else 1
+
+
 def form_of(spec: schema.Store) -> dict[str, Any]:
     """What a recipe says of the form in which logits are stored; empty where it says nothing."""
     form = {"top_k": spec.top_k, "draws": spec.draws, "bits": spec.bits, "power": spec.power}
     return form if spec.top_k or spec.draws else {}
+
+
+def views_digest(spec: schema.Data) -> str:
+    """What augmented versions of samples are a function of."""
+    return _digest((spec.augment, spec.view_seed))
 
 
 def _digest(content: object) -> str:

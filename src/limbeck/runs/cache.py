@@ -75,6 +75,10 @@ def cache(
     """
     if recipe.distill.scheme not in schema.TAUGHT:
         raise RequestError(f"recipe {recipe.name} has no trained teacher, so there are no teacher outputs to store")
+    if recipe.stored is not None:
+        raise RequestError(f"the recipe's teacher is what is stored in {recipe.stored} already")
+    if recipe.distill.scheme == "on-policy":
+        raise RequestError("the scheme on-policy asks its teacher about the student's own texts: nothing can be stored")
     machine = machine or Machine()
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)

@@ -27,6 +27,7 @@ from limbeck.runs.texts import check_reads
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
 from limbeck.tasks import Classification, Task
+from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.shards import Shards
 from limbeck.types import Batch, TeacherOutput, tensors_of
 
@@ -38,6 +39,7 @@ _TAKES = {
     "offline": ("chunked", "chunk", "head", "scale", "cap"),
     "assistant": (),
     "born-again": ("generations",),
+    "on-policy": ("share", "prompt", "new_tokens", "temperature", "end", "pad"),
     "two-stage": ("hint", "hint_epochs"),
     "teacher-free": ("probability", "softens"),
 }
@@ -118,12 +120,13 @@ def _check_schemes(
     if len(stages) > 1 and has_adapters(student):
         raise RequestError("lora is for a single training, and this method has one before it; leave student.lora out")
     for resolved, scheme, live in stages:
-        _check_top_k(resolved)
+        _check_top_k(resolved, live)
         check_compile(recipe.compile, scheme, recipe.accumulate_steps)
         with _reading("student", recipe.student.model, example):
             settle(scheme, example, recipe.seed)
             teacher_output = live(example) if live else None
-            _check_lengths(resolved, example, teacher_output, data)
+            if not scheme.generates:
+                _check_lengths(resolved, example, teacher_output, data)
             laid = sized(scheme, example, teacher_output, layout)
             _check_labels(scheme, example, data)
         _check_loss(scheme, example, teacher_output)
@@ -243,9 +246,11 @@ def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: 
         ) from error
 
 
-def _check_top_k(recipe: schema.Recipe) -> None:
+def _check_top_k(recipe: schema.Recipe, live: Teacher | None) -> None:
     """Raise RequestError for losses that need more of the logits than a top-k store, or a sampled one, holds."""
     store = recipe.teachers[0].store if recipe.teachers else schema.Store()
+    if isinstance(live, StoredTeacher):
+        store = schema.Store(top_k=live.coding.top_k, draws=live.coding.draws)
     for term in recipe.distill.terms if store.top_k or store.draws else ():
         options = term.model_extra or {}
         if term.teacher != "logits" and "logits" not in term.teacher:
@@ -264,6 +269,11 @@ def _check_top_k(recipe: schema.Recipe) -> None:
 
 def _check_options(recipe: schema.Recipe) -> None:
     scheme, options = recipe.distill.scheme, recipe.distill.options
+    if scheme == "on-policy" and any(one.store.where not in ("auto", "never") for one in recipe.teachers):
+        raise RequestError(
+            "the scheme on-policy asks its teacher about texts that the student writes, which no store knows; set "
+            "teacher.store to never"
+        )
     for option in options:
         if option not in _TAKES.get(scheme, options):
             raise unknown(f"option of scheme {scheme}", option, _TAKES[scheme])

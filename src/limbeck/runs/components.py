@@ -30,6 +30,7 @@ from limbeck.models.foreign.hugging_face_files import has_weights
 from limbeck.models.foreign.hugging_face_heads import head_of_task
 from limbeck.models.foreign.hugging_face_layers import copy_layers
 from limbeck.models.memory import TRAINING
+from limbeck.models.recomputed import recompute_blocks
 from limbeck.models.start import freeze, load_without_head
 from limbeck.options import fitting, values
 from limbeck.recipes import schema
@@ -107,6 +108,8 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
         (load_without_head if spec.new_head else load_weights)(network, spec.weights)
         check_finite(network, spec.weights)
     freeze(network, spec.freeze)
+    if isinstance(spec, schema.Student) and spec.gradient_checkpointing:
+        recompute_blocks(network)
     return network
 
 

@@ -30,9 +30,10 @@ from limbeck.runs.cache import estimated
 from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.stages import assemble, listens
+from limbeck.runs.step_memory import step_memory
 from limbeck.runs.train import places, settled
 from limbeck.runs.written_out import parts_of
-from limbeck.teachers import RememberedTeacher, Teacher
+from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -76,6 +77,7 @@ def plan(
     Returns:
         "samples", "epochs", "steps", "teachers" and "student" (`Side` as mappings), the student's training with a
         "live" and with a "stored" teacher in seconds, and "store": views, bytes, seconds to ask, bytes read a second.
+        "memory" is what a step of the baseline holds (`limbeck.runs.step_memory`).
         With terms also "balance" (`limbeck.engine.balance.Pull` as mappings) on the first batch, with the teacher as
         an earlier run has kept it, or untrained where none has ("teacher_trained"). Of a student that is trained in
         stages these are sums over them, "stages" has each one's name, epochs and seconds with an online teacher, and a
@@ -106,6 +108,7 @@ def plan(
         "teachers": [vars(probe.teacher(one)) for one in found],
         "student": vars(Side(parameter_count(student), multiply_adds(student, example), alone, training)),
     }
+    result["memory"] = step_memory(recipe, student, probe.data, probe.fabric)
     trained = teachers.load_kept(found)
     parts, rest = parts_of(own, lambda: places(own, student, found, data)) if found else ([], own)
     runs = [probe.run(name, one, student, found) for name, one in (*((p.phase, p.recipe) for p in parts), (OWN, rest))]
@@ -171,6 +174,8 @@ class _Probe:
     def steps(self) -> int:
         """Steps of an epoch of the whole."""
         size = self.recipe.data.batch_size
+        if self.recipe.steps_per_epoch is not None:
+            return self.recipe.steps_per_epoch
         return self.samples // size if self.recipe.data.drop_last else math.ceil(self.samples / size)
 
     def run(self, name: str, recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> _Run:
@@ -183,8 +188,9 @@ class _Probe:
         stage = {} if name == OWN else {"stage": name}
         pulls = [vars(pull) | {"warning": pull.warning} | stage for pull in measured]
         seconds = self.steps * recipe.epochs * step
-        asked: dict[str, Any] = {} if live is None else {"stored": seconds}
-        if heard is not None:
+        kept = not scheme.generates and not isinstance(live, StoredTeacher)
+        asked: dict[str, Any] = {"stored": seconds} if live is not None and kept else {}
+        if heard is not None and kept:
             asked = self.stored(resolved, scheme, heard)
         return _Run(name, recipe.epochs, seconds, pulls, **asked)
 

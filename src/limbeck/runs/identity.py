@@ -32,6 +32,7 @@ from limbeck.runs.teachers import Candidate, file_of
 from limbeck.runs.train import places
 from limbeck.runs.written_out import declared
 from limbeck.sources import names_in, own_modules
+from limbeck.teachers import StoredTeacher
 from limbeck.teachers.module import fingerprint
 
 FILE = "identity.json"
@@ -71,7 +72,7 @@ class Origins:
             taught: Whether the recipe's way to distil has a say; the baseline learns from labels.
         """
         before: list[dict[str, Any]] = []
-        if taught and self.found:
+        if taught and (self.found or recipe.stored is not None):
             recipe, before = declared(recipe, lambda: places(recipe, self.student, self.found, self.data))
         content = recipe.model_dump(mode="json")
         if before:
@@ -128,6 +129,8 @@ class Origins:
     def _given(self, recipe: schema.Recipe) -> dict[str, str]:
         """Of all that came trained."""
         given = {one.name: _weights(one) for one in self.found if one.kept is None}
+        if recipe.stored is not None:
+            given["teacher"] = StoredTeacher(recipe.stored).fingerprint
         if recipe.student.weights or _is_path(recipe.student.model):
             given[START] = f"{self._start} {_file(recipe.student.model)}".rstrip()
         for number, spec in enumerate(recipe.assistants, start=1):
@@ -245,6 +248,8 @@ def _same_content(one: Mapping[str, Any], other: Mapping[str, Any], elsewhere: b
 def _without_paths(content: dict[str, Any]) -> dict[str, Any]:
     """A recipe's keys without the places of files, whose content is known by its digest."""
     teachers = content["teacher"] if isinstance(content["teacher"], list) else [content["teacher"]]
+    if content["teacher"] and "model" not in teachers[0]:  # stored outputs without their teacher
+        content["teacher"], teachers = {"store": "given"}, []
     for spec in filter(None, (*teachers, content["student"], *content["assistants"])):
         spec["weights"] = spec["weights"] and "given"
         if _is_path(spec["model"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.data import DataSet
@@ -14,6 +14,7 @@ from limbeck.distillers import (
     Distiller,
     MeanTeacher,
     MutualDistiller,
+    OnPolicyDistiller,
     Scheme,
     SelfDistiller,
     Term,
@@ -29,6 +30,7 @@ from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.seeds import derive
+from limbeck.types import IGNORED
 
 
 def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
@@ -51,6 +53,8 @@ def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
             return _make(ClassWise, student, distill.options, **common, **weight)
         case "mean-teacher":
             return _make(MeanTeacher, student, distill.options, terms=terms, **common, **weight)
+        case "on-policy":
+            return _make(OnPolicyDistiller, student, _of_writing(recipe, data), terms=terms, **common, **weight)
         case "offline" if is_chunked(recipe):
             return _make(TokenDistiller, student, _of_chunks(recipe), terms=terms, **common, **weight)
         case _:
@@ -75,6 +79,21 @@ def is_chunked(recipe: schema.Recipe) -> bool:
     if options and not chunked and recipe.distill.scheme == "offline":
         raise RequestError(f"{', '.join(options)} of the scheme offline go with chunked: true")
     return chunked
+
+
+def _of_writing(recipe: schema.Recipe, data: DataSet) -> dict[str, Any]:
+    """The options of the scheme on-policy, with what the data say of prompts and ends."""
+    options = dict(recipe.distill.options)
+    if is_schedule(options.get("share")):
+        options["share"] = by_epoch(options["share"])
+    found: dict[str, Any] = {"seed": recipe.seed}
+    if data.tokenizer is not None:
+        found |= {"end": data.tokenizer.end, "pad": data.tokenizer.pad}
+    targets = data.train.targets
+    # Where most samples begin with a target they are plain text, and no conversations.
+    if isinstance(targets, Tensor) and targets.dim() == 2 and (targets[:, 0] != IGNORED).float().mean() > 0.5:
+        found["prompt"] = max(1, targets.shape[1] // 2)
+    return found | options
 
 
 def _of_chunks(recipe: schema.Recipe) -> dict[str, Any]:

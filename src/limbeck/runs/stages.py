@@ -24,10 +24,11 @@ from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import schema
 from limbeck.runs import components, learners, teachers
+from limbeck.runs.given_teacher import given_teacher
 from limbeck.runs.train import Job, places
 from limbeck.runs.written_out import parts_of, shipped, with_terms
 from limbeck.seeds import derive, seeded
-from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher, VirtualTeacher
+from limbeck.teachers import EnsembleTeacher, ModuleTeacher, StoredTeacher, Teacher, VirtualTeacher
 
 
 @dataclass
@@ -86,15 +87,28 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     """Train a student as the recipe says, with all that must be trained before it."""
     lead = _lead_up(job, student, found)
     recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data, lead.kept)
-    guide, asking = job.ask_once(live, lead.found) if live and listens(scheme) else (None, 0.0)
+    guide, asking = _guide(job, scheme, live, lead.found)
     if live is not None and guide is not live and job.fabric.is_global_zero:  # else the training says it
         for line in check_mixing(live, scheme.teacher_temperatures):
             tell(line)
     training = replace(job, recipe=recipe).train(scheme, "student", guide, live)
     training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
+    if guide is not None and guide is not live:  # its outputs were there before the first step
+        training["teacher_seconds"] = round(asking, 3)
     everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.previous, scheme.student)]
     judge = teachers.teacher_output(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
+    if isinstance(judge, StoredTeacher):  # which knows the training samples alone
+        judge = None
     return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.previous else None, guide)
+
+
+def _guide(
+    job: Job, scheme: Scheme, live: Teacher | None, found: Sequence[teachers.Candidate]
+) -> tuple[Teacher | None, float]:
+    """Who is asked in a training, its outputs stored if that pays; and the seconds that asking took before."""
+    if live is None or not listens(scheme):
+        return None, 0.0
+    return (live, 0.0) if scheme.generates else job.ask_once(live, found)
 
 
 def assemble(
@@ -121,7 +135,8 @@ def assemble(
         return recipe, scheme, VirtualTeacher(data.classes, **options)
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
-    return recipe, scheme, _taught_by(found, recipe, scheme)
+    live = given_teacher(recipe, data) if recipe.stored is not None else _taught_by(found, recipe, scheme)
+    return recipe, scheme, live
 
 
 def _taught_by(
@@ -148,7 +163,7 @@ def schemes(
 
 def _as_teacher(spec: schema.Model) -> schema.Teacher:
     """A student that teaches what comes after it."""
-    return schema.Teacher.model_validate(spec.model_dump(exclude={"from_teacher"}))
+    return schema.Teacher.model_validate(spec.model_dump(exclude=schema.OF_STUDENTS))
 
 
 def listens(scheme: Scheme) -> bool:

@@ -32,13 +32,14 @@ from limbeck.recipes.methods import Places
 from limbeck.runs import components
 from limbeck.runs.asking import Asking
 from limbeck.runs.entry import tested
+from limbeck.runs.given_teacher import outputs_of
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
 from limbeck.runs.teacher_outputs import MEMORY_BYTES, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
-from limbeck.teachers import RememberedTeacher, Teacher, memory_need
+from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher, memory_need
 from limbeck.types import Inputs
 
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ class Job:
             scheme,
             self.training_loader(pairs=getattr(scheme, "other_view", False)),
             teacher=teacher,
-            val_teacher=None if scheme.task.labelled or live is None else self._judge(live, "validation"),
+            val_teacher=None if scheme.task.labelled else self._beside(live),
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
+            steps_per_epoch=recipe.steps_per_epoch,
             optimizer=components.optimizer(recipe.optimizer),
             schedule=components.schedule(recipe.schedule, recipe.epochs),
             accumulate_steps=recipe.accumulate_steps,
@@ -145,6 +147,9 @@ class Job:
 
     def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
         """The teacher that these candidates are, its outputs kept if that pays; and the seconds that asking took."""
+        if isinstance(teacher, StoredTeacher):  # of whom nothing else is there
+            self.outputs.note(teacher.fingerprint, outputs_of(teacher))
+            return teacher, 0.0
         asking = Asking(self.recipe, self.data, self.fabric, found[0].spec.store if found else schema.Store())
         key = f"{teacher.fingerprint} in {asking.views} views"
         kept = self.memory.pop(key, None)
@@ -205,6 +210,10 @@ class Job:
         done = self.resume and (self.out / f"{phase}.json").exists() and checkpoint_phase(self.out) != phase
         return (self.out, phase) if done else None
 
+    def _beside(self, live: Teacher | None) -> Teacher | None:
+        """Who is asked about the validation data; nobody where the training samples' outputs are all that there is."""
+        return None if live is None or isinstance(live, StoredTeacher) else self._judge(live, "validation")
+
     def _judge(self, teacher: Teacher, part: str) -> Teacher:
         """The teacher, its outputs for the validation or test set precomputed for every look at it, by all the students
         that are compared, but for those that would fill the memory, as language models' do.
@@ -256,7 +265,13 @@ def trial(recipe: schema.Recipe) -> dict[str, Any]:
 
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:
-    """Where the recipe's networks can be compared; of several teachers the first one counts."""
+    """Where the recipe's networks can be compared; of several teachers the first one counts.
+
+    In the place of a teacher that is not there stands the student.
+    """
+    if not found:
+        shape, names = components.shape(recipe.student, data), (recipe.student.model, "stored")
+        return Places(student, student, shape, len(data.train), shape, names)
     teacher = found[0]
     return Places(
         student,

@@ -241,14 +241,26 @@ def by_name(recipe: schema.Recipe, name: str) -> schema.Recipe:
     if name in QUANTISED:
         spec = (recipe.quantize or schema.Quantize()).model_dump()
         return recipe.model_copy(update={"quantize": schema.Quantize.model_validate({**spec, **QUANTISED[name]})})
-    if (name not in SCHEMES or SCHEMES[name]["scheme"] in schema.TAUGHT) and not recipe.teachers:
+    if name in SCHEMES and SCHEMES[name]["scheme"] in schema.TAUGHT and recipe.stored is not None:
+        raise RequestError(f"method {name} needs a teacher, and of that of the recipe {recipe.name} outputs are stored")
+    taught = name not in SCHEMES or SCHEMES[name]["scheme"] in schema.TAUGHT
+    if taught and not recipe.teachers and recipe.stored is None:
         raise RequestError(f"method {name} needs a teacher, and the recipe {recipe.name} has none")
     if name == "assistant" and not recipe.assistants:
         raise RequestError(f"method assistant needs the key 'assistants' in the recipe {recipe.name}")
     distill = schema.Distill.model_validate(SCHEMES.get(name, {"method": name}))
     terms = [_shortened(term, recipe.epochs, SCHEME_EPOCHS) for term in distill.terms]
     distill = distill.model_copy(update={"terms": terms})
-    return recipe.model_copy(update={"distill": distill})
+    return distilled_by(recipe, distill)
+
+
+def distilled_by(recipe: schema.Recipe, distill: schema.Distill) -> schema.Recipe:
+    """The recipe with another way to distil; where the student writes texts itself, its teacher is not stored."""
+    changes: dict[str, Any] = {"distill": distill}
+    if distill.scheme == "on-policy":
+        live = [one.model_copy(update={"store": schema.Store(where="never")}) for one in recipe.teachers]
+        changes["teacher"] = live[0] if len(live) == 1 else live
+    return recipe.model_copy(update=changes)
 
 
 def check_name(name: str, *more: str) -> None:

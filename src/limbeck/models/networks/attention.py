@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from limbeck.errors import RequestError
 
@@ -69,6 +71,24 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention(self.attention_norm(x), allowed, causal))
         found: Tensor = x + self.dropout(self.perceptron(self.norm(x)))
         return found
+
+
+def through(blocks: Iterable[nn.Module], x: Tensor, allowed: Tensor | None, *, causal: bool, recompute: bool) -> Tensor:
+    """(B, L, D) through blocks, one after the other.
+
+    Args:
+        blocks: `Block`s.
+        x: What the first one gets.
+        allowed, causal: As for `Attention`.
+        recompute: Where gradients are wanted, keep each block's input alone, and compute the rest anew in the backward
+            pass, with the same dropout.
+    """
+    for block in blocks:
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(block, x, allowed, causal, use_reentrant=False)
+        else:
+            x = block(x, allowed, causal)
+    return x
 
 
 def turned(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.models.networks.attention import Block, allowed_keys, start
+from limbeck.models.networks.attention import Block, allowed_keys, start, through
 from limbeck.models.output_head import OutputHead
 from limbeck.options import Share, Width
 
@@ -106,6 +106,7 @@ class Decoder(nn.Module):
         start(self, depth)
 
     output_head = OutputHead("norm", "embedded.tokens.weight")
+    gradient_checkpointing = False
 
     @property
     def head_weight(self) -> Tensor:
@@ -115,13 +116,14 @@ class Decoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, L) ids, and where there is padding a mask (B, L) of the tokens that are none → (B, L, V)."""
         x, allowed = self.embedded(input_ids), allowed_keys(attention_mask, causal=True)
-        for block in self.blocks:
-            x = block(x, allowed, True)
+        x = through(self.blocks, x, allowed, causal=True, recompute=self.gradient_checkpointing and self.training)
         return F.linear(self.norm(x), self.head_weight)
 
 
 class Encoder(nn.Module):
     """What `text_encoder` builds."""
+
+    gradient_checkpointing = False
 
     def __init__(self, embedded: Embedded, classes: int, depth: int, heads: int) -> None:
         super().__init__()
@@ -136,8 +138,7 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, L) ids, and where there is padding a mask (B, L) of the tokens that are none → (B, C)."""
         x, allowed = self.embedded(input_ids), allowed_keys(attention_mask, causal=False)
-        for block in self.blocks:
-            x = block(x, allowed)
+        x = through(self.blocks, x, allowed, causal=False, recompute=self.gradient_checkpointing and self.training)
         logits: Tensor = self.classifier(self.dropout(mean_of_tokens(self.norm(x), attention_mask)))
         return logits
 

@@ -24,6 +24,12 @@ SCHEMES: dict[str, dict[str, Any]] = {
         "terms": [{"loss": "kd", "weight": 0.1, "temperature": 1.0, "teacher_temperature": 20.0, "scale": False}],
     },
     "born-again": {"scheme": "born-again", "task_weight": 0.1, "terms": [KD]},
+    "on-policy": {  # GKD
+        "scheme": "on-policy",
+        "task_weight": 0.0,
+        "options": {"share": 0.5},
+        "terms": [{"loss": "jsd", "weight": 1.0, "temperature": 1.0, "beta": 0.5}],
+    },
     "assistant": {"scheme": "assistant", "task_weight": 0.1, "terms": [KD]},
     "two-stage": {"scheme": "two-stage", "task_weight": 0.1, "terms": [KD]},
 }

@@ -34,9 +34,18 @@ class Term(Open):
 
 
 Scheme = Literal[
-    "offline", "two-stage", "assistant", "born-again", "self", "mutual", "mean-teacher", "class-wise", "teacher-free"
+    "offline",
+    "two-stage",
+    "assistant",
+    "on-policy",
+    "born-again",
+    "self",
+    "mutual",
+    "mean-teacher",
+    "class-wise",
+    "teacher-free",
 ]
-TAUGHT = ("offline", "two-stage", "assistant")
+TAUGHT = ("offline", "two-stage", "assistant", "on-policy")
 """The schemes that need a teacher."""
 WITH_TERMS = (*TAUGHT, "born-again", "mean-teacher", "teacher-free")
 """The schemes whose loss is made of terms."""

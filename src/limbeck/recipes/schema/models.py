@@ -53,7 +53,12 @@ class Student(Model):
 
     from_teacher: FromTeacher | None = None
     """Cut out of the teacher, as {layers: [0, 3, 6]}; model is the teacher's then; null: a network of its own."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks of a transformer anew in the backward pass: less memory, more time, the same gradients."""
 
+
+OF_STUDENTS = {"from_teacher", "gradient_checkpointing"}
+"""Keys that a student has and no other network."""
 
 PLACES = ("auto", "memory", "disk", "never")
 
@@ -158,3 +163,18 @@ class Teacher(Model):
         if shard and given.data.get("store", Store()).where not in ("auto", "memory", "never"):
             raise ValueError("a sharded teacher is not stored on disk; choose store: memory or never")
         return shard
+
+
+class StoredOutputs(Strict):
+    """A teacher that is not there: of it nothing but its outputs, stored for the training samples in their order."""
+
+    store: str
+    """Folder or fsspec address of the outputs, as limbeck cache --from-logprobs, or --where, writes them."""
+
+    @field_validator("store")
+    @classmethod
+    def a_place(cls, store: str) -> str:
+        """A place has a slash, as in a teacher's own store."""
+        if "/" not in store:
+            raise ValueError(f"choose a place with a slash, such as ./{store}, or name the teacher's model")
+        return store

@@ -12,7 +12,7 @@ from limbeck.recipes.schema.data import Data
 from limbeck.recipes.schema.distillation import TAUGHT, Distill
 from limbeck.recipes.schema.fields import Compile, Count, Epochs, Layout, Precision, Seed, Strict
 from limbeck.recipes.schema.hugging_face import check_from_teacher, set_heads, with_teachers_model
-from limbeck.recipes.schema.models import Model, Store, Student, Teacher
+from limbeck.recipes.schema.models import Model, Store, StoredOutputs, Student, Teacher
 from limbeck.recipes.schema.own_tokens import with_own_tokens
 from limbeck.recipes.schema.task import Task
 from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Quantize, Schedule
@@ -42,8 +42,8 @@ class Recipe(Strict):
     """Name of the recipe; run folders are named after it."""
     data: Data = Data()
     """Data, batches and augmentation."""
-    teacher: Teacher | list[Teacher] | None = None
-    """The teacher, or a list of teachers (an ensemble)."""
+    teacher: Teacher | list[Teacher] | StoredOutputs | None = None
+    """The teacher, or a list of teachers (an ensemble); or {store: FOLDER} for stored outputs without their teacher."""
     ensemble: Literal["probabilities", "logits"] = "probabilities"
     """What of several teachers is averaged."""
     task: Task | None = None
@@ -56,6 +56,8 @@ class Recipe(Strict):
     """Who teaches, and the losses."""
     epochs: Epochs = 10
     """Epochs of the student's training."""
+    steps_per_epoch: Count | None = None
+    """Batches that make an epoch, whose next goes on in the data where it stopped; null: all batches of the data."""
     optimizer: Optimizer = Optimizer()
     """Optimizer of the student."""
     schedule: Schedule = Schedule()
@@ -101,14 +103,24 @@ class Recipe(Strict):
 
     @property
     def teachers(self) -> list[Teacher]:
-        if self.teacher is None:
+        if self.teacher is None or isinstance(self.teacher, StoredOutputs):
             return []
         return self.teacher if isinstance(self.teacher, list) else [self.teacher]
+
+    @property
+    def stored(self) -> str | None:
+        """Where the outputs of a teacher lie that is not there itself."""
+        return self.teacher.store if isinstance(self.teacher, StoredOutputs) else None
 
     @model_validator(mode="after")
     def somebody_teaches(self) -> Recipe:
         """A scheme that needs a teacher has one."""
-        if self.distill.scheme in TAUGHT and not self.teachers:
+        if self.stored is not None and self.distill.scheme != "offline":
+            raise ValueError(
+                f"teacher.store alone is stored outputs, for the scheme offline, and not {self.distill.scheme}; name "
+                "the teacher's model"
+            )
+        if self.distill.scheme in TAUGHT and not self.teachers and self.stored is None:
             raise ValueError(
                 f"the key 'teacher' is missing, and the scheme {self.distill.scheme} needs one; write teacher: "
                 "{model: NAME, epochs: N}, or choose a scheme without a teacher, such as scheme: born-again"
