@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from limbeck.export import write_onnx
+from limbeck.quantization import session
 from limbeck.shipping import runners
 from limbeck.shipping.chosen import Chosen, settle
 from limbeck.shipping.int8 import Attempt, Search, harmful, schemes, search
@@ -61,7 +62,7 @@ def test_schemes_come_in_their_order() -> None:
 
 def test_the_most_harmful_layer_is_found_and_left_out(hurt: tuple[Path, list[Any]]) -> None:
     path, calibration = hurt
-    quantiser, fp32 = Quantiser(path, calibration), runners.onnx(path)
+    quantiser, fp32 = Quantiser(path, calibration), session.onnx(path)
     x = {"input": np.concatenate([batch["input"] for batch in calibration])}
     labels = fp32(x).argmax(1)
 

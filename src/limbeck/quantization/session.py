@@ -1,8 +1,8 @@
-"""An ONNX file in onnxruntime, as a function from a batch to its outputs in NumPy."""
+"""An ONNX file in onnxruntime, as a function from the inputs of a batch to its outputs in NumPy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Runner = Callable[[Array], Array]
-"""From a batch (B, *shape) in fp32 to outputs (B, …)."""
+Given = Mapping[str, Array]
+"""What a file reads of a batch: (B, …) by the file's input names."""
+Runner = Callable[[Given], Array]
+"""From the inputs of a batch to outputs (B, …)."""
 INPUT = "input"
-"""What files call their input."""
+"""What files of networks with one input call it."""
 
 
 def onnx(path: Path | bytes, threads: int = 1) -> Runner:
@@ -31,7 +33,7 @@ def onnx(path: Path | bytes, threads: int = 1) -> Runner:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     (output,) = (one.name for one in session.get_outputs())
 
-    def run(x: Array) -> Array:
-        return np.asarray(session.run([output], {INPUT: x})[0], dtype=np.float32)
+    def run(given: Given) -> Array:
+        return np.asarray(session.run([output], dict(given))[0], dtype=np.float32)
 
     return run

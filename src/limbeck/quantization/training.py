@@ -14,7 +14,16 @@ from limbeck.distillers import Distiller, Term
 from limbeck.models.networks.staged import named
 from limbeck.quantization.fake import exportable
 from limbeck.quantization.whole_file import written
-from limbeck.tasks import Classification, Embedding, MultiLabel, Regression, Segmentation, Task, TokenClassification
+from limbeck.tasks import (
+    Classification,
+    Embedding,
+    LanguageModelling,
+    MultiLabel,
+    Regression,
+    Segmentation,
+    Task,
+    TokenClassification,
+)
 
 SHARE = 0.1
 """Of a student's epochs, at most, where nobody says more."""
@@ -47,6 +56,7 @@ _OUTPUTS: dict[type[Task], Outputs] = {
     MultiLabel: Outputs("logits", losses.sigmoid_kd),
     Segmentation: Outputs("logits", losses.kd, soft=True),
     TokenClassification: Outputs("logits", losses.kd, soft=True),
+    LanguageModelling: Outputs("logits", losses.kd, soft=True),
     Regression: _OTHER,
     Embedding: _OTHER,
 }

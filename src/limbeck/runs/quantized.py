@@ -223,6 +223,6 @@ def _predict(recipe: schema.Recipe, data: DataSet, content: bytes) -> Callable[[
     def predict(inputs: Inputs) -> Tensor:
         assert isinstance(inputs, Tensor)
         pixels = as_pixels(inputs.cpu(), shape, recipe.student.size)
-        return torch.from_numpy(run(pixels.contiguous().numpy())).to(inputs.device)
+        return torch.from_numpy(run({session.INPUT: pixels.contiguous().numpy()})).to(inputs.device)
 
     return predict

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import RequestError, RunError
+from limbeck.quantization import session
 from limbeck.quantization.processor import overflows
+from limbeck.quantization.session import Given, Runner
 from limbeck.shipping import runners
 from limbeck.shipping.int8 import NAMED, ROUNDING, Attempt, Search, harmful, search
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.quantiser import Quantiser, Scheme
 from limbeck.shipping.retraining import retrain
-from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Given, Judged, lost
+from limbeck.shipping.score import Judged, lost
 from limbeck.shipping.subjects import Case, Subject
 
 
@@ -88,7 +89,7 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
 
     calibration = [read(batch.inputs) for batch in case.calibration()]
     made = partial(Quantiser, fp32, calibration, subject.reading.fixed, subject.network)
-    quantiser, whole = made(), runners.onnx(fp32, plan.threads)
+    quantiser, whole = made(), session.onnx(fp32, plan.threads)
     try:
         reference = judge(whole)
         own = _of_the_run(subject, plan, judge, reference)
@@ -129,7 +130,7 @@ def _of_the_run(subject: Subject, plan: Plan, judge: Callable[[Runner], Judged],
     if subject.int8 is None or not plan.packing.normalised_inside or plan.packing.softmax_inside:
         return []
     content = subject.int8.read_bytes()
-    return [_trained(content, judge(runners.onnx(content, plan.threads)), reference)]
+    return [_trained(content, judge(session.onnx(content, plan.threads)), reference)]
 
 
 def _trained(content: bytes, judged: Judged, reference: Judged) -> Attempt:
@@ -155,7 +156,7 @@ def _retrained(
         return None
     try:
         trained = retrain(case, subject, plan.packing, calibration, seven=overflows())
-        judged = judge(runners.onnx(trained.content, plan.threads))
+        judged = judge(session.onnx(trained.content, plan.threads))
     except (RequestError, RunError) as error:
         chosen.retraining = {"failed": str(error)}
         return None
@@ -173,7 +174,7 @@ def _retrained(
 def _ranked(made: Callable[[], Quantiser], fp32: Path, scheme: Scheme, threads: int) -> list[str]:
     quantiser = made()
     try:
-        return list(harmful(quantiser, runners.onnx(fp32, threads), scheme, lambda: False))[:NAMED]
+        return list(harmful(quantiser, session.onnx(fp32, threads), scheme, lambda: False))[:NAMED]
     finally:
         quantiser.close()
 

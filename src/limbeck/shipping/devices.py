@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from limbeck.shipping.score import Array
+from limbeck.quantization.session import Array
 
 Runner = Callable[[Array], Array]
 """From a batch (B, *shape) in fp32 to outputs (B, …)."""

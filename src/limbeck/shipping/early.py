@@ -13,13 +13,11 @@ from limbeck.distillers import SelfDistiller
 from limbeck.measure.early_exit import ask_exits, cheapest, early_point
 from limbeck.models import multiply_adds, preprocess
 from limbeck.models.networks.multi_exit import MultiExit, early_exit, first_exits
+from limbeck.quantization.session import INPUT, Array, Given, Runner
 from limbeck.runs.exits import THRESHOLDS, WITHIN
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.plan import Plan
-from limbeck.shipping.reading import INPUT
 from limbeck.shipping.rows import Row
-from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, Given
 from limbeck.shipping.subjects import UNVALIDATED, Case, Subject
 from limbeck.tasks import Classification
 

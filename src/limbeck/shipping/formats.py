@@ -21,10 +21,10 @@ from limbeck.errors import RequestError, RunError, as_request, unknown
 from limbeck.export.onnx import difference
 from limbeck.models.logits import to_logits
 from limbeck.models.onnx_writer import check_packages, exported
+from limbeck.quantization import session
+from limbeck.quantization.session import INPUT, Array, Given, Runner
 from limbeck.shipping import devices, runners
-from limbeck.shipping.reading import INPUT
-from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, Given, distance
+from limbeck.shipping.score import distance
 from limbeck.shipping.subjects import Subject
 from limbeck.taps.wrappers import unwrapped
 
@@ -176,9 +176,9 @@ def _onnx(path: Path, subject: Subject, packing: Packing, threads: int) -> Runne
     reading, model = subject.reading, packing.model(subject)
     example = tuple(reading.example((2, None), seed=0).values())
     content, _ = exported(model, example, list(reading.names), packing.output, reading.axes, metadata)
-    _compare(runners.onnx(content, threads), runners.module(model), subject, path)
+    _compare(session.onnx(content, threads), runners.module(model), subject, path)
     write_bytes(path, content)
-    return runners.onnx(path, threads)
+    return session.onnx(path, threads)
 
 
 def _pt2(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
@@ -243,7 +243,7 @@ def halve(path: Path, to: Path, subject: Subject) -> str | None:
     if len(content) > PAYS * path.stat().st_size:
         return f"fp16 does not pay: {len(content):,} bytes instead of {path.stat().st_size:,}"
     given = _arrays(subject.reading.example((16, None)))
-    changed = distance(runners.onnx(content)(given), runners.onnx(path)(given))
+    changed = distance(session.onnx(content)(given), session.onnx(path)(given))
     if not changed <= HALF_DISTANCE:
         return f"fp16 changes the outputs by {changed:.1%} of their variance"
     to.write_bytes(content)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from limbeck.errors import reason_of
-from limbeck.shipping import runners
+from limbeck.quantization import session
+from limbeck.quantization.session import Array, Given, Runner
 from limbeck.shipping.quantiser import METHODS, Quantiser, Scheme
-from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Array, Given, Judged, distance
+from limbeck.shipping.score import Judged, distance
 
 RANKED_SAMPLES = 256
 """Calibration samples on which the error of a single layer is measured, at most."""
@@ -141,7 +141,7 @@ def search(
     def attempt(scheme: Scheme) -> None:
         try:
             content = quantiser.file(scheme)
-            judged = judge(runners.onnx(content))
+            judged = judge(session.onnx(content))
         except Exception as error:  # onnxruntime's own limits: the next scheme may do
             found.failed[scheme.words] = reason_of(error)
             return
@@ -192,7 +192,7 @@ def harmful(quantiser: Quantiser, fp32: Runner, scheme: Scheme, late: Callable[[
         if errors and late():
             break
         try:
-            errors[node] = distance(_outputs(runners.onnx(quantiser.file(static, only=node)), few), expected)
+            errors[node] = distance(_outputs(session.onnx(quantiser.file(static, only=node)), few), expected)
         except Exception:  # one that onnxruntime cannot quantise alone
             continue
     ranked = sorted(errors, key=lambda node: errors[node], reverse=True)

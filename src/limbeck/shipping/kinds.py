@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from limbeck import losses
 from limbeck.runs.texts import of_texts
 from limbeck.shipping.reading import Plain, Reading
 from limbeck.shipping.texts import OfTexts
@@ -46,21 +45,15 @@ class Kind:
     """One kind of outputs.
 
     Attributes:
-        output: What files call their output.
         shown: Over what a script prints a line each, as Python with `outputs` and `classes`, and of texts `reader`, the
             tokenizer, and `mask`.
         tags: Pipeline tags of the Hugging Face Hub, for samples that are images, texts and others.
-        loss: The loss against the teacher with which a student is trained for int8.
-        soft: Whether that loss has a temperature.
         named: Whether the outputs are of classes or labels, which have names.
         framed: Whether texts are read with special tokens around them.
     """
 
-    output: str
     shown: str
     tags: Mapping[str, str]
-    loss: Callable[..., Any]
-    soft: bool
     named: bool
     framed: bool = True
 
@@ -69,58 +62,38 @@ def _tags(images: str, texts: str, other: str) -> Mapping[str, str]:
     return {"images": images, "texts": texts, "other": other}
 
 
-_OTHER = Kind("outputs", "outputs.tolist()", _tags("other", "other", "other"), losses.mse, False, False)
+_OTHER = Kind("outputs.tolist()", _tags("other", "other", "other"), False)
 _KINDS: dict[type[Task], Kind] = {
     Classification: Kind(
-        "logits",
         "[classes[i] for i in (outputs.argmax(1) if outputs.shape[1:] > (1,) else outputs.ravel() > 0).astype(int)]",
         _tags("image-classification", "text-classification", "tabular-classification"),
-        losses.kd,
-        True,
         True,
     ),
     MultiLabel: Kind(
-        "logits",
         '[", ".join(name for name, one in zip(classes, each) if one > 0) for each in outputs]',
         _tags("image-classification", "text-classification", "tabular-classification"),
-        losses.sigmoid_kd,
-        False,
         True,
     ),
     Segmentation: Kind(
-        "logits",
         "outputs.argmax(1).tolist()",
         _tags("image-segmentation", "other", "other"),
-        losses.kd,
-        True,
         True,
     ),
     TokenClassification: Kind(
-        "logits",
         "outputs.argmax(-1).tolist()",
         _tags("other", "token-classification", "token-classification"),
-        losses.kd,
-        True,
         True,
     ),
     LanguageModelling: Kind(
-        "logits",
         "[repr(reader.decode([row[n - 1].argmax()])) for row, n in zip(outputs, mask.sum(1))]",
         _tags("other", "text-generation", "other"),
-        losses.kd,
-        True,
         named=False,
         framed=False,
     ),
-    Regression: Kind(
-        "outputs", "outputs.tolist()", _tags("other", "other", "tabular-regression"), losses.mse, False, False
-    ),
+    Regression: Kind("outputs.tolist()", _tags("other", "other", "tabular-regression"), False),
     Embedding: Kind(
-        "outputs",
         "outputs.tolist()",
         _tags("image-feature-extraction", "feature-extraction", "feature-extraction"),
-        losses.mse,
-        False,
         False,
     ),
 }

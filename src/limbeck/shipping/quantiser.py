@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.shipping.score import Given
+from limbeck.quantization.session import Given
 from limbeck.types import content
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -14,11 +14,9 @@ from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.errors import RequestError
 from limbeck.models import preprocess
 from limbeck.models.networks.staged import named
-from limbeck.shipping.score import Array, Given
+from limbeck.quantization.session import INPUT, Array, Given
 from limbeck.types import Inputs
 
-INPUT = "input"
-"""What files call the one tensor that they read."""
 SCRIPT = '''"""Run the file with onnxruntime and NumPy alone: python run_onnx.py SAMPLES.npy [FILE.onnx]"""
 import json, sys, numpy as np, onnxruntime  # noqa: E401
 about = json.load(open("limbeck.json", encoding="utf-8"))

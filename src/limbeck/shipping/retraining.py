@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -14,33 +13,20 @@ from torch import nn
 
 from limbeck.data import InMemory, make_loader
 from limbeck.data.splits import Split
-from limbeck.distillers import Distiller, Term
 from limbeck.engine import fit
 from limbeck.engine.optim import cosine
 from limbeck.models import preprocess
-from limbeck.models.networks.staged import named
-from limbeck.quantization.fake import exportable, faked
-from limbeck.quantization.whole_file import written
+from limbeck.quantization.fake import faked
+from limbeck.quantization.session import INPUT, Given
+from limbeck.quantization.training import SHARE, SLOWER, TEMPERATURE, as_file, largest, learner, metadata
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
 from limbeck.runs.teacher_outputs import keep
 from limbeck.shipping.formats import Packing
-from limbeck.shipping.kinds import kind
-from limbeck.shipping.reading import INPUT
-from limbeck.shipping.score import Given
 from limbeck.shipping.subjects import Case, Subject
-from limbeck.tasks import Task
 from limbeck.teachers import ModuleTeacher, Teacher
-
-SHARE = 0.1
-"""Of the run's training, at most."""
-SLOWER = 0.1
-"""Of its learning rate: the student is trained already."""
-LABELS, SOFT = 0.1, 0.9
-TEMPERATURE = 4.0
-"""Where the recipe has no term of that name."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
     """
     assert case.finished is not None
     began, recipe, data = time.perf_counter(), case.finished.recipe, case.finished.data
-    most = 63 if seven else 127
+    most = largest(7 if seven else 8)
     ready = preprocess(subject.about["input"].get("mean"), subject.about["input"].get("std"), None) or nn.Identity()
     inside = packing.normalised_inside
     given = [torch.from_numpy(batch[INPUT]) for batch in calibration]
@@ -84,7 +70,7 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
     asking = Asking(short, replace(data, train=split), fabric, _store(recipe))
     kept = keep(asking, _teacher(case, subject, recipe))
     fit(
-        _scheme(network, case.task, recipe),
+        learner(network, case.task, components.inputs(recipe.student), taught=True, temperature=_temperature(recipe)),
         _loader(short, split, case),
         teacher=kept.teacher,
         epochs=epochs,
@@ -98,12 +84,15 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
         progress=False,
         measure_balance=False,
     )
-    trained = network.cpu()
-    exportable(trained)
-    plain: nn.Module = named(plain=trained, softmax=nn.Softmax(-1)) if packing.softmax_inside else trained
-    model = named(inputs=ready if inside else nn.Identity(), network=plain)
-    metadata = {"limbeck": json.dumps({"input": subject.about["input"], "normalised": inside})}
-    content = written(model, subject.shape, packing.output, metadata, most)
+    content = as_file(
+        network.cpu(),
+        subject.shape,
+        ready=ready if inside else None,
+        softmax=packing.softmax_inside,
+        output=packing.output,
+        metadata=metadata(subject.about, inside),
+        most=most,
+    )
     about = {
         "epochs": epochs * len(split) / len(data.train),
         "run_epochs": recipe.epochs,
@@ -136,14 +125,10 @@ def _teacher(case: Case, subject: Subject, recipe: schema.Recipe) -> Teacher:
     return ModuleTeacher(subject.network, inputs=components.inputs(recipe.student))
 
 
-def _scheme(network: nn.Module, task: Task, recipe: schema.Recipe) -> Distiller:
+def _temperature(recipe: schema.Recipe) -> float:
+    """That of the recipe's terms."""
     found = [term.options.get("temperature") for term in recipe.distill.terms if term.loss == "kd"]
-    soft: dict[str, Any] = (
-        {"temperature": float(found[0] if found and found[0] else TEMPERATURE)} if kind(task).soft else {}
-    )
-    term = Term(kind(task).loss, weight=SOFT, **soft)
-    labels = LABELS if task.labelled else 0.0
-    return Distiller(network, [term], task_weight=labels, inputs=components.inputs(recipe.student), task=task)
+    return float(found[0] if found and found[0] else TEMPERATURE)
 
 
 def _loader(recipe: schema.Recipe, split: Split, case: Case) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from limbeck.errors import RequestError, RunError
+from limbeck.quantization import session
+from limbeck.quantization.session import Given, Runner
 from limbeck.shipping import formats, runners
 from limbeck.shipping.chosen import Chosen, choose
 from limbeck.shipping.formats import FORMS, Packing
 from limbeck.shipping.plan import Plan
-from limbeck.shipping.runners import Runner
-from limbeck.shipping.score import Given, Judged
+from limbeck.shipping.score import Judged
 from limbeck.shipping.subjects import Case, Subject
 
 REFERENCE = "reference"
@@ -127,12 +128,12 @@ def _files(
             if reason is not None:
                 case.notes.append(f"{subject.name}: {reason}")
                 continue
-            run = runners.onnx(path, plan.threads)
+            run = session.onnx(path, plan.threads)
         elif name == "onnx-int8":
             chosen[subject.name] = choose(case, subject, plan, rows["onnx"].path or path, path)
             if chosen[subject.name].refused:
                 continue
-            run = runners.onnx(path, plan.threads)
+            run = session.onnx(path, plan.threads)
         else:
             run = formats.write(name, path, subject, plan.packing, plan.threads)
         rows[name] = Row(case, subject, form.runtime, form.precision, path, run, plan.packing)

@@ -11,33 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limbeck.shipping.score import Array, Given, Judged
+from limbeck.quantization.session import Array, Given, Runner
+from limbeck.shipping.score import Judged
 from limbeck.tasks import Task
 from limbeck.types import Batch, Targets
-
-Runner = Callable[[Given], Array]
-"""From the inputs of a batch to outputs (B, …)."""
-
-
-def onnx(path: Path | bytes, threads: int = 1) -> Runner:
-    """An ONNX file in onnxruntime, on so many threads of the CPU.
-
-    Between two calls the threads do not spin: of several files measured in turns, each has the machine to itself.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    content = path if isinstance(path, bytes) else str(path)
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    (output,) = (one.name for one in session.get_outputs())
-
-    def run(given: Given) -> Array:
-        return np.asarray(session.run([output], dict(given))[0], dtype=np.float32)
-
-    return run
 
 
 def module(network: nn.Module) -> Runner:

@@ -8,18 +8,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.quantization.session import Array
 from limbeck.shipping.intervals import Interval, jackknife, paired, wilson
 from limbeck.tasks import Task
 from limbeck.tasks.classification import counts_samples
 from limbeck.types import Targets
 
-Array = NDArray[Any]
-Given = Mapping[str, Array]
-"""What a file reads, by the names of its inputs."""
 GROUPS = 20
 """Groups of samples, each of which is left out once, for the interval of a score that is no share of samples."""
 KEPT = 2**24

@@ -11,10 +11,10 @@ import limbeck
 from limbeck.engine.files import write_json
 from limbeck.errors import RequestError
 from limbeck.notices import tell
+from limbeck.quantization.training import outputs_of
 from limbeck.report.ship import write_ship_page
 from limbeck.shipping import card, devices, early, plan, processor, table
 from limbeck.shipping.chosen import Chosen
-from limbeck.shipping.kinds import kind
 from limbeck.shipping.own import OwnModel, from_module
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row, build
@@ -154,7 +154,7 @@ def _for_task(cases: Sequence[Case], given: Plan) -> Plan:
                 f"postprocessing inside is the softmax of a classifier, and {case.name} learned {case.task.name} with "
                 f"outputs {('B', *case.students[-1].output_shape)}; leave it beside"
             )
-    return replace(given, packing=replace(given.packing, plain=kind(cases[0].task).output))
+    return replace(given, packing=replace(given.packing, plain=outputs_of(cases[0].task).name))
 
 
 def _with_own_names(cases: Sequence[Case]) -> list[Case]:

@@ -20,6 +20,7 @@ from limbeck.models import parameter_count
 from limbeck.models.load import load_network, read_description
 from limbeck.models.logits import to_logits
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
+from limbeck.quantization.session import Given
 from limbeck.recipes import schema
 from limbeck.runs import components, identity
 from limbeck.runs.finished import Finished, take_up, teachers_of
@@ -28,7 +29,6 @@ from limbeck.runs.teachers import Candidate, teacher_output
 from limbeck.runs.texts import in_own_tokens
 from limbeck.shipping.kinds import reading
 from limbeck.shipping.reading import Reading
-from limbeck.shipping.score import Given
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
 from limbeck.types import Batch

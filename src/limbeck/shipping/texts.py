@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from limbeck.data.text.tokenizers import FILE, Tokenizer
 from limbeck.errors import RequestError
 from limbeck.export.texts import ByName, text_inputs
+from limbeck.quantization.session import Array, Given
 from limbeck.shipping.reading import Size
-from limbeck.shipping.score import Array, Given
 from limbeck.types import Inputs
 
 SCRIPT = '''"""Run the file with onnxruntime, NumPy and tokenizers alone: python run_onnx.py TEXTS.txt [FILE.onnx]"""

@@ -12,6 +12,7 @@ from torch import nn
 
 from limbeck.data import DataSet
 from limbeck.errors import RequestError, shown, unknown
+from limbeck.quantization.session import INPUT
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.runs.teachers import Candidate
@@ -19,7 +20,6 @@ from limbeck.runs.train import places
 from limbeck.runs.written_out import shipped
 from limbeck.seeds import seeded
 from limbeck.shipping import latency
-from limbeck.shipping.reading import INPUT
 from limbeck.shipping.runners import module
 from limbeck.types import Inputs
 
