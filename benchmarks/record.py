@@ -129,6 +129,7 @@ def document() -> str:
         ("tokens", _tokens),
         ("codecs", _codecs),
         ("embeddings", _embeddings),
+        ("startup", _startup),
     ):
         path = RESULTS / f"{name}.json"
         if path.exists():
@@ -323,6 +324,21 @@ def _methods(content: dict[str, Any]) -> str:
 
 def _embeddings(content: dict[str, Any]) -> str:
     return f"{embedding_section.section(content)}\n\n{_machine(content['environment'])}\n"
+
+
+def _startup(content: dict[str, Any]) -> str:
+    seconds = content["figures"]["seconds"]
+    torch = statistics.median(seconds[startup.TORCH])
+    lines = ["## Start-up\n", f"    {content['command']}\n"]
+    rounds = len(seconds[startup.TORCH])
+    lines.append(f"Medians of {rounds} rounds, each point a fresh process, in turns; the cache is empty.\n")
+    lines += ["| what | seconds | in those of `import torch` | aim |", "|---|---|---|---|"]
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        aim = f"under {startup.WHOLE_AIM:g} s" if name == startup.WHOLE else ""
+        aim = f"under {startup.AIMS[name]:g}" if name in startup.AIMS else aim
+        lines.append(f"| `{name}` | {median:.2f} | {median / torch:.2f} | {aim} |")
+    return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
 
 
 def _tokens(content: dict[str, Any]) -> str:
