@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import embedding_section, methods, sequential, ship_section, token_sections
+from benchmarks import embedding_section, methods, sequential, ship_section, startup, token_sections
 from limbeck.compare.cells import OWN
 from limbeck.compare.labels import label_of, own_label
 from limbeck.compare.verdicts import with_simultaneous
