@@ -39,6 +39,23 @@ def load_object(name: str, kind: str) -> Any:
 
 
 @contextmanager
+def standing_in(name: str, **attributes: Any) -> Iterator[None]:
+    """Inside, importing a module gives these attributes and nothing else, where it is not imported yet."""
+    if name in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(name)
+    stand_in.__spec__ = ModuleSpec(name, None)
+    vars(stand_in).update(attributes)
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+
+
+@contextmanager
 def version_alone(package: str) -> Iterator[None]:
     """Inside, importing an installed package gives its version and nothing else, where it is not imported yet.
 
@@ -52,12 +69,5 @@ def version_alone(package: str) -> Iterator[None]:
     except PackageNotFoundError:
         yield
         return
-    stand_in = ModuleType(package)
-    stand_in.__spec__ = ModuleSpec(package, None)
-    vars(stand_in)["__version__"] = found
-    sys.modules[package] = stand_in
-    try:
+    with standing_in(package, __version__=found):
         yield
-    finally:
-        if sys.modules.get(package) is stand_in:
-            del sys.modules[package]

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as torchs
+
+from limbeck.imports import standing_in
 
 COMPILER = "torch._dynamo"
 _MARK = "__dynamo_disable"
@@ -43,18 +44,8 @@ def asked_for_the_class_alone() -> Iterator[None]:
     Raises:
         ImportError: Something else of the compiler was imported by name.
     """
-    if COMPILER in sys.modules:
+    with standing_in(COMPILER, OptimizedModule=CompiledModule):
         yield
-        return
-    stand_in = ModuleType(COMPILER)
-    stand_in.__spec__ = ModuleSpec(COMPILER, None)
-    vars(stand_in)["OptimizedModule"] = CompiledModule
-    sys.modules[COMPILER] = stand_in
-    try:
-        yield
-    finally:
-        if sys.modules.get(COMPILER) is stand_in:
-            del sys.modules[COMPILER]
 
 
 class _UntilCompiler(MetaPathFinder):
