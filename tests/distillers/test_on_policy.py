@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from limbeck import Batch, Distiller, OnPolicyDistiller, RequestError, TeacherOutput, Term, fit, losses
+from dying import Dies, Killed
+from limbeck import Distiller, OnPolicyDistiller, RequestError, TeacherOutput, Term, fit, losses
 from limbeck.data import make_loader
 from limbeck.data.text.texts import IDS, Texts, following, mask_of
 from limbeck.distillers.by_epoch import linear
@@ -205,30 +206,17 @@ def test_prompts_of_conversations_end_where_the_answer_begins() -> None:
     assert torch.equal(mask.sum(1), torch.minimum(begins + learned.sum(1), torch.tensor(L)))
 
 
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it."""
-
-
-class Dies:
-    """A teacher that is killed at one of its answers."""
-
-    def __init__(self, at: float) -> None:
-        self.teacher, self.at, self.asked = ModuleTeacher(model(9)), at, 0
-        self.fingerprint = self.teacher.fingerprint
-
-    def __call__(self, batch: Batch) -> TeacherOutput:
-        self.asked += 1
-        if self.asked > self.at:
-            raise Killed
-        return self.teacher(batch)
-
-
 def test_a_killed_training_resumed_writes_the_same_texts(tmp_path: Path) -> None:
     options: dict[str, Any] = {"epochs": 3, "checkpoint_steps": 2}
-    dies = Dies(float("inf"))
+    dies = Dies(model(9), float("inf"))
     whole = train(scheme(model(dropout=0.1), share=0.5), teacher=dies, out=tmp_path / "one", **options)
     with pytest.raises(Killed):
-        train(scheme(model(dropout=0.1), share=0.5), teacher=Dies(dies.asked - 2), out=tmp_path / "two", **options)
+        train(
+            scheme(model(dropout=0.1), share=0.5),
+            teacher=Dies(model(9), dies.asked - 2),
+            out=tmp_path / "two",
+            **options,
+        )
     again = train(scheme(model(dropout=0.1), share=0.5), out=tmp_path / "two", resume=True, **options)
     assert same(whole, again)
     assert not same(whole, train(scheme(model(dropout=0.1), share=0.5, seed=1), **options)), "the seed has no say"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, TeacherOutput, Term, fit, losses
+from dying import Dies, Killed
+from limbeck import Distiller, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.source import Source
-from limbeck.teachers import ModuleTeacher
 
 
 def loader(samples: int = 11, size: int = 3) -> Any:
@@ -53,24 +53,6 @@ def test_a_batch_of_one_sample_is_left_out_of_each_pass() -> None:
     assert len(set(first)) == len(set(second)) == 9
 
 
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it."""
-
-
-class Dies:
-    """A teacher that is killed at one of its answers."""
-
-    def __init__(self, at: float) -> None:
-        self.teacher, self.at, self.asked = ModuleTeacher(net(7)), at, 0
-        self.fingerprint = self.teacher.fingerprint
-
-    def __call__(self, batch: Batch) -> TeacherOutput:
-        self.asked += 1
-        if self.asked > self.at:
-            raise Killed
-        return self.teacher(batch)
-
-
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.2), nn.Linear(5, 3))
@@ -86,9 +68,9 @@ def test_a_killed_training_resumes_in_the_middle_of_an_epoch_of_steps(tmp_path: 
         assert len(run.metrics) == 3
         return run.student.state_dict()
 
-    dies = Dies(float("inf"))
+    dies = Dies(net(7), float("inf"))
     whole = go(dies, tmp_path / "one")
     with pytest.raises(Killed):
-        go(Dies(dies.asked - 3), tmp_path / "two")
-    again = go(Dies(float("inf")), tmp_path / "two", resume=True)
+        go(Dies(net(7), dies.asked - 3), tmp_path / "two")
+    again = go(Dies(net(7), float("inf")), tmp_path / "two", resume=True)
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
