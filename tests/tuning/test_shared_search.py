@@ -65,16 +65,16 @@ class OneByOne:
         return 9
 
     def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        epochs, log = [], Watch.log_metrics
+        epochs, told = [], Watch.epoch_end
 
         def dying(self: Watch, *given: Any, **named: Any) -> None:
-            epochs.append(log(self, *given, **named))
+            epochs.append(told(self, *given, **named))
             if len(epochs) == 3:
                 raise Killed
 
         assert len(tasks) == 4, "no more processes than trainings"
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(Watch, "log_metrics", dying)
+            patched.setattr(Watch, "epoch_end", dying)
             with pytest.raises(Killed):
                 work(tasks[0])
         yield from map(work, tasks[1:3])

@@ -214,7 +214,7 @@ def test_a_killed_search_goes_on_to_the_same_winner(
 
     with monkeypatch.context() as patched:
         if place == "epoch":  # within the fifth trial
-            patched.setattr(Watch, "log_metrics", dying(Watch.log_metrics, 14))
+            patched.setattr(Watch, "epoch_end", dying(Watch.epoch_end, 14))
         elif place == "finish":  # trained, and not recorded
             patched.setattr(Study, "finish", dying(Study.finish, 6))
         else:

@@ -14,6 +14,7 @@ from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import fit
+from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
 from limbeck.engine.devices import AUTO
@@ -71,6 +72,8 @@ class Job:
     """Trainings whose losses' balance was said; a comparison's jobs share it."""
     outputs: Ledger = field(default_factory=Ledger)
     """Where the teacher outputs came from, as recorded and kept by a resumed run; a comparison's jobs share it."""
+    callbacks: Sequence[Callback] = ()
+    """What looks into the trainings."""
 
     def train(
         self,
@@ -116,6 +119,7 @@ class Job:
             progress=self.machine.progress,
             measure_balance=self._measures_balance(scheme, phase),
             loggers=self.machine.loggers,
+            callbacks=self.callbacks,
         )
         epochs = {"epochs": len(run.metrics), **stopped(len(run.metrics), recipe.epochs)}
         return {**epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}

@@ -101,7 +101,7 @@ class Fresh:
         resume = identity.read(out) == made_of
         identity.write(out, made_of)
         write_text(out / RECIPE, dump(recipe))
-        watch = Watch(out, self.trainer.monitor, lambda: self.study.beat(trial))
+        watch = Watch(self.trainer.monitor, lambda: self.study.beat(trial))
         trained = self.trainer.train(contender, recipe, out, resume=resume, data=self.data, watch=watch)
         scores = curve(out, self.trainer.monitor)
         result = {**trained.tested(), "validation": score_of(scores, recipe, self.trainer.mode)}

@@ -35,14 +35,6 @@ def silent(line: str) -> None:
     """Of a search without display."""
 
 
-class Pruned(Exception):  # noqa: N818 - it is no error
-    """A trial has lost against the best one so far, after so many epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__(epochs)
-        self.epochs = epochs
-
-
 @dataclass
 class Search:
     """The trials of all contenders.
@@ -117,45 +109,41 @@ class Search:
     ) -> dict[str, Any]:
         """Train a trial; what becomes of it, but for the seconds."""
         record: dict[str, Any] = {"settings": settings, "state": "complete", "value": None, "reason": None}
-        monitor, mode, epochs = self.trainer.monitor, self.trainer.mode, None
-
-        def look(scores: Sequence[float]) -> None:
-            self._compare(scores, recipe, before)
-
+        monitor, mode = self.trainer.monitor, self.trainer.mode
         try:
             # The first trial is the recipe as it is, whatever of it the space could say.
             recipe = with_settings(contender.recipe, settings) if trial.number else contender.recipe
             if reason := self.trainer.exceeded(self.limits, contender, recipe):
                 return {**record, "state": "refused", "reason": reason, "epochs": 0, "curve": []}
             with muted():
-                watch = Watch(out, monitor, lambda: self.studies[contender.name].beat(trial), look)
+                watch = Watch(
+                    monitor,
+                    lambda: self.studies[contender.name].beat(trial),
+                    lambda scores: self._lost(scores, recipe, before) is not None,
+                )
                 self.trainer.train(contender, recipe, out, resume=out.exists(), watch=watch)
-            look(curve(out, monitor))
-        except Pruned as ended:
-            epochs = ended.epochs
         except (RunError, RequestError) as error:
             if isinstance(error, RequestError) and trial.number == 0:
                 raise
             return {**record, "state": "failed", "reason": str(error), "epochs": 0, "curve": []}
-        scores = curve(out, monitor)[:epochs]
-        if epochs is not None:
-            record["state"] = "pruned"
+        scores = curve(out, monitor)
+        if (epochs := self._lost(scores, recipe, before)) is not None:
+            record["state"], scores = "pruned", scores[:epochs]
         value = score_of(scores, recipe, mode)
         if not math.isfinite(value):
             record |= {"state": "failed", "reason": f"validation {monitor} is {value}"}
         return {**record, "value": value if math.isfinite(value) else None, "epochs": len(scores), "curve": scores}
 
-    def _compare(self, scores: Sequence[float], recipe: schema.Recipe, before: Mapping[str, Any] | None) -> None:
-        """Raise Pruned for a trial that has lost; one that was killed in that moment, too, when it is resumed."""
+    def _lost(self, scores: Sequence[float], recipe: schema.Recipe, before: Mapping[str, Any] | None) -> int | None:
+        """After how many epochs a trial had lost against the best one so far; None of one that has not."""
         if before is None:
-            return
+            return None
         counts = self.trainer.scored
         mode, curves = self.trainer.mode, (scores, before["curve"])
         if recipe.restore_best:  # what counts of a trial is its best epoch, whichever it is
             curves = best_so_far(scores, mode), best_so_far(before["curve"], mode)
-        for done in range(1, len(scores) + 1):
-            if hopeless(curves[0][:done], curves[1], recipe.epochs, mode, counts):
-                raise Pruned(done)
+        ends = range(1, len(scores) + 1)
+        return next((end for end in ends if hopeless(curves[0][:end], curves[1], recipe.epochs, mode, counts)), None)
 
     def _told(
         self, contender: Contender, number: int, record: Mapping[str, Any], before: Mapping[str, Any] | None

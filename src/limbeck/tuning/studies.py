@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Study:
             trial.set_user_attr(EXCESS, True)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        self.beat(trial)
+        self._own(trial)
         return trial
 
     def left(self) -> list[Trial]:
@@ -131,7 +132,7 @@ class Study:
         found = []
         for one in filter(self._taken, gone):
             found.append(Trial(self.study, self._id(one.number)))
-            self.beat(found[-1])
+            self._own(found[-1])
         return found
 
     def busy(self) -> bool:
@@ -139,10 +140,12 @@ class Study:
         return any(one.state == TrialState.RUNNING for one in self._trials())
 
     def beat(self, trial: Trial) -> None:
-        """Say, where others may listen, that a trial is alive."""
-        if self.shared:
-            mine = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
-            trial.set_user_attr(OWNER, mine)
+        """Say, where others may listen, that a trial is alive.
+
+        What the storage cannot take now does not end the training: `finish` comes to it, or the next epoch.
+        """
+        with suppress(OptunaError, OSError):
+            self._own(trial)
 
     def settings(self, trial: Trial, space: Space, own: Settings) -> Settings:
         """The values of a trial by key: the first one's are the recipe's own."""
@@ -198,6 +201,11 @@ class Study:
         if isinstance(drawn, IntDistribution):
             return trial.suggest_int(key, drawn.low, drawn.high, step=drawn.step)
         return domain.rounded(trial.suggest_float(key, drawn.low, drawn.high, log=domain.log, step=domain.step))
+
+    def _own(self, trial: Trial) -> None:
+        if self.shared:
+            mine = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
+            trial.set_user_attr(OWNER, mine)
 
     def _sampler(self, number: int, key: str) -> TPESampler:
         seed = derive(self.seed, "tune", self.drawn_by, number, key) % 2**32

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.loggers.logger import Logger
-
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
+from limbeck.engine.callbacks import Callback, Training
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.runs import components, hits, learners, teachers
@@ -29,41 +27,42 @@ from limbeck.tuning.limits import Limits
 PHASE = "student"
 
 
-class Watch(Logger):
-    """Is told each epoch's figures, as a logger is, and tells the validation scores so far.
+class Watch(Callback):
+    """Says after each epoch that a trial is alive, and ends a training that has lost.
 
     Args:
-        folder: Of the training.
         monitor: The metric that counts.
         beat: Is called after each epoch, of stages before the student's own training too.
-        after_epoch: Is given the scores after each epoch of that one; what it raises ends the training.
+        lost: Whether the student's validation scores so far, by epoch, say that its training need not go on.
     """
 
-    name, version = "watch", ""
-
     def __init__(
-        self,
-        folder: Path,
-        monitor: str,
-        beat: Callable[[], None],
-        after_epoch: Callable[[list[float]], None] = lambda scores: None,
+        self, monitor: str, beat: Callable[[], None], lost: Callable[[list[float]], bool] = lambda scores: False
     ) -> None:
-        self.folder, self.monitor, self.beat, self.after_epoch = folder, monitor, beat, after_epoch
+        self.monitor, self.beat, self.lost = monitor, beat, lost
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """After an epoch; the scores of a stage before the student's own training say nothing of it."""
+    def fit_start(self, training: Training) -> None:
+        """A training that was killed after the epoch in which it lost ends before its next one."""
+        self._look(training)
+
+    def epoch_end(self, training: Training) -> None:
         self.beat()
-        if f"{PHASE}/val_{self.monitor}" in metrics:
-            self.after_epoch(curve(self.folder, self.monitor))
+        self._look(training)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """A training has none that a recipe does not say."""
+    def _look(self, training: Training) -> None:
+        """The scores of a stage before the student's own training say nothing of it."""
+        if training.phase == PHASE and self.lost(scores_in(training.records, self.monitor)):
+            training.stop()
 
 
 def curve(folder: Path, monitor: str) -> list[float]:
     """The validation scores of a training by epoch; those before it was interrupted too."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [one for one in map(json.loads, lines) if one["phase"] == PHASE]
+    return scores_in([one for one in map(json.loads, lines) if one["phase"] == PHASE], monitor)
+
+
+def scores_in(records: Iterable[Mapping[str, Any]], monitor: str) -> list[float]:
+    """The validation scores of a training's records."""
     return [float(one[f"val_{monitor}"]) for one in records if f"val_{monitor}" in one]
 
 
@@ -140,12 +139,10 @@ class Trainer:
             out: Where its files go.
             resume: Resume what an interrupted training has left there.
             data: In the place of the search's: with the test set.
-            watch: Is told of each epoch.
+            watch: Looks into the training.
         """
         job = self._job(contender, recipe, out, resume)
-        job = replace(job, data=data or job.data)
-        if watch is not None:
-            job = replace(job, machine=replace(job.machine, loggers=[watch]))
+        job = replace(job, data=data or job.data, callbacks=() if watch is None else (watch,))
         student, judge = begun(job, self.found)
         if not contender.taught:
             alone = learners.alone(student, recipe, job.data)
