@@ -1,6 +1,7 @@
-"""Keep a comparison's figures, and make docs/results.md from all that are kept, and the table of docs/reliability.md.
+"""Keep figures of a comparison or search; make docs/results.md from all that are kept, and docs/reliability.md's table.
 
 python -m benchmarks.record FOLDER "limbeck compare mnist-mlp --seeds 3"   # keeps FOLDER/compare.json
+python -m benchmarks.record FOLDER "limbeck tune mnist-mlp --trials 20"    # keeps FOLDER/tune.json
 python -m benchmarks.record FOLDER "limbeck compare …" "CIFAR-10 (JPEG)"   # says what the data really is
 python -m benchmarks.record                                                # only makes the documents anew
 """
@@ -13,12 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import embedding_section, methods, sequential, ship_section, startup, token_sections
+from benchmarks import embedding_section, methods, searches, sequential, ship_section, startup, token_sections
 from limbeck.compare.cells import OWN
 from limbeck.compare.labels import label_of, own_label
 from limbeck.compare.verdicts import with_simultaneous
 from limbeck.recipes.read import read
 from limbeck.runs.entry import label, metric, monitor_of, score, span
+from limbeck.runs.folder import COMPARISON, TUNED
 
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "results.md"
@@ -87,8 +89,9 @@ def main() -> None:
 
 
 def keep(folder: Path, command: str, data: str | None = None) -> None:
-    """Copy a comparison's figures, without the paths of the machine that made them."""
-    content = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    """Copy a comparison's figures, or a search's, without the paths of the machine that made them."""
+    tuned = (folder / TUNED).exists()
+    content = json.loads((folder / (TUNED if tuned else COMPARISON)).read_text(encoding="utf-8"))
     content["data"] = data or content["data"]
     for teacher in content["teacher"]:
         teacher.pop("weights", None)
@@ -96,10 +99,10 @@ def keep(folder: Path, command: str, data: str | None = None) -> None:
         place = outputs.pop("place", None)
         if place:
             outputs["reason"] = outputs["reason"].replace(place, "the cache")
-    kept = {"command": command, **content}
+    kept = {"command": command, **(searches.kept(content) if tuned else content)}
     RESULTS.mkdir(exist_ok=True)
-    name = f"compare-{content['recipe'].replace(':', '-')}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    name = f"tune-{kept['title']}" if tuned else f"compare-{kept['recipe']}"
+    (RESULTS / f"{name.replace(':', '-')}.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def document() -> str:
@@ -114,6 +117,9 @@ def document() -> str:
     ]
     for path in sorted(RESULTS.glob("compare-*.json")):
         parts.append(_comparison(json.loads(path.read_text(encoding="utf-8"))))
+    for path in sorted(RESULTS.glob("tune-*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(f"{searches.section(content)}\n\n{BUSY} {_machine(content['environment'])}\n")
     for name, (title, note) in SPEEDS.items():
         path = RESULTS / f"{name}.json"
         if path.exists():
