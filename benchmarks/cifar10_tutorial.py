@@ -22,7 +22,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from benchmarks.turns import compared, in_turns, show, timed, untuned
-from limbeck import Distiller, fit
+from limbeck import Distiller, Hardware, fit
 from limbeck.data import DataSet, make_loader
 from limbeck.models import device_of
 from limbeck.recipes import schema
@@ -142,9 +142,9 @@ def _our_students(recipe: schema.Recipe, data: DataSet, machine: Machine) -> flo
             kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
             guide, seconds = kept.teacher, seconds + kept.seconds
         loader = make_loader(data.train, recipe.data.batch_size, shuffle=True, device=fabric.device)
-        make = components.optimizer(recipe.optimizer)
+        make, on = components.optimizer(recipe.optimizer), Hardware(fabric=fabric)
         seconds += EPOCHS * timed(
-            lambda: fit(scheme, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)  # noqa: B023
+            lambda: fit(scheme, loader, teacher=guide, epochs=1, optimizer=make, hardware=on, progress=False)  # noqa: B023
         )
     return seconds
 
@@ -162,4 +162,6 @@ def _our_teacher(recipe: schema.Recipe, data: DataSet, machine: Machine) -> floa
     scheme = Distiller(teacher, inputs=components.inputs(spec))
     loader = make_loader(data.train, size, shuffle=True, device=fabric.device)
     make = components.optimizer(spec.optimizer)
-    return timed(lambda: fit(scheme, loader, epochs=1, optimizer=make, fabric=fabric, progress=False))
+    return timed(
+        lambda: fit(scheme, loader, epochs=1, optimizer=make, hardware=Hardware(fabric=fabric), progress=False)
+    )

@@ -24,7 +24,7 @@ from torchvision.datasets import MNIST
 
 from benchmarks import torchdistill_box
 from benchmarks.turns import in_turns, show, timed, untuned
-from limbeck import ModuleTeacher, Teacher, fit
+from limbeck import Hardware, ModuleTeacher, Teacher, fit
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.models import device_of
 from limbeck.recipes.read import read
@@ -58,7 +58,9 @@ def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> d
     def ours(guide: Teacher) -> None:
         distiller = learners.scheme(copy.deepcopy(student), recipe, data)
         make = components.optimizer(recipe.optimizer)
-        fit(distiller, loader, teacher=guide, epochs=1, optimizer=make, fabric=fabric, progress=False)
+        fit(
+            distiller, loader, teacher=guide, epochs=1, optimizer=make, hardware=Hardware(fabric=fabric), progress=False
+        )
 
     def as_run() -> float:
         kept = keep(Asking(recipe, data, fabric, spec.store), teachers.teacher_output([asked]))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from limbeck import Distiller, fit
+from limbeck import Distiller, Hardware, fit
 from limbeck.compare import difference
 from limbeck.data import make_loader
 from limbeck.engine.optim import cosine
@@ -46,7 +46,7 @@ def main(data_root: Path) -> dict[str, Any]:
                 optimizer=components.optimizer(spec.optimizer),
                 schedule=cosine(EPOCHS),
                 precision=precision,
-                accelerator="cpu",
+                hardware=Hardware("cpu"),
                 seed=seed,
                 progress=False,
             )

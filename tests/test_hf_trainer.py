@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from limbeck import Distiller, ModuleTeacher, Term, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, Term, fit, losses
 
 transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate")
@@ -59,7 +59,7 @@ def test_the_trainer_and_fit_give_the_same_student(example: dict[str, Any], tmp_
         epochs=2,
         optimizer=partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.0),
         max_grad_norm=1.0,
-        layout="contiguous",
+        hardware=Hardware(layout="contiguous"),
         measure_balance=False,
         progress=False,
     )

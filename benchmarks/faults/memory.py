@@ -22,7 +22,7 @@ from torch import nn
 
 from benchmarks.faults.forked import Place, fork
 from benchmarks.faults.rows import Row
-from limbeck import Distiller, ModuleTeacher, Term, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
 from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher
 from limbeck.teachers.coding import Coding
@@ -99,12 +99,12 @@ def watch(kind: str, epochs: int, seed: int, out: Path) -> list[list[int]]:
         make_loader(split, BATCH, shuffle=True, views=views),
         teacher=_teacher(kind, ModuleTeacher(network), split, views, out),
         val=make_loader(split, BATCH),
-        restore_best=True,
+        keep="best",
         epochs=epochs,
         optimizer=partial(torch.optim.Adam, lr=1e-3),
         out=out / "run",
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
     )
     return [list(values) for values in scheme.seen]
 

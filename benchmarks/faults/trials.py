@@ -25,7 +25,7 @@ RECIPE = {
     "distill": {"terms": [{"loss": "kd", "weight": 0.9}]},
     "optimizer": {"name": "adam", "lr": 0.01},
     "epochs": 4,
-    "restore_best": True,
+    "keep": "best",
 }
 """Digits with a teacher that is trained and stored in three views, and students that keep their best epoch."""
 

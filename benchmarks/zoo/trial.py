@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, Term, fit, losses
+from limbeck import Distiller, Hardware, Term, fit, losses
 from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.export import write_onnx
@@ -171,7 +171,8 @@ class Trial:
         data = DataLoader(TensorDataset(x, torch.arange(len(x)) % CLASSES), batch_size=BATCH)
         run = fit(
             Distiller(student, terms, task_weight=0.5), data, teacher=teacher, epochs=1, progress=False,
-            optimizer=partial(torch.optim.SGD, lr=0.01), accelerator="cpu", precision="32-true", max_grad_norm=1.0,
+            optimizer=partial(torch.optim.SGD, lr=0.01), hardware=Hardware("cpu"),
+            precision="32-true", max_grad_norm=1.0,
         )  # fmt: skip
         if not run.metrics:
             raise ValueError("no epoch is recorded")

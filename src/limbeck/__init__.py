@@ -23,8 +23,11 @@ if TYPE_CHECKING:
         TokenDistiller,
         ramp,
     )
-    from limbeck.engine.callbacks import Callback
+    from limbeck.engine.callbacks import Callback, LogTo
+    from limbeck.engine.early_stopping import EarlyStopping
     from limbeck.engine.fit import Run, fit
+    from limbeck.engine.hardware import Hardware
+    from limbeck.engine.settings import Saving
     from limbeck.errors import RequestError, RunError
     from limbeck.measure.diagnosis import Diagnosis, diagnose
     from limbeck.measure.evaluation import Evaluation, evaluate
@@ -42,10 +45,13 @@ _HOMES = {
     "ClassWise": "distillers",
     "Diagnosis": "measure",
     "Distiller": "distillers",
+    "EarlyStopping": "engine.early_stopping",
     "EnsembleTeacher": "teachers",
     "Evaluation": "measure",
     "FunctionTeacher": "teachers",
+    "Hardware": "engine",
     "KerasModel": "models",
+    "LogTo": "engine.callbacks",
     "MeanTeacher": "distillers",
     "ModuleTeacher": "teachers",
     "MutualDistiller": "distillers",
@@ -56,6 +62,7 @@ _HOMES = {
     "RequestError": "errors",
     "Run": "engine",
     "RunError": "errors",
+    "Saving": "engine",
     "Scheme": "distillers",
     "SelfDistiller": "distillers",
     "Step": "types",
@@ -79,10 +86,13 @@ __all__ = [
     "ClassWise",
     "Diagnosis",
     "Distiller",
+    "EarlyStopping",
     "EnsembleTeacher",
     "Evaluation",
     "FunctionTeacher",
+    "Hardware",
     "KerasModel",
+    "LogTo",
     "MeanTeacher",
     "ModuleTeacher",
     "MutualDistiller",
@@ -93,6 +103,7 @@ __all__ = [
     "RequestError",
     "Run",
     "RunError",
+    "Saving",
     "Scheme",
     "SelfDistiller",
     "Step",

@@ -56,7 +56,7 @@ def test_every_key_has_a_meaning() -> None:
     [
         ("data.validation", "data.validation: number >= 0 < 1; default: 0.0"),
         ("distill.terms.0.loss", "distill.terms.N.loss: text; default: required"),
-        ("restore_best", "restore_best: true or false; default: false"),
+        ("keep", "keep: last | best; default: last"),
         ("teacher.epochs", "teacher.epochs: whole number > 0 <= 1000000, or null; default: null"),
     ],
 )

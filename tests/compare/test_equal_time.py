@@ -52,7 +52,7 @@ def test_a_time_that_is_none_and_what_does_not_go_with_it_are_refused() -> None:
             check_seconds(wrong, recipe, adds_seeds=False)
     with pytest.raises(RequestError, match="leave it out, or --budget"):
         check_seconds("baseline", recipe, adds_seeds=True)
-    stops = check(LANGUAGE | {"early_stopping": {"patience": 1}, "restore_best": False})
+    stops = check(LANGUAGE | {"early_stopping": {"patience": 1}, "keep": "last"})
     with pytest.raises(RequestError, match="leave early_stopping out"):
         check_seconds("baseline", stops, adds_seeds=False)
     assert [_seconds(one) for one in (None, "steps", "time", "90")] == [None, None, "baseline", 90.0]

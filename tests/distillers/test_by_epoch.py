@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Distiller, Term, fit, losses
+from limbeck import Distiller, Hardware, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers.by_epoch import by_epoch, cosine, linear
 from limbeck.errors import RequestError
@@ -59,7 +59,7 @@ def test_training_follows_both_schedules(blobs: InMemory, teacher: nn.Module) ->
     term = Term(losses.kd, weight=linear(0.0, 1.0, 3), temperature=cosine(8.0, 2.0, 3))
     make = partial(torch.optim.SGD, lr=0.1)
     distiller = Distiller(student, [term], task_weight=0.5)
-    fit(distiller, loader, teacher=teacher, epochs=3, optimizer=make, progress=False, accelerator="cpu")
+    fit(distiller, loader, teacher=teacher, epochs=3, optimizer=make, progress=False, hardware=Hardware("cpu"))
 
     optimizer = make(plain.parameters())
     for epoch, (weight, temperature) in enumerate([(0.0, 8.0), (0.5, 5.0), (1.0, 2.0)]):
@@ -114,5 +114,5 @@ def test_a_temperature_that_comes_to_nothing_is_refused_before_the_first_step(bl
             epochs=1,
             optimizer=partial(torch.optim.SGD, lr=0.1),
             progress=False,
-            accelerator="cpu",
+            hardware=Hardware("cpu"),
         )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dying import Dies, Killed
-from limbeck import Distiller, OnPolicyDistiller, RequestError, TeacherOutput, Term, fit, losses
+from limbeck import Distiller, Hardware, OnPolicyDistiller, RequestError, Saving, TeacherOutput, Term, fit, losses
 from limbeck.data import make_loader
 from limbeck.data.text.texts import IDS, Texts, following, mask_of
 from limbeck.distillers.by_epoch import linear
@@ -72,7 +72,7 @@ def scheme(student: nn.Module, terms: Any = (JSD,), **options: Any) -> OnPolicyD
 
 def train(distiller: Distiller, **options: Any) -> dict[str, Tensor]:
     given: dict[str, Any] = {"epochs": 2, "optimizer": partial(torch.optim.SGD, lr=0.1), "teacher": model(9)}
-    given |= {"accelerator": "cpu", "progress": False, "measure_balance": False, "seed": 4}
+    given |= {"hardware": Hardware("cpu"), "progress": False, "measure_balance": False, "seed": 4}
     return fit(distiller, **{"train": loader(), **given, **options}).student.state_dict()
 
 
@@ -207,7 +207,7 @@ def test_prompts_of_conversations_end_where_the_answer_begins() -> None:
 
 
 def test_a_killed_training_resumed_writes_the_same_texts(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"epochs": 3, "checkpoint_steps": 2}
+    options: dict[str, Any] = {"epochs": 3, "saving": Saving(checkpoint_steps=2)}
     dies = Dies(model(9), float("inf"))
     whole = train(scheme(model(dropout=0.1), share=0.5), teacher=dies, out=tmp_path / "one", **options)
     with pytest.raises(Killed):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Scheme, TeacherOutput, Term, fit, losses
+from limbeck import Batch, Hardware, Saving, Scheme, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import ClassWise, MeanTeacher, MutualDistiller, SelfDistiller
 from limbeck.engine import optim
@@ -86,7 +86,7 @@ def train(scheme: Scheme, loader: Any, epochs: int = 3, **options: Any) -> Any:
         schedule=optim.cosine(epochs),
         seed=5,
         progress=False,
-        **{"accelerator": "cpu", **options},
+        **{"hardware": Hardware("cpu"), **options},
     )
 
 
@@ -128,7 +128,7 @@ def test_it_trains_in_mixed_precision(make: Callable[[], Scheme], blobs: InMemor
 @pytest.mark.gpu
 @every_scheme
 def test_it_trains_on_a_gpu(make: Callable[[], Scheme], blobs: InMemory) -> None:
-    run = train(ready(make), make_loader(blobs, 16, shuffle=True, seed=5), accelerator="cuda")
+    run = train(ready(make), make_loader(blobs, 16, shuffle=True, seed=5), hardware=Hardware("cuda"))
     assert run.metrics[-1]["loss"] < run.metrics[0]["loss"]
 
 
@@ -199,10 +199,16 @@ def test_a_killed_run_goes_on_to_the_same_state(
     train(whole, loader, out=tmp_path / "whole", **options)
     broken = tmp_path / "broken"
     with pytest.raises(Killed):
-        train(copy.deepcopy(start), Interrupted(loader, epoch, step), out=broken, checkpoint_steps=every, **options)
+        train(
+            copy.deepcopy(start),
+            Interrupted(loader, epoch, step),
+            out=broken,
+            saving=Saving(checkpoint_steps=every),
+            **options,
+        )
     torch.manual_seed(99)
     resumed = copy.deepcopy(start)
-    train(resumed, loader, out=broken, checkpoint_steps=every, resume=True, **options)
+    train(resumed, loader, out=broken, saving=Saving(checkpoint_steps=every), resume=True, **options)
     file = "student.safetensors"
     assert (broken / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     for name, value in whole.state_dict().items():

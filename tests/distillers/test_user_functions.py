@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Term, fit
+from limbeck import Batch, Distiller, Hardware, ModuleTeacher, Term, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
@@ -103,7 +103,7 @@ def test_fit_learns_by_it(blobs: InMemory) -> None:
     distiller = Distiller(student, [Term(towards, student="add", teacher="add")], task_weight=0)
     train = make_loader(blobs, 16, shuffle=True)
     adam = partial(torch.optim.Adam, lr=0.02)
-    done = fit(distiller, train, teacher=teacher, epochs=8, optimizer=adam, progress=False, accelerator="cpu")
+    done = fit(distiller, train, teacher=teacher, epochs=8, optimizer=adam, progress=False, hardware=Hardware("cpu"))
     assert done.metrics[-1]["towards"] < 0.2 * done.metrics[0]["towards"]
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from limbeck import Distiller, Term, fit, losses
+from limbeck import Distiller, Hardware, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import MeanTeacher, MutualDistiller, Scheme, SelfDistiller
 from limbeck.engine import make_fabric, sharding
@@ -106,7 +106,14 @@ def validated(fabric: Fabric, kind: str) -> dict[str, Any]:
     train = make_loader(made(SAMPLES), 14, shuffle=True, rank=rank, world_size=world_size)
     val = held_out(kind, rank, world_size)
     run = fit(
-        Distiller(student), train, val=val, restore_best=True, epochs=6, optimizer=SGD, fabric=fabric, progress=False
+        Distiller(student),
+        train,
+        val=val,
+        keep="best",
+        epochs=6,
+        optimizer=SGD,
+        hardware=Hardware(fabric=fabric),
+        progress=False,
     )
     figures = [(record["val_accuracy"], record["val_loss"]) for record in run.metrics]
     return {"student": run.student.state_dict(), "figures": figures}
@@ -165,7 +172,7 @@ def ordered(fabric: Fabric, kind: str, *, epochs: int = 2, seed: int = 0, out: P
     student, size = Noting(), 16 // fabric.world_size
     optimizer = partial(torch.optim.SGD, lr=0.0)
     options: dict[str, Any] = {"optimizer": optimizer, "out": out, "resume": True, "seed": seed, "progress": False}
-    fit(Distiller(student), numbered(kind, size), epochs=epochs, fabric=fabric, **options)
+    fit(Distiller(student), numbered(kind, size), epochs=epochs, hardware=Hardware(fabric=fabric), **options)
     return student.seen
 
 
@@ -209,7 +216,14 @@ EPOCHS, BATCH, RATE = 2, 14, 0.1
 def trained(fabric: Fabric, kind: str) -> dict[str, Tensor]:
     one = start(lambda: scheme(kind))
     loader = make_loader(made(SAMPLES), BATCH, rank=fabric.global_rank, world_size=fabric.world_size)
-    fit(one, loader, epochs=EPOCHS, optimizer=partial(torch.optim.SGD, lr=RATE), fabric=fabric, progress=False)
+    fit(
+        one,
+        loader,
+        epochs=EPOCHS,
+        optimizer=partial(torch.optim.SGD, lr=RATE),
+        hardware=Hardware(fabric=fabric),
+        progress=False,
+    )
     return {name: value for name, value in one.state_dict().items() if isinstance(value, Tensor)}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from limbeck import Callback, Distiller, RequestError, Run, RunError, fit
+from limbeck import Callback, Distiller, Hardware, RequestError, Run, RunError, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import loop
 from limbeck.engine.callbacks import HOOKS, Training
@@ -26,7 +26,7 @@ def trained(blobs: InMemory, *callbacks: Callback, **options: Any) -> Run:
     given: dict[str, Any] = {"epochs": 2, "val": make_loader(blobs, 32), "callbacks": list(callbacks)} | options
     make = partial(SGD, lr=0.5)
     loader = make_loader(blobs, 32, shuffle=True)
-    return fit(Distiller(student), loader, optimizer=make, progress=False, accelerator="cpu", **given)
+    return fit(Distiller(student), loader, optimizer=make, progress=False, hardware=Hardware("cpu"), **given)
 
 
 class Seen(Callback):
@@ -177,7 +177,7 @@ def test_a_resumed_training_goes_on_where_it_was(blobs: InMemory, tmp_path: Path
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trained(blobs, Dies(), out=tmp_path, checkpoint_steps=1)
+        trained(blobs, Dies(), out=tmp_path, saving=Saving(checkpoint_steps=1))
     seen = Seen()
     resumed = trained(blobs, seen, out=tmp_path, resume=True)
     assert [call[:3] for call in seen.calls] == [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
-from limbeck import Batch, Distiller, RequestError, Run, RunError, Term, fit, losses
+from limbeck import Batch, Distiller, Hardware, RequestError, Run, RunError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import SelfDistiller
 from limbeck.engine import compiling
@@ -66,14 +66,14 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "_pass_seconds", seconds)
 
 
-def train(student: nn.Module, *terms: Term, **options: Any) -> Run:
+def train(student: nn.Module, *terms: Term, compile: str | None = "auto", **options: Any) -> Run:
     torch.manual_seed(0)
     split = InMemory(torch.randn(40, 6), torch.arange(40) % 3)
     teacher = nn.Linear(6, 3)
     scheme = Distiller(student, terms or [Term(losses.kd, weight=0.5)])
     loader = make_loader(split, 16, shuffle=True)
     options = {"epochs": 2, "optimizer": partial(torch.optim.SGD, lr=0.1), "progress": False} | options
-    return fit(scheme, loader, teacher=teacher, **options)
+    return fit(scheme, loader, teacher=teacher, hardware=Hardware(compile=compile), **options)
 
 
 def same(one: nn.Module, other: nn.Module) -> None:

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from limbeck import Distiller, Run, fit
+from limbeck import Distiller, EarlyStopping, Hardware, Run, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.loop import Loop
-from limbeck.engine.settings import EarlyStopping
 from limbeck.errors import RequestError
 from limbeck.tasks import Classification
 
@@ -42,14 +41,14 @@ def test_when_it_ends(patience: int, min_delta: float, values: tuple[float, ...]
 
 def trained(blobs: InMemory, **options: Any) -> Run:
     torch.manual_seed(3)
-    given: dict[str, Any] = {"epochs": 12, "val": make_loader(blobs, 32), "early_stopping": EarlyStopping(3)} | options
+    given: dict[str, Any] = {"epochs": 12, "val": make_loader(blobs, 32), "callbacks": [EarlyStopping(3)]} | options
     loader = make_loader(blobs, 32, shuffle=True)
     make = partial(SGD, lr=0.5)
-    return fit(Distiller(nn.Linear(4, 3)), loader, optimizer=make, progress=False, accelerator="cpu", **given)
+    return fit(Distiller(nn.Linear(4, 3)), loader, optimizer=make, progress=False, hardware=Hardware("cpu"), **given)
 
 
 def test_a_training_ends_and_says_so(blobs: InMemory, tmp_path: Path) -> None:
-    whole = trained(blobs, early_stopping=None)
+    whole = trained(blobs, callbacks=[])
     accuracies = [record["val_accuracy"] for record in whole.metrics]
     best = max(accuracies)
     # By hand: it saturates, and ends 3 epochs after the first epoch with its highest accuracy so far.
@@ -90,10 +89,10 @@ def test_a_resumed_training_ends_in_the_same_epoch(
 
 def test_every_so_many_epochs_a_student_is_written(blobs: InMemory, tmp_path: Path) -> None:
     about = {"model": "mlp", "options": {"hidden": []}, "classes": 3, "input": {"shape": [4]}}
-    run = trained(blobs, epochs=5, early_stopping=None, save_every=2, out=tmp_path, about=about)
+    run = trained(blobs, epochs=5, callbacks=[], saving=Saving(save_every=2, about=about), out=tmp_path)
     written = sorted(path.name for path in tmp_path.glob("student-epoch*"))
     assert written == [f"student-epoch{n}.{kind}" for n in (2, 4) for kind in ("json", "safetensors")]
-    shorter = trained(blobs, epochs=2, early_stopping=None)
+    shorter = trained(blobs, epochs=2, callbacks=[])
     from safetensors.torch import load_file
 
     assert torch.equal(load_file(tmp_path / "student-epoch2.safetensors")["weight"], shorter.student.weight)  # type: ignore[arg-type]
@@ -103,9 +102,8 @@ def test_every_so_many_epochs_a_student_is_written(blobs: InMemory, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val": None}, "early_stopping looks at the validation: give validation data"),
-        ({"early_stopping": 3}, r"early_stopping is EarlyStopping\(patience=5\), not 3"),
-        ({"save_every": 0}, "save_every is a whole number of epochs from 1 on, not 0"),
+        ({"val": None}, "EarlyStopping looks at the validation: give validation data"),
+        ({"saving": Saving(save_every=0)}, "save_every is a whole number of epochs from 1 on, not 0"),
     ],
 )
 def test_wrong_settings_are_refused(options: dict[str, Any], message: str, blobs: InMemory) -> None:

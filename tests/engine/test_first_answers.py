@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, FunctionTeacher, RequestError, Term, fit, losses
+from limbeck import Distiller, FunctionTeacher, Hardware, RequestError, Saving, Term, fit, losses
 from limbeck.engine.first_answers import check_answers
 from limbeck.tasks import Classification
 from limbeck.tasks.class_order import _at_most
@@ -147,14 +147,23 @@ class TestFit:
         loader = DataLoader(TensorDataset(x, x.argmax(1)), batch_size=32)
         distiller = Distiller(student or nn.Linear(6, 6), [Term(losses.kd)], task_weight=0.1)
         make = partial(torch.optim.SGD, lr=0.1)
-        fit(distiller, loader, teacher=teacher, epochs=1, optimizer=make, progress=False, accelerator="cpu", **options)
+        fit(
+            distiller,
+            loader,
+            teacher=teacher,
+            epochs=1,
+            optimizer=make,
+            progress=False,
+            hardware=Hardware("cpu"),
+            **options,
+        )
 
     def test_says_nothing_of_a_healthy_pair(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.train(lambda x: 5 * x)
         assert capsys.readouterr().err == ""
 
     def test_says_the_phase_and_the_fault(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.train(lambda x: 5 * x.roll(1, 1), phase="small")
+        self.train(lambda x: 5 * x.roll(1, 1), saving=Saving(phase="small"))
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("limbeck: small: the teacher seems to know the classes in another order")
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
-from limbeck import Distiller, MeanTeacher, MutualDistiller, RequestError, Run, Term, fit, losses
+from limbeck import Distiller, Hardware, MeanTeacher, MutualDistiller, RequestError, Run, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.first_batch import Trial
 from limbeck.engine.source import Source
@@ -33,7 +33,7 @@ def loader(x: Tensor = X, y: Tensor = Y, size: int = 8) -> DataLoader[Any]:
 
 
 def train(scheme: Any, batches: Any = None, **options: Any) -> Run:
-    given: dict[str, Any] = {"epochs": 1, "optimizer": SGD, "progress": False, "accelerator": "cpu"} | options
+    given: dict[str, Any] = {"epochs": 1, "optimizer": SGD, "progress": False, "hardware": Hardware("cpu")} | options
     return fit(scheme, loader() if batches is None else batches, **given)
 
 
@@ -348,8 +348,10 @@ class TestBatchesOfOne:
         out = tmp_path / "killed"
         scheme = Distiller(copy.deepcopy(start), task=Classification(loss=killed))
         with pytest.raises(KilledError):
-            train(scheme, batches, epochs=2, out=out, checkpoint_steps=1)
-        resumed = train(Distiller(copy.deepcopy(start)), batches, epochs=2, out=out, checkpoint_steps=1, resume=True)
+            train(scheme, batches, epochs=2, out=out, saving=Saving(checkpoint_steps=1))
+        resumed = train(
+            Distiller(copy.deepcopy(start)), batches, epochs=2, out=out, saving=Saving(checkpoint_steps=1), resume=True
+        )
         for one, other in zip(*(run.student.state_dict().values() for run in (whole, resumed)), strict=True):
             assert torch.equal(one, other)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, RequestError, Run, fit
+from limbeck import Distiller, Hardware, RequestError, Run, fit
 from limbeck.measure import evaluate
 
 X, Y = torch.randn(16, 4, generator=torch.Generator().manual_seed(5)), torch.arange(16) % 3
@@ -28,7 +28,7 @@ def train(student: nn.Module, batches: Any = None, **options: Any) -> Run:
         epochs=1,
         optimizer=optimizer,
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
         **options,
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, ModuleTeacher, Run, Term, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, Run, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import optim
 from limbeck.engine.checkpoint import read_checkpoint
@@ -23,7 +23,7 @@ SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
 def train(model: nn.Module, data: InMemory, **options: Any) -> Run:
-    given: dict[str, Any] = {"epochs": 2, "optimizer": SGD, "progress": False, "accelerator": "cpu"} | options
+    given: dict[str, Any] = {"epochs": 2, "optimizer": SGD, "progress": False, "hardware": Hardware("cpu")} | options
     loader = (
         given.pop("loader") if "loader" in given else make_loader(data, 16, shuffle=True, seed=given.get("seed", 0))
     )
@@ -47,7 +47,7 @@ def test_it_does_what_a_plain_loop_does(blobs: InMemory, teacher: nn.Module) -> 
         epochs=3,
         optimizer=SGD,
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
     )
 
     optimizer = SGD(plain.parameters())
@@ -141,7 +141,7 @@ def test_the_best_student_by_validation_is_kept(blobs: InMemory, tmp_path: Path)
     val = make_loader(blobs, 96)
     plain = partial(torch.optim.SGD, lr=0.1)
     ruined = lambda time: 1.0 if time < 3 else -1.0  # noqa: E731 - climbs the loss in the end
-    run = train(model, blobs, optimizer=plain, schedule=ruined, val=val, restore_best=True, epochs=9, out=tmp_path)
+    run = train(model, blobs, optimizer=plain, schedule=ruined, val=val, keep="best", epochs=9, out=tmp_path)
     best = max(record["val_accuracy"] for record in run.metrics)
     assert run.metrics[-1]["val_accuracy"] < best
     assert (model(blobs.inputs).argmax(-1) == blobs.targets).float().mean().item() == pytest.approx(best)
@@ -187,8 +187,8 @@ def test_weights_that_are_not_finite_are_never_saved(blobs: InMemory, tmp_path: 
         ({"epochs": 0}, "epochs and accumulate_steps must be whole numbers from 1 on"),
         ({"epochs": 1.5}, "whole numbers from 1 on, not 1.5 and 1"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm and checkpoint_steps must be positive"),
-        ({"restore_best": "best"}, "restore_best is True or False, not 'best'"),
-        ({"restore_best": True}, "give validation data"),
+        ({"keep": "bset"}, "unknown value of keep 'bset'; did you mean best"),
+        ({"keep": "best"}, "give validation data"),
         ({"precision": "bf16"}, "unknown precision 'bf16'"),
         ({"loader": ["ab"]}, r"a loader gives \(inputs, targets\).*this one gives str"),
         ({"loader": []}, "no batch at all"),
@@ -217,7 +217,7 @@ def test_wrong_requests_are_refused(blobs: InMemory, student: nn.Module, options
 def test_data_that_the_student_cannot_take_are_refused(inputs: Tensor, targets: Tensor, message: str) -> None:
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=4)
     with pytest.raises(RequestError, match=message):
-        fit(Distiller(nn.Linear(4, 3)), loader, epochs=1, optimizer=SGD, progress=False, accelerator="cpu")
+        fit(Distiller(nn.Linear(4, 3)), loader, epochs=1, optimizer=SGD, progress=False, hardware=Hardware("cpu"))
 
 
 def test_labels_that_cross_entropy_ignores_and_labels_of_another_loss() -> None:
@@ -228,7 +228,7 @@ def test_labels_that_cross_entropy_ignores_and_labels_of_another_loss() -> None:
     for targets, loss in ((torch.tensor([0, -100, 2, 1]), nn.functional.cross_entropy), (torch.rand(4, 3), squares)):
         loader = DataLoader(TensorDataset(inputs, targets), batch_size=4)
         scheme = Distiller(nn.Linear(4, 3), task=Classification(loss=loss))
-        run = fit(scheme, loader, epochs=1, optimizer=SGD, progress=False, accelerator="cpu")
+        run = fit(scheme, loader, epochs=1, optimizer=SGD, progress=False, hardware=Hardware("cpu"))
         assert len(run.metrics) == 1
 
 
@@ -259,7 +259,9 @@ def test_a_gradient_that_is_not_finite_is_named_with_clipping_too(blobs: InMemor
     ("options", "message"),
     [
         ({"max_grad_norm": -1.0}, "max_grad_norm and checkpoint_steps must be positive"),
-        ({"checkpoint_steps": 0}, "max_grad_norm and checkpoint_steps must be positive"),
+        ({"saving": 5}, r"saving is limbeck.Saving, such as Saving\(save_every=5\), not 5"),
+        ({"hardware": 2}, r"hardware is limbeck.Hardware, such as Hardware\(devices=2\) or .* not 2"),
+        ({"saving": Saving(checkpoint_steps=0)}, "max_grad_norm and checkpoint_steps must be positive"),
         ({"optimizer": "adam"}, "optimizer is a function such as"),
         ({"teacher": nn.Linear(4, 3)}, "no loss term uses it"),
     ],

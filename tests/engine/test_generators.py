@@ -17,7 +17,7 @@ from test_resume import Interrupted, Killed, go
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, TensorDataset, WeightedRandomSampler
 
-from limbeck import Distiller, fit
+from limbeck import Distiller, Hardware, Saving, fit
 from limbeck.data import InMemory
 from limbeck.engine.generators import restore, state_of
 
@@ -139,7 +139,7 @@ def test_a_generator_of_the_users_own_is_brought_back(
     whole = go(copy.deepcopy(student), teacher, make(blobs), tmp_path / "whole")
     died = Interrupted(make(blobs), epoch, step)
     with pytest.raises(Killed):
-        go(copy.deepcopy(student), teacher, died, tmp_path / "broken", checkpoint_steps=every)
+        go(copy.deepcopy(student), teacher, died, tmp_path / "broken", saving=Saving(checkpoint_steps=every))
     resumed = go(copy.deepcopy(student), teacher, make(blobs), tmp_path / "broken", resume=True)
     assert resumed == whole
     assert capsys.readouterr().err == ""
@@ -154,7 +154,12 @@ def test_a_generator_shared_with_validation_is_brought_back(
         val = data_loader(blobs, sampler=few)
         train = data_loader(blobs, shuffle=True, generator=generator)
         scheme = Distiller(copy.deepcopy(student))
-        options = {"val": val, "optimizer": partial(torch.optim.SGD, lr=0.1), "progress": False, "accelerator": "cpu"}
+        options = {
+            "val": val,
+            "optimizer": partial(torch.optim.SGD, lr=0.1),
+            "progress": False,
+            "hardware": Hardware("cpu"),
+        }
         done = fit(scheme, train, epochs=epochs, out=out, resume=True, **options)
         return [record["val_loss"] for record in done.metrics]
 
@@ -175,7 +180,14 @@ def test_the_first_epoch_is_that_of_a_plain_loop(blobs: InMemory) -> None:
             return super().forward(x)
 
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    fit(Distiller(Noting(4, 3)), by_loader(blobs), epochs=1, optimizer=optimizer, progress=False, accelerator="cpu")
+    fit(
+        Distiller(Noting(4, 3)),
+        by_loader(blobs),
+        epochs=1,
+        optimizer=optimizer,
+        progress=False,
+        hardware=Hardware("cpu"),
+    )
     expected = list(by_loader(blobs))
     for batch, (inputs, _) in zip(seen[-len(expected) :], expected, strict=True):  # after the steps that are tried
         assert torch.equal(batch, inputs)

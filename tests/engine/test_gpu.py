@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Distiller, ModuleTeacher, Run, Term, evaluate, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, Run, Term, evaluate, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.data.views import make_views
 from limbeck.distillers import SelfDistiller
@@ -48,12 +48,18 @@ def network(name: str = "cnn", **options: Any) -> nn.Module:
     return NETWORKS[name](input_shape=(3, 16, 16), classes=4, **options)
 
 
-def train(images: InMemory, device: torch.device, **options: Any) -> Run:
+def train(images: InMemory, device: torch.device, compile: str | None = "auto", **options: Any) -> Run:
     loader = make_loader(images, 32, shuffle=True, device=device)
     student, teacher = network(channels=[4, 8]), network(channels=[8, 8])
     options = {"teacher": teacher, "epochs": 3, "precision": "32-true", "progress": False} | options
     scheme = Distiller(student, [Term(losses.kd, weight=0.5)])
-    return fit(scheme, loader, optimizer=optimizer("sgd", lr=0.05, momentum=0.9), accelerator=device.type, **options)
+    return fit(
+        scheme,
+        loader,
+        optimizer=optimizer("sgd", lr=0.05, momentum=0.9),
+        hardware=Hardware(device.type, compile=compile),
+        **options,
+    )
 
 
 def assert_alike(one: nn.Module, other: nn.Module) -> None:
@@ -81,7 +87,7 @@ def test_networks_with_several_exits_are_tried_too(images: InMemory, device: tor
     loader = make_loader(images, 32, device=device)
     scheme = SelfDistiller(network("byot_small", widths=(4, 6, 8)))
     sgd = partial(torch.optim.SGD, lr=0.1)
-    run = fit(scheme, loader, epochs=1, optimizer=sgd, accelerator=device.type, progress=False)
+    run = fit(scheme, loader, epochs=1, optimizer=sgd, hardware=Hardware(device.type), progress=False)
     assert math.isfinite(run.metrics[-1]["loss"])
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Term, fit, losses
+from limbeck import Batch, Distiller, Hardware, ModuleTeacher, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.devices import make_deterministic, make_fabric
 from limbeck.engine.optim import optimizer
@@ -134,7 +134,7 @@ def gradients(images: InMemory, device: torch.device, precision: str, **options:
         fabric.strategy.precision.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**14)  # type: ignore[union-attr]
     loader = make_loader(images, SAMPLES // options.get("accumulate_steps", 1), device=device)
     scheme = Distiller(student, [Term(losses.kd, weight=0.5)])
-    options |= {"teacher": smooth(16), "fabric": fabric, "progress": False}
+    options |= {"teacher": smooth(16), "hardware": Hardware(fabric=fabric), "progress": False}
     fit(scheme, loader, epochs=1, optimizer=optimizer("sgd", lr=1.0), **options)
     return {name: before[name] - value.detach().cpu() for name, value in student.named_parameters()}
 
@@ -234,9 +234,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         scheme = Distiller(network(dropout=0.2), [Term(losses.kd)])
         make = optimizer(name, lr=0.01, **({"momentum": 0.9} if name == "sgd" else {}))
         kind = {
-            "accelerator": device.type,
+            "hardware": Hardware(device.type),
             "precision": precision,
-            "checkpoint_steps": 1,
+            "saving": Saving(checkpoint_steps=1),
             "max_grad_norm": 1.0,
             "out": out,
         }
@@ -326,6 +326,6 @@ def test_no_step_waits_for_the_gpu(images: InMemory, device: torch.device, preci
     scheme = Distiller(network(), [Term(getattr(losses, loss), student=place, teacher=place)])
     loader = Watched(make_loader(images, 8, device=device), device)
     make = optimizer("adam", lr=1e-3)
-    kind = {"accelerator": device.type, "precision": precision}
+    kind = {"hardware": Hardware(device.type), "precision": precision}
     run = fit(scheme, loader, teacher=network(), epochs=1, optimizer=make, progress=False, max_grad_norm=1.0, **kind)
     assert math.isfinite(run.metrics[-1]["loss"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, RequestError, Step, TeacherOutput, fit
+from limbeck import Batch, Distiller, Hardware, RequestError, Saving, Step, TeacherOutput, fit
 from limbeck.distillers import Scheme
 from limbeck.engine import meter as meters
 from limbeck.engine.checkpoint import read_checkpoint
@@ -147,7 +147,7 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 def train(loader: Any, out: Path, **options: Any) -> Any:
     sgd = partial(torch.optim.SGD, lr=0.01)
-    given = {"epochs": 1, "optimizer": sgd, "progress": False, "accelerator": "cpu", "out": out} | options
+    given = {"epochs": 1, "optimizer": sgd, "progress": False, "hardware": Hardware("cpu"), "out": out} | options
     return fit(Changing(nn.Linear(2, 2)), loader, **given)
 
 
@@ -157,7 +157,7 @@ def test_fit_reports_each_part_under_its_name(tmp_path: Path) -> None:
 
 
 def test_an_older_checkpoint_goes_on_between_epochs_and_is_refused_within_one(tmp_path: Path) -> None:
-    train(batches(), tmp_path, checkpoint_steps=4)
+    train(batches(), tmp_path, saving=Saving(checkpoint_steps=4))
     path = tmp_path / "checkpoints" / "last.pt"
     content = read_checkpoint(path)
     old = {name: value for name, value in content["state"].items() if name != "sums"} | {"rows": []}
@@ -171,7 +171,7 @@ def test_an_older_checkpoint_goes_on_between_epochs_and_is_refused_within_one(tm
 def test_an_epoch_without_labels_has_no_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unlabelled = [(x, torch.full_like(y, -100)) for x, y in batches()]
     sgd = partial(torch.optim.SGD, lr=0.01)
-    run = fit(Distiller(nn.Linear(2, 2)), unlabelled, epochs=1, optimizer=sgd, accelerator="cpu")
+    run = fit(Distiller(nn.Linear(2, 2)), unlabelled, epochs=1, optimizer=sgd, hardware=Hardware("cpu"))
     assert "accuracy" not in run.metrics[0]
     assert run.metrics[0]["loss"] == 0
     assert "no labels" in capsys.readouterr().err

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Preprocess, Step, TeacherOutput, Term, fit, losses
+from limbeck import Batch, Distiller, Hardware, ModuleTeacher, Preprocess, Step, TeacherOutput, Term, fit, losses
 from limbeck.engine import devices
 from limbeck.engine.loop import Loop
 from limbeck.engine.optim import optimizer
-from limbeck.engine.prepared import student_precision
 from limbeck.errors import RunError
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
@@ -56,7 +55,7 @@ def test_scaled_gradients_are_clipped(name: str) -> None:
     plain.load_state_dict(student.state_dict())
     for network, precision in ((student, "16-mixed"), (plain, "32-true")):
         options: dict[str, Any] = {"optimizer": optimizer(name, lr=0.1), "max_grad_norm": 0.01, "progress": False}
-        fit(Distiller(network), images, epochs=2, precision=precision, accelerator="cpu", **options)
+        fit(Distiller(network), images, epochs=2, precision=precision, hardware=Hardware("cpu"), **options)
     torch.testing.assert_close(student.weight, plain.weight, rtol=0.01, atol=1e-4)
 
 
@@ -64,8 +63,8 @@ def test_scaled_gradients_are_clipped(name: str) -> None:
 def test_the_choice_does_not_depend_on_where_the_student_lies() -> None:
     student = resnet8x4(input_shape=(3, 32, 32), classes=10)
     example = Batch(torch.zeros(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64), torch.arange(64))
-    assert student_precision(Distiller(student), example, "cpu") == "bf16-mixed"
-    assert student_precision(Distiller(student.to("meta")), example, "cpu") == "bf16-mixed"
+    assert Hardware("cpu").student_precision(Distiller(student), example) == "bf16-mixed"
+    assert Hardware("cpu").student_precision(Distiller(student.to("meta")), example) == "bf16-mixed"
 
 
 @pytest.mark.usefixtures("with_bf16")
@@ -138,7 +137,7 @@ def test_bf16_without_the_wrappers_is_bf16_with_them(monkeypatch: pytest.MonkeyP
             "precision": "bf16-mixed",
             "max_grad_norm": 1.0,
         }
-        fit(Distiller(student), images, epochs=2, accelerator="cpu", progress=False, **options)
+        fit(Distiller(student), images, epochs=2, hardware=Hardware("cpu"), progress=False, **options)
         weights.append(student.state_dict())
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
@@ -161,4 +160,4 @@ def test_too_little_memory_is_said_with_the_remedy() -> None:
     images = [(torch.rand(4, 12), torch.tensor([0, 1, 2, 0]))]
     sgd = partial(torch.optim.SGD, lr=0.1)
     with pytest.raises(RunError, match=r"student: cpu has not enough memory for steps of 4 samples; halve batch_size"):
-        fit(Distiller(Large(12, 3)), images, epochs=1, optimizer=sgd, accelerator="cpu", progress=False)
+        fit(Distiller(Large(12, 3)), images, epochs=1, optimizer=sgd, hardware=Hardware("cpu"), progress=False)

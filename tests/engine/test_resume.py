@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, Term, fit, losses
+from limbeck import Distiller, Hardware, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import optim
 from limbeck.errors import RequestError, RunError
@@ -65,7 +65,7 @@ def go(student: nn.Module, teacher: nn.Module, loader: Any, out: Path, **options
         out=out,
         seed=5,
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
         **options,
     )
     return (out / "student.safetensors").read_bytes()
@@ -86,9 +86,18 @@ def test_a_killed_run_goes_on_to_the_same_student(
     whole = go(copy.deepcopy(student), teacher, make(blobs), tmp_path / "whole")
     broken = tmp_path / "broken"
     with pytest.raises(Killed):
-        go(copy.deepcopy(student), teacher, Interrupted(make(blobs), epoch, step), broken, checkpoint_steps=every)
+        go(
+            copy.deepcopy(student),
+            teacher,
+            Interrupted(make(blobs), epoch, step),
+            broken,
+            saving=Saving(checkpoint_steps=every),
+        )
     torch.manual_seed(99)
-    assert go(copy.deepcopy(student), teacher, make(blobs), broken, checkpoint_steps=every, resume=True) == whole
+    assert (
+        go(copy.deepcopy(student), teacher, make(blobs), broken, saving=Saving(checkpoint_steps=every), resume=True)
+        == whole
+    )
     numbers = [
         [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
         for path in (tmp_path / "whole" / "metrics.jsonl", broken / "metrics.jsonl")

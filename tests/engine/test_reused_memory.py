@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, FunctionTeacher, SelfDistiller, Term, diagnose, evaluate, fit, losses
+from limbeck import Batch, Distiller, FunctionTeacher, Hardware, SelfDistiller, Term, diagnose, evaluate, fit, losses
 from limbeck.data import InMemory
 from limbeck.measure.early_exit import ask_exits
 from limbeck.measure.evaluation import evaluate_teacher
@@ -58,7 +58,7 @@ def test_training_and_its_metrics(accumulate_steps: int, blobs: InMemory) -> Non
             "epochs": 2,
             "optimizer": SGD,
             "progress": False,
-            "accelerator": "cpu",
+            "hardware": Hardware("cpu"),
             "accumulate_steps": accumulate_steps,
         }
         run = fit(Distiller(student, [crd]), kind(blobs, pairs=False), teacher=teacher, **options)

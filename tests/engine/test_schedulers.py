@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
-from limbeck import Distiller, Run, fit
+from limbeck import Distiller, Hardware, Run, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.schedulers import EveryStep
 from limbeck.errors import RequestError
@@ -66,7 +66,7 @@ def batches(data: InMemory) -> Any:
 
 
 def train(network: nn.Module, data: InMemory, optimizer: Any, schedule: Any, **options: Any) -> Run:
-    options = {"epochs": EPOCHS, "progress": False, "accelerator": "cpu", "seed": 3} | options
+    options = {"epochs": EPOCHS, "progress": False, "hardware": Hardware("cpu"), "seed": 3} | options
     loader = options.pop("loader", None) or batches(data)
     return fit(Distiller(network), loader, optimizer=optimizer, schedule=schedule, **options)
 
@@ -141,9 +141,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make: Make, per_step: bool, b
     make_sgd = partial(SGD, lr=0.2, momentum=0.9)
     expected = train(whole, blobs, make_sgd, make)
     with pytest.raises(Killed):
-        train(part, blobs, make_sgd, make, loader=Interrupted(batches(blobs), 2, 5), out=tmp_path, checkpoint_steps=2)
+        train(
+            part,
+            blobs,
+            make_sgd,
+            make,
+            loader=Interrupted(batches(blobs), 2, 5),
+            out=tmp_path,
+            saving=Saving(checkpoint_steps=2),
+        )
     resumed = copy.deepcopy(start)
-    run = train(resumed, blobs, make_sgd, make, out=tmp_path, checkpoint_steps=2, resume=True)
+    run = train(resumed, blobs, make_sgd, make, out=tmp_path, saving=Saving(checkpoint_steps=2), resume=True)
     assert [record["lr"] for record in run.metrics] == [record["lr"] for record in expected.metrics]
     assert torch.equal(weights(resumed), weights(whole))
 

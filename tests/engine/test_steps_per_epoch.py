@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dying import Dies, Killed
-from limbeck import Distiller, Term, fit, losses
+from limbeck import Distiller, Hardware, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.source import Source
 
@@ -60,8 +60,8 @@ def net(seed: int = 0) -> nn.Module:
 
 def test_a_killed_training_resumes_in_the_middle_of_an_epoch_of_steps(tmp_path: Path) -> None:
     def go(teacher: Dies, out: Path, resume: bool = False) -> dict[str, torch.Tensor]:
-        options: dict[str, Any] = {"epochs": 3, "steps_per_epoch": 5, "checkpoint_steps": 2, "seed": 1}
-        options |= {"progress": False, "accelerator": "cpu", "measure_balance": False}
+        options: dict[str, Any] = {"epochs": 3, "steps_per_epoch": 5, "saving": Saving(checkpoint_steps=2), "seed": 1}
+        options |= {"progress": False, "hardware": Hardware("cpu"), "measure_balance": False}
         sgd = partial(torch.optim.SGD, lr=0.1)
         run = fit(Distiller(net(), [Term(losses.kd)]), loader(), optimizer=sgd, teacher=teacher, out=out,
                   resume=resume, **options)  # fmt: skip

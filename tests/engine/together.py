@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from limbeck import Distiller, RequestError, Term, fit, losses
+from limbeck import Distiller, Hardware, RequestError, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import make_fabric, sharding
 from limbeck.engine.optim import MakeOptimizer, optimizer
@@ -50,16 +50,15 @@ def train(
         loader,
         teacher=teacher,
         val=make_loader(data, 35),
-        restore_best=True,
+        keep="best",
         epochs=epochs,
         optimizer=make,
         accumulate_steps=2,
         max_grad_norm=1.0,
-        fabric=fabric,
-        compile=compile,
+        hardware=Hardware(fabric=fabric, compile=compile),
         out=out,
         resume=True,
-        checkpoint_steps=2,
+        saving=Saving(checkpoint_steps=2),
         progress=False,
     )
     assert run.student is student
@@ -121,7 +120,7 @@ def tokens(fabric: Fabric, out: Path) -> None:
         epochs=1,
         optimizer=partial(torch.optim.SGD, lr=0.5),
         accumulate_steps=2,
-        fabric=fabric,
+        hardware=Hardware(fabric=fabric),
         out=out,
         progress=False,
     )

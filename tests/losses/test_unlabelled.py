@@ -15,6 +15,7 @@ from limbeck import (
     Batch,
     ClassWise,
     Distiller,
+    Hardware,
     MeanTeacher,
     MutualDistiller,
     SelfDistiller,
@@ -192,7 +193,7 @@ def test_a_run_goes_through_batches_without_labels() -> None:
         epochs=3,
         optimizer=partial(torch.optim.SGD, lr=0.1),
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
     )
     assert run.metrics[-1]["accuracy"] == 1
     assert run.metrics[-1]["val_accuracy"] == 1

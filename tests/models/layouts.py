@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from limbeck import Batch, Distiller, fit
+from limbeck import Batch, Distiller, Hardware, fit
 from limbeck.models import NETWORKS, Layout, lay_out
 from limbeck.models.layout import CONTIGUOUS
 
@@ -203,7 +203,15 @@ def compiled(by: str) -> float:
     if by == "user":
         with torch.no_grad():
             given(batch.inputs)
-    fit(Distiller(given), [batch], epochs=1, optimizer=sgd, compile=mode, precision="32-true", progress=False)
+    fit(
+        Distiller(given),
+        [batch],
+        epochs=1,
+        optimizer=sgd,
+        hardware=Hardware(compile=mode),
+        precision="32-true",
+        progress=False,
+    )
     optimizer = sgd(plain.parameters())
     F.cross_entropy(plain(batch.inputs), batch.targets).backward()
     optimizer.step()

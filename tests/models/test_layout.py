@@ -15,7 +15,7 @@ from torch import nn
 from torch._inductor import config
 
 import forked
-from limbeck import Batch, Distiller, RequestError, fit
+from limbeck import Batch, Distiller, Hardware, RequestError, fit
 from limbeck.models import lay_out
 from limbeck.models.layout import Layout, move
 from limbeck.recipes.read import read
@@ -161,7 +161,10 @@ def test_fit_says_once_which_layout_it_takes_and_why(capsys: pytest.CaptureFixtu
     safe = Shortcut(16, nn.Conv2d(16, 12, 1, stride=2))
     assert fit(Distiller(safe), batches, epochs=1, optimizer=SGD).layout == "channels_last"
     assert "layout" not in capsys.readouterr().err
-    assert fit(Distiller(safe), batches, epochs=1, optimizer=SGD, layout="contiguous").layout == "contiguous"
+    assert (
+        fit(Distiller(safe), batches, epochs=1, optimizer=SGD, hardware=Hardware(layout="contiguous")).layout
+        == "contiguous"
+    )
     assert safe.main.weight.is_contiguous()
 
 

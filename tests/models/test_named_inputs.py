@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from limbeck import Batch, Distiller, ModuleTeacher, NamedInputs, Preprocess, Term, evaluate, fit, losses
+from limbeck import Batch, Distiller, Hardware, ModuleTeacher, NamedInputs, Preprocess, Term, evaluate, fit, losses
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
@@ -92,11 +92,11 @@ def test_fit_distils_one_into_the_other() -> None:
     loader = DataLoader(Both(), batch_size=16, shuffle=True)
     adam = partial(torch.optim.Adam, lr=0.02)
     learning = Distiller(Teacher(), inputs=NamedInputs(FOR_TEACHER))
-    trained = fit(learning, loader, epochs=15, optimizer=adam, progress=False, accelerator="cpu").student
+    trained = fit(learning, loader, epochs=15, optimizer=adam, progress=False, hardware=Hardware("cpu")).student
     teacher = ModuleTeacher(trained, ["add"], inputs=NamedInputs(FOR_TEACHER))
     terms = [Term(losses.kd, weight=0.9), Term(losses.mse, student="add", teacher="add")]
     distiller = Distiller(Student(), terms, task_weight=0.0, inputs=NamedInputs(FOR_STUDENT))
-    fit(distiller, loader, teacher=teacher, epochs=15, optimizer=adam, progress=False, accelerator="cpu")
+    fit(distiller, loader, teacher=teacher, epochs=15, optimizer=adam, progress=False, hardware=Hardware("cpu"))
     with evaluating(distiller):
         assert evaluate(distiller.predict, loader, teacher=teacher)["agreement"] > 0.9
 

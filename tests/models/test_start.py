@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from limbeck import Distiller, fit
+from limbeck import Distiller, Hardware, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 from limbeck.models.start import freeze, load_without_head
@@ -39,7 +39,7 @@ def test_frozen_parts_and_their_statistics_stay(blobs: InMemory) -> None:
         epochs=2,
         optimizer=make,
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
     )
     after = network.state_dict()
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"head.weight", "head.bias"}

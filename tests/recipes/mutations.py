@@ -26,7 +26,7 @@ _BASE: dict[str, Any] = {
     "schedule": {"name": "step", "milestones": [1], "factor": 0.1, "warmup_epochs": 0.5},
     "accumulate_steps": 1,
     "max_grad_norm": 1.0,
-    "restore_best": True,
+    "keep": "best",
     "precision": "32-true",
     "seed": 0,
 }
@@ -36,7 +36,7 @@ _BY_EPOCH = {"name": "linear", "from": 0.5, "to": 1.0, "epochs": 2}
 BASES: list[dict[str, Any]] = [
     _BASE,
     _BASE | {"distill": {"method": "kd"}, "teacher": _TEACHER, "data": {"name": "digits", "drop_last": True},
-             "restore_best": False},
+             "keep": "last"},
     _BASE | {"teacher": _CNN | {"epochs": 1}, "distill": {"terms": [_HINT]}, "schedule": {"name": "cosine"}},
     _BASE | {"teacher": [_BASE["teacher"], {"model": "mlp", "epochs": 1, "weight": 2.0}], "compile": None},
     {"student": {"model": "byot_small", "widths": [4, 6], "depth": 1}, "epochs": 1,
@@ -52,7 +52,7 @@ BASES: list[dict[str, Any]] = [
              "distill": {"scheme": "two-stage", "options": {"hint": "fitnet", "hint_epochs": 1}, "terms": [_KD]}},
     _BASE | {"task": {"name": "classification", "class_weights": [1.0] * 9 + [5.0], "label_smoothing": 0.1},
              "student": _CNN | {"freeze": ["stage1"]}, "early_stopping": {"patience": 2, "min_delta": 0.0},
-             "save_every": 1, "restore_best": False,
+             "save_every": 1, "keep": "last",
              "data": {"name": "digits", "validation": 0.2, "sampling": "balanced", "limit_samples": 100,
                       "limit_steps": 3, "augment": [{"torchvision:RandomRotation": {"degrees": 10}}]},
              "optimizer": {"name": "sgd", "lr": 0.05, "no_decay": ["norms", "biases"],

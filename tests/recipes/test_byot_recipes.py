@@ -24,11 +24,11 @@ def cifar() -> DataSet:
 @pytest.mark.parametrize("name", ["byot-resnet18", "byot-resnet50"])
 def test_constants_are_the_published_ones(name: str) -> None:
     recipe = read(name)
-    assert (recipe.data.name, recipe.data.batch_size, recipe.epochs, recipe.restore_best) == (
+    assert (recipe.data.name, recipe.data.batch_size, recipe.epochs, recipe.keep) == (
         "cifar100",
         128,
         250,
-        True,
+        "best",
     )
     assert recipe.data.validation == 0.1
     assert recipe.distill.options == {"soft_weight": 0.3, "hint_weight": 0.03, "temperature": 3}

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck import Distiller, FunctionTeacher, Term, fit, losses
+from limbeck import Distiller, FunctionTeacher, Hardware, Term, fit, losses
 from limbeck.data import DataSet, InMemory, load, make_loader
 from limbeck.engine.optim import optimizer
 from limbeck.errors import RequestError
@@ -325,11 +325,11 @@ def test_a_function_teaches_as_good_as_it_is() -> None:
     student = Distiller(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), [Term(losses.kd)], task_weight=0)
     done = fit(
         student, make_loader(tinted().train, 64), teacher=teacher, epochs=2, optimizer=optimizer("adam", lr=0.01),
-        accelerator="cpu", progress=False,
+        hardware=Hardware("cpu"), progress=False,
     )  # fmt: skip
     assert done.metrics[-1]["loss"] < done.metrics[0]["loss"]
     with pytest.raises(RequestError, match="probabilities"):
         fit(
             student, loader, teacher=lambda x: torch.from_numpy(forest().predict_proba(x.flatten(1).numpy())),
-            epochs=1, optimizer=optimizer("adam", lr=0.01), accelerator="cpu", progress=False,
+            epochs=1, optimizer=optimizer("adam", lr=0.01), hardware=Hardware("cpu"), progress=False,
         )  # fmt: skip

@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
     "distill": {"method": "simkd"},
     "epochs": 6,
     "optimizer": {"lr": 0.01},
-    "restore_best": True,
+    "keep": "best",
 }
 
 

@@ -25,7 +25,7 @@ RECIPE: dict[str, Any] = {
     "distill": {"scheme": "self"},
     "epochs": 3,
     "optimizer": {"lr": 0.01},
-    "restore_best": True,
+    "keep": "best",
 }
 
 
@@ -107,7 +107,7 @@ def test_the_page_has_the_figures_and_a_chart(finished: tuple[Path, dict[str, An
 
 
 def test_without_a_validation_split_nothing_is_chosen(tmp_path: Path) -> None:
-    recipe = check(RECIPE | {"data": {"batch_size": 64, "drop_last": True}, "restore_best": False, "epochs": 1})
+    recipe = check(RECIPE | {"data": {"batch_size": 64, "drop_last": True}, "keep": "last", "epochs": 1})
     run(recipe, root=tmp_path, out=tmp_path / "run", machine=QUIET, baseline=False)
     found = weigh_exits(tmp_path / "run", tmp_path, machine=QUIET)
     assert found["curve"]["split"] == "test"

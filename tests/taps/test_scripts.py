@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, ModuleTeacher, Term, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, Term, fit, losses
 from limbeck.errors import RequestError
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
@@ -129,7 +129,7 @@ def test_a_scripted_student_learns_from_a_hint_as_its_network_does(network: Netw
         hint = Term(losses.mse, student="blocks.0", teacher="blocks.1")
         done = fit(
             Distiller(student, [hint], task_weight=0.5), data, teacher=teacher, epochs=2, progress=False,
-            optimizer=partial(torch.optim.SGD, lr=0.1), accelerator="cpu", precision="32-true",
+            optimizer=partial(torch.optim.SGD, lr=0.1), hardware=Hardware("cpu"), precision="32-true",
         )  # fmt: skip
         results.append({name: value.detach().clone() for name, value in done.student.state_dict().items()})
     for name, value in results[0].items():

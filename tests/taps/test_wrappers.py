@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Distiller, ModuleTeacher, MutualDistiller, Run, Term, evaluate, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, MutualDistiller, Run, Term, evaluate, fit, losses
 from limbeck.distillers import Scheme
 from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
@@ -78,7 +78,7 @@ def loader() -> DataLoader[Any]:
 def train(student: nn.Module, teacher: nn.Module, *terms: Term, **options: Any) -> Run:
     distiller = Distiller(student, terms or [Term(losses.kd, weight=0.5)])
     sgd = partial(torch.optim.SGD, lr=0.1)
-    options = {"epochs": 2, "optimizer": sgd, "progress": False, "accelerator": "cpu"} | options
+    options = {"epochs": 2, "optimizer": sgd, "progress": False, "hardware": Hardware("cpu")} | options
     return fit(distiller, loader(), teacher=teacher, **options)
 
 
@@ -163,7 +163,7 @@ def test_what_its_user_compiled_stays_so_where_no_hidden_tensor_is_read() -> Non
     train(in_place, network(), hint)  # by hooks, which a graph would not run
     assert len(ran) < 6  # a look at the data before them may run as a graph
     with pytest.raises(RequestError, match="the student is compiled already; leave compile out"):
-        train(torch.compile(Small(), backend=backend), network(), compile="default")
+        train(torch.compile(Small(), backend=backend), network(), hardware=Hardware("cpu", compile="default"))
 
 
 def test_peers_teachers_and_traces_are_plain_too() -> None:

@@ -63,7 +63,7 @@ def recipe(name: str, **changes: Any) -> Any:
         "distill": {"task_weight": 0.5, "terms": [TERMS[name]]},
         "epochs": 4,
         "optimizer": FAST,
-        "restore_best": True,
+        "keep": "best",
     }
     return check(whole | changes)
 
@@ -241,7 +241,7 @@ def test_a_recipe_names_its_task_with_a_loss_and_how_samples_are_drawn(tmp_path:
     data = {"name": f"{HERE}:diabetes", "batch_size": 32, "sampling": f"{here}:rare_first"}
 
     def go(name: str, **changes: Any) -> Any:
-        spec = recipe("diabetes", task=task, data=data | changes, restore_best=False)
+        spec = recipe("diabetes", task=task, data=data | changes, keep="last")
         return run(spec, root=tmp_path, out=tmp_path / name, machine=QUIET)
 
     assert go("drawn")["baseline"]["test"] != go("plain", sampling="uniform")["baseline"]["test"]

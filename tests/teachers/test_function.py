@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from limbeck import Distiller, FunctionTeacher, Teacher, Term, fit, losses
+from limbeck import Distiller, FunctionTeacher, Hardware, Teacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 from limbeck.types import Batch
@@ -87,7 +87,7 @@ class TestFit:
             teacher=teacher,
             epochs=20,
             optimizer=partial(torch.optim.Adam, lr=0.05),
-            accelerator="cpu",
+            hardware=Hardware("cpu"),
             progress=False,
         )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, ModuleTeacher, Term, fit, losses
+from limbeck import Batch, Distiller, Hardware, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 
@@ -148,7 +148,7 @@ def test_a_hint_stage_trains(blobs: InMemory) -> None:
         epochs=2,
         optimizer=partial(torch.optim.SGD, lr=0.05),
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
     )
     assert run.metrics[1]["mse"] < run.metrics[0]["mse"]
     assert module[5].passes == 1

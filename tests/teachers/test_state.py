@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Batch, Distiller, FunctionTeacher, ModuleTeacher, Term, fit, losses
+from limbeck import Batch, Distiller, FunctionTeacher, Hardware, ModuleTeacher, Term, fit, losses
 from limbeck.engine.first_answers import check_answers
 from limbeck.errors import RequestError
 from limbeck.tasks import Classification
@@ -46,7 +46,7 @@ def train(teacher: Any, student: nn.Module | None = None) -> None:
     loader = DataLoader(TensorDataset(*some(32)[:2]), batch_size=16)
     fit(
         Distiller(student or nn.Linear(6, 6), [Term(losses.kd)], task_weight=0.1), loader, teacher=teacher, epochs=2,
-        optimizer=partial(torch.optim.SGD, lr=0.1), progress=False, accelerator="cpu",
+        optimizer=partial(torch.optim.SGD, lr=0.1), progress=False, hardware=Hardware("cpu"),
     )  # fmt: skip
 
 

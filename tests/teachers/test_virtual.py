@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, Teacher, Term, fit, losses
+from limbeck import Batch, Distiller, Hardware, Teacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 from limbeck.teachers import VirtualTeacher
@@ -59,7 +59,7 @@ def test_a_student_learns_from_it_alone(blobs: InMemory) -> None:
         epochs=4,
         optimizer=partial(torch.optim.SGD, lr=0.1),
         progress=False,
-        accelerator="cpu",
+        hardware=Hardware("cpu"),
     )
     assert run.metrics[-1]["accuracy"] > 0.8
 

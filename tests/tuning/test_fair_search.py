@@ -63,7 +63,7 @@ def test_where_the_best_epoch_is_kept_a_trial_that_has_fallen_behind_is_still_ah
     fallen = [sign * one for one in (0.7, 0.9, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3)]
     weak = [sign * 0.3] * 12
     search, mode = searching("max" if sign > 0 else "min"), {"epochs": 21}
-    best = check(SMALL | mode | {"restore_best": True, "data": {"batch_size": 64, "validation": 0.2}})
+    best = check(SMALL | mode | {"keep": "best", "data": {"batch_size": 64, "validation": 0.2}})
     assert search._lost(fallen, best, {"curve": slow}) is None
     for scores, recipe in ((weak, best), (fallen, check(SMALL | mode))):
         assert search._lost(scores, recipe, {"curve": slow}) is not None

@@ -448,9 +448,9 @@ def test_students_that_cost_too_much_are_not_trained(tmp_path: Path) -> None:
             limits_of(text)
 
 
-def test_own_validation_and_restore_best(tmp_path: Path) -> None:
+def test_own_validation_and_keep_best(tmp_path: Path) -> None:
     data = {"batch_size": 64, "validation": 0.3}
-    found = go(tmp_path / "out", {"data": data, "restore_best": True, "epochs": 4}, trials=1, fresh=1)
+    found = go(tmp_path / "out", {"data": data, "keep": "best", "epochs": 4}, trials=1, fresh=1)
     assert found["samples"]["validation"] == 60
     for name in ("baseline", "recipe"):
         (one,) = found[name]["history"]

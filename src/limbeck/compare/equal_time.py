@@ -57,7 +57,7 @@ def check_seconds(given: Seconds | None, recipe: schema.Recipe, *, adds_seeds: b
     if given != BASELINE and (not isinstance(given, int | float) or isinstance(given, bool) or not 0 < given < 1e9):
         raise RequestError(f"equal time is {BASELINE}, or a number of seconds above 0, not {given!r}")
     if recipe.early_stopping is not None:
-        raise RequestError("equal time plans a number of steps; leave early_stopping out (restore_best may stay)")
+        raise RequestError("equal time plans a number of steps; leave early_stopping out (keep: best may stay)")
     if adds_seeds:
         raise RequestError("--until decided looks at one table; leave it out, or --budget")
 

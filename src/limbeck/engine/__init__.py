@@ -12,5 +12,7 @@ with version_alone("torchmetrics"):  # of which Fabric asks the version, and who
 
 from limbeck.engine.devices import make_fabric
 from limbeck.engine.fit import Run, fit
+from limbeck.engine.hardware import Hardware
+from limbeck.engine.settings import Saving
 
-__all__ = ["Run", "fit", "make_fabric"]
+__all__ = ["Hardware", "Run", "Saving", "fit", "make_fabric"]

@@ -75,7 +75,12 @@ class Callback:
     ...     def epoch_end(self, training: Training) -> None:
     ...         if training.record["loss"] < 0.1:
     ...             training.stop()
+
+    Attributes:
+        needs_validation: Whether it reads validation figures; `fit` then refuses a training without validation data.
     """
+
+    needs_validation: bool = False
 
     def fit_start(self, training: Training) -> None:
         """Before the first step, also where a resumed training has no step left."""
@@ -126,14 +131,14 @@ class Callbacks:
                 training.scheme.train()
 
 
-class Logged(Callback):
-    """Gives each epoch's record to Lightning loggers.
+class LogTo(Callback):
+    """Gives each epoch's record to Lightning loggers: `callbacks=[LogTo(TensorBoardLogger("logs"))]`.
 
     Args:
-        loggers: Such as TensorBoardLogger.
+        loggers: Such as TensorBoardLogger or CSVLogger.
     """
 
-    def __init__(self, loggers: Sequence[Logger]) -> None:
+    def __init__(self, *loggers: Logger) -> None:
         self.loggers = loggers
 
     def epoch_end(self, training: Training) -> None:
@@ -143,8 +148,8 @@ class Logged(Callback):
             logger.log_metrics(scalars, training.epoch)
 
 
-def check_callbacks(given: object) -> None:
-    """Raise RequestError for what is no list of callbacks, and for hooks by names that nothing calls."""
+def check_callbacks(given: object, *, validates: bool) -> None:
+    """Raise RequestError for what is no list of callbacks, hooks that nothing calls, and a missing validation."""
     if not isinstance(given, list | tuple):
         raise RequestError(f"callbacks is a list of limbeck.Callback, not {shown(given)}")
     for one in given:
@@ -153,6 +158,10 @@ def check_callbacks(given: object) -> None:
         if not isinstance(one, Callback):
             raise RequestError(
                 f"{shown(one)} is no limbeck.Callback; derive its class from it, and override any of {', '.join(HOOKS)}"
+            )
+        if one.needs_validation and not validates:
+            raise RequestError(
+                f"{type(one).__name__} looks at the validation: give validation data (data.validation in a recipe)"
             )
         _check_names(one)
         for hook in HOOKS:

@@ -7,25 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
 from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.balance import Pull
-from limbeck.engine.callbacks import Callback, Callbacks, Logged, check_callbacks
+from limbeck.engine.callbacks import Callback, Callbacks, check_callbacks
 from limbeck.engine.compile_cache import keep_compiled_apart
-from limbeck.engine.compiling import check_compile
 from limbeck.engine.devices import AUTO
 from limbeck.engine.groups import Grouped
 from limbeck.engine.guides import AnyTeacher, held_out_teacher, training_teacher
+from limbeck.engine.hardware import Hardware, chosen
 from limbeck.engine.optim import MakeOptimizer
-from limbeck.engine.prepared import examined, launched
+from limbeck.engine.prepared import examined
 from limbeck.engine.schedulers import AnySchedule
-from limbeck.engine.settings import EarlyStopping, Settings
+from limbeck.engine.settings import Saving, Settings
 from limbeck.engine.work import Work
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -66,27 +64,16 @@ def fit(
     schedule: AnySchedule | None = None,
     accumulate_steps: int = 1,
     max_grad_norm: float | None = None,
-    restore_best: bool = False,
-    keep: str | None = None,
-    early_stopping: EarlyStopping | None = None,
-    save_every: int | None = None,
+    keep: str = "last",
     precision: str = AUTO,
-    accelerator: str = "auto",
-    devices: int | str | list[int] = 1,
-    strategy: str = "auto",
-    fabric: Fabric | None = None,
-    compile: str | None = AUTO,
-    layout: str = AUTO,
+    hardware: Hardware | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    checkpoint_steps: int | None = None,
-    phase: str = "student",
-    about: Mapping[str, Any] | None = None,
+    saving: Saving | None = None,
     seed: int = 0,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
     measure_balance: bool = True,
-    loggers: Sequence[Logger] = (),
-    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train a student by any scheme.
 
@@ -111,33 +98,23 @@ def fit(
             batch norm, means over positions or over the samples with a label, and of what compares the samples of a
             batch (dist, mlkd, rkd, class-wise), which is said.
         max_grad_norm: Largest norm of the gradient.
-        restore_best: Give the student of the epoch with the best validation score (the task's monitor), instead of the
-            last epoch's.
-        keep: "best" or "last", the same in a word.
-        early_stopping: Ends the training where the validation stops improving, as EarlyStopping(patience=5) does.
-        save_every: Write the student into `out` as PHASE-epochN after every so many epochs.
+        keep: Which student is given: that of the "last" epoch, or that of the one with the "best" validation score (the
+            task's monitor).
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
             (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
             for what `limbeck.losses.own_precision` marks.
-        accelerator, devices, strategy: As Lightning Fabric takes them.
-        fabric: A launched Fabric to use instead of those four.
-        compile: torch.compile's mode for the student's training passes, such as "default" or "reduce-overhead" (CUDA
-            graphs); None runs them as they are; "auto" tries it on GPUs, where they take five minutes or more in all,
-            and keeps it if it pays for itself (`limbeck.engine.compiling.choose_compile`).
-        layout: Order of a network's maps in memory while it is trained: "channels_last", "contiguous", or "auto" for
-            channels-last on CPUs and NVIDIA GPUs where gradients are right in it (`limbeck.models.layout.lay_out`).
+        hardware: Devices, processes, torch.compile and memory layout, such as Hardware("gpu", devices=2); by default
+            one GPU where there is one.
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
-        resume: Resume from the folder's last checkpoint, if it has one of this phase; also with what the loaders' own
-            generators had drawn.
-        checkpoint_steps: Write a checkpoint every so many batches, besides each epoch's.
-        phase: Name of this training in metrics, and of the model's files in `out`.
-        about: What to add to the student's JSON file.
+        resume: Resume from the folder's last checkpoint, if it has one of this training; also with what the loaders'
+            own generators had drawn.
+        saving: What else is written into `out`, such as Saving(checkpoint_steps=1000).
         seed: What order and dropout are functions of; the global generators are seeded with it at each epoch.
+        callbacks: What is called during the training: EarlyStopping(patience=5), LogTo(TensorBoardLogger("logs")), or
+            code of your own (`limbeck.Callback`).
         progress: Show a bar, or a line an epoch.
         measure_balance: Measure on the first batch how strongly each term pulls at the student
             (`limbeck.engine.balance`), and warn of terms that pull next to nothing, or nearly alone.
-        loggers: Lightning loggers, such as TensorBoardLogger, that get each epoch's record.
-        callbacks: Code of your own that is called during the training (`limbeck.Callback`).
 
     Returns:
         The plain student, in eval mode, with the run's metrics. LoRA's matrices (the option `lora` of Hugging Face
@@ -149,37 +126,24 @@ def fit(
     """
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
-    settings = Settings(
-        epochs, accumulate_steps, max_grad_norm, restore_best if keep is None else restores(keep), early_stopping,
-        save_every, checkpoint_steps, seed, phase, dict(about or {}),
-    )  # fmt: skip
+    settings = Settings(epochs, accumulate_steps, max_grad_norm, keep, seed, saving or Saving())
     validates, folder = val is not None, Path(out) if out else None
     settings.check(validates=validates)
-    check_compile(compile, distiller, accumulate_steps)
-    check_callbacks(callbacks)
+    on = chosen(hardware)
+    on.check(distiller, accumulate_steps)
+    check_callbacks(callbacks, validates=validates)
     keep_compiled_apart()  # also for a student that its user compiles
     data = examined(distiller, train, val, steps_per_epoch, seed)
-    fabric = fabric or launched(distiller, data.example, precision, accelerator, devices, strategy)
+    fabric = on.launched(distiller, data.example, precision)
     work = Work(distiller, fabric, settings, folder, progress and fabric.is_global_zero)
-    work.check(compile)
+    work.check(on.compile)
     guide = training_teacher(teacher, distiller)
     judge = held_out_teacher(val_teacher, guide, distiller) if validates else None
-    first, pulls = work.tried(guide, data, layout, measures=measure_balance)
-    begun = work.begun(first, optimizer, schedule, resume, compile, validates=validates)
+    first, pulls = work.tried(guide, data, on.layout, measures=measure_balance)
+    begun = work.begun(first, optimizer, schedule, resume, on.compile, validates=validates)
     laid, source, size = first.layout, first.source, first.example.size
     del data, first  # with what lies on the device, where the training needs the memory
-    called = Callbacks([*work.own_callbacks(begun), Logged(loggers)], callbacks)
+    called = Callbacks(work.own_callbacks(begun), callbacks)
     work.train(begun, work.loop(begun, source, guide, called, val, judge), laid, size)
     state = begun.state
     return Run(distiller.student, state.records, state.seconds, folder, state.compile, laid.name, pulls)
-
-
-def restores(keep: str) -> bool:
-    """Whether the best student is kept, from the word for it.
-
-    Raises:
-        RequestError: It is neither "best" nor "last".
-    """
-    if keep not in ("best", "last"):
-        raise unknown("value of keep", keep, ("best", "last"))
-    return keep == "best"

@@ -74,13 +74,13 @@ class Loop:
         self.training.step = state.step
         self._call("fit_start", state)
         state.stopped |= self._asked_to_stop()
-        while state.epoch < epochs and not self.ended(state):
+        while state.epoch < epochs and not state.stopped:
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
             if held_out is not None:
                 record |= self._validate(held_out)
                 score = record[f"val_{self.task.monitor}"]
-                if self.settings.restore_best and self.task.better(score, state.best):
+                if self.settings.keep == "best" and self.task.better(score, state.best):
                     state.best = score
                     self.checkpoint.save_best()
                 self.training.record = record
@@ -99,11 +99,6 @@ class Loop:
     def task(self) -> Task:
         """What is learned."""
         return self.scheme.task
-
-    def ended(self, state: Progressed) -> bool:
-        """Whether the training is over before its last epoch; validation figures are the same in all processes."""
-        early = self.settings.early_stopping
-        return state.stopped or (early is not None and early.ended(state.records, self.task))
 
     def _asked_to_stop(self) -> bool:
         """Whether a callback has ended the training, in any process."""
@@ -239,5 +234,5 @@ class Loop:
                 group["lr"] = rate * factor
 
     def _saves_at(self, step: int, taken: int) -> bool:
-        every = self.settings.checkpoint_steps
+        every = self.settings.saving.checkpoint_steps
         return every is not None and step // every > (step - taken) // every and step < len(self.source)

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from limbeck.distillers import Scheme
 from limbeck.engine.accumulation import check_coupling
 from limbeck.engine.balance import Pull, balance
-from limbeck.engine.devices import AUTO, choose_precision, make_fabric
+from limbeck.engine.devices import AUTO
 from limbeck.engine.first_answers import check_answers, check_mixing, first_answers
 from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.first_held_out import settle_held_out
@@ -21,7 +21,7 @@ from limbeck.engine.sharding import is_sharding
 from limbeck.engine.shares import training_part
 from limbeck.engine.source import Source, as_loader, counted
 from limbeck.errors import RequestError
-from limbeck.models import Layout, device_of
+from limbeck.models import Layout
 from limbeck.models.layout import CONTIGUOUS
 from limbeck.seeds import derive, seeded
 from limbeck.teachers import Teacher
@@ -82,24 +82,6 @@ def examined(scheme: Scheme, train: Iterable[Any], val: Iterable[Any] | None, st
     if val is not None:
         settle_held_out(scheme, example, Source(val, cpu, read=read).first())
     return Examined(loader, steps, example, notes)
-
-
-def launched(
-    scheme: Scheme, example: Batch, precision: str, accelerator: str, devices: int | str | list[int], strategy: str
-) -> Fabric:
-    """The devices and processes that are asked for, in a precision that suits the student."""
-    if precision == AUTO:
-        precision = student_precision(scheme, example, accelerator)
-    return make_fabric(precision, accelerator, devices, strategy)
-
-
-def student_precision(scheme: Scheme, example: Batch, accelerator: str) -> str:
-    """What `limbeck.engine.devices.choose_precision` says of the student on this batch."""
-    try:
-        one = scheme.prepared(example.first(1).to(device_of(scheme.student)).inputs)
-        return choose_precision(scheme.student, one, example.size, accelerator)
-    except Exception:  # it cannot be counted
-        return "32-true"
 
 
 def prepared(

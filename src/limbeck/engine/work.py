@@ -97,19 +97,21 @@ class Work:
         built = build(self.scheme, self.fabric, optimizer, schedule, length, validates=validates)
         same = {"seed": asked.seed, "steps": steps, "accumulate_steps": asked.accumulate_steps}
         checkpoint = Checkpoint(
-            self.folder, asked.phase, same, self.fabric, built.scheme, built.optimizer, built.schedule
+            self.folder, asked.saving.phase, same, self.fabric, built.scheme, built.optimizer, built.schedule
         )
         state = checkpoint.load() if resume else Progressed()
         reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
         self._say([str(built.schedule) if isinstance(built.schedule, Scheduler) else "", reason])
-        return Begun(built, checkpoint, state, Progress(asked.phase, asked.epochs, steps, self.shown, self.scheme.task))
+        return Begun(
+            built, checkpoint, state, Progress(asked.saving.phase, asked.epochs, steps, self.shown, self.scheme.task)
+        )
 
     def own_callbacks(self, begun: Begun) -> Sequence[Callback]:
         """limbeck's own: the metrics file, the display, the students of some epochs."""
         metrics = MetricsFile(self.folder if self.fabric.is_global_zero else None)
-        metrics.restart(self.settings.phase, begun.state.records)
-        student, about = begun.built.scheme.student, self.settings.about
-        return [metrics, begun.display, Snapshots(self.folder, self.settings.save_every, student, about)]
+        metrics.restart(self.settings.saving.phase, begun.state.records)
+        student, about = begun.built.scheme.student, self.settings.saving.about
+        return [metrics, begun.display, Snapshots(self.folder, self.settings.saving.save_every, student, about)]
 
     def loop(
         self,
@@ -133,7 +135,7 @@ class Work:
             teacher=guide,
             checkpoint=begun.checkpoint,
             callbacks=callbacks,
-            training=Training(asked.phase, asked.epochs, len(source), built.scheme, self.fabric.is_global_zero),
+            training=Training(asked.saving.phase, asked.epochs, len(source), built.scheme, self.fabric.is_global_zero),
             settings=asked,
             val=val,
             val_teacher=judge,
@@ -142,26 +144,26 @@ class Work:
     def train(self, begun: Begun, loop: Loop, laid: Layout, size: int) -> None:
         """Run the loop; bring what was trained, or the best of it, into the user's own modules; write its files."""
         state = begun.state
-        memory = enough_memory(self.settings.phase, size, self.fabric.device)
+        memory = enough_memory(self.settings.saving.phase, size, self.fabric.device)
         with memory, laid.kept(), compiled(loop.scheme.student, state.compile, size), begun.display:
             loop.run(state)
         self.fabric.barrier()
         if loop.scheme is not self.scheme:
             self.scheme.load_state_dict(whole(loop.scheme.state_dict()))
-        if self.settings.restore_best:
+        if self.settings.keep == "best":
             begun.checkpoint.load_best(self.scheme)
         student = self.scheme.student.eval()
         make_plain(student)
         if self.folder and begun.checkpoint.writes:
             how = {**stopped(state.epoch, self.settings.epochs), "compile": state.compile, "layout": laid.name}
             took = {"training": {"epochs": state.epoch, "seconds": round(state.seconds, 3), **how}}
-            save_student(self.folder, self.settings.phase, student, {**self.settings.about, **took})
+            save_student(self.folder, self.settings.saving.phase, student, {**self.settings.saving.about, **took})
         loop.training.scheme = self.scheme
         loop.callbacks.call("fit_end", loop.training)
 
     def _say(self, shown: Sequence[str], always: Sequence[str] = ()) -> None:
         for line in filter(None, chain(shown if self.shown else (), always)):
-            tell(f"{self.settings.phase}: {line}")
+            tell(f"{self.settings.saving.phase}: {line}")
 
 
 def _choose_compile(

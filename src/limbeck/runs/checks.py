@@ -13,9 +13,10 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.data.text.texts import Texts
 from limbeck.distillers import Distiller, Scheme
 from limbeck.distillers.term import ENDS
+from limbeck.engine.callbacks import check_callbacks
 from limbeck.engine.compiling import check_compile
 from limbeck.engine.first_batch import Trial, settle, sized
-from limbeck.engine.settings import check, check_ends
+from limbeck.engine.settings import Saving, Settings
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models.foreign.hugging_face_lora import has_adapters
 from limbeck.models.layout import CHANNELS_LAST
@@ -53,17 +54,10 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
         RequestError: A name, an option or a shape that does not fit.
     """
     _check_options(recipe)
-    check(
-        recipe.epochs,
-        recipe.accumulate_steps,
-        recipe.restore_best,
-        recipe.max_grad_norm,
-        None,
-        validates=data.validation is not None,
-    )
-    check_ends(
-        components.early_stopping(recipe.early_stopping), recipe.save_every, validates=data.validation is not None
-    )
+    validates, saving = data.validation is not None, Saving(save_every=recipe.save_every)
+    settings = Settings(recipe.epochs, recipe.accumulate_steps, recipe.max_grad_norm, recipe.keep, saving=saving)
+    settings.check(validates=validates)
+    check_callbacks(components.early_stopping(recipe.early_stopping), validates=validates)
     _check_views(recipe, data)
     components.sampling(recipe.data, data)
     components.optimizer(recipe.optimizer)

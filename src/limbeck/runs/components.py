@@ -16,10 +16,10 @@ from limbeck.data.splits import are_classes
 from limbeck.data.text.texts import TEXT
 from limbeck.distillers.scheme import checked_task
 from limbeck.engine import optim
+from limbeck.engine.early_stopping import EarlyStopping
 from limbeck.engine.groups import Grouped
 from limbeck.engine.progress import tell
 from limbeck.engine.schedulers import AnySchedule
-from limbeck.engine.settings import EarlyStopping
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS, NamedInputs, load_weights, materialise, preprocess, refuse_lazy
@@ -211,9 +211,9 @@ def optimizer(spec: schema.Optimizer) -> optim.MakeOptimizer | Grouped:
     return optim.optimizer(spec.name, lr=spec.lr, groups=groups, no_decay=spec.no_decay, **spec.options)
 
 
-def early_stopping(spec: schema.EarlyStopping | None) -> EarlyStopping | None:
+def early_stopping(spec: schema.EarlyStopping | None) -> list[EarlyStopping]:
     """When a training ends before its last epoch, None for never."""
-    return None if spec is None else EarlyStopping(spec.patience, spec.min_delta)
+    return [] if spec is None else [EarlyStopping(spec.patience, spec.min_delta)]
 
 
 def schedule(spec: schema.Schedule, epochs: int) -> AnySchedule | None:

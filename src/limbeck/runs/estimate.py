@@ -15,7 +15,7 @@ from torch import nn
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.views import Views
 from limbeck.distillers import Scheme
-from limbeck.engine import fit
+from limbeck.engine import Hardware, fit
 from limbeck.engine.balance import Pull
 from limbeck.engine.groups import Grouped
 from limbeck.engine.optim import MakeOptimizer
@@ -269,7 +269,8 @@ class _Probe:
         fabric: Fabric,
         compile: str | None = None,
     ) -> float:
-        options: dict[str, Any] = {"optimizer": optimizer, "fabric": fabric, "compile": compile, "progress": False}
+        hardware = Hardware(fabric=fabric, compile=compile)
+        options: dict[str, Any] = {"optimizer": optimizer, "hardware": hardware, "progress": False}
 
         def seconds(rounds: int) -> float:
             with muted():

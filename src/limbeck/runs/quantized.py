@@ -159,7 +159,7 @@ def _last_epochs(job: Job, epochs: int) -> Job:
         "epochs": epochs,
         "optimizer": recipe.optimizer.model_copy(update={"lr": lr, "groups": []}),
         "schedule": schema.Schedule(name="cosine"),
-        "restore_best": False,
+        "keep": "last",
         "early_stopping": None,
         "save_every": None,
         "precision": "32-true",

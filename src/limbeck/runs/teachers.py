@@ -18,7 +18,8 @@ from torch import nn
 import limbeck
 from limbeck.atomic import sweep
 from limbeck.data import DataSet, InMemory, make_loader
-from limbeck.engine import fit
+from limbeck.engine import Hardware, Saving, fit
+from limbeck.engine.callbacks import LogTo
 from limbeck.engine.checkpoint import restore_student, save_student
 from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import over_all, shard
@@ -201,17 +202,16 @@ def _bring(
             **machine.place(fabric),
         ),
         epochs=epochs,
-        compile=AUTO if recipe.compile else None,  # a mode by name is meant for the student
         optimizer=components.optimizer(spec.optimizer),
         schedule=components.schedule(spec.schedule, epochs),
-        fabric=fabric,
+        # A mode of torch.compile by name is meant for the student.
+        hardware=Hardware(fabric=fabric, compile=AUTO if recipe.compile else None),
         out=out,
         resume=resume,
-        phase=one.name,
-        about=components.about(spec, data),
+        saving=Saving(phase=one.name, about=components.about(spec, data)),
         seed=spec.seed,
+        callbacks=[LogTo(*machine.loggers)],
         progress=machine.progress,
-        loggers=machine.loggers,
     )
     one.epochs, one.seconds, one.source = epochs, run.seconds, "trained"
     _keep(one, data, fabric)

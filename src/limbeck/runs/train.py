@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import Scheme
-from limbeck.engine import fit
-from limbeck.engine.callbacks import Callback
+from limbeck.engine import Hardware, Saving, fit
+from limbeck.engine.callbacks import Callback, LogTo
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
 from limbeck.engine.devices import AUTO
@@ -105,21 +105,27 @@ class Job:
             schedule=components.schedule(recipe.schedule, recipe.epochs),
             accumulate_steps=recipe.accumulate_steps,
             max_grad_norm=recipe.max_grad_norm,
-            restore_best=recipe.restore_best,
-            early_stopping=components.early_stopping(recipe.early_stopping),
-            save_every=recipe.save_every,
-            fabric=self.fabric,
-            compile=self.compile if recipe.compile == AUTO else recipe.compile,
-            layout=recipe.layout,
+            keep=recipe.keep,
+            hardware=Hardware(
+                fabric=self.fabric,
+                compile=self.compile if recipe.compile == AUTO else recipe.compile,
+                layout=recipe.layout,
+            ),
             out=self.out,
             resume=self.resume,
-            phase=phase,
-            about={**components.about(recipe.student, data), "task": scheme.task.name, **about},
+            saving=Saving(
+                save_every=recipe.save_every,
+                phase=phase,
+                about={**components.about(recipe.student, data), "task": scheme.task.name, **about},
+            ),
             seed=recipe.seed,
+            callbacks=[
+                *components.early_stopping(recipe.early_stopping),
+                LogTo(*self.machine.loggers),
+                *self.callbacks,
+            ],
             progress=self.machine.progress,
             measure_balance=self._measures_balance(scheme, phase),
-            loggers=self.machine.loggers,
-            callbacks=self.callbacks,
         )
         epochs = {"epochs": len(run.metrics), **stopped(len(run.metrics), recipe.epochs)}
         return {**epochs, "seconds": round(run.seconds, 3), "compile": run.compile, "layout": run.layout}

@@ -185,7 +185,7 @@ def _first(recipe: schema.Recipe, epochs: int, terms: Sequence[schema.Term]) -> 
         "distill": distill,
         "epochs": epochs,
         "schedule": schema.Schedule(),
-        "restore_best": False,
+        "keep": "last",
         "early_stopping": None,
     }
     return recipe.model_copy(update=changes)

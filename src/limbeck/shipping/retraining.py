@@ -13,7 +13,7 @@ from torch import nn
 
 from limbeck.data import InMemory, make_loader
 from limbeck.data.splits import Split
-from limbeck.engine import fit
+from limbeck.engine import Hardware, Saving, fit
 from limbeck.engine.optim import cosine
 from limbeck.models import preprocess
 from limbeck.quantization.fake import faked
@@ -76,10 +76,8 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
         epochs=epochs,
         optimizer=components.optimizer(_slower(recipe.optimizer)),
         schedule=cosine(epochs),
-        fabric=fabric,
-        compile=None,
-        layout="contiguous",
-        phase="int8",
+        hardware=Hardware(fabric=fabric, compile=None, layout="contiguous"),
+        saving=Saving(phase="int8"),
         seed=recipe.seed,
         progress=False,
         measure_balance=False,

@@ -135,7 +135,7 @@ def _inside(module: nn.Module) -> str | None:
     if _FLAT in kinds:
         raise RequestError(
             "a network in FullyShardedDataParallel has no parameters of its own names; give the plain network: "
-            "fit(…, strategy='fsdp') brings it into shards"
+            "fit(…, hardware=Hardware(strategy='fsdp')) brings it into shards"
         )
     found = next((_INSIDE[kind] for kind in kinds if kind in _INSIDE), None)
     return found if found and isinstance(getattr(module, found, None), nn.Module) else None

@@ -140,7 +140,7 @@ class Search:
             return None
         counts = self.trainer.scored
         mode, curves = self.trainer.mode, (scores, before["curve"])
-        if recipe.restore_best:  # what counts of a trial is its best epoch, whichever it is
+        if recipe.keep == "best":  # what counts of a trial is its best epoch, whichever it is
             curves = best_so_far(scores, mode), best_so_far(before["curve"], mode)
         ends = range(1, len(scores) + 1)
         return next((end for end in ends if hopeless(curves[0][:end], curves[1], recipe.epochs, mode, counts)), None)
@@ -182,6 +182,6 @@ def score_of(scores: Sequence[float], recipe: schema.Recipe, mode: str) -> float
     """
     if not scores:
         raise RunError("the training gives no score on the validation split")
-    if not recipe.restore_best:
+    if recipe.keep == "last":
         return scores[-1]
     return max(scores) if mode == "max" else min(scores)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from limbeck import Distiller, KerasModel, ModuleTeacher, OnnxModel, Preprocess, RequestError, fit
+from limbeck import Distiller, Hardware, KerasModel, ModuleTeacher, OnnxModel, Preprocess, RequestError, fit
 from limbeck.data import InMemory, load, make_loader
 from limbeck.engine.optim import optimizer
 from limbeck.export import write_onnx
@@ -279,7 +279,7 @@ class TestStudentsPixels:
         inputs = Preprocess(std=[1 / 255]) if prepared else None
         fit(
             Distiller(KerasModel(self.network()), inputs=inputs), make_loader(data, 8), epochs=1,
-            optimizer=optimizer("sgd", lr=0.01), accelerator="cpu", progress=False,
+            optimizer=optimizer("sgd", lr=0.01), hardware=Hardware("cpu"), progress=False,
         )  # fmt: skip
         told = "the student gets pixels from 0 to 1, and expects pixels from 0 to 255: its layers before scores scale"
         said = capsys.readouterr().err

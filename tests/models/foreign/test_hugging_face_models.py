@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Distiller, ModuleTeacher, Term, fit, load_model, losses
+from limbeck import Distiller, ModuleTeacher, Saving, Term, fit, load_model, losses
 from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
@@ -206,7 +206,7 @@ def test_lora_trains_its_matrices_alone_and_is_saved_as_a_plain_model(tmp_path: 
         epochs=2,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.05),
         out=tmp_path / "run",
-        save_every=1,
+        saving=Saving(save_every=1),
         progress=False,
     )
     back = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "student").eval()

@@ -18,7 +18,19 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from limbeck import Distiller, KerasModel, MeanTeacher, ModuleTeacher, Preprocess, Term, evaluate, fit, losses
+from limbeck import (
+    Distiller,
+    Hardware,
+    KerasModel,
+    MeanTeacher,
+    ModuleTeacher,
+    Preprocess,
+    Saving,
+    Term,
+    evaluate,
+    fit,
+    losses,
+)
 from limbeck.data import InMemory, load, make_loader
 from limbeck.engine.loop import Loop
 from limbeck.errors import RequestError
@@ -95,7 +107,7 @@ def images() -> torch.Tensor:
 
 
 def learn(distiller: Distiller, data: InMemory, teacher: Any = None, **options: Any) -> Any:
-    common: dict[str, Any] = {"epochs": 6, "accelerator": "cpu", "progress": False, "seed": 5}
+    common: dict[str, Any] = {"epochs": 6, "hardware": Hardware("cpu"), "progress": False, "seed": 5}
     loader = make_loader(data, 32, shuffle=True, seed=5)
     return fit(
         distiller, loader, teacher=teacher, optimizer=partial(torch.optim.Adam, lr=0.01), **(common | options)
@@ -287,7 +299,7 @@ class TestDistillation:
 
             patched.setattr(Loop, "_update", killed)
             with pytest.raises(KeyboardInterrupt):
-                go(tmp_path / "parts", 3, checkpoint_steps=2)
+                go(tmp_path / "parts", 3, saving=Saving(checkpoint_steps=2))
         parts = go(tmp_path / "parts", 3, resume=True)
         assert whole.keys() == parts.keys()
         for name, value in whole.items():

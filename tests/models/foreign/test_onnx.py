@@ -18,7 +18,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from limbeck import Distiller, EnsembleTeacher, ModuleTeacher, OnnxModel, Term, fit, losses
+from limbeck import Distiller, EnsembleTeacher, Hardware, ModuleTeacher, OnnxModel, Term, fit, losses
 from limbeck.compare import compare
 from limbeck.data import InMemory, load, make_loader
 from limbeck.errors import RequestError
@@ -143,7 +143,7 @@ class TestTorchsExporter:
                 teacher=teacher,
                 epochs=2,
                 optimizer=partial(torch.optim.SGD, lr=0.1),
-                accelerator="cpu",
+                hardware=Hardware("cpu"),
                 progress=False,
             ).student
 
@@ -431,7 +431,7 @@ class TestErrors:
                 make_loader(digits, 32),
                 epochs=1,
                 optimizer=partial(torch.optim.SGD, lr=0.1),
-                accelerator="cpu",
+                hardware=Hardware("cpu"),
                 progress=False,
             )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import Batch, Distiller, FunctionTeacher, ModuleTeacher, Term, fit, losses
+from limbeck import Batch, Distiller, FunctionTeacher, Hardware, ModuleTeacher, Term, fit, losses
 from limbeck.errors import RequestError
 from limbeck.models.foreign.pieces import Pieces, fixed_batch, pieces
 
@@ -73,7 +73,7 @@ def test_a_short_last_batch_trains_and_is_said_before(network: Folds, capsys: py
     fit(
         Distiller(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), [Term(losses.kd)], task_weight=0.5),
         DataLoader(TensorDataset(x, y), batch_size=16), teacher=exported(network, 16), epochs=2,
-        optimizer=partial(torch.optim.SGD, lr=0.1), progress=False, accelerator="cpu",
+        optimizer=partial(torch.optim.SGD, lr=0.1), progress=False, hardware=Hardware("cpu"),
     )  # fmt: skip
     said = [line for line in capsys.readouterr().err.splitlines() if "takes batches of 16 alone" in line]
     assert len(said) == 1

@@ -17,6 +17,7 @@ Compile = Literal["auto", "default", "reduce-overhead", "max-autotune", "max-aut
 """auto: on GPUs, where a trial shows that it pays within the run; the others are torch.compile's modes."""
 
 Layout = Literal["auto", "channels_last", "contiguous"]
+Keep = Literal["last", "best"]
 """auto: channels-last on CPUs and NVIDIA GPUs, where the student's gradients are right in it."""
 
 

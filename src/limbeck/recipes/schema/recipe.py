@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 from limbeck.errors import RequestError, shown
 from limbeck.recipes.schema.data import Data
 from limbeck.recipes.schema.distillation import TAUGHT, Distill
-from limbeck.recipes.schema.fields import Compile, Count, Epochs, Layout, Precision, Seed, Strict
+from limbeck.recipes.schema.fields import Compile, Count, Epochs, Keep, Layout, Precision, Seed, Strict
 from limbeck.recipes.schema.hugging_face import check_from_teacher, set_heads, with_teachers_model
 from limbeck.recipes.schema.models import Model, Store, StoredOutputs, Student, Teacher
 from limbeck.recipes.schema.own_tokens import with_own_tokens
@@ -70,8 +70,8 @@ class Recipe(Strict):
     """End the training where the validation stops improving; null: never."""
     save_every: Count | None = None
     """Write the student's weights into files of their own every so many epochs; null: only at the end."""
-    restore_best: bool = False
-    """Give the weights of the best epoch on validation, instead of those of the last epoch."""
+    keep: Keep = "last"
+    """Whose weights the student gets: those of the last epoch, or of the best one on the validation."""
     quantize: Quantize | None = None
     """Train the last epochs for int8, and test the int8 file; null: fp32 alone."""
     precision: Precision = "auto"
