@@ -28,7 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from benchmarks.turns import in_turns, show, timed, untuned
-from limbeck import fit
+from limbeck import Hardware, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.recipes.read import read
 from limbeck.runs import components, learners, teachers
@@ -58,7 +58,7 @@ def main(data_root: Path) -> dict[str, Any]:
         scheme = learners.scheme(copy.deepcopy(student), recipe, data)
         kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.teacher_output(found))
         make = components.optimizer(recipe.optimizer)
-        options: dict[str, Any] = {"optimizer": make, "fabric": fabric, "progress": False}
+        options: dict[str, Any] = {"optimizer": make, "hardware": Hardware(fabric=fabric), "progress": False}
         return kept.seconds + timed(lambda: fit(scheme, loader, teacher=kept.teacher, epochs=EPOCHS, **options))
 
     plain_loader = DataLoader(images, batch_size=32, shuffle=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.turns import in_turns
 from benchmarks.watch import Watch
-from limbeck import Distiller, ModuleTeacher, Teacher, Term, fit, losses
+from limbeck import Distiller, Hardware, ModuleTeacher, Teacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.compiling import REPLAYED
 from limbeck.engine.devices import choose_precision, make_fabric
@@ -126,7 +126,11 @@ def _ours(pair: Pair, batch: int, live: bool, mode: str | None, watch: Watch) ->
         teacher = RememberedTeacher(teacher, [asked], len(split))
     scheme = Distiller(copy.deepcopy(pair.student), [Term(losses.kd, weight=0.9)], task_weight=0.1, inputs=normalise)
     loader = make_loader(split, batch, shuffle=True, device=fabric.device)
-    options: dict[str, Any] = {"optimizer": SGD, "fabric": fabric, "compile": mode, "loggers": [watch]}
+    options: dict[str, Any] = {
+        "optimizer": SGD,
+        "hardware": Hardware(fabric=fabric, compile=mode),
+        "callbacks": [watch],
+    }
     fit(scheme, loader, teacher=teacher, epochs=EPOCHS, progress=False, **options)
 
 

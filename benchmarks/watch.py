@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from limbeck import Callback
+from limbeck.engine.callbacks import Training
 
-class Watch:
-    """Is told of each epoch's end, by a loop written by hand (`epoch`) or by `fit`, for which it is a logger.
+
+class Watch(Callback):
+    """Is told of each epoch's end, by a loop written by hand (`epoch`) or by `fit`, as a callback.
 
     It measures from the end of the first epoch to that of the last one, so that neither what is made before the first
     step nor compiling counts.
@@ -35,9 +38,8 @@ class Watch:
         self.busy: float | None = None
         self._profile = profile(activities=[ProfilerActivity.CUDA]) if traced and device.type == "cuda" else None
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """What `fit` calls at each epoch's end."""
-        self.epoch(step)
+    def epoch_end(self, training: Training) -> None:
+        self.epoch(training.epoch)
 
     def epoch(self, done: int) -> None:
         """So many epochs are done."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from limbeck import Distiller, Hardware, LogTo, fit
+from limbeck import Distiller, Hardware, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine.optim import optimizer
 
@@ -181,7 +181,7 @@ def test_a_watch_measures_from_the_first_epochs_end_to_the_last(blobs: InMemory)
     watch = module("watch").Watch(torch.device("cpu"), 3)
     run = fit(
         Distiller(torch.nn.Linear(4, 3)), make_loader(blobs, 32), epochs=3, optimizer=optimizer("sgd", lr=0.1),
-        hardware=Hardware("cpu"), callbacks=[LogTo(watch)], progress=False,
+        hardware=Hardware("cpu"), callbacks=[watch], progress=False,
     )  # fmt: skip
     assert 0 < watch.seconds <= run.seconds
     assert (watch.peak, watch.busy) == (None, None)
