@@ -24,7 +24,7 @@ from limbeck.models.build import build
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.shipping import formats, latency, ship
+from limbeck.shipping import formats, latency, memory, ship
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.int8 import harmful, schemes
 from limbeck.shipping.quantiser import Quantiser, Scheme
@@ -298,6 +298,7 @@ def test_embeddings_of_hugging_face_models(questions: Path, tmp_path: Path, monk
 def test_a_language_model_from_its_run_to_what_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All formats; the table's perplexity is NumPy's over the file's logits on the test blocks."""
     monkeypatch.setattr(latency, "ROUNDS", 4)
+    monkeypatch.setattr(memory, "CODE", {"onnx": memory.CODE["onnx"]})  # the others import torch, a process a file
     network = {"model": "transformer", "dim": 8, "depth": 1, "heads": 2}
     options = {"tokenizer": "bytes", "length": 16, "part": 0.005, "sources": False}
     recipe = {

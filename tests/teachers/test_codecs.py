@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from limbeck import Batch, RequestError, TeacherOutput, losses
@@ -58,9 +57,14 @@ def batch(*index: int) -> Batch:
     return Batch(torch.zeros(len(at), 1), torch.zeros(len(at), dtype=torch.int64), at)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(bits=st.integers(1, 25), count=st.integers(1, 40), seed=st.integers(0, 99))
-def test_packed_numbers_come_back_and_take_their_bits(bits: int, count: int, seed: int) -> None:
+def test_packed_numbers_come_back_and_take_their_bits() -> None:
+    draw = random.Random(0)
+    for seed in range(3):
+        for bits in range(1, 26):
+            check_packed(bits, draw.randint(1, 40), seed)
+
+
+def check_packed(bits: int, count: int, seed: int) -> None:
     numbers = torch.randint(2**bits, (2, 3, count), generator=torch.Generator().manual_seed(seed))
     packed = pack(numbers, bits)
     assert packed.dtype == torch.uint8
