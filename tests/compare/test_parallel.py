@@ -43,13 +43,26 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "get_context", lambda *kind: start("fork"))
 
 
-@pytest.fixture
-def quick_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fresh processes find no torchmetrics: Fabric would import all of it to ask for its version, ten seconds each."""
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "hidden" / "torchmetrics.py").write_text("raise ImportError('hidden from this test')\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "hidden"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"), prepend=os.pathsep)
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Cluster]:
+    """Ray on this machine, one process at a time.
+
+    They find no torchmetrics: Fabric would import all of it to ask for its version, ten seconds each.
+    """
+    ray, hidden = pytest.importorskip("ray"), tmp_path_factory.mktemp("hidden")
+    (hidden / "torchmetrics.py").write_text("raise ImportError('hidden from this test')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(hidden))
+        patch.setenv("PYTHONPATH", str(hidden), prepend=os.pathsep)
+        patch.setenv("LIMBECK_CACHE", str(shared_cache))
+        # Each CPU has a process that imports torch; by itself Ray makes these wait for all others.
+        eager = {"worker_niceness": 0}
+        ray.init(num_cpus=1, include_dashboard=False, logging_level="error", _system_config=eager)
+        yield Cluster(None, 1)
+        ray.shutdown()
+        with warnings.catch_warnings():  # Ray leaves its own processes to themselves, and Popen warns of it
+            warnings.simplefilter("ignore")
+            gc.collect()
 
 
 def without_seconds(value: Any) -> Any:
@@ -175,25 +188,31 @@ def test_where_ray_is() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_starts")
 @pytest.mark.filterwarnings("default")
 def test_rays_processes_give_the_figures_of_one_and_do_lost_tasks_again(
-    tmp_path: Path, alone: tuple[Path, dict[str, Any]]
+    tmp_path: Path, alone: tuple[Path, dict[str, Any]], on_ray: Cluster
 ) -> None:
-    ray = pytest.importorskip("ray")
-    # Each CPU has a process that imports torch; by itself Ray makes these wait for all others.
-    eager = {"worker_niceness": 0}
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="error", _system_config=eager)
-    try:
-        cluster = Cluster(None, 1)
-        assert list(cluster.map(die_once, [tmp_path / "marker"])) == ["done"]
-        with pytest.raises(RequestError, match=r"^no such thing$"):
-            list(cluster.map(work, ["fail"]))
-        both = go(tmp_path / "both", pool=cluster)
-        assert cluster.places() == 1
-    finally:
-        ray.shutdown()
-        with warnings.catch_warnings():  # Ray leaves its own processes to themselves, and Popen warns of it
-            warnings.simplefilter("ignore")
-            gc.collect()
+    assert list(on_ray.map(die_once, [tmp_path / "marker"])) == ["done"]
+    with pytest.raises(RequestError, match=r"^no such thing$"):
+        list(on_ray.map(work, ["fail"]))
+    both = go(tmp_path / "both", pool=on_ray)
+    assert on_ray.places() == 1
     assert_same(both, alone[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_search_by_rays_processes_has_the_trials_of_one(tmp_path: Path, on_ray: Cluster) -> None:
+    pytest.importorskip("optuna")
+    from limbeck.tuning.asked import Asked
+    from limbeck.tuning.tune import tune
+
+    asked, recipe = Asked(["recipe"], trials=2, fresh=1), check(SMALL)
+    one, rays = (
+        tune(recipe, asked, root=tmp_path, out=tmp_path / name, machine=QUIET, pool=pool)
+        for name, pool in (("one", None), ("rays", on_ray))
+    )
+    for name in ("baseline", "recipe"):
+        assert len(rays[name]["history"]) == 2
+        assert without_seconds(rays[name]) == without_seconds(one[name])
+    assert rays["environment"]["threads"] == 1

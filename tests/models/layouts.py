@@ -232,8 +232,8 @@ def check(what: str, threads: int) -> None:
         sys.stdout.write(f"{name}: {layout}, {worst:.1e}\n")
         if not worst < LARGEST:
             sys.exit(f"{name}: gradients in the layout {layout} are off by {worst:.1e}, with {threads} threads")
-    if what == "odd":
-        by = ("fit", "user") if threads == 2 and "ONEDNN_MAX_CPU_ISA" in os.environ else ()
+    if what == "odd" and threads == 2:  # gradients depend on the threads; what fit makes of them does not
+        by = ("fit", "user") if "ONEDNN_MAX_CPU_ISA" in os.environ else ()
         worst = max([trained(), *map(compiled, by)])
         sys.stdout.write(f"trained: {worst:.1e}\n")
         if not worst < 1e-5:

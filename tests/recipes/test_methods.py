@@ -32,6 +32,7 @@ def places(pair: tuple[str, str]) -> Places:
     return Places(student, teacher, SHAPES[pair], 50_000, names=(pair[1], pair[0]))
 
 
+@cache
 def terms(method: str, pair: tuple[str, str] = CIFAR) -> list[dict[str, Any]]:
     setting = setting_of(method)
     return setting.terms(places(pair)) or setting.stages[0].terms(places(pair))
