@@ -6,10 +6,12 @@ import gc
 import json
 import multiprocessing
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ import forked
 from limbeck.compare import compare
 from limbeck.errors import RequestError, RunError
 from limbeck.recipes.read import check
-from limbeck.runs.cluster import Cluster, address_of
+from limbeck.runs.cluster import Cluster, address_of, imported
 from limbeck.runs.machine import Machine
 from limbeck.runs.parallel import Processes, check_jobs, threads_each
 
@@ -185,6 +187,18 @@ def test_where_ray_is() -> None:
     for wrong in ("slurm", "ray://", "ray:head"):
         with pytest.raises(RequestError, match="--on is ray, or a cluster's address"):
             address_of(wrong)
+
+
+def test_ray_passes_on_all_that_its_processes_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    for name in ("RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards as it was
+        monkeypatch.delenv(name)
+    imported()
+    assert (os.environ["RAY_DEDUP_LOGS"], os.environ["RAY_COLOR_PREFIX"]) == ("0", "0")
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "1")
+    imported()
+    assert os.environ["RAY_DEDUP_LOGS"] == "1", "the user's word counts"
 
 
 @pytest.mark.slow

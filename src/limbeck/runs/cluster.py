@@ -16,6 +16,11 @@ from limbeck.runs.parallel import RETRIES, in_order
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 SCHEME = "ray"
+LINES = {"RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+"""How Ray passes on what its processes say, unless the environment says otherwise: all of it, without colours.
+
+By itself it takes lines that differ in numbers for one, such as those of two trials, and drops or delays the second.
+"""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ def imported() -> Any:
     Raises:
         RequestError: It is not installed.
     """
+    for name, value in LINES.items():  # which Ray reads when it is imported
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ModuleNotFoundError:
