@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import limbeck
-from limbeck import Distiller, fit
+from limbeck import Distiller, Hardware, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import Run
 from limbeck.tuning import studies
@@ -24,12 +24,12 @@ class Killed(BaseException):
     """What a kill looks like from inside: nothing catches it."""
 
 
-def train(blobs: InMemory, watch: Watch, **given: Any) -> Run:
+def train(blobs: InMemory, watch: Watch, phase: str = PHASE, **given: Any) -> Run:
     torch.manual_seed(0)
-    batches = make_loader(blobs, 32)
-    options: dict[str, Any] = {"epochs": 5, "phase": PHASE, "progress": False, "accelerator": "cpu", **given}
-    adam = partial(torch.optim.Adam, lr=0.01)
-    return fit(Distiller(nn.Linear(4, 3)), batches, val=batches, optimizer=adam, callbacks=[watch], **options)
+    batches, hardware = make_loader(blobs, 32), Hardware("cpu")
+    options: dict[str, Any] = {"epochs": 5, "progress": False, "saving": Saving(phase=phase), **given}
+    options |= {"optimizer": partial(torch.optim.Adam, lr=0.01), "callbacks": [watch]}
+    return fit(Distiller(nn.Linear(4, 3)), batches, val=batches, hardware=hardware, **options)
 
 
 def test_a_training_that_has_lost_ends_as_one_that_a_callback_stops(blobs: InMemory) -> None:
