@@ -175,7 +175,7 @@ def test_a_moved_run_is_shipped(moved: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_student_is_cut_out_of_the_teacher_that_was_trained(untrained: Path, tmp_path: Path) -> None:
     made = recipe(
         teacher={"model": f"hf:{untrained}", "epochs": 1, "config": {"num_hidden_layers": 3}},
-        student={"from_teacher": {"layers": [0, 2]}},
+        student={"from_teacher": {"layers": [0, 2], "heads": [1]}},
         distill={"terms": [{"loss": "kd"}]},
         optimizer={"name": "sgd", "lr": 1e-20},  # which no weight of fp32 feels
         data={"name": "digits", "limit_steps": 2},
@@ -187,11 +187,16 @@ def test_a_student_is_cut_out_of_the_teacher_that_was_trained(untrained: Path, t
     stack = next(name for name, one in fresh.named_modules() if isinstance(one, nn.ModuleList))
     for name in ("student", "baseline"):
         config = json.loads((tmp_path / "run" / name / "config.json").read_text())
-        assert config["num_hidden_layers"] == 2
+        assert (config["num_hidden_layers"], config["num_attention_heads"]) == (2, 1)
         student = load_file(tmp_path / "run" / f"{name}.safetensors")
         assert student.keys() == {one for one in teacher if not one.startswith(f"{stack}.2.")}
         for key, value in student.items():
-            assert torch.equal(value, teacher[key.replace(f"{stack}.1.", f"{stack}.2.")]), key
+            expected = teacher[key.replace(f"{stack}.1.", f"{stack}.2.")]
+            if any(part in key for part in ("q_proj", "k_proj", "v_proj")):
+                expected = expected[8:]
+            elif key.endswith("o_proj.weight"):
+                expected = expected[:, 8:]
+            assert torch.equal(value, expected), key
 
 
 def test_a_search_begins_with_the_teachers_weights_too(untrained: Path, tmp_path: Path) -> None:
@@ -225,6 +230,8 @@ def test_what_cannot_be_cut_out_of_a_teacher_is_said(untrained: Path) -> None:
         recipe(teacher=teacher, student={**cut, "lora": {"r": 2}}, distill=terms)
     with pytest.raises(RequestError, match="out of one teacher, and there are 2"):
         recipe(teacher=[teacher, teacher], student={**cut, "model": f"hf:{untrained}"}, distill=terms)
+    with pytest.raises(RequestError, match=r"names what is kept, such as {layers"):
+        recipe(teacher=teacher, student={"from_teacher": {"heads": None}}, distill=terms)
     with pytest.raises(RequestError, match=r"'student.model' is missing"):
         recipe(teacher=teacher, student={"mean": [0.5]}, distill=terms)
 

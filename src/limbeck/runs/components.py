@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from limbeck.data import DataSet, Views, load, make_loader, make_views
 from limbeck.data.splits import are_classes
+from limbeck.data.text.beside import give_tokenizer
 from limbeck.data.text.texts import TEXT
+from limbeck.data.text.tokenizers import FastTokenizer
 from limbeck.distillers.scheme import checked_task
 from limbeck.engine import optim
 from limbeck.engine.early_stopping import EarlyStopping
@@ -28,7 +30,7 @@ from limbeck.models.finite import check_finite
 from limbeck.models.foreign.hugging_face import KIND
 from limbeck.models.foreign.hugging_face_files import has_weights
 from limbeck.models.foreign.hugging_face_heads import head_of_task
-from limbeck.models.foreign.hugging_face_layers import copy_layers
+from limbeck.models.foreign.hugging_face_layers import copy_cut
 from limbeck.models.memory import TRAINING
 from limbeck.models.recomputed import recompute_blocks
 from limbeck.models.start import freeze, load_without_head
@@ -93,11 +95,13 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
     with seeded(derive(seed, "start")):
         network = build_from(
             spec.model,
-            options(spec, data),
+            options(spec, data) | _kept_tokens(spec, data),
             input_shape=shape(spec, data),
             classes=None if pretrained else data.classes,  # with others, its trained head would be replaced
             copies=1 if spec.weights else TRAINING,
         )
+    if data.tokenizer is not None and spec.inputs in (None, OWN):
+        give_tokenizer(network, data.tokenizer)
     if given:
         refuse_lazy(network)
     if pretrained:
@@ -116,7 +120,7 @@ def model(spec: schema.Model, data: DataSet, seed: int) -> nn.Module:
 def begin(student: nn.Module, spec: schema.Model, teacher: nn.Module) -> None:
     """Give a student that is cut out of its teacher the weights that the teacher has now that it is trained."""
     if isinstance(spec, schema.Student) and spec.from_teacher is not None:
-        copy_layers(teacher, student, spec.from_teacher.layers)
+        copy_cut(teacher, student)
 
 
 def options(spec: schema.Model, data: DataSet) -> dict[str, Any]:
@@ -127,11 +131,20 @@ def options(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     if spec.model.startswith(f"{KIND}:"):
         head = {} if data.task is None else {"head": head_of_task(data.task.name)}
         cut = spec.from_teacher if isinstance(spec, schema.Student) else None
-        return head | spec.options | ({} if cut is None else {"layers": cut.layers})
+        return head | spec.options | ({} if cut is None else cut.model_dump(exclude_none=True, exclude={"vocabulary"}))
     builder = NETWORKS.get(spec.model)
     if data.tokenizer is None or builder is None or "vocab" not in inspect.signature(builder).parameters:
         return dict(spec.options)
     return {"vocab": data.tokenizer.size, **spec.options}
+
+
+def _kept_tokens(spec: schema.Model, data: DataSet) -> dict[str, Any]:
+    """Which tokens a student keeps that is cut out of its teacher, as an option of its builder."""
+    cut = spec.from_teacher if isinstance(spec, schema.Student) else None
+    if cut is None or cut.vocabulary is None:
+        return {}
+    assert isinstance(data.tokenizer, FastTokenizer)
+    return {"tokens": data.tokenizer.kept}
 
 
 def inputs(spec: schema.Model) -> nn.Module | None:

@@ -16,7 +16,7 @@ from limbeck.engine.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models.build import build
 from limbeck.models.foreign.hugging_face_files import digest_of_folder
-from limbeck.models.foreign.hugging_face_layers import copy_layers
+from limbeck.models.foreign.hugging_face_layers import copy_cut
 
 transformers = pytest.importorskip("transformers", reason="the extra transformers is not installed")
 SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -110,7 +110,7 @@ def test_dense_layers_stand_between_pooling_and_norm_and_are_kept(tmp_path: Path
     teacher = build(f"hf:{folder}", **SHAPE)
     with torch.no_grad():
         teacher.dense[0].linear.bias.fill_(3.0)
-    copy_layers(teacher, model, [0, 1])
+    copy_cut(teacher, model)
     assert torch.equal(model.dense[0].linear.bias, torch.full((5,), 3.0))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from limbeck.data.splits import DataSet
 from limbeck.data.text.files import Files, as_text, column, located, records, texts
 from limbeck.data.text.readings import Readings
+from limbeck.data.text.reduced import Most, reduced
 from limbeck.data.text.texts import Padding, Texts
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError, shown, some
@@ -38,6 +39,7 @@ def text_classes(
     labels: Width | None = None,
     tokenizer: str = "bpe",
     vocab: Width = 4096,
+    reduce: Most | None = None,
     length: Width = 64,
     teacher_tokenizer: str | None = None,
     teacher_length: Width | None = None,
@@ -58,6 +60,8 @@ def text_classes(
         labels: Keep the labels of so many training texts of each class alone; the others teach as unlabelled ones.
         tokenizer: "bpe", trained on the training texts, "bytes", or a file or folder.
         vocab: Tokens of the one that is trained.
+        reduce: Of a tokenizer from a file: how many of its tokens are kept at most, the most frequent ones in the
+            training texts, or "used": all that occur there (`limbeck.data.text.reduced`); None: all.
         length: Tokens of a text at most, with those that the tokenizer sets around it, else with an end; longer ones
             are cut.
         teacher_tokenizer: File or folder of the teacher's own tokenizer, "teacher" for the folder of its model, which
@@ -75,6 +79,7 @@ def text_classes(
     more = [] if unlabelled is None else texts(located(root, unlabelled), text, columns or ())
     parts["train"] = (parts["train"][0] + more, parts["train"][1] + [None] * len(more))
     made = made_tokenizer(tokenizer, vocab, parts["train"][0])
+    made = made if reduce is None else reduced(made, parts["train"][0], reduce)
     names = _names(parts["train"][1])
     readings = Readings.of(made, length, teacher_tokenizer, teacher_length)
     splits = {

@@ -16,6 +16,7 @@ from limbeck.data.splits import DataSet
 from limbeck.data.text.files import ENDINGS, Files, as_text, column, located, records
 from limbeck.data.text.python_docs import APART, documents
 from limbeck.data.text.readings import Readings
+from limbeck.data.text.reduced import Most, reduced
 from limbeck.data.text.texts import Padding
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError
@@ -45,6 +46,7 @@ def text_sentences(
     width: Width | None = None,
     tokenizer: str = "bpe",
     vocab: Width = 8192,
+    reduce: Most | None = None,
     length: Width = 64,
     teacher_tokenizer: str | None = None,
     teacher_length: Width | None = None,
@@ -71,6 +73,8 @@ def text_sentences(
         tokenizer: "bpe", trained on the training sentences, "bpe-uncased", which is blind to capitals, "bytes", or a
             file or folder.
         vocab: Tokens of the one that is trained.
+        reduce: Of a tokenizer from a file: how many of its tokens are kept at most, the most frequent ones in the
+            training texts, or "used": all that occur there (`limbeck.data.text.reduced`); None: all.
         length: Tokens of a sentence at most; longer ones are cut.
         teacher_tokenizer: File or folder of the teacher's own tokenizer, "teacher" for the folder of its model, which
             then reads the same texts in its own tokens; None: it reads the student's.
@@ -94,6 +98,7 @@ def text_sentences(
     made = made_tokenizer(tokenizer, vocab, parts["train"])
     if pieces:
         parts = _apart({**parts, "train": [*parts["train"], *in_pieces(parts["train"])]})
+    made = made if reduce is None else reduced(made, parts["train"], reduce)
     readings = Readings.of(made, length, teacher_tokenizer, teacher_length)
     splits = {
         name: readings.split(sorted(some, key=len), torch.full((len(some),), IGNORED), padding=padding, buckets=buckets)

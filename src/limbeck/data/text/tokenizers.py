@@ -129,13 +129,14 @@ class FastTokenizer:
     Args:
         content: Its JSON, as `tokenizer.json` holds it.
         where: What it is called in errors.
+        kept: Of one that was reduced, the ids that its tokens had before, in order; () for all others.
 
     Raises:
         RequestError: The package is not installed, or the content is no tokenizer, or has no token for the end.
     """
 
-    def __init__(self, content: str, where: str) -> None:
-        self.content = content
+    def __init__(self, content: str, where: str, kept: Sequence[int] = ()) -> None:
+        self.content, self.kept = content, tuple(kept)
         with as_request(lambda reason: f"cannot read the tokenizer {where}: {reason}"):
             self._own = tokenizers_package().Tokenizer.from_str(content)
         self._own.no_truncation()

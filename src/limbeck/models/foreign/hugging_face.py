@@ -13,8 +13,17 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError, some, unknown
+from limbeck.models.foreign.hugging_face_attention import Heads
 from limbeck.models.foreign.hugging_face_embedder import Embedder
-from limbeck.models.foreign.hugging_face_files import CONFIG, beside, has_weights, is_there, pixels_of
+from limbeck.models.foreign.hugging_face_files import (
+    CONFIG,
+    VOCABULARY,
+    beside,
+    has_weights,
+    is_there,
+    pixels_of,
+    without,
+)
 from limbeck.models.foreign.hugging_face_heads import encoder_options, kind_of
 from limbeck.models.foreign.hugging_face_layers import cut
 from limbeck.models.foreign.hugging_face_lora import with_lora
@@ -37,6 +46,8 @@ def load_hugging_face(
     config: Mapping[str, Any] | None = None,
     replace_head: bool = False,
     layers: Sequence[int] | None = None,
+    heads: Heads | None = None,
+    tokens: Sequence[int] | None = None,
     lora: Mapping[str, Any] | None = None,
     pooling: str | None = None,
 ) -> nn.Module:
@@ -53,6 +64,10 @@ def load_hugging_face(
             ones keep their weights.
         replace_head: Weights that the folder lacks, or has in another shape, start new; which ones is said.
         layers: Numbers, from 0, of the layers that are kept; None keeps all.
+        heads: Numbers, from 0, of the attention heads that each layer keeps, or how many (`hugging_face_layers.cut`);
+            None keeps all.
+        tokens: Ids of the tokens that are kept, in their new order; the folder's tokenizer does not go with the model
+            then. None keeps all.
         lora: Train low-rank matrices beside frozen weights; options of peft's LoraConfig (extra `lora`).
         pooling: Of an embedding: "mean" of the tokens that count, their "max", "first" or "last"; None: all that the
             folder of a sentence encoder says follows (`hugging_face_sentences`), else "mean".
@@ -79,12 +94,12 @@ def load_hugging_face(
     if end == "Model":
         model = sentence_encoder(model, folder) if pooling is None else Embedder(model, pooling)
         new = [f"encoder.{name}" for name in new]
-    if layers is not None:
-        model = _cut(model, layers, str(path))
+    if any(one is not None for one in (layers, heads, tokens)):
+        model = _cut(model, layers, heads, tokens, str(path))
     if lora is not None:
         with_lora(model, lora, also=new)
     vars(model)["pixels"] = pixels_of(folder) if trained else None
-    vars(model)["beside"] = beside(folder)
+    vars(model)["beside"] = beside(folder) if tokens is None else without(beside(folder), VOCABULARY)
     return model
 
 
@@ -156,10 +171,17 @@ def _set_outputs(settings: Any, end: str, classes: int | None, folder: Path, tra
     setattr(settings, "vocab_size" if words else "num_labels", classes)
 
 
-def _cut(model: nn.Module, layers: Sequence[int], where: str) -> nn.Module:
-    smaller = cut(model, layers)
+def _cut(
+    model: nn.Module, layers: Sequence[int] | None, heads: Heads | None, tokens: Sequence[int] | None, where: str
+) -> nn.Module:
+    smaller = cut(model, layers, heads=heads, tokens=tokens)
     before, after = parameter_count(model), parameter_count(smaller)
-    tell(f"{where}: layers {', '.join(map(str, layers))} are kept, {after:,} of {before:,} parameters")
+    told = [] if layers is None else [f"layers {', '.join(map(str, layers))}"]
+    if heads is not None:
+        told.append(f"{heads} heads" if isinstance(heads, int) else f"heads {', '.join(map(str, heads))}")
+    if tokens is not None:
+        told.append(f"{len(tokens):,} tokens")
+    tell(f"{where}: {' and '.join(told)} are kept, {after:,} of {before:,} parameters")
     return smaller
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from limbeck.models.foreign.hugging_face_sentences import files_behind
@@ -11,13 +13,9 @@ from limbeck.models.pixels import Pixels
 
 CONFIG = "config.json"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
-_BESIDE = (
+VOCABULARY = (
     "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -26,6 +24,14 @@ _BESIDE = (
     "spiece.model",
     "sentencepiece*.model",
     "tokenizer.model",
+)
+"""What says which id a token has."""
+TOKENIZER = (*VOCABULARY, "tokenizer_config.json", "special_tokens_map.json")
+"""All that is said of a tokenizer, but for the templates of chats."""
+_BESIDE = (
+    *TOKENIZER,
+    "chat_template.json",
+    "chat_template.jinja",
     "preprocessor_config.json",
     "processor_config.json",
     "sentence_bert_config.json",
@@ -55,6 +61,11 @@ def beside(folder: Path) -> Beside:
     if not folder.is_dir():
         return {}
     return {file.name: file.read_bytes() for pattern in _BESIDE for file in sorted(folder.glob(pattern))}
+
+
+def without(files: Beside, patterns: Sequence[str]) -> Beside:
+    """The files whose names are none of these."""
+    return {name: content for name, content in files.items() if not any(fnmatch(name, pattern) for pattern in patterns)}
 
 
 def digest_of_folder(folder: Path) -> str:

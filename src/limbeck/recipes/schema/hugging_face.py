@@ -8,7 +8,9 @@ from typing import Any
 from limbeck.recipes.schema.models import Model, Student, Teacher
 
 _OF_INPUT = ("model", "inputs", "mean", "std", "size")
-_OWN = ("lora", "layers", "replace_head")
+_CUT = ("layers", "heads", "tokens")
+"""Options that keep some of a folder's model."""
+_OWN = ("lora", *_CUT, "replace_head")
 """Options by which a teacher differs from its folder."""
 
 
@@ -34,7 +36,7 @@ def check_from_teacher(student: Student, teachers: Sequence[Teacher]) -> None:
         raise ValueError(f"student.from_teacher cuts a Hugging Face model (hf:FOLDER), not {teachers[0].model}")
     if student.model != teachers[0].model:
         raise ValueError(f"student.from_teacher: the student's model is {teachers[0].model}; leave student.model out")
-    odd = [name for name in ("lora", "layers") if name in student.options or name in teachers[0].options]
+    odd = [name for name in ("lora", *_CUT) if name in student.options or name in teachers[0].options]
     if odd or student.weights:
         raise ValueError(f"student.from_teacher goes without {odd[0] if odd else 'weights'}; leave one out")
 

@@ -9,6 +9,9 @@ from pydantic import ConfigDict, Field, PositiveFloat, ValidationInfo, field_val
 from limbeck.recipes.schema.fields import Count, Epochs, Open, Precision, Seed, Strict
 from limbeck.recipes.schema.training import Optimizer, Schedule
 
+Number = Annotated[int, Field(ge=0)]
+"""Number of a layer or head, counted from 0."""
+
 
 class Model(Open):
     """A network by name, what it expects of its input, and the network's own options.
@@ -40,10 +43,26 @@ def _without_model(schema: dict[str, Any]) -> None:
 
 
 class FromTeacher(Strict):
-    """A student that is cut out of its teacher, a Hugging Face model: some of its layers, and all else as it is."""
+    """A student that is cut out of its teacher, a Hugging Face model: some layers, heads or tokens, and all else.
 
-    layers: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    """Numbers of the teacher's layers that are copied, from 0."""
+    At least one of the keys is given.
+    """
+
+    layers: list[Number] | None = Field(default=None, min_length=1)
+    """Numbers of the teacher's layers that are copied, from 0; null: all."""
+    heads: Count | Annotated[list[Number], Field(min_length=1)] | None = None
+    """Attention heads that each layer keeps: their numbers, from 0, or how many, those with the largest output
+    projections; null: all."""
+    vocabulary: Count | Literal["used"] | None = None
+    """How many of the tokenizer's tokens it keeps, the most frequent ones of the training texts; used: all that occur
+    there; null: all."""
+
+    @model_validator(mode="after")
+    def cuts_something(self) -> FromTeacher:
+        """A student that is its teacher whole needs no such key."""
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("from_teacher names what is kept, such as {layers: [0, 3, 6]} or {heads: 4}")
+        return self
 
 
 class Student(Model):

@@ -14,6 +14,33 @@ TEACHERS = {name: f"{_OF_TEACHER}.{name}" for name in _NAMES}
 """What a teacher with a tokenizer of its own reads of it."""
 
 
+def with_reduced_tokens(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's content, whose texts are read in fewer tokens where its student keeps some of its teacher's alone.
+
+    Raises:
+        ValueError: The data are no texts that teacher and student may read in tokens of their own.
+    """
+    student, data = recipe.get("student"), recipe.get("data")
+    cut = student.get("from_teacher") if isinstance(student, Mapping) else None
+    most = cut.get("vocabulary") if isinstance(cut, Mapping) else None
+    if most is None:
+        return dict(recipe)
+    if not isinstance(data, Mapping) or data.get("name") not in _SETS:
+        raise ValueError(
+            f"student.from_teacher.vocabulary is for the data sets {', '.join(_SETS)}, whose texts teacher and "
+            "student read in tokens of their own; of a language model the outputs are one a token, and with fewer "
+            "tokens the student's are others than the teacher's"
+        )
+    options = dict(data.get("options") or {})
+    theirs = options.get(_OPTION)
+    theirs = _folder(recipe.get("teacher")) if theirs in (None, _OF_TEACHER) else theirs
+    given = {"tokenizer": theirs, "reduce": most}
+    for name, value in given.items():
+        if options.get(name, value) != value:
+            raise ValueError(f"student.from_teacher.vocabulary says data.options.{name}: {value}; leave it out there")
+    return {**recipe, "data": {**data, "options": {**options, _OPTION: theirs, **given}}}
+
+
 def with_own_tokens(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's content, in which each network is given the tokens that it reads, where it does not say so itself.
 

@@ -13,7 +13,7 @@ from limbeck.recipes.schema.distillation import TAUGHT, Distill
 from limbeck.recipes.schema.fields import Compile, Count, Epochs, Keep, Layout, Precision, Seed, Strict
 from limbeck.recipes.schema.hugging_face import check_from_teacher, set_heads, with_teachers_model
 from limbeck.recipes.schema.models import Model, Store, StoredOutputs, Student, Teacher
-from limbeck.recipes.schema.own_tokens import with_own_tokens
+from limbeck.recipes.schema.own_tokens import with_own_tokens, with_reduced_tokens
 from limbeck.recipes.schema.task import Task
 from limbeck.recipes.schema.training import EarlyStopping, Optimizer, Quantize, Schedule
 
@@ -87,7 +87,9 @@ class Recipe(Strict):
     @classmethod
     def cut_out_of_its_teacher(cls, given: Any) -> Any:
         """A student that is cut out of its teacher has the teacher's model; a teacher of texts may have own tokens."""
-        return with_own_tokens(with_teachers_model(given)) if isinstance(given, Mapping) else given
+        if not isinstance(given, Mapping):
+            return given
+        return with_own_tokens(with_reduced_tokens(with_teachers_model(given)))
 
     @field_validator("name")
     @classmethod
