@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from limbeck.data import DataSet, FromDisk, InMemory, make_loader
+from limbeck.data.order import Order
 from limbeck.errors import RequestError
 
 
@@ -69,6 +70,24 @@ def test_processes_share_each_joined_batch() -> None:
         assert len(a) == len(b)
         assert a | b <= whole
     assert [a | b for a, b in zip(*parts, strict=True)][:-1] == joined[:-1]
+
+
+@pytest.mark.parametrize("lengths", [None, torch.arange(36) % 7])
+def test_samples_that_stay_together_share_a_batch_and_a_process(lengths: torch.Tensor | None) -> None:
+    whole = Order(36, 12, True, False, 0, 0, 1, lengths=lengths, together=3)
+    index = whole.index().view(-1, 3)
+    assert sorted(index[:, 0].tolist()) == list(range(0, 36, 3)) != index[:, 0].tolist()
+    assert torch.equal(index, index[:, :1] + torch.arange(3))
+    parts = [Order(36, 12, True, False, 0, rank, 2, lengths=lengths, together=3).index() for rank in (0, 1)]
+    for number, batch in enumerate(index.view(3, 12)):
+        own = [part.view(3, 2, 3)[number] for part in parts]
+        assert all(torch.equal(one, one[:, :1] + torch.arange(3)) for one in own)
+        assert sorted(torch.cat(own).flatten().tolist()) == sorted(batch.tolist())
+    for batch_size, processes, multiple in ((12, 6, 18), (8, 1, 3)):
+        with pytest.raises(RequestError, match=f"batch_size {batch_size} is to be a multiple of {multiple}: 3 samples"):
+            Order(36, batch_size, True, False, 0, 0, processes, together=3)
+    with pytest.raises(RequestError, match="3 stay together here"):
+        Order(36, 12, True, False, 0, 0, 1, torch.ones(36), together=3)
 
 
 def test_random_pixels_do_not_depend_on_the_number_of_workers() -> None:

@@ -100,3 +100,20 @@ def test_margins_of_vectors_are_those_of_their_products_beside_scores_or_vectors
 
 def _products(given: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.stack([(given[0] * text).sum(1) for text in given[1:]], 1)
+
+
+def test_margins_of_vectors_that_follow_one_another_are_those_of_tuples():
+    student, teacher = vectors(8, 5), vectors(8, 7, seed=1)
+    apart = losses.margin_mse(*(one.view(2, 4, -1).unbind(1) for one in (student, teacher)))
+    for targets in (None, torch.full((8,), -100), torch.tensor([4, 5, 6, 7, 20, 21, 22, 23])):
+        assert losses.margin_mse(student, teacher, texts=4, targets=targets).item() == pytest.approx(
+            apart.mean().item()
+        )
+    numbers = torch.arange(2, 10)  # the end of a group, a whole one, and the beginning of another
+    alone = losses.margin_mse(*(one[2:6].view(1, 4, -1).unbind(1) for one in (student, teacher)))
+    assert losses.margin_mse(student, teacher, texts=4, targets=numbers).item() == pytest.approx(alone.item())
+    student.requires_grad_()
+    assert losses.margin_mse(student[:4], teacher[:4], texts=4, targets=numbers[:4]).item() == 0
+    for wrong, texts in ((student[:3], 4), (student, 2), (student.unbind(), 4)):
+        with pytest.raises(RequestError, match=f"texts: {texts} are a query, a text that fits and others"):
+            losses.margin_mse(wrong, teacher, texts=texts)

@@ -136,6 +136,24 @@ def test_token_classification_of_texts_of_several_lengths() -> None:
     assert found["perplexity"] == pytest.approx(float(F.cross_entropy(z, y).exp()), rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [8, 5])  # in batches that hold whole groups, or parts of them
+def test_triplets_of_an_embedding(size: int) -> None:
+    z, t = normal(24, 5), normal(24, 8)
+    found = figures(Embedding(texts=4), z, torch.arange(24), t, size=size)
+    right = []
+    for own in (z.double().numpy(), t.double().numpy()):
+        groups = [own[at : at + 4] for at in range(0, 24, 4)]
+        right.append([query @ fits > query @ other for query, fits, *others in groups for other in others])
+    assert found["triplet_accuracy"] == pytest.approx(np.mean(right[0]))
+    assert found["triplet_agreement"] == pytest.approx(np.mean(np.equal(*right)))
+    assert 0 < found["triplet_agreement"] < 1
+    assert found["spearman"] == pytest.approx(figures(Embedding(), z, None, t, size=size)["spearman"])
+    with pytest.raises(RequestError, match="with targets that number the texts"):
+        Embedding(texts=3).metrics().update(z, None, t)
+    with pytest.raises(RequestError, match="texts: 2, and a query, a text that fits and another one are 3"):
+        Embedding(texts=2)
+
+
 def test_embedding() -> None:
     z, t = normal(24, 8), normal(24, 8)
     found = figures(Embedding(), z, None, t, size=12)

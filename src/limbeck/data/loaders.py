@@ -89,10 +89,12 @@ def make_loader(
 
     Raises:
         RequestError: Weights below 0, or not one a sample; a batch that is empty, larger than the split with drop_last,
-            or not divisible by the processes; mixup or cutmix of samples that do not lie in memory, or in pairs.
+            or not divisible by the processes or by samples that stay together; mixup or cutmix of samples that do not
+            lie in memory, or in pairs.
     """
     lengths = split.lengths if isinstance(split, InMemory) else None
-    order = Order(len(split), batch_size, shuffle, drop_last, seed, rank, world_size, weights, lengths)
+    of_batches = (batch_size, shuffle, drop_last, seed, rank, world_size)
+    order = Order(len(split), *of_batches, weights, lengths, split.together)
     views = Views() if views is None else views
     if isinstance(split, InMemory):
         return MemoryLoader(split, order, torch.device(device), views, pairs)

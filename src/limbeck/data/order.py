@@ -18,7 +18,8 @@ class Order:
     """Which samples make which batch: a function of (seed, epoch), shared out over processes.
 
     Shuffled samples with lengths share a batch with others of like length. Where the last batch does not divide by the
-    number of processes, its last samples are left out.
+    number of processes, its last samples are left out. Of samples that stay together, each so many that follow one
+    another are shuffled, and given to a process, as one.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Order:
         world_size: int,
         weights: Tensor | None = None,
         lengths: Tensor | None = None,
+        together: int = 1,
     ) -> None:
         if weights is not None and (
             weights.shape != (samples,) or not bool((weights >= 0).all() and weights.sum() > 0)
@@ -41,9 +43,18 @@ class Order:
             raise RequestError(f"batch_size must be 1 or more, not {batch_size}")
         if batch_size % world_size:
             raise RequestError(f"batch_size {batch_size} does not divide by {world_size} processes")
+        if shuffle and together > 1:
+            if batch_size % (together * world_size):
+                raise RequestError(
+                    f"batch_size {batch_size} is to be a multiple of {together * world_size}: {together} samples that "
+                    f"follow one another stay together"
+                )
+            if weights is not None:
+                raise RequestError(f"sampling draws single samples, and {together} stay together here; leave it out")
         used = samples // batch_size * batch_size if drop_last else samples
         self.whole = used
-        self.used = used - used % world_size
+        self.together = together if shuffle else 1
+        self.used = used - used % (self.together * world_size)
         if not self.used:
             raise RequestError(f"{samples} samples do not fill one batch of {batch_size}; choose a smaller batch_size")
         self.samples, self.batch_size, self.shuffle, self.seed = samples, batch_size, shuffle, seed
@@ -60,19 +71,23 @@ class Order:
     def index(self) -> Tensor:
         """This process's samples in the order of this epoch; every `local_batch_size` of them are a batch."""
         # Batch b of process r is every world_size-th sample of the joined batch b.
-        return self.of_all()[self.rank : self.used : self.world_size]
+        groups = self.of_all()[: self.used].view(-1, self.together)
+        return groups[self.rank :: self.world_size].flatten()
 
     def of_all(self) -> Tensor:
         """All processes' samples in the order of this epoch, those that do not divide by their number among them."""
         if not self.shuffle:
             return torch.arange(self.whole)
         generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+        each, lengths = self.together, self.lengths
         if self.weights is not None:
             order = torch.multinomial(self.weights.double(), self.samples, True, generator=generator)
         else:
-            order = torch.randperm(self.samples, generator=generator)
-        if self.lengths is not None:
-            order = bucketed(order, self.lengths, self.batch_size, generator)
+            order = torch.randperm(self.samples // each, generator=generator)
+        if lengths is not None:
+            order = bucketed(order, lengths.view(-1, each).amax(1), self.batch_size // each, generator)
+        if each > 1:
+            order = (order[:, None] * each + torch.arange(each)).flatten()
         return order[: self.whole]
 
 

@@ -20,6 +20,7 @@ from limbeck.data.text.classes import text_classes
 from limbeck.data.text.language import text_files
 from limbeck.data.text.python_docs import python_docs
 from limbeck.data.text.sentences import text_sentences
+from limbeck.data.text.triples import text_triples
 from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.options import fitting
 
@@ -149,5 +150,6 @@ TEXTS: dict[str, Callable[..., DataSet]] = {
     "text-classes": text_classes,
     "text-chat": text_chat,
     "text-sentences": text_sentences,
+    "text-triples": text_triples,
 }
 """The data sets of texts, which take options."""

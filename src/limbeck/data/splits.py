@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,6 +31,11 @@ class InMemory:
 
     inputs: Inputs
     targets: Tensor
+
+    @property
+    def together(self) -> int:
+        """How many samples that follow one another stay together, in one batch and in one part."""
+        return 1
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -97,6 +102,7 @@ class FromDisk:
     fingerprint: str
     random: bool = False
     portable: str = ""
+    together: ClassVar[int] = 1
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -178,6 +184,11 @@ class DataSet:
                 f"data.validation would take a part of the training set, and {self.name} has a validation set of its "
                 "own; leave data.validation out"
             )
+        if self.train.together > 1:
+            raise RequestError(
+                f"data.validation takes single samples, and those of {self.name} stay together; give a share as "
+                "data.options.validation"
+            )
         targets, taken_from = self.train.targets, np.arange(len(self.train))
         classes = are_classes(targets) and bool((targets >= 0).any())
         if classes:
@@ -231,5 +242,9 @@ def _drawn(split: Split, samples: int, name: str) -> Split:
     """Some samples of a split, in its order; a split that has no more is as it is."""
     if len(split) <= samples:
         return split
+    each = split.together
+    if samples < each:
+        raise RequestError(f"{samples} of the {name} samples are none: {each} stay together; give a larger limit")
     generator = torch.Generator().manual_seed(derive(0, "limit", name) % 2**63)
-    return split.subset(torch.randperm(len(split), generator=generator)[:samples].sort().values)
+    groups = torch.randperm(len(split) // each, generator=generator)[: samples // each].sort().values
+    return split.subset((groups[:, None] * each + torch.arange(each)).flatten())

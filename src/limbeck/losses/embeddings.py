@@ -45,31 +45,60 @@ def in_batch_similarity(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @full_precision
-def margin_mse(student: Scores, teacher: Scores) -> Tensor:
+def margin_mse(student: Scores, teacher: Scores, *, texts: int | None = None, targets: Tensor | None = None) -> Tensor:
     """MarginMSE: mean over k of ((s_+ − s_k) − (t_+ − t_k))², s the scores of a query with a text that fits and others.
 
     Args:
         student: (B, K) scores of K ≥ 2 texts each, that which fits first; or a tuple of K + 1 tensors (B, D), vectors
             of the query, of the text that fits and of the others, whose scores are dot products; gradients of long
-            vectors in fp16 overflow.
+            vectors in fp16 overflow. With `texts`, (B, D) vectors.
         teacher: Likewise, of the same kind or the other: a cross-encoder gives scores, a bi-encoder vectors.
+        texts: K + 1 where vectors of a query, of the text that fits and of the others follow one another in the batch,
+            as the data set text-triples has them, which says so itself.
+        targets: (B,) with `texts`, numbers of the texts, those of a query divisible by `texts`, so that a batch may
+            hold parts of such a group, which do not count; None, or below 0: the batch begins with a query.
 
     Returns:
-        (B,) values ≥ 0; 0 where all margins agree, whatever the scores' level.
+        (B,) values ≥ 0; 0 where all margins agree, whatever the scores' level. With `texts` their mean over groups.
 
     Raises:
-        RequestError: The samples or the numbers of texts differ, or there is one text alone.
+        RequestError: The samples or the numbers of texts differ, there is one text alone, or fewer than `texts`.
 
     Transfers: by how much the teacher prefers the text that fits a query.
     Use: retrieval and reranking, on triples of query, relevant and other text; no other labels.
     Source: Hofstätter et al.: Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
         Distillation, 2020, arXiv:2010.02666; recommended weight 1.
     """
+    if texts is not None:
+        values = margin_mse(_windows(student, texts), _windows(teacher, texts))
+        counts = _begin_groups(len(values), texts, targets, values.device)
+        return (values * counts).sum() / counts.sum().clamp(min=1)
     s, t = (_scores(one, student, teacher) for one in (student, teacher))
     if s.shape != t.shape or s.shape[1] < 2:
         raise _unfit(student, teacher)
     margins_s, margins_t = (one[:, :1] - one[:, 1:] for one in (s, t))
     return F.mse_loss(margins_s, margins_t, reduction="none").mean(1)
+
+
+def _windows(given: Scores, texts: int) -> tuple[Tensor, ...]:
+    """(B, D) vectors as `texts` of (B − texts + 1, D): what stands at a place, what follows it, and so on."""
+    if not isinstance(given, Tensor) or given.dim() != 2 or not 3 <= texts <= len(given):
+        shape = tuple(given.shape) if isinstance(given, Tensor) else "several tensors"
+        raise RequestError(
+            f"texts: {texts} are a query, a text that fits and others, 3 or more vectors (B, D) that follow one "
+            f"another, not {shape}"
+        )
+    places = len(given) - texts + 1
+    return tuple(given[at : at + places] for at in range(texts))
+
+
+def _begin_groups(places: int, texts: int, targets: Tensor | None, device: torch.device) -> Tensor:
+    """(places,) whether a whole group begins at each place."""
+    numbers = torch.arange(places + texts - 1, device=device)
+    if targets is not None:
+        numbers = torch.where(targets < 0, numbers, targets)
+    first = numbers[:places]
+    return (first % texts == 0) & (numbers[texts - 1 :] == first + texts - 1)
 
 
 def _scores(given: Scores, student: Scores, teacher: Scores) -> Tensor:

@@ -67,7 +67,7 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
         views.other()
     with as_request(lambda reason: f"the first batch of {data.name} cannot be read: {reason}"):
         next(iter(make_loader(data.train, recipe.data.batch_size, drop_last=recipe.data.drop_last, views=views)))
-    example = next(iter(make_loader(data.train, 2)))
+    example = next(iter(make_loader(data.train, 2 * data.train.together)))
     networks = [("student", recipe.student, student), *((one.name, one.spec, one.module) for one in found)]
     for role, spec, network in networks:
         check_reads(role, spec, network, components.inputs(spec), data)
@@ -106,7 +106,7 @@ def _check_schemes(
     recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate], data: DataSet
 ) -> None:
     """Put each stage of a student's training together, and compute its loss once."""
-    example = next(iter(make_loader(data.train, 2, pairs=True)))
+    example = next(iter(make_loader(data.train, 2 * data.train.together, pairs=True)))
     # On a GPU every layout is right; the checks run on the CPU.
     layout = CHANNELS_LAST if recipe.layout == CHANNELS_LAST and not torch.cuda.is_available() else None
     with as_request(lambda reason: f"the scheme {recipe.distill.scheme} cannot be made: {reason}"):

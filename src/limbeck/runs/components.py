@@ -39,7 +39,7 @@ from limbeck.recipes import schema
 from limbeck.recipes.schema.own_tokens import OWN
 from limbeck.seeds import derive, seeded
 from limbeck.taps import call, evaluating
-from limbeck.tasks import TASKS, Classification, LanguageModelling, Task
+from limbeck.tasks import TASKS, Classification, Embedding, LanguageModelling, Task
 from limbeck.types import TEACHER, Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
@@ -203,6 +203,8 @@ def task(recipe: schema.Recipe, data: DataSet) -> Task:
     name, options = recipe.task.name, recipe.task.options
     if isinstance(data.task, LanguageModelling) and name == data.task.name:
         options = {"token_bytes": data.task.token_bytes, **options}
+    if isinstance(data.task, Embedding) and name == data.task.name:
+        options = {"texts": data.task.texts, **options}
     if ":" in name:
         kind = load_object(name, "task")
         if isinstance(kind, Task):

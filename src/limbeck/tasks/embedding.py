@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from limbeck.errors import RequestError
 from limbeck.tasks.metrics import Joined, Metrics, Sums, wide
 from limbeck.tasks.neighbours import Neighbours
 from limbeck.tasks.task import Task
+from limbeck.tasks.triplets import Triplets
 from limbeck.types import Targets
 
 
@@ -20,17 +22,27 @@ class Embedding(Task):
     """Outputs (B, D), and no labels: nothing reads targets, and there is no baseline.
 
     Args:
+        texts: How many samples that follow one another are a query, a text that fits it and others, as the data set
+            text-triples has them; `margin_mse` compares them, and targets number them. None where each is by itself.
         **others: As for every `Task`.
 
     Metrics, all beside a teacher: "similarity" (the monitor, max): Pearson's correlation, over all pairs of samples
     within the batches, of the students' and the teacher's cosine similarities, for which D may differ; "cosine", the
     mean cosine of a sample's two vectors, where D is the same; and "spearman" and "top10_overlap", over all samples,
-    the first 4,096 of more (`limbeck.tasks.neighbours`).
+    the first 4,096 of more (`limbeck.tasks.neighbours`). With `texts`, "triplet_accuracy" and "triplet_agreement" too
+    (`limbeck.tasks.triplets`).
     """
 
     monitor = "similarity"
     mode = "max"
     labelled = False
+
+    def __init__(self, *, texts: int | None = None, **others: Any) -> None:
+        super().__init__(**others)
+        if texts is not None and texts < 3:
+            raise RequestError(f"texts: {texts}, and a query, a text that fits and another one are 3")
+        self.texts = texts
+        self.loss_options = {} if texts is None else {"texts": texts}
 
     def check_output(self, output: Tensor) -> None:
         if output.dim() != 2:
@@ -43,7 +55,8 @@ class Embedding(Task):
         raise RequestError("an embedding has no loss on labels: set task_weight to 0, and give a term")
 
     def own_metrics(self) -> Metrics:
-        return Joined([_Similarities(_row, _figures), Neighbours()])
+        triplets = [] if self.texts is None else [Triplets(self.texts)]
+        return Joined([_Similarities(_row, _figures), Neighbours(), *triplets])
 
 
 class _Similarities(Sums):

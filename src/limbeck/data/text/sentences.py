@@ -85,9 +85,7 @@ def text_sentences(
     Raises:
         RequestError: A file or column is not there, there is no sentence, or the width is not known.
     """
-    numbers = width or (None if teacher_tokenizer is None else width_in(Path(teacher_tokenizer)))
-    if numbers is None:
-        raise RequestError("text-sentences needs the width of the teacher's embeddings; give data.options.width")
+    numbers = width_of("text-sentences", width, teacher_tokenizer)
     parts = _parts(root, {"train": train, "validation": validation, "test": test}, text, columns or ())
     if docs:
         parts = {name: parts[name] + _of_docs(name) for name in parts}
@@ -116,6 +114,18 @@ def text_sentences(
         tokenizer=made,
         origin={"python": platform.python_version()} if docs else {},
     )
+
+
+def width_of(name: str, width: int | None, teacher: str | None) -> int:
+    """How many numbers the embeddings of a data set have: as is said, else as the teacher's folder says.
+
+    Raises:
+        RequestError: Neither says it.
+    """
+    numbers = width or (None if teacher is None else width_in(Path(teacher)))
+    if numbers is None:
+        raise RequestError(f"{name} needs the width of the teacher's embeddings; give data.options.width")
+    return numbers
 
 
 def sentences(text: str) -> list[str]:

@@ -35,6 +35,7 @@ class Texts(InMemory):
         buckets: Whether shuffled batches hold texts of like length.
         teacher_sizes: (N,) how many tokens of the teacher's own each text has; None where it has none.
         teacher_tokenizer: The digest of the teacher's own tokenizer.
+        group: How many that follow one another stay together, such as a query and its texts.
     """
 
     tokenizer: str = ""
@@ -43,6 +44,11 @@ class Texts(InMemory):
     buckets: bool = False
     teacher_sizes: Tensor | None = None
     teacher_tokenizer: str = ""
+    group: int = 1
+
+    @property
+    def together(self) -> int:
+        return self.group
 
     def subset(self, index: Tensor) -> Self:
         sizes, theirs = (None if one is None else one[index] for one in (self.sizes, self.teacher_sizes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_SETS = ("text-classes", "text-sentences")
+_SETS = ("text-classes", "text-sentences", "text-triples")
 _OPTION, _OF_TEACHER = "teacher_tokenizer", "teacher"
 _NAMES = ("input_ids", "attention_mask")
 OWN = {name: name for name in _NAMES}
