@@ -291,7 +291,7 @@ def test_other_views_have_outputs_of_their_own(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(train, "keep", counting)
     data = {"batch_size": 64, "augment": ["crop"], "views": 2}
     space = {"data.augment": {"choices": [["crop"], [{"crop": 1}]]}}
-    found = go(tmp_path / "out", {"data": data}, trials=4, fresh=1, space=space)
+    found = go(tmp_path / "out", {"data": data}, trials=6, fresh=1, space=space)
     drawn = [one["settings"]["data.augment"] for one in found["recipe"]["history"]]
     assert asked == [["crop"], *([[{"crop": 1}]] if [{"crop": 1}] in drawn else [])]
     assert [{"crop": 1}] in drawn
