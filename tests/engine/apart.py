@@ -171,7 +171,8 @@ def ordered(fabric: Fabric, kind: str, *, epochs: int = 2, seed: int = 0, out: P
     """The numbers of the samples of each step in this process."""
     student, size = Noting(), 16 // fabric.world_size
     optimizer = partial(torch.optim.SGD, lr=0.0)
-    options: dict[str, Any] = {"optimizer": optimizer, "out": out, "resume": True, "seed": seed, "progress": False}
+    options: dict[str, Any] = {"optimizer": optimizer, "out": out, "seed": seed, "progress": False}
+    options["resume"] = out is not None
     fit(Distiller(student), numbered(kind, size), epochs=epochs, hardware=Hardware(fabric=fabric), **options)
     return student.seen
 

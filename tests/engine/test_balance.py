@@ -22,6 +22,7 @@ from limbeck.runs.estimate import plan
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.seeds import random_state
+from limbeck.tasks import Regression
 
 QUIET = Machine(accelerator="cpu", progress=False)
 LOUD = Machine(accelerator="cpu", progress=True)
@@ -111,6 +112,13 @@ def test_a_term_far_from_the_task_loss_is_warned_of(weight: float, said: str | N
     distiller = Distiller(student(), [Term(losses.kd, weight=weight)])
     warning = balance(distiller, batch, teacher_output, Nothing, 1)[1].warning
     assert (warning is None) if said is None else (warning is not None and said in warning)
+
+
+def test_a_loss_of_classes_on_one_value_is_said_to_be_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    data = [(torch.randn(8, 4), torch.randn(8))]
+    scheme = Distiller(nn.Linear(4, 1), [Term(losses.kd)], task=Regression())
+    fit(scheme, data, teacher=nn.Linear(4, 1), epochs=1, optimizer=partial(torch.optim.SGD, lr=0.1), progress=False)
+    assert "kd: 0 on the first batch: the student answers as its teacher there, or" in capsys.readouterr().err
 
 
 def test_without_terms_a_teacher_or_a_task_there_is_nothing_to_compare() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.loggers.csv_logs import CSVLogger
 from torch import nn
 from torch.optim import SGD
 
-from limbeck import Callback, Distiller, Hardware, RequestError, Run, RunError, Saving, fit
+from limbeck import Callback, Distiller, Hardware, LogTo, RequestError, Run, RunError, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import loop
 from limbeck.engine.callbacks import HOOKS, Training
@@ -115,6 +117,26 @@ def test_a_callback_that_looks_changes_nothing(blobs: InMemory) -> None:
         assert torch.equal(one, other)
 
 
+def test_loggers_have_each_epoch_written_when_it_ends_and_steps_where_asked(blobs: InMemory, tmp_path: Path) -> None:
+    class Reads(Callback):
+        def epoch_end(self, training: Training) -> None:
+            rows.append(
+                list(csv.DictReader((tmp_path / "logs" / "version_0" / "metrics.csv").read_text().splitlines()))
+            )
+
+    rows: list[list[dict[str, str]]] = []
+    logger = CSVLogger(tmp_path, "logs")
+    run = trained(blobs, LogTo(logger, every_steps=2), Reads())
+    assert [len(some) for some in rows] == [2, 5]  # the epoch's row, and one after 2, 4 and 6 batches of 3 an epoch
+    by_epoch = [row for row in rows[-1] if row["student/loss"]]
+    assert [float(row["student/val_accuracy"]) for row in by_epoch] == [one["val_accuracy"] for one in run.metrics]
+    by_step = [row for row in rows[-1] if row["student/step/loss"]]
+    assert [(row["step"], row["student/step/lr"]) for row in by_step] == [("2", "0.5"), ("4", "0.5"), ("6", "0.5")]
+    for wrong in ("logs", [logger]):
+        with pytest.raises(RequestError, match=r"LogTo takes loggers, such as LogTo\(TensorBoardLogger"):
+            LogTo(wrong)  # type: ignore[arg-type]
+
+
 class Stops(Callback):
     """Ends a training at one moment."""
 
@@ -204,6 +226,16 @@ class Lightning(Callback):
         """Likewise."""
 
 
+class Batches(Callback):
+    def on_train_batch_end(self, training: Training) -> None:
+        """Likewise, with no hook here that is called nearly so."""
+
+
+class Helps(Callback):
+    def set_epoch_end(self, epoch: int) -> None:
+        """No hook."""
+
+
 class Misspelt(Callback):
     def epochs_end(self, training: Training) -> None:
         """One letter too much."""
@@ -223,9 +255,14 @@ class TakesNothing(Callback):
         ([Keras()], r"Keras.on_epoch_end is never called: the hook is epoch_end"),
         ([Misspelt()], r"Misspelt.epochs_end is never called: the hook is epoch_end"),
         ([Lightning()], r"Lightning.on_train_epoch_end is never called: the hook is epoch_end"),
+        ([Batches()], r"Batches.on_train_batch_end is never called: the hooks are fit_start, step_end, epoch_end"),
         ([TakesNothing()], r"TakesNothing.epoch_end takes \(\), and a hook takes the training: def"),
     ],
 )
 def test_wrong_ones_are_refused(given: Any, message: str, blobs: InMemory) -> None:
     with pytest.raises(RequestError, match=message):
         trained(blobs, callbacks=given)
+
+
+def test_a_method_that_only_sounds_like_a_hook_is_let_be(blobs: InMemory) -> None:
+    assert len(trained(blobs, Helps()).metrics) == 2

@@ -103,7 +103,7 @@ def test_every_so_many_epochs_a_student_is_written(blobs: InMemory, tmp_path: Pa
     ("options", "message"),
     [
         ({"val": None}, "EarlyStopping looks at the validation: give validation data"),
-        ({"saving": Saving(save_every=0)}, "save_every is a whole number of epochs from 1 on, not 0"),
+        ({"saving": Saving(save_every=0)}, "save_every is a whole number from 1 on, not 0"),
     ],
 )
 def test_wrong_settings_are_refused(options: dict[str, Any], message: str, blobs: InMemory) -> None:

@@ -184,9 +184,9 @@ def test_weights_that_are_not_finite_are_never_saved(blobs: InMemory, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs and accumulate_steps must be whole numbers from 1 on"),
-        ({"epochs": 1.5}, "whole numbers from 1 on, not 1.5 and 1"),
-        ({"max_grad_norm": float("nan")}, "max_grad_norm and checkpoint_steps must be positive"),
+        ({"epochs": 0}, "epochs is a whole number from 1 on, not 0"),
+        ({"epochs": 1.5}, "epochs is a whole number from 1 on, not 1.5"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm is a number above 0, not nan"),
         ({"keep": "bset"}, "unknown value of keep 'bset'; did you mean best"),
         ({"keep": "best"}, "give validation data"),
         ({"precision": "bf16"}, "unknown precision 'bf16'"),
@@ -258,10 +258,24 @@ def test_a_gradient_that_is_not_finite_is_named_with_clipping_too(blobs: InMemor
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_grad_norm": -1.0}, "max_grad_norm and checkpoint_steps must be positive"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm is a number above 0, not -1.0"),
+        ({"max_grad_norm": "1"}, "max_grad_norm is a number above 0, not '1'"),
+        ({"epochs": "2"}, "epochs is a whole number from 1 on, not '2'"),
+        ({"epochs": True}, "epochs is a whole number from 1 on, not True"),
+        ({"accumulate_steps": 1.5}, "accumulate_steps is a whole number from 1 on, not 1.5"),
+        ({"steps_per_epoch": 2.5}, "steps_per_epoch is a whole number from 1 on, not 2.5"),
+        ({"seed": "a"}, "seed is a whole number, not 'a'"),
+        ({"out": 3}, "out is the path of a run folder, not 3"),
+        ({"resume": True}, "resume=True goes on in a run folder, and there is none: give out=FOLDER"),
         ({"saving": 5}, r"saving is limbeck.Saving, such as Saving\(save_every=5\), not 5"),
+        ({"saving": Saving(checkpoint_steps=0), "out": "o"}, "checkpoint_steps is a whole number from 1 on, not 0"),
+        ({"saving": Saving(save_every=1)}, "save_every writes into a run folder, and there is none"),
+        ({"saving": Saving(phase="a/b")}, "phase is a name of letters, .* not 'a/b'"),
+        ({"saving": Saving(about={"a": object()})}, "about is written as JSON: Object of type object"),
         ({"hardware": 2}, r"hardware is limbeck.Hardware, such as Hardware\(devices=2\) or .* not 2"),
-        ({"saving": Saving(checkpoint_steps=0)}, "max_grad_norm and checkpoint_steps must be positive"),
+        ({"hardware": Hardware(fabric=3)}, r"Hardware\(fabric=…\) takes a launched lightning Fabric, not 3"),  # type: ignore[arg-type]
+        ({"optimizer": lambda some: None}, "the function for the optimizer gives None"),
+        ({"optimizer": partial(torch.optim.SGD, lrr=1)}, "the function for the optimizer fails: .*lrr"),
         ({"optimizer": "adam"}, "optimizer is a function such as"),
         ({"teacher": nn.Linear(4, 3)}, "no loss term uses it"),
     ],
@@ -269,6 +283,19 @@ def test_a_gradient_that_is_not_finite_is_named_with_clipping_too(blobs: InMemor
 def test_more_wrong_requests(blobs: InMemory, student: nn.Module, options: Any, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         train(student, blobs, **options)
+
+
+def test_a_function_of_named_parameters_gets_the_students_own_names(blobs: InMemory) -> None:
+    def make(named_parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        names.extend(name for name, _ in named_parameters)
+        biases = [one for name, one in named_parameters if name.endswith("bias")]
+        others = [one for name, one in named_parameters if not name.endswith("bias")]
+        return SGD([{"params": biases, "weight_decay": 0.0}, {"params": others, "weight_decay": 0.1}])
+
+    names: list[str] = []
+    student = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    train(student, blobs, optimizer=make)
+    assert names == [name for name, _ in student.named_parameters()]
 
 
 def test_a_plain_module_is_no_scheme(blobs: InMemory, student: nn.Module) -> None:

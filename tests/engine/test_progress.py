@@ -1,4 +1,4 @@
-"""What is shown without a terminal: a line an epoch, and one a minute within a long epoch."""
+"""What is shown without a terminal: a line an epoch, and in a long one a line after ten seconds and each minute."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ def test_a_long_epoch_is_heard_of_each_minute(
     for done, now in ((100, 110.0), (500, 150.0), (600, 160.0), (700, 170.0), (800, 221.0)):  # noqa: B007 - the clock
         display.step(done, {"loss": 0.5, "mae": 0.25})
     first, second = capsys.readouterr().err.splitlines()
-    assert first == (
-        "student  epoch 1/2  loss 0.5000  mae 0.2500  step 600/1000  10.0 steps/s  0:00:40 left of the epoch"
-    )  # 500 steps in 50 s
-    assert second.endswith("step 800/1000  6.3 steps/s  0:00:32 left of the epoch")  # 700 steps in 111 s
+    pace = "10.0 steps/s  0:00:50 left of the epoch, 0:02:30 of all"  # 400 steps in 40 s
+    assert first == f"student  epoch 1/2  loss 0.5000  mae 0.2500  step 500/1000  {pace}"
+    assert second.endswith(
+        "step 800/1000  6.3 steps/s  0:00:32 left of the epoch, 0:03:10 of all"
+    )  # 700 steps in 111 s
 
 
 def test_an_epochs_line_has_the_tasks_figures(capsys: pytest.CaptureFixture[str]) -> None:
     record = {"epoch": 1, "loss": 0.5, "mae": 0.25, "val_rmse": 0.125, "seconds": 3.0}
     Progress("student", 2, 10, task=Regression()).epoch(record)
-    assert capsys.readouterr().err == "student  epoch 1/2  loss 0.5000  mae 0.2500  val 0.1250  3.0 s\n"
+    assert capsys.readouterr().err == "student  epoch 1/2  loss 0.5000  mae 0.2500  val_rmse 0.1250  3.0 s\n"
     Progress("student", 2, 10, task=Embedding()).epoch({"epoch": 1, "loss": 0.5, "seconds": 3.0})
     assert "no labels" not in capsys.readouterr().err

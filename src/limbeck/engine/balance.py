@@ -47,6 +47,11 @@ class Pull:
         """What is warned of; None where nothing is."""
         if not (math.isfinite(self.loss) and math.isfinite(self.gradient)):
             return f"{self.name}: its loss or gradient is not finite on the first batch"
+        if self.loss == self.gradient == 0 and self.weight and self.name != TASK:
+            return (
+                f"{self.name}: 0 on the first batch: the student answers as its teacher there, or the loss compares "
+                "what these outputs do not have (probabilities of classes in a regression: mse compares values)"
+            )
         if self.share is None or LEAST <= self.share <= MOST:
             return None
         remedy = "larger" if self.share < LEAST else "smaller"

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_fabric.loggers.logger import Logger
+from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
+from limbeck.engine.settings import check_whole
 from limbeck.errors import RequestError, RunError, reason_of, shown
 
 HOOKS = ("fit_start", "step_end", "epoch_end", "validation_end", "fit_end")
-NEAR = 0.75
-"""From this likeness on, of 1 for the same, the name of a method is taken for a misspelt hook."""
+FAR, NEAR = 0.7, 0.85
+"""From this likeness on, of 1 for the same, a method's name is taken for a hook: one in on_, and another."""
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Training:
         steps: How many batches an epoch has.
         scheme: What is trained, such as a `Distiller`; `scheme.student` is the student. In `fit_end` it is the student
             that `fit` returns, in eval mode.
+        optimizer: What trains it; with a `schedule` of limbeck's each step sets the rate from its `initial_lr`.
         first: Whether this is the first of several processes, the only one that should print or write files. True
             where there is one process.
         epoch: Number of the epoch that is running or has just ended, from 1 on; before the first one, how many a
@@ -42,6 +45,7 @@ class Training:
     epochs: int
     steps: int
     scheme: Scheme
+    optimizer: Optimizer | None = None
     first: bool = True
     epoch: int = 0
     step: int = 0
@@ -89,7 +93,7 @@ class Callback:
         """After each step of the optimizer, which with `accumulate_steps` takes several batches."""
 
     def validation_end(self, training: Training) -> None:
-        """After the validation of an epoch, before its checkpoint is written."""
+        """After a validation, before the epoch's checkpoint; by `validate_steps` within an epoch, with a `step`."""
 
     def epoch_end(self, training: Training) -> None:
         """After an epoch, its validation and its checkpoint."""
@@ -132,20 +136,45 @@ class Callbacks:
 
 
 class LogTo(Callback):
-    """Gives each epoch's record to Lightning loggers: `callbacks=[LogTo(TensorBoardLogger("logs"))]`.
+    """Gives figures to Lightning loggers: `callbacks=[LogTo(TensorBoardLogger("logs"))]`.
+
+    Each epoch's record is logged by the epoch's number, as PHASE/NAME.
 
     Args:
         loggers: Such as TensorBoardLogger or CSVLogger.
+        every_steps: Log the epoch's means so far and the learning rate every so many batches too, by the batches
+            trained in all, as PHASE/step/NAME; None for epochs alone.
+
+    Raises:
+        RequestError: What is given is no logger.
     """
 
-    def __init__(self, *loggers: Logger) -> None:
-        self.loggers = loggers
+    def __init__(self, *loggers: Logger, every_steps: int | None = None) -> None:
+        check_whole("every_steps", every_steps, or_none=True)
+        for one in loggers:
+            if not callable(getattr(one, "log_metrics", None)):
+                raise RequestError(f'LogTo takes loggers, such as LogTo(TensorBoardLogger("logs")), not {shown(one)}')
+        self.loggers, self.every_steps = loggers, every_steps
+        self._logged = 0
+
+    def step_end(self, training: Training) -> None:
+        done = (training.epoch - 1) * training.steps + training.step
+        if self.every_steps is None or not self.loggers or done // self.every_steps == self._logged:
+            return
+        self._logged = done // self.every_steps
+        rate = {} if training.optimizer is None else {"lr": float(training.optimizer.param_groups[0]["lr"])}
+        self._log({f"{training.phase}/step/{name}": one for name, one in {**training.means(), **rate}.items()}, done)
 
     def epoch_end(self, training: Training) -> None:
         record = training.record or {}
         scalars = {f"{training.phase}/{name}": one for name, one in record.items() if name not in ("phase", "epoch")}
+        self._log(scalars, training.epoch)
         for logger in self.loggers:
-            logger.log_metrics(scalars, training.epoch)
+            logger.save()  # what it has not written yet, such as rows of a table
+
+    def _log(self, scalars: dict[str, float], step: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(scalars, step)
 
 
 def check_callbacks(given: object, *, validates: bool) -> None:
@@ -174,10 +203,12 @@ def _check_names(one: Callback) -> None:
     for name in dir(type(one)):
         if name.startswith("_") or name in HOOKS or not callable(getattr(type(one), name)):
             continue
-        if close := difflib.get_close_matches(name.removeprefix("on_"), HOOKS, n=1, cutoff=NEAR):
+        foreign = name.startswith("on_")  # as other libraries call their hooks
+        close = difflib.get_close_matches(name.removeprefix("on_"), HOOKS, n=1, cutoff=FAR if foreign else NEAR)
+        if close or foreign:
+            hooks = f"the hook is {close[0]}" if close else f"the hooks are {', '.join(HOOKS)}"
             raise RequestError(
-                f"{type(one).__name__}.{name} is never called: the hook is {close[0]}; if it is meant as no hook, give "
-                "it another name"
+                f"{type(one).__name__}.{name} is never called: {hooks}; if it is meant as no hook, give it another name"
             )
 
 

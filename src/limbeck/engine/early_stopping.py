@@ -15,8 +15,9 @@ from limbeck.tasks import Task
 class EarlyStopping(Callback):
     """Ends a training where its validation stops improving: a function of the epochs' records alone.
 
-    So a resumed training, and each of several processes, decides as one that ran through. The student is that of the
-    last epoch that was trained, or with `keep="best"` that of the best one.
+    It follows the task's monitor; `Task(monitor=…, mode=…)` chooses another. So a resumed training, and each of several
+    processes, decides as one that ran through. The student is that of the last epoch that was trained, or with
+    `keep="best"` that of the best one.
 
     Attributes:
         patience: Epochs without an improvement after which the training ends.

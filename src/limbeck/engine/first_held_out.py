@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from limbeck.distillers import Scheme
 from limbeck.distillers.scheme import check_targets
-from limbeck.errors import RequestError, as_request
+from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models import device_of
 from limbeck.taps import FLOATS, Conversion, dtype_of, evaluating
+from limbeck.tasks import Task
 from limbeck.types import Batch, Inputs, map_targets, tensors_of
 
 
@@ -35,11 +37,29 @@ def settle_held_out(scheme: Scheme, training: Batch, held_out: Batch) -> None:
         output = scheme.predict(few.inputs)
     if not scheme.task.labelled:
         return
+    _check_monitor(scheme.task, output, few)
     targets = map_targets(held_out.targets, lambda x: x.to(output.device))
     try:
         check_targets(scheme.task, output[:1].expand(held_out.size, *output.shape[1:]), targets)
     except RequestError as error:
         raise RequestError(f"held-out labels: {error}") from error
+
+
+def _check_monitor(task: Task, output: Tensor, batch: Batch) -> None:
+    """Raise RequestError for a monitor that is none of the task's metrics, as some samples show them."""
+    try:
+        metrics = task.metrics()
+        metrics.update(output, map_targets(batch.targets, lambda x: x.to(output.device)), None)
+        names = metrics.figures([metrics.state()])
+    except NotImplementedError:
+        raise RequestError(
+            f"{type(task).__name__} has no metrics: write own_metrics, or leave the validation data out"
+        ) from None
+    except Exception:  # so few samples may have no figures
+        return
+    if names and task.monitor not in names:
+        known = [name for name in names if name != "samples"]
+        raise unknown("monitor", task.monitor, known)
 
 
 def _kinds(inputs: Inputs) -> str:

@@ -21,7 +21,7 @@ from limbeck.engine.hardware import Hardware, chosen
 from limbeck.engine.optim import MakeOptimizer
 from limbeck.engine.prepared import examined
 from limbeck.engine.schedulers import AnySchedule
-from limbeck.engine.settings import Saving, Settings
+from limbeck.engine.settings import Saving, Settings, as_folder, check_whole
 from limbeck.engine.work import Work
 from limbeck.errors import RequestError
 
@@ -65,6 +65,7 @@ def fit(
     accumulate_steps: int = 1,
     max_grad_norm: float | None = None,
     keep: str = "last",
+    validate_steps: int | None = None,
     precision: str = AUTO,
     hardware: Hardware | None = None,
     out: str | Path | None = None,
@@ -82,8 +83,9 @@ def fit(
         train: A limbeck loader, or an ordinary DataLoader of what the task can read, such as (inputs, targets) or
             dicts, of which each of several processes reads its part; or any iterable of such batches.
         epochs: How often to go through it.
-        optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; or an optimizer that
-            already holds every parameter of the distiller, adapters included.
+        optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; one whose parameter is
+            called `named_parameters` gets pairs of name and parameter. `limbeck.engine.optim.optimizer` makes one with
+            groups. Or an optimizer that already holds every parameter of the distiller, adapters included.
         teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
             schemes without one.
         val: Held-out batches, evaluated after each epoch; several processes share them.
@@ -100,6 +102,8 @@ def fit(
         max_grad_norm: Largest norm of the gradient.
         keep: Which student is given: that of the "last" epoch, or that of the one with the "best" validation score (the
             task's monitor).
+        validate_steps: Validate every so many batches too, besides each epoch's end: for `keep="best"` and for the hook
+            `validation_end`; the epochs' records and early stopping go by the epochs' ends.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
             (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
             for what `limbeck.losses.own_precision` marks.
@@ -126,9 +130,12 @@ def fit(
     """
     if not isinstance(distiller, Scheme):
         raise RequestError(f"fit trains a scheme such as Distiller(student), not {type(distiller).__name__}")
-    settings = Settings(epochs, accumulate_steps, max_grad_norm, keep, seed, saving or Saving())
-    validates, folder = val is not None, Path(out) if out else None
-    settings.check(validates=validates)
+    settings = Settings(epochs, accumulate_steps, max_grad_norm, keep, validate_steps, seed, saving or Saving())
+    validates, folder = val is not None, as_folder(out)
+    settings.check(validates=validates, writes=folder is not None)
+    check_whole("steps_per_epoch", steps_per_epoch, or_none=True)
+    if resume and folder is None:
+        raise RequestError("resume=True goes on in a run folder, and there is none: give out=FOLDER")
     on = chosen(hardware)
     on.check(distiller, accumulate_steps)
     check_callbacks(callbacks, validates=validates)

@@ -15,7 +15,7 @@ from limbeck.errors import RequestError, shown, some, unknown
 
 NORMS, BIASES = "norms", "biases"
 """Words for parameters that weight decay does no good to."""
-_OUTER = re.compile(r"^(student|peers\.\d+)\.")
+OUTER = re.compile(r"^(student|peers\.\d+)\.")
 """What stands before a network's own names in what is trained."""
 
 
@@ -62,12 +62,12 @@ class Grouped:
     def _check(self, names: Sequence[str]) -> None:
         for pattern, _ in self.groups:
             if not any(_fits(pattern, name) for name in names):
-                plain = [_OUTER.sub("", name) for name in names]
+                plain = [OUTER.sub("", name) for name in names]
                 raise RequestError(f"the group {shown(pattern)} fits no trained parameter; there are {some(plain)}")
 
 
 def _fits(pattern: str, name: str) -> bool:
-    return fnmatchcase(_OUTER.sub("", name), pattern)
+    return fnmatchcase(OUTER.sub("", name), pattern)
 
 
 def _norms(trained: nn.Module) -> set[str]:

@@ -41,7 +41,9 @@ class Hardware:
     layout: str = AUTO
 
     def check(self, scheme: Scheme, accumulate_steps: int) -> None:
-        """Raise RequestError for a mode of torch.compile that does not exist, or that the scheme cannot do."""
+        """Raise RequestError for what is no Fabric, and for a mode of torch.compile that the scheme cannot do."""
+        if self.fabric is not None and not isinstance(self.fabric, Fabric):
+            raise RequestError(f"Hardware(fabric=…) takes a launched lightning Fabric, not {shown(self.fabric)}")
         check_compile(self.compile, scheme, accumulate_steps)
 
     def launched(self, scheme: Scheme, example: Batch, precision: str) -> Fabric:

@@ -70,21 +70,14 @@ class Loop:
         state.drawing, reason = generators.resume(state.drawing, state.epoch)
         if reason and self.fabric.is_global_zero and state.epoch < epochs:
             tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
-        held_out = None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric, self.task.batch)
         self.training.step = state.step
         self._call("fit_start", state)
         state.stopped |= self._asked_to_stop()
         while state.epoch < epochs and not state.stopped:
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
-            if held_out is not None:
-                record |= self._validate(held_out)
-                score = record[f"val_{self.task.monitor}"]
-                if self.settings.keep == "best" and self.task.better(score, state.best):
-                    state.best = score
-                    self.checkpoint.save_best()
-                self.training.record = record
-                self.callbacks.call("validation_end", self.training)
+            if self.held_out is not None:
+                self._validated(record, self.held_out, state)
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_epoch(record, self.task)
             state.finish_epoch(record)
@@ -110,6 +103,11 @@ class Loop:
         training.epoch, training.records = state.epoch, state.records
         training.record = state.records[-1] if state.records else None
         self.callbacks.call(hook, training)
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """The validation data, shared out over the processes."""
+        return None if self.val is None else HeldOut(self.val, self.fabric.device, self.fabric, self.task.batch)
 
     @cached_property
     def plain(self) -> bool:
@@ -163,7 +161,9 @@ class Loop:
             training.step = state.step = state.step + len(window)
             if watches:
                 self.callbacks.call("step_end", training)
-            if self._saves_at(state.step, len(window)):
+            if self.held_out is not None and self._due(self.settings.validate_steps, state.step, len(window)):
+                self._validate_within(meter, self.held_out, state)
+            if self._due(self.settings.saving.checkpoint_steps, state.step, len(window)):
                 state.sums = meter.look().sums
                 state.seconds, state.rng = time.perf_counter() - began, random_state()
                 self.checkpoint.save(state)
@@ -205,6 +205,24 @@ class Loop:
             scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained, largest)
 
+    def _validate_within(self, meter: Meter, held_out: HeldOut, state: Progressed) -> None:
+        """Validate in the middle of an epoch, whose random numbers stay as they would be without."""
+        drawn, last = random_state(), self.training.record
+        share_buffers(self.scheme, self.fabric)
+        self._validated({**meter.look().means(), "epoch": state.epoch + 1, "step": state.step}, held_out, state)
+        self.training.record = last
+        restore_random_state(drawn)
+
+    def _validated(self, record: dict[str, Any], held_out: HeldOut, state: Progressed) -> None:
+        """Add the validation's figures to a record; keep the student where they are the best."""
+        record |= self._validate(held_out)
+        score = record[f"val_{self.task.monitor}"]
+        if self.settings.keep == "best" and self.task.better(score, state.best):
+            state.best = score
+            self.checkpoint.save_best()
+        self.training.record = record
+        self.callbacks.call("validation_end", self.training)
+
     def _validate(self, held_out: HeldOut) -> dict[str, float]:
         """The figures of the whole, the same in all processes: what is kept by them is one decision."""
         scheme, monitor = self.scheme, self.task.monitor
@@ -233,6 +251,6 @@ class Loop:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
 
-    def _saves_at(self, step: int, taken: int) -> bool:
-        every = self.settings.saving.checkpoint_steps
+    def _due(self, every: int | None, step: int, taken: int) -> bool:
+        """Whether these batches have reached the next of every so many, within an epoch."""
         return every is not None and step // every > (step - taken) // every and step < len(self.source)

@@ -5,6 +5,7 @@ A schedule is a pure function from time, in epochs, to a factor of the learning 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.dtensors import is_dtensor
-from limbeck.engine.groups import Grouped
+from limbeck.engine.groups import OUTER, Grouped
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.late_compiler import put_off, take_step
@@ -110,7 +111,11 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
     if not isinstance(given, Optimizer):
         if not callable(given):
             raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")
-        return given(trained)
+        with as_request(lambda reason: f"the function for the optimizer fails: {reason}"):
+            made = given(named_parameters(distiller) if _takes_names(given) else trained)
+        if not isinstance(made, Optimizer):
+            raise RequestError(f"the function for the optimizer gives {shown(made)}, which is no torch.optim.Optimizer")
+        return made
     given = plain_optimizer(given)
     held = {id(p) for group in given.param_groups for p in group["params"]}
     left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
@@ -120,6 +125,20 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
             "such as partial(torch.optim.Adam, lr=1e-3)"
         )
     return given
+
+
+def named_parameters(distiller: Scheme) -> list[tuple[str, nn.Parameter]]:
+    """All that a scheme trains, with names: the student's as it has them itself, adapters' and losses' after them."""
+    named = ((name, one) for name, one in distiller.named_parameters() if one.requires_grad)
+    return [(OUTER.sub("", name), one) for name, one in named]
+
+
+def _takes_names(given: Callable[..., Optimizer]) -> bool:
+    """Whether a function's first parameter is called `named_parameters`."""
+    try:
+        return next(iter(inspect.signature(given).parameters), "") == "named_parameters"
+    except (TypeError, ValueError):  # of what is not written in Python it is not known
+        return False
 
 
 def _try(make: MakeOptimizer) -> None:

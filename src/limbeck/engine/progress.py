@@ -20,12 +20,15 @@ __all__ = ["LOOK_EVERY", "Progress", "tell"]
 
 LOOK_EVERY = {"bar": 0.5, "line": 5.0}
 """Seconds between two looks at the numbers on the device, where somebody watches them and where not."""
+FIRST_LINE = 10.0
+"""Seconds after which the first of these is written, which says how long all will take."""
 LINE_EVERY = 60.0
 """Seconds after which a line is written within an epoch, where no bar is shown."""
 
 
 class Progress(Callback):
-    """Shows how one training goes: on a terminal a bar, elsewhere a line an epoch, and one a minute within an epoch.
+    """Shows how one training goes: on a terminal a bar, elsewhere a line an epoch, and in a long one a line
+    after ten seconds and each minute.
 
     Args:
         phase: What is being trained.
@@ -49,7 +52,7 @@ class Progress(Callback):
             self._task = self._bar.add_task(phase, total=epochs * steps, state="")
         self._every = LOOK_EVERY["bar" if self._bar else "line"]
         self._next_look = time.monotonic() + self._every
-        self._next_line = time.monotonic() + LINE_EVERY
+        self._next_line = time.monotonic() + FIRST_LINE
         self._since: tuple[int, float] | None = None
 
     def __enter__(self) -> Progress:
@@ -87,17 +90,18 @@ class Progress(Callback):
         state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  {self._score(means)}"
         if self._bar:
             self._bar.update(self._task, completed=done, state=f"{state}  {self._pace(done, now)}")
-        elif self.shown and now >= self._next_line:
+        elif self.shown and now >= self._next_line and (pace := self._pace(done, now)):
             self._next_line = now + LINE_EVERY
-            _print(f"{self.phase}  {state}  step {done % self.steps}/{self.steps}  {self._pace(done, now)}")
+            _print(f"{self.phase}  {state}  step {done % self.steps}/{self.steps}  {pace}")
 
     def _pace(self, done: int, now: float) -> str:
-        """Steps a second since the first look, and the time that the epoch takes yet."""
+        """Steps a second since the first look, and the time that the epoch and the whole take yet."""
         if self._since is None or done <= self._since[0]:
             return ""
         rate = (done - self._since[0]) / max(now - self._since[1], 1e-9)
-        left = (self.steps - done % self.steps) / rate
-        return f"{rate:,.1f} steps/s  {timedelta(seconds=round(left))} left of the epoch"
+        ends = (self.steps - done % self.steps, self.epochs * self.steps - done)
+        epoch, whole = (timedelta(seconds=round(steps / rate)) for steps in ends)
+        return f"{rate:,.1f} steps/s  {epoch} left of the epoch, {whole} of all"
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Show the numbers of a finished epoch."""
@@ -105,7 +109,7 @@ class Progress(Callback):
             self.step(record["epoch"] * self.steps, record)
         elif self.shown:
             validated = record.get(f"val_{self.task.monitor}")
-            held_out = "" if validated is None else f"  val {validated:.4f}"
+            held_out = "" if validated is None else f"  val_{self.task.monitor} {validated:.4f}"
             line = (
                 f"{self.phase}  epoch {record['epoch']}/{self.epochs}  loss {record['loss']:.4f}  "
                 f"{self._score(record)}{held_out}  {record['seconds']:.1f} s"

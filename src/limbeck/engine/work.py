@@ -30,6 +30,7 @@ from limbeck.engine.settings import Settings, stopped
 from limbeck.engine.sharding import check_shared, is_sharding, whole
 from limbeck.engine.snapshots import Snapshots
 from limbeck.engine.source import Source
+from limbeck.errors import counted
 from limbeck.models import Layout
 from limbeck.models.foreign.hugging_face_lora import make_plain
 from limbeck.teachers import Teacher
@@ -101,7 +102,8 @@ class Work:
         )
         state = checkpoint.load() if resume else Progressed()
         reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
-        self._say([str(built.schedule) if isinstance(built.schedule, Scheduler) else "", reason])
+        schedule = str(built.schedule) if isinstance(built.schedule, Scheduler) else ""
+        self._say([self._beginning(first, state), schedule, reason])
         return Begun(
             built, checkpoint, state, Progress(asked.saving.phase, asked.epochs, steps, self.shown, self.scheme.task)
         )
@@ -135,7 +137,9 @@ class Work:
             teacher=guide,
             checkpoint=begun.checkpoint,
             callbacks=callbacks,
-            training=Training(asked.saving.phase, asked.epochs, len(source), built.scheme, self.fabric.is_global_zero),
+            training=Training(
+                asked.saving.phase, asked.epochs, len(source), built.scheme, built.optimizer, self.fabric.is_global_zero
+            ),
             settings=asked,
             val=val,
             val_teacher=judge,
@@ -160,6 +164,17 @@ class Work:
             save_student(self.folder, self.settings.saving.phase, student, {**self.settings.saving.about, **took})
         loop.training.scheme = self.scheme
         loop.callbacks.call("fit_end", loop.training)
+
+    def _beginning(self, first: Prepared, state: Progressed) -> str:
+        """What is about to happen, in a line."""
+        steps, size, precision = len(first.source), first.example.size, self.fabric.strategy.precision.precision
+        form = [precision, first.layout.name or "", f"compiled ({state.compile})" if state.compile else ""]
+        several = f"{self.fabric.world_size} processes on " if self.fabric.world_size > 1 else ""
+        resumed = f", resumed in epoch {state.epoch + 1}" if state.epoch or state.step else ""
+        return (
+            f"{self.settings.epochs} epochs of {counted(steps, 'step')} of {counted(size, 'sample')}{resumed}; "
+            f"{several}{self.fabric.device.type}, {', '.join(filter(None, form))}"
+        )
 
     def _say(self, shown: Sequence[str], always: Sequence[str] = ()) -> None:
         for line in filter(None, chain(shown if self.shown else (), always)):

@@ -55,7 +55,8 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
     """
     _check_options(recipe)
     validates, saving = data.validation is not None, Saving(save_every=recipe.save_every)
-    settings = Settings(recipe.epochs, recipe.accumulate_steps, recipe.max_grad_norm, recipe.keep, saving=saving)
+    steps = recipe.validate_steps
+    settings = Settings(recipe.epochs, recipe.accumulate_steps, recipe.max_grad_norm, recipe.keep, steps, saving=saving)
     settings.check(validates=validates)
     check_callbacks(components.early_stopping(recipe.early_stopping), validates=validates)
     _check_views(recipe, data)

@@ -13,9 +13,11 @@ from torch import nn
 from limbeck.distillers import Scheme
 from limbeck.engine.files import write_json
 from limbeck.models import parameter_count
+from limbeck.notices import tell
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import components, learners, quantized, teachers
+from limbeck.runs.beginning import beginning
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
@@ -80,6 +82,8 @@ def run(
     with opened(out, recipe.name, dump(recipe), resume, fabric, lambda folder: refuse(folder, begun)) as folder:
         began(folder)
         record(folder, begun, fabric)
+        if machine.progress and fabric.is_global_zero:
+            tell(beginning(recipe, data, found, student, baseline=baseline, retrain=retrain_teacher))
         if data.tokenizer is not None and fabric.is_global_zero:
             data.tokenizer.save(folder)
         for one in found:

@@ -106,6 +106,7 @@ class Job:
             accumulate_steps=recipe.accumulate_steps,
             max_grad_norm=recipe.max_grad_norm,
             keep=recipe.keep,
+            validate_steps=recipe.validate_steps,
             hardware=Hardware(
                 fabric=self.fabric,
                 compile=self.compile if recipe.compile == AUTO else recipe.compile,

@@ -72,6 +72,8 @@ class Recipe(Strict):
     """Write the student's weights into files of their own every so many epochs; null: only at the end."""
     keep: Keep = "last"
     """Whose weights the student gets: those of the last epoch, or of the best one on the validation."""
+    validate_steps: Count | None = None
+    """Validate every so many batches too, for keep: best; null: at each epoch's end alone."""
     quantize: Quantize | None = None
     """Train the last epochs for int8, and test the int8 file; null: fp32 alone."""
     precision: Precision = "auto"
