@@ -22,7 +22,8 @@ from limbeck.imports import load_object
 from limbeck.late_compiler import put_off, take_step
 from limbeck.options import fitting
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
+"""A function of parameters, or of pairs of name and parameter."""
 Schedule = Callable[[float], float]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

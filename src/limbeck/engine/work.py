@@ -102,8 +102,8 @@ class Work:
         )
         state = checkpoint.load() if resume else Progressed()
         reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
-        schedule = str(built.schedule) if isinstance(built.schedule, Scheduler) else ""
-        self._say([self._beginning(first, state), schedule, reason])
+        rates = str(built.schedule) if isinstance(built.schedule, Scheduler) else ""
+        self._say([self._beginning(first, state), rates, reason])
         return Begun(
             built, checkpoint, state, Progress(asked.saving.phase, asked.epochs, steps, self.shown, self.scheme.task)
         )
