@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 
 def cache_root() -> Path:
-    """$LIMBECK_CACHE, else limbeck's folder in the user's cache ($XDG_CACHE_HOME or ~/.cache)."""
+    """$LIMBECK_CACHE, else limbeck's folder where the system keeps caches, such as ~/.cache/limbeck on Linux."""
     if given := os.environ.get("LIMBECK_CACHE"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "limbeck"
+    return platformdirs.user_cache_path("limbeck", appauthor=False)
 
 
 def nearest(path: Path) -> Path:
