@@ -41,10 +41,14 @@ def test_what_is_missing_left_over_or_different_is_found(tmp_path: Path, monkeyp
 
     place = Place(tmp_path)
     place.clear()
-    for name, value in (("a", {"x": 1, "seconds": 2}), ("b", {"x": 1}), ("c", {"x": [{"seconds": 3}]})):
+    for name, value in (
+        ("a", {"x": 1, "seconds": 2, "teacher_seconds": 3}),
+        ("b", {"x": 1}),
+        ("c", {"x": [{"seconds": 3}]}),
+    ):
         (place.work / f"{name}.json").write_text(json.dumps(value))
     before = contents(place)
-    (place.work / "a.json").write_text(json.dumps({"x": 1, "seconds": 7}))  # only a time
+    (place.work / "a.json").write_text(json.dumps({"x": 1, "seconds": 7, "teacher_seconds": 8}))  # only times
     (place.work / "b.json").write_text(json.dumps({"x": 2}))
     (place.work / "c.json").rename(place.work / ".c.json.0123abcd.part")
     (place.cache / "claimed").mkdir(parents=True)
@@ -54,7 +58,7 @@ def test_what_is_missing_left_over_or_different_is_found(tmp_path: Path, monkeyp
         "cache/claimed/ is left over",
         "work/b.json differs",
     ]
-    (place.work / "metrics.jsonl").write_text('{"seconds": 1}\n{"seconds": -1}\n')
+    (place.work / "metrics.jsonl").write_text('{"seconds": 1}\n{"teacher_seconds": -1}\n')
     assert negative_times(place) == ["work/metrics.jsonl holds a negative time"]
 
 

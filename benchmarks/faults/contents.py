@@ -60,14 +60,19 @@ def _read(path: Path) -> Any:
 def _untimed(value: Any) -> Any:
     """The same without seconds; outputs of the teacher that a resumed run finds, the first process has stored."""
     if isinstance(value, dict):
-        return {key: _untimed(one) for key, one in value.items() if key != "seconds"}
+        return {key: _untimed(one) for key, one in value.items() if not _is_time(key)}
     if isinstance(value, list):
         return [_untimed(one) for one in value]
     return value.replace(" MB found in ", " MB stored in ") if isinstance(value, str) else value
 
 
+def _is_time(key: str) -> bool:
+    """Whether a key of limbeck's files names a time, such as seconds or teacher_seconds."""
+    return key.rpartition("_")[2] == "seconds"
+
+
 def _times(value: Any) -> list[float]:
     if isinstance(value, dict):
-        own = [value["seconds"]] if isinstance(value.get("seconds"), int | float) else []
+        own = [float(one) for key, one in value.items() if _is_time(key) and isinstance(one, int | float)]
         return own + [time for one in value.values() for time in _times(one)]
     return [time for one in value for time in _times(one)] if isinstance(value, list) else []
