@@ -73,7 +73,8 @@ class Callback:
     `fit_start` with `training.records` of the finished epochs, and resumes the epoch that was interrupted: its
     hooks may be called a second time for it. A training that a callback has stopped stays stopped when it is resumed.
     An exception ends the training, and is told with the callback's name. A callback may put the student in eval mode;
-    random numbers that `step_end` draws change the rest of the epoch.
+    random numbers that `step_end` draws change the rest of the epoch. What `validation_end` adds to `training.record`
+    is in metrics.jsonl and `Run.metrics`; what `epoch_end` adds, in the latter alone.
 
     >>> class Stop(Callback):
     ...     def epoch_end(self, training: Training) -> None:
