@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from limbeck import atomic
 from limbeck.atomic import ENDING, is_part, put, sweep
 
 WRITER = """
@@ -70,3 +72,22 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     assert living.returncode == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()} == {"a": b"old", "b": b"new"}
     assert (tmp_path / f"mine{ENDING}").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is swept on Windows")
+def test_a_file_that_is_swept_before_it_is_locked_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process sweeps between the moment in which the temporary file appears and that in which it is locked."""
+    hold, swept = atomic._hold, []
+
+    def late(file: Any) -> Any:
+        if not swept:
+            swept.extend(tmp_path.iterdir())
+            atomic.sweep(tmp_path)
+        return hold(file)
+
+    monkeypatch.setattr(atomic, "_hold", late)
+    atomic.put(tmp_path / "a", b"content")
+    assert len(swept) == 1
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"content")]

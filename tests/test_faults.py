@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import forked
@@ -62,10 +61,12 @@ def test_what_is_missing_left_over_or_different_is_found(tmp_path: Path, monkeyp
     assert negative_times(place) == ["work/metrics.jsonl holds a negative time"]
 
 
-def test_a_line_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_is_found_beside_a_large_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.faults.memory import line
+    from benchmarks.faults.memory import pace
 
-    values = np.random.default_rng(0).normal(size=50) + 0.25 * np.arange(50)
-    (slope, _), covariance = np.polyfit(np.arange(50), values, 1, cov=True)
-    assert line(values.tolist()) == pytest.approx((slope, covariance[0, 0] ** 0.5))
+    pages = [4096 * (epoch * 1500 // 4096) for epoch in range(100)]  # 1,500 bytes an epoch, taken by pages
+    step = [value + 200_000 * (epoch > 50) for epoch, value in enumerate(pages)]
+    assert pace(pages)[0] == pytest.approx(1500, rel=0.15)
+    assert pace(step)[0] == pytest.approx(1500, rel=0.15)
+    assert pace([5000 * epoch for epoch in range(100)]) == (5000, 0)

@@ -28,18 +28,8 @@ def put(path: Path, content: bytes | memoryview) -> None:
         OSError: It cannot be written, on a full disk for one; what was there before stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ENDING}")
-    try:
-        with ExitStack() as held:
-            with temporary.open("wb") as file:
-                held.callback(_hold(file))
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    while not _written(path, path.with_name(f".{path.name}.{secrets.token_hex(4)}{ENDING}"), content):
+        pass
 
 
 def is_part(path: Path) -> bool:
@@ -57,11 +47,29 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
+def _written(path: Path, temporary: Path, content: bytes | memoryview) -> bool:
+    """Write a file by way of a temporary one; False where a sweep removed that before it was locked."""
+    try:
+        with ExitStack() as held:
+            with temporary.open("wb") as file:
+                held.callback(_hold(file))
+                if not temporary.exists():
+                    return False
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
 def _hold(file: BinaryIO) -> Callable[[], None]:
     """Lock a file, beyond its closing: until what is returned is called."""
     if fcntl is None:
         return lambda: None
     with suppress(OSError):  # a file system without locks
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX)  # a sweep that looks at it just now is soon done
     descriptor = os.dup(file.fileno())
     return lambda: os.close(descriptor)
