@@ -15,7 +15,7 @@ from limbeck.distillers.scheme import TaskLoss, refuse_teacher
 from limbeck.distillers.term import Term
 from limbeck.errors import RequestError
 from limbeck.models import lazy_layers
-from limbeck.taps import LOGITS, Taps, call, evaluating, logits_of
+from limbeck.taps import LOGITS, Taps, call, evaluating
 from limbeck.tasks import Task
 from limbeck.types import Batch, Inputs, Step, TeacherOutput
 
@@ -127,7 +127,7 @@ class MeanTeacher(Distiller):
 
     def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
         """Logits (B, C) of "student", which `predict` gives, and of "ema", its average."""
-        return {"student": self.predict(inputs), "ema": logits_of(call(self.ema, self.prepared(inputs)))}
+        return {"student": self.predict(inputs), "ema": self.answer(call(self.ema, self.prepared(inputs)))}
 
     @torch.no_grad()
     def _says(self, batch: Batch) -> TeacherOutput:
@@ -140,7 +140,7 @@ class MeanTeacher(Distiller):
                 "limbeck.data.make_loader(…, pairs=True), or leave other_view out"
             )
         with evaluating(self.ema):
-            _, tensors = self._ema_taps.run(self.prepared(inputs))
+            _, tensors = self._ema_taps.run(self.prepared(inputs), self.answer)
         return TeacherOutput(tensors.pop(LOGITS), tensors)
 
     def get_extra_state(self) -> dict[str, Any]:

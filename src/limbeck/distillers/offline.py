@@ -143,8 +143,8 @@ class Distiller(Scheme):
         Raises:
             RequestError: As `forward`.
         """
-        output, student = self._student_taps.run(self.prepared(batch.inputs))
-        labelled = logits = student[LOGITS] = self.answer(output)
+        output, student = self._student_taps.run(self.prepared(batch.inputs), self.answer)
+        labelled = logits = student[LOGITS]
         if self.two_heads:
             labelled, student[LOGITS], logits = self._by_head(output)
         teacher = self._tensors(teacher_output)
@@ -171,8 +171,7 @@ class Distiller(Scheme):
                 gave, or shapes cannot be brought together.
         """
         with evaluating(self):
-            output, student = self._student_taps.run(self.prepared(batch.inputs))
-            student[LOGITS] = self.answer(output)
+            _, student = self._student_taps.run(self.prepared(batch.inputs), self.answer)
             teacher = self._tensors(teacher_output)
             self._check_classes(student[LOGITS], batch.targets, teacher.get(LOGITS))
             for name, term in self._bound.items():
@@ -205,6 +204,11 @@ class Distiller(Scheme):
         if teacher_output.output is not None:
             tensors[LOGITS] = self._output(teacher_output.output)
         for name in self._teacher_taps:
+            if name == LOGITS and name not in tensors and tensors:
+                raise RequestError(
+                    f"the teacher gives no logits but {', '.join(tensors)}; say which of them is its output: "
+                    f"FunctionTeacher(teacher, output={next(iter(tensors))!r})"
+                )
             if name not in tensors:
                 raise unknown("teacher tap", name, tensors)
         return tensors

@@ -22,7 +22,7 @@ from limbeck.engine.stand_in import stand_in
 from limbeck.errors import RequestError, as_request
 from limbeck.models import Layout, device_of, lay_out, materialise
 from limbeck.models.probabilities import are_probabilities
-from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, logits_of, readable, taken_from
+from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, readable, taken_from
 from limbeck.taps.wrappers import hooks_run
 from limbeck.teachers.pixels import students_pixels
 from limbeck.types import Batch, TeacherOutput, map_targets, map_teacher_output, tensors_of
@@ -166,7 +166,8 @@ class Trial:
         answer, output = self._with_gradients()
         with torch.no_grad(), evaluating(self.scheme), self._told():
             evaluated = call(self.scheme.student, self.scheme.prepared(self.batch.inputs))
-        if isinstance(output, tuple | list) and isinstance(evaluated, Tensor) and self.scheme.task.classifies:
+        found = self.scheme.task.classifies and self.scheme.task.choice is None
+        if isinstance(output, tuple | list) and isinstance(evaluated, Tensor) and found:
             notes.append(self._find_heads(output, evaluated))
         if self.scheme.two_heads:
             answer, _ = self._with_gradients()
@@ -248,7 +249,7 @@ class Trial:
                     "in training the student returns as its second tensor what it returns in evaluation; return that "
                     "first"
                 )
-        taken = taken_from(output, logits_of(output, self.scheme.classes))
+        taken = taken_from(output, self.scheme.answer(output))
         return f"in training the student {taken}; the rest is not trained"
 
     def _told(self) -> AbstractContextManager[None]:

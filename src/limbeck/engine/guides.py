@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.distillers import Scheme
 from limbeck.errors import RequestError
+from limbeck.taps import logits_of
+from limbeck.tasks import Task
 from limbeck.teachers import FunctionTeacher, ModuleTeacher, RememberedTeacher, StoredTeacher, Teacher
 
 AnyTeacher = Teacher | nn.Module | Callable[..., Any]
@@ -28,7 +31,7 @@ def training_teacher(given: AnyTeacher | None, scheme: Scheme) -> Teacher | None
         raise RequestError("no store knows the texts that the student writes itself: give the teacher's model")
     if scheme.takes_sparse and isinstance(given, StoredTeacher):
         return given.sparsely()
-    return None if given is None else _as_teacher(given, scheme.classes, taps, logits)
+    return None if given is None else _as_teacher(given, scheme, taps, logits)
 
 
 def held_out_teacher(given: AnyTeacher | None, guide: Teacher | None, scheme: Scheme) -> Teacher | None:
@@ -38,7 +41,7 @@ def held_out_teacher(given: AnyTeacher | None, guide: Teacher | None, scheme: Sc
         RequestError: The task has no labels, and nobody can be asked.
     """
     if given is not None:
-        return _as_teacher(given, scheme.classes)
+        return _as_teacher(given, scheme)
     if scheme.task.labelled:
         return None
     if not isinstance(guide, ModuleTeacher | FunctionTeacher):
@@ -49,11 +52,29 @@ def held_out_teacher(given: AnyTeacher | None, guide: Teacher | None, scheme: Sc
     return guide
 
 
-def _as_teacher(given: AnyTeacher, classes: int | None, taps: Sequence[str] = (), logits: bool = True) -> Teacher:
+def _as_teacher(given: AnyTeacher, scheme: Scheme, taps: Sequence[str] = (), logits: bool = True) -> Teacher:
     """A teacher of what was given: a module, a teacher already, or a function."""
+    if not isinstance(given, nn.Module) and _is_teacher(given):
+        return given
+    output = partial(_output, scheme) if logits and _decides(scheme.task) else None
     if isinstance(given, nn.Module):
-        return ModuleTeacher(given, taps, logits=logits, classes=classes)
-    return given if _is_teacher(given) else FunctionTeacher(given, classes=classes)
+        return ModuleTeacher(given, taps, logits=logits, classes=scheme.classes, output=output)
+    return FunctionTeacher(given, classes=scheme.classes, output=output)
+
+
+def _decides(task: Task) -> bool:
+    """Whether a task may take something else for the output than a tensor, "logits", or a tensor of a tuple."""
+    return task.choice is not None or not type(task).__module__.startswith("limbeck.")
+
+
+def _output(scheme: Scheme, returned: Any) -> Tensor:
+    """What the scheme's task takes for the output of a teacher; its logits, where it has no part of that name."""
+    try:
+        return scheme.task.output(returned, scheme.classes)
+    except RequestError:
+        if scheme.task.choice is None:
+            raise
+        return logits_of(returned, scheme.classes)
 
 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:

@@ -8,7 +8,7 @@
 "logits"              the model's own output
 """
 
-from limbeck.taps.forward import call, evaluating, heads_of, logits_of, taken_from
+from limbeck.taps.forward import Choice, call, evaluating, heads_of, logits_of, output_of, taken_from
 from limbeck.taps.listing import TapInfo, trace
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.pairs import match
@@ -19,6 +19,7 @@ __all__ = [
     "FLOATS",
     "LOGITS",
     "NUMBERS",
+    "Choice",
     "Conversion",
     "Tap",
     "TapInfo",
@@ -29,6 +30,7 @@ __all__ = [
     "heads_of",
     "logits_of",
     "match",
+    "output_of",
     "readable",
     "taken_from",
     "trace",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.taps.names import LOGITS, describe
 from limbeck.types import Inputs
+
+Choice = str | int | Callable[[Any], Any] | None
+"""Which part of what a model returns is its output: a field's name, a position, a function; None finds it."""
+_SAY = "output='NAME', as in task=Classification(output='NAME') for a student, ModuleTeacher(teacher, output='NAME')"
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -39,8 +43,40 @@ def logits_of(output: Any, classes: int | None = None) -> Tensor:
         if tensors:
             return (fitting or tensors)[0]
     raise RequestError(
-        f"the model returns no logits but {describe(output)}; return a tensor, or give it a field 'logits'"
+        f"the model returns no logits but {describe(output)}; return a tensor or a field 'logits', or say which part "
+        f"is meant: {_SAY}"
     )
+
+
+def output_of(returned: Any, choice: Choice = None, classes: int | None = None) -> Tensor:
+    """The output in what a model returned: a tensor itself, else the part that was chosen, else its logits.
+
+    Args:
+        returned: What the model returned.
+        choice: Which part is meant; None takes what `logits_of` finds.
+        classes: See there.
+
+    Raises:
+        RequestError: There is no such part, or it is no tensor.
+    """
+    if choice is None or isinstance(returned, Tensor):
+        return logits_of(returned, classes)
+    try:
+        if callable(choice):
+            found = choice(returned)
+        elif isinstance(choice, str) and not isinstance(returned, Mapping):
+            found = getattr(returned, choice)
+        else:
+            found = returned[choice]
+    except RequestError:
+        raise
+    except Exception as error:  # the function may be anybody's
+        raise RequestError(
+            f"the model returns {describe(returned)}, which has no output {choice!r}; say which part is meant: {_SAY}"
+        ) from error
+    if not isinstance(found, Tensor):
+        raise RequestError(f"output {choice!r} of the model is {type(found).__name__}, not a tensor")
+    return found
 
 
 def taken_from(output: Any, logits: Tensor | None) -> str | None:

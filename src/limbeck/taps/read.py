@@ -26,7 +26,6 @@ class Taps:
     Args:
         model: The model to read; wrappers around it or its parts (torch.compile, DataParallel) are seen through.
         names: Tap names; "logits" may be among them and is always given.
-        classes: How wide its logits are, for a model that returns a tuple; None where that is unknown.
 
     Raises:
         RequestError: A name that is no module of the model, nor could be an operation in the forward of one; the
@@ -39,9 +38,8 @@ class Taps:
     {'0': (5, 3), '2:in': (5, 3), 'logits': (5, 2)}
     """
 
-    def __init__(self, model: nn.Module, names: Iterable[str], classes: int | None = None) -> None:
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         self.model = unwrapped(model)
-        self.classes = classes
         self.taps = [Tap.parse(name) for name in dict.fromkeys(names) if name != LOGITS]
         self._whole = self.model if self.taps else runnable(model)
         self._parts = tuple(self.model.modules())
@@ -62,21 +60,25 @@ class Taps:
         self._counts: dict[bool, dict[str, int]] = {}
         self._reads: int | None = None
 
-    def run(self, inputs: Inputs) -> tuple[Any, dict[str, Tensor]]:
-        """One forward pass: the model's output, and the tensor at each tap (and "logits").
+    def run(self, inputs: Inputs, output: Callable[[Any], Tensor] = logits_of) -> tuple[Any, dict[str, Tensor]]:
+        """One forward pass: what the model returned, and the tensor at each tap (and "logits").
+
+        Args:
+            inputs: What the model reads.
+            output: What of it is its logits, or what stands for them, such as a task's output.
 
         Raises:
-            RequestError: A tap that the pass does not reach or that is no tensor; an operation's tap whose number means
-                different things in training and in evaluation.
+            RequestError: Nothing that it returned is that; a tap that the pass does not reach or that is no tensor; an
+                operation's tap whose number means different things in training and in evaluation.
         """
         if not self.taps:
-            output = call(self._whole, inputs)
-            return output, {LOGITS: logits_of(output, self.classes)}
+            returned = call(self._whole, inputs)
+            return returned, {LOGITS: output(returned)}
         with self.capture() as tensors:
-            output = call(self.model, inputs)
+            returned = call(self.model, inputs)
         self._check_modes()
-        tensors[LOGITS] = logits_of(output, self.classes)
-        return output, tensors
+        tensors[LOGITS] = output(returned)
+        return returned, tensors
 
     def run_to_last(self, inputs: Inputs) -> dict[str, Tensor]:
         """The tensor at each tap, the model running no deeper than its last tap; "logits" is not among them.

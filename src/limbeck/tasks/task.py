@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.taps import logits_of
+from limbeck.taps import Choice, output_of
 from limbeck.tasks.items import as_batch
 from limbeck.tasks.metrics import Metrics, WithLibrary
 from limbeck.types import Batch, Targets
 
 Mode = Literal["max", "min"]
 """Whether a larger or a smaller score is better."""
-Choice = str | int | Callable[[Any], Tensor] | None
-"""Which part of what a model returns is its output: a field's name, a position, a function; None finds it."""
 
 
 class Measure(Protocol):
@@ -88,6 +86,11 @@ class Task:
         """The loss that was given in place of the task's own."""
         return self._loss
 
+    @property
+    def choice(self) -> Choice:
+        """Which part of what a model returns was said to be its output; None where it is found."""
+        return self._output
+
     def batch(self, item: Any) -> Batch:
         """A batch of what a loader gives.
 
@@ -111,21 +114,7 @@ class Task:
         Raises:
             RequestError: There is none.
         """
-        chosen = self._output
-        if chosen is None or isinstance(raw, Tensor):
-            return logits_of(raw, classes)
-        try:
-            if callable(chosen):
-                found = chosen(raw)
-            elif isinstance(chosen, str) and not isinstance(raw, Mapping):
-                found = getattr(raw, chosen)
-            else:
-                found = raw[chosen]
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise RequestError(f"the model returns {type(raw).__name__}, which has no output {chosen!r}") from error
-        if not isinstance(found, Tensor):
-            raise RequestError(f"output {chosen!r} of the model is {type(found).__name__}, not a tensor")
-        return found
+        return output_of(raw, self._output, classes)
 
     def check_output(self, output: Tensor) -> None:
         """Raise RequestError for an output that has not the task's form."""

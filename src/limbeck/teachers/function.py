@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from limbeck.errors import RequestError
 from limbeck.models import refuse_lazy
 from limbeck.models.foreign.pieces import Pieces
 from limbeck.models.probabilities import Ending
-from limbeck.taps import LOGITS, Conversion, dtype_of, evaluating, logits_of, readable, taken_from
+from limbeck.taps import LOGITS, Choice, Conversion, dtype_of, evaluating, output_of, readable, taken_from
 from limbeck.teachers.reached import modules_reached
 from limbeck.teachers.state import Frozen
 from limbeck.types import Batch, Inputs, TeacherOutput, each, flat, tensors_of
@@ -36,6 +37,8 @@ class FunctionTeacher:
         fingerprint: What names this function, so that what it gave can be known again; without it every
             FunctionTeacher is one of its own, since code can change without its name.
         classes: See there; None takes a tuple's first tensor (B, ...).
+        output: Which part of a tuple, of a mapping or of a record is the logits: a position, a name, or a function;
+            None takes a mapping's "logits".
 
     Attributes:
         notes: What should be known of how it is run, such as "returns a tuple …"; empty before its first call.
@@ -56,12 +59,14 @@ class FunctionTeacher:
         probabilities: bool = False,
         fingerprint: str | None = None,
         classes: int | None = None,
+        output: Choice = None,
     ) -> None:
         if not callable(function):
             raise RequestError(f"a teacher is a module, a Teacher or a function of the inputs, not {function!r}")
         self.function = function
         self.numpy = numpy
         self.classes = classes
+        self.output = output
         self.fingerprint = fingerprint or f"function-{secrets.token_hex(8)}"
         self._ending = Ending(probabilities=probabilities)
         self._modules: list[nn.Module] | None = None
@@ -119,7 +124,10 @@ class FunctionTeacher:
             see(said)
             size = len(tensors_of(inputs)[0])
             by_name = said if isinstance(said, Mapping) else {LOGITS: self._logits_in(said)}
-            return {name: _tensor(name, value, size, device) for name, value in by_name.items()}
+            found = {name: _tensor(name, value, size, device) for name, value in by_name.items()}
+            if self.output is not None and isinstance(said, Mapping):
+                found[LOGITS] = _tensor(LOGITS, output_of(found, self.output), size, device)
+            return found
 
         inputs = each(batch.inputs, Tensor.clone)  # the student reads them too, and a function may write into its own
         if self._reads is not None:
@@ -135,10 +143,10 @@ class FunctionTeacher:
         return self.function(**{name: self._given(value) for name, value in flat(inputs).items()})
 
     def _logits_in(self, said: Any) -> Any:
-        return logits_of(said, self.classes) if _is_tuple(said) else said
+        return output_of(said, self.output, self.classes) if _has_parts(said) else said
 
     def _taken_from(self, said: Any) -> str | None:
-        return taken_from(said, self._logits_in(said)) if _is_tuple(said) else None
+        return taken_from(said, self._logits_in(said)) if _has_parts(said) else None
 
     def _given(self, value: Tensor) -> Any:
         return value.cpu().numpy() if self.numpy else value
@@ -158,6 +166,8 @@ def _tensor(name: str, value: Any, size: int, device: torch.device) -> Tensor:
     return tensor.float()
 
 
-def _is_tuple(said: Any) -> bool:
-    """Whether it is several tensors; a list of numbers may be an array."""
-    return isinstance(said, tuple | list) and any(isinstance(one, Tensor) and one.dim() > 1 for one in said)
+def _has_parts(said: Any) -> bool:
+    """Whether it is several tensors, in a tuple or a record; a list of numbers may be an array."""
+    if isinstance(said, tuple | list):
+        return any(isinstance(one, Tensor) and one.dim() > 1 for one in said)
+    return is_dataclass(said) and not isinstance(said, Mapping)

@@ -40,6 +40,11 @@ def identity(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def settings(value: Any) -> str:
+    """A setting as text: plain values as they are, of a function its code and what it holds."""
+    return json.dumps(_plain(value, DEPTH), sort_keys=True, default=repr)
+
+
 def _lines(module: nn.Module) -> Iterator[str]:
     packages, codes = {"torch"}, dict[type, str]()
     for name, part in module.named_modules():
@@ -48,8 +53,7 @@ def _lines(module: nn.Module) -> Iterator[str]:
         codes[kind] = codes.get(kind) or _code_of_class(kind)
         yield f"{name} {kind.__qualname__} {part.extra_repr()} {codes[kind]}\n"
         if not isinstance(part, torch.jit.ScriptModule):
-            settings = {key: value for key, value in vars(part).items() if key not in _OWN}
-            yield json.dumps(_plain(settings, DEPTH), sort_keys=True, default=repr)
+            yield settings({key: value for key, value in vars(part).items() if key not in _OWN})
             hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
             yield json.dumps(_plain(hooks, DEPTH), default=repr)
         itself = getattr(kind, "identity", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,9 +17,20 @@ from limbeck.models import move, refuse_lazy
 from limbeck.models.foreign.keras import refuse_keras
 from limbeck.models.foreign.outputs import choose_logits
 from limbeck.models.foreign.pieces import Pieces
-from limbeck.taps import LOGITS, NUMBERS, Conversion, Taps, dtype_of, evaluating, readable, taken_from
+from limbeck.taps import (
+    LOGITS,
+    NUMBERS,
+    Choice,
+    Conversion,
+    Taps,
+    dtype_of,
+    evaluating,
+    output_of,
+    readable,
+    taken_from,
+)
 from limbeck.taps.wrappers import unwrapped
-from limbeck.teachers.identity import identity
+from limbeck.teachers.identity import identity, settings
 from limbeck.teachers.pixels import Found, as_floats, find_pixels
 from limbeck.teachers.state import Frozen
 from limbeck.types import Batch, Inputs, TeacherOutput, content, each
@@ -43,6 +54,8 @@ class ModuleTeacher:
             (the hint stage of FitNets, arXiv 1412.6550), and it need not return logits at all.
         classes: Where it returns a tuple, the first tensor (B, classes) in it is its logits; None takes the first
             (B, ...).
+        output: Which part of what it returns is its output, as the option of a task: a field's name, a position, or a
+            function; None takes a tensor, its field "logits", or a tensor of a tuple.
 
     Attributes:
         notes: What should be known of how it is run, such as "returns a tuple …"; empty before its first call.
@@ -60,6 +73,7 @@ class ModuleTeacher:
         inputs: nn.Module | None = None,
         logits: bool = True,
         classes: int | None = None,
+        output: Choice = None,
     ) -> None:
         refuse_keras(module)
         taps = list(taps)
@@ -72,7 +86,9 @@ class ModuleTeacher:
         self.dtype = dtype
         self.inputs = inputs
         self.logits = logits
-        self._taps = Taps(module if dtype is None else self.module, taps, classes)
+        self.output = output
+        self._output = partial(output_of, choice=output, classes=classes)
+        self._taps = Taps(module if dtype is None else self.module, taps)
         self._device: torch.device | None = None
         self._reads: Conversion | None = None
         self._pixels = Found()
@@ -94,10 +110,13 @@ class ModuleTeacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of all that its outputs depend on: taps, dtype, `logits`, and of the module and of what
-        prepares its inputs the weights and buffers with their names, the settings, the code and its versions."""
+        """Hexadecimal digest of all that its outputs depend on: taps, dtype, `logits`, `output`, and of the module and
+        of what prepares its inputs the weights and buffers with their names, the settings, the code and its versions.
+        """
         names = sorted(tap.name for tap in self._taps.taps)
         digest = hashlib.sha256(repr((names, self.dtype, self.logits)).encode())
+        if self.output is not None:
+            digest.update(settings(self.output).encode())
         for module in (self.module, self.inputs):
             if module is not None:
                 digest.update(f"{fingerprint(module)} {identity(module)}".encode())
@@ -113,7 +132,7 @@ class ModuleTeacher:
         def run(inputs: Inputs) -> dict[str, Tensor]:
             if not self.logits:
                 return self._taps.run_to_last(inputs)
-            output, tensors = self._taps.run(inputs)
+            output, tensors = self._taps.run(inputs, self._output)
             see(output, tensors)
             return tensors
 
