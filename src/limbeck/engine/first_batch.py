@@ -25,7 +25,7 @@ from limbeck.models.probabilities import are_probabilities
 from limbeck.taps import FLOATS, Conversion, call, dtype_of, evaluating, heads_of, readable, taken_from
 from limbeck.taps.wrappers import hooks_run
 from limbeck.teachers.pixels import students_pixels
-from limbeck.types import Batch, TeacherOutput, map_targets, map_teacher_output, tensors_of
+from limbeck.types import Batch, TeacherOutput, flat, map_targets, map_teacher_output, tensors_of
 
 FEW = 8
 """Samples on which a training step is tried."""
@@ -66,6 +66,7 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
         if dtype != torch.float32:  # held-out data may come as fp32 all the same
             scheme.reads = scheme.reads or Conversion(FLOATS, dtype)
     scheme.task.check_output(output)
+    scheme.task.check_kind(example.targets)
     labels = example.targets
     targets = len(labels) if isinstance(labels, Tensor | list | tuple) else example.size
     if len(output) != few.size or any(len(x) != targets for x in tensors_of(example.inputs)):
@@ -130,7 +131,17 @@ def check_step(
 
 def reading(who: str, example: Batch) -> AbstractContextManager[None]:
     """Say of whatever is raised inside that a model cannot read these inputs."""
-    return as_request(lambda reason: f"the {who} cannot read inputs of shape {_described(example)}: {reason}")
+    inputs = example.inputs
+    if isinstance(inputs, Tensor):
+        return as_request(lambda reason: f"the {who} cannot read inputs of shape {_described(example)}: {reason}")
+    names = ", ".join(f"{name} {tuple(x.shape)}" for name, x in flat(inputs).items())
+    return as_request(
+        lambda reason: (
+            f"the {who} cannot read the inputs {names}: {reason}; say by the task's batch= which tensors are "
+            "inputs, as batch=lambda item: (item['x'], item['y']), or by inputs=NamedInputs({'PARAMETER': 'NAME'}) how "
+            f"the {who} calls them"
+        )
+    )
 
 
 @dataclass(frozen=True)

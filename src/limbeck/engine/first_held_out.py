@@ -37,6 +37,7 @@ def settle_held_out(scheme: Scheme, training: Batch, held_out: Batch) -> None:
         output = scheme.predict(few.inputs)
     if not scheme.task.labelled:
         return
+    scheme.task.check_kind(held_out.targets)
     _check_monitor(scheme.task, output, few)
     targets = map_targets(held_out.targets, lambda x: x.to(output.device))
     try:

@@ -81,7 +81,8 @@ def fit(
     Args:
         distiller: The student with its losses, such as `Distiller(student, terms)`; a wrapped student is unwrapped.
         train: A limbeck loader, or an ordinary DataLoader of what the task can read, such as (inputs, targets) or
-            dicts, of which each of several processes reads its part; or any iterable of such batches.
+            dicts, of which each of several processes reads its part; or any iterable of such batches, or a function
+            that makes one, such as a generator function, which is called for each epoch.
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; one whose parameter is
             called `named_parameters` gets pairs of name and parameter. `limbeck.engine.optim.optimizer` makes one with
@@ -148,7 +149,7 @@ def fit(
     judge = held_out_teacher(val_teacher, guide, distiller) if validates else None
     first, pulls = work.tried(guide, data, on.layout, measures=measure_balance)
     begun = work.begun(first, optimizer, schedule, resume, on.compile, validates=validates)
-    laid, source, size = first.layout, first.source, first.example.size
+    laid, source, size, val = first.layout, first.source, first.example.size, data.val
     del data, first  # with what lies on the device, where the training needs the memory
     called = Callbacks(work.own_callbacks(begun), callbacks)
     work.train(begun, work.loop(begun, source, guide, called, val, judge), laid, size)

@@ -53,7 +53,7 @@ class HeldOut:
         fabric = self.fabric
         if fabric is not None and isinstance(self.loader, Loader):
             loader, counted = self.loader.share(fabric.global_rank, fabric.world_size)
-            return _first(Source(loader, self.device).starting_at(), counted)
+            return _first(Source(loader, self.device, read=self.read).starting_at(), counted)
         batches = Source(self.loader, self.device, read=self.read).starting_at()
         if self._shared is not None:
             return _own(batches, self._shared)

@@ -31,7 +31,7 @@ from limbeck.engine.step_weights import step_weights
 from limbeck.engine.stepper import Stepper
 from limbeck.engine.totals import Totals
 from limbeck.engine.validation import figures, predictions
-from limbeck.errors import RunError
+from limbeck.errors import RunError, reason_of
 from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
 from limbeck.taps import evaluating
 from limbeck.tasks import Task
@@ -60,6 +60,7 @@ class Loop:
     settings: Settings
     val: Iterable[Any] | None
     val_teacher: Teacher | None
+    said_short: bool = False
 
     def run(self, state: Progressed) -> None:
         """Train from where `state` stands to the end of the last epoch."""
@@ -154,7 +155,11 @@ class Loop:
         rate = self.optimizer.param_groups[0]["lr"]
         for window in self.source.windows(self._batches(state)):
             self._set_rates(state)
-            self._update(window, meter)
+            try:
+                self._update(window, meter)
+            except Exception as error:
+                self._blame(window, state, error)
+                raise
             rate = self.optimizer.param_groups[0]["lr"]
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_step()
@@ -168,7 +173,8 @@ class Loop:
                 state.seconds, state.rng = time.perf_counter() - began, random_state()
                 self.checkpoint.save(state)
         if not state.step:
-            raise RunError(f"{self.checkpoint.phase}: the loader gives no batch in epoch {state.epoch + 1}")
+            raise RunError(f"{self.checkpoint.phase}: {self.source.nothing()}")
+        self._say_if_short(state)
         totals = meter.look()  # which waits for the device
         state.seconds = time.perf_counter() - began
         everybodys = Totals()
@@ -191,6 +197,21 @@ class Loop:
             self._clip(self.settings.max_grad_norm)
         self.advance()
         self.forget_gradients()
+
+    def _blame(self, window: Sequence[Batch], state: Progressed, error: Exception) -> None:
+        """Raise RunError where a batch of another shape than the first one is why a step has failed."""
+        unlike = self.source.unlike(window)
+        if unlike and not isinstance(error, RunError | torch.OutOfMemoryError):
+            where = f"batch {state.step + 1} of epoch {state.epoch + 1}"
+            phase = self.checkpoint.phase
+            raise RunError(f"{phase}: {where} cannot be trained on: {unlike}; {reason_of(error)}") from error
+
+    def _say_if_short(self, state: Progressed) -> None:
+        """Say once that an epoch has fewer batches than were announced."""
+        short = self.source.short(state.step)
+        if short and not self.said_short and self.fabric.is_global_zero:
+            tell(f"{self.checkpoint.phase}: {short}")
+        self.said_short |= bool(short)
 
     def forget_gradients(self) -> None:
         for parameter in self.trained:

@@ -16,10 +16,12 @@ from limbeck.engine.devices import AUTO
 from limbeck.engine.first_answers import check_answers, check_mixing, first_answers
 from limbeck.engine.first_batch import check_step, reading, settle, sized
 from limbeck.engine.first_held_out import settle_held_out
+from limbeck.engine.first_labels import check_labels
 from limbeck.engine.optim import trained_parameters
 from limbeck.engine.sharding import is_sharding
 from limbeck.engine.shares import training_part
-from limbeck.engine.source import Source, as_loader, counted
+from limbeck.engine.source import Source, form
+from limbeck.engine.streams import as_loader, as_stream, counted
 from limbeck.errors import RequestError
 from limbeck.models import Layout
 from limbeck.models.layout import CONTIGUOUS
@@ -36,12 +38,14 @@ class Examined:
         loader: The batches.
         steps: How many make an epoch; None for all that the loader has.
         example: The first batch, on the CPU.
+        val: The held-out batches, or None.
         notes: What should be said, a line each.
     """
 
     loader: Iterable[Any]
     steps: int | None
     example: Batch
+    val: Iterable[Any] | None
     notes: list[str]
 
 
@@ -70,7 +74,8 @@ def examined(scheme: Scheme, train: Iterable[Any], val: Iterable[Any] | None, st
     Raises:
         RequestError: The data cannot be read, or the student's output has not the form that the task has.
     """
-    loader, read, cpu = as_loader(train, steps), scheme.task.batch, torch.device("cpu")
+    loader, read, cpu = as_stream(train, steps), scheme.task.batch, torch.device("cpu")
+    val = None if val is None else as_loader(val, "val")
     example = Source(loader, cpu, read=read).first()
     notes: list[str] = []
     if steps is None and (steps := counted(loader)) is not None:
@@ -81,7 +86,7 @@ def examined(scheme: Scheme, train: Iterable[Any], val: Iterable[Any] | None, st
         raise RequestError("val is an iterator, which can be read only once: give what makes it")
     if val is not None:
         settle_held_out(scheme, example, Source(val, cpu, read=read).first())
-    return Examined(loader, steps, example, notes)
+    return Examined(loader, steps, example, val, notes)
 
 
 def prepared(
@@ -97,6 +102,7 @@ def prepared(
     change = laid.inputs if laid.unsafe else None
     part = training_part(data.loader, fabric, seed)
     source = Source(part, fabric.device, change, window=window, read=scheme.task.batch, steps=data.steps)
+    source.usual = form(data.example)
     return Prepared(laid, source, example, teacher_output, list(data.notes))
 
 
@@ -124,6 +130,7 @@ def checked(
         labelled = bool(getattr(scheme, "task_weight", 1))
         notes += check_answers(guide, example, teacher_output, scheme.task, labelled=labelled)
         notes += check_mixing(guide, scheme.teacher_temperatures)
+    notes += check_labels(scheme, example)
     trained_parameters(scheme)
     with first.layout.kept():
         notes += check_step(scheme, example, teacher_output, first.source, fabric)

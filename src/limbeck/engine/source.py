@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
@@ -14,9 +13,10 @@ from torch.utils.data import BatchSampler
 
 from limbeck.data import Loader
 from limbeck.engine.generators import left_alone, samplers
+from limbeck.engine.streams import Stream
 from limbeck.errors import RequestError
 from limbeck.tasks.items import as_batch
-from limbeck.types import Batch, map_targets, send
+from limbeck.types import Batch, flat, map_targets, send
 
 
 class Source:
@@ -35,6 +35,7 @@ class Source:
 
     Attributes:
         least: Samples that a batch must have, so as not to be left out; 1 leaves none out.
+        usual: What the first batch holds, in words (`form`); "" where nobody has looked.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Source:
         self.steps = steps
         self.epoch = 0
         self.least = 1
+        self.usual = ""
 
     def __len__(self) -> int:
         if self.steps is not None:
@@ -100,13 +102,14 @@ class Source:
 
     def _starting_at(self, step: int) -> Iterator[Batch]:
         if isinstance(self.loader, Loader):
-            given = self.loader.starting_at(step) if self.steps is None else self._passes(self.loader, self.steps, step)
+            whole = self.loader.starting_at(step) if self.steps is None else self._passes(self.loader, self.steps, step)
+            given = map(self.read, whole)
             batches = given if self.least == 1 else self._enough(given)
             return batches if self.loader.device == self.device else (batch.to(self.device) for batch in batches)
         given = map(self.read, self._items())
         enough = given if self.least == 1 else self._enough(given)
         for _ in range(step):
-            next(enough)
+            next(enough, None)
         return (self._kept(batch) for batch in enough)
 
     def _passes(self, loader: Loader, steps: int, step: int) -> Iterator[Batch]:
@@ -126,6 +129,33 @@ class Source:
     def _items(self) -> Iterator[Any]:
         """What the loader gives in an epoch."""
         return iter(self.loader) if self.steps is None else islice(_again_and_again(self.loader), self.steps)
+
+    def short(self, steps: int) -> str:
+        """What should be said of an epoch of so many batches, where more were announced; "" for nothing."""
+        announced = len(self)
+        if steps >= announced or (self.least > 1 and self.alone is None):  # of those left out another line speaks
+            return ""
+        if isinstance(self.loader, Stream) and self.loader.ended:
+            return (
+                f"the iterator ended after {self.loader.taken:,} batches in all, so that epoch {self.epoch + 1} has "
+                f"{steps:,} in place of {announced:,}"
+            )
+        return f"the loader gives {steps:,} batches in epoch {self.epoch + 1}, and announces {announced:,}"
+
+    def nothing(self) -> str:
+        """Why an epoch has no batch at all."""
+        if isinstance(self.loader, Stream) and self.loader.ended:
+            return (
+                f"no batch is left for epoch {self.epoch + 1}: the iterator ended after {self.loader.taken:,} batches, "
+                f"and an iterator cannot be started again; give fewer epochs or steps_per_epoch (now {self.steps}), or "
+                "what makes the iterator: its function, or a DataLoader"
+            )
+        return f"the loader gives no batch in epoch {self.epoch + 1}"
+
+    def unlike(self, window: Iterable[Batch]) -> str:
+        """What a batch holds that differs in shape or dtype from the first one, beside what that holds; "" for none."""
+        other = next((one for one in map(form, window) if one != self.usual), None) if self.usual else None
+        return "" if other is None else f"it holds {other}, and the first batch {self.usual}"
 
     def windows(self, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
         """Groups of its batches, the last one possibly shorter."""
@@ -164,78 +194,21 @@ class Source:
         return batch
 
 
-class Stream:
-    """An iterator as a loader: each epoch goes on where the one before stopped.
+def form(batch: Batch) -> str:
+    """The shapes, without the batch, and the dtypes of a batch's inputs and targets, in words.
 
-    Args:
-        iterator: It can be read once, and is read by this alone.
+    >>> form(as_batch((torch.zeros(2, 3), torch.tensor([0, 1]))))
+    'inputs (B, 3) float32, targets (B,) int64'
     """
-
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        self._iterator = iterator
-        self._peeked: list[Any] = []
-
-    def peek(self) -> Any:
-        """What comes next, without taking it.
-
-        Raises:
-            RequestError: Nothing does.
-        """
-        if not self._peeked:
-            try:
-                self._peeked.append(next(self._iterator))
-            except StopIteration:
-                raise RequestError("the loader gives no batch at all") from None
-        return self._peeked[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            if self._peeked:
-                yield self._peeked.pop()
-                continue
-            try:
-                yield next(self._iterator)
-            except StopIteration:
-                return
+    inputs = {"": batch.inputs} if isinstance(batch.inputs, Tensor) else flat(batch.inputs)
+    named = [f"{name} {_shape(x)}".strip() for name, x in inputs.items()]
+    targets = _shape(batch.targets) if isinstance(batch.targets, Tensor) else type(batch.targets).__name__
+    return f"inputs {', '.join(named)}, targets {targets}"
 
 
-def as_loader(given: Iterable[Any], steps: int | None) -> Iterable[Any]:
-    """The loader that was given; an iterator as a `Stream`.
-
-    Raises:
-        RequestError: It is an iterator, and nobody says how many batches make an epoch.
-    """
-    if steps is not None and steps < 1:
-        raise RequestError(f"steps_per_epoch is 1 or more, not {steps}")
-    if not isinstance(given, Iterator):
-        return given
-    if steps is None:
-        raise RequestError(
-            "an iterator can be read only once: give what makes it, such as the DataLoader itself, or say how many of "
-            "its batches make an epoch: steps_per_epoch=1000"
-        )
-    return Stream(given)
-
-
-def counted(loader: Iterable[Any], seconds: float = 120.0) -> int | None:
-    """How many batches a loader without a length gives, by reading it once; None for one that has a length.
-
-    Raises:
-        RequestError: It has not ended after so many seconds.
-    """
-    try:
-        len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        began = time.monotonic()
-        with left_alone(loader):
-            for number, _ in enumerate(loader, start=1):
-                if time.monotonic() - began > seconds:
-                    raise RequestError(
-                        f"the loader has no length, and has not ended after {number:,} batches; say how many make an "
-                        "epoch: steps_per_epoch=1000"
-                    ) from None
-            return number
-    return None
+def _shape(x: Tensor) -> str:
+    rest = "".join(f" {size}," for size in x.shape[1:]).rstrip(",")
+    return f"(B,{rest}) {str(x.dtype).removeprefix('torch.')}"
 
 
 def _again_and_again(loader: Iterable[Any]) -> Iterator[Any]:

@@ -26,9 +26,13 @@ def agree(student: Tensor, teacher: Tensor, dimensions: Sequence[int], *axes: in
         if tensor.dim() not in dimensions:
             wanted = " or ".join(map(str, dimensions))
             raise RequestError(f"{_both(student.shape, teacher.shape)} must have {wanted} dimensions; {remedy}")
-    if any(student.shape[a] != teacher.shape[a] for a in axes):
-        where = ", ".join(map(str, axes))
-        raise RequestError(f"{_both(student.shape, teacher.shape)} must agree in dimension {where}; {remedy}")
+    apart = [a for a in axes if a >= teacher.dim() or student.shape[a] != teacher.shape[a]]
+    if apart:
+        where = " and ".join(map(str, apart))
+        if remedy != _ADAPT and min(apart) > 1 and student.dim() == teacher.dim() == 4:  # outputs of the same classes
+            remedy = f"resize the teacher's, as teacher=lambda x: F.interpolate(network(x), {tuple(student.shape[2:])})"
+        many = "s" if len(apart) > 1 else ""
+        raise RequestError(f"{_both(student.shape, teacher.shape)} differ in dimension{many} {where}; {remedy}")
 
 
 def several_samples(student: Tensor, teacher: Tensor) -> None:

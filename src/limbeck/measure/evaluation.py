@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from limbeck.distillers import Scheme
 from limbeck.engine.held_out import HeldOut
+from limbeck.engine.streams import as_loader
 from limbeck.engine.validation import Hear, figures, predictions
 from limbeck.errors import RequestError, unknown
 from limbeck.models import device_of
+from limbeck.taps import call
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
 from limbeck.types import Inputs
@@ -65,7 +68,8 @@ def evaluate(
     """Run a model once over a loader.
 
     Args:
-        predict: From inputs to outputs; put a model in eval mode before (`Scheme.predict` within `evaluating`).
+        predict: From inputs to outputs; put a model in eval mode before (`Scheme.predict` within `evaluating`). A
+            module gets named inputs as keyword arguments, as in a training.
         loader: Batches, or what the task reads as such, as pairs (inputs, targets).
         task: What is measured; `Classification()` by default.
         device: Where the batches go; by default where the model lies, if `predict` is one or a method of one.
@@ -80,7 +84,8 @@ def evaluate(
         device = device_of(owner) if isinstance(owner, nn.Module) else "cpu"
     learned = task or (owner.task if isinstance(owner, Scheme) else Classification())
     held_out = _held_out(loader, device, learned)
-    found = figures(lambda batch: {"": learned.output(predict(batch.inputs))}, held_out, learned, teacher, hear)
+    run = partial(call, predict) if isinstance(predict, nn.Module) else predict
+    found = figures(lambda batch: {"": learned.output(run(batch.inputs))}, held_out, learned, teacher, hear)
     return made(found[""], learned)
 
 
@@ -133,4 +138,6 @@ def made(found: Mapping[str, float], task: Task) -> Evaluation:
 
 
 def _held_out(loader: Iterable[Any], device: torch.device | str, task: Task) -> HeldOut:
-    return loader if isinstance(loader, HeldOut) else HeldOut(loader, torch.device(device), read=task.batch)
+    if isinstance(loader, HeldOut):
+        return loader
+    return HeldOut(as_loader(loader, "the loader"), torch.device(device), read=task.batch)

@@ -8,7 +8,7 @@
 "logits"              the model's own output
 """
 
-from limbeck.taps.forward import Choice, call, evaluating, heads_of, logits_of, output_of, taken_from
+from limbeck.taps.forward import Choice, by_position, call, evaluating, heads_of, logits_of, output_of, taken_from
 from limbeck.taps.listing import TapInfo, trace
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.pairs import match
@@ -24,6 +24,7 @@ __all__ = [
     "Tap",
     "TapInfo",
     "Taps",
+    "by_position",
     "call",
     "dtype_of",
     "evaluating",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.taps.names import LOGITS, describe
+from limbeck.taps.wrappers import unwrapped
 from limbeck.types import Inputs
 
 Choice = str | int | Callable[[Any], Any] | None
@@ -18,8 +20,34 @@ _SAY = "output='NAME', as in task=Classification(output='NAME') for a student, M
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
-    """Run a model on one tensor, or on named inputs as keyword arguments."""
-    return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+    """Run a model on one tensor, or on named inputs as keyword arguments; a single one by its position where the model
+    has no parameter of its name."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    alone = by_position(unwrapped(model).forward, inputs)
+    return model(**inputs) if alone is None else model(alone)
+
+
+def by_position(function: Callable[..., Any], inputs: Mapping[str, Inputs]) -> Tensor | None:
+    """The one tensor of named inputs, where a function takes no such keyword but one argument by position; else None.
+
+    >>> x = torch.zeros(2, 3)
+    >>> by_position(lambda image: image, {"pixel_values": x}) is x
+    True
+    >>> by_position(lambda pixel_values: pixel_values, {"pixel_values": x}) is None
+    True
+    """
+    (name, alone), *others = inputs.items()
+    if others or not isinstance(alone, Tensor):
+        return None
+    try:
+        parameters = inspect.signature(function).parameters
+        if name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return None
+        inspect.signature(function).bind(alone)
+    except (TypeError, ValueError):  # it takes more than one, or says nothing of what it takes
+        return None
+    return alone
 
 
 def logits_of(output: Any, classes: int | None = None) -> Tensor:

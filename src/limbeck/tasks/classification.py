@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.models.probabilities import are_probabilities
 from limbeck.tasks.class_order import behind_sigmoid, doubts, refuse_probabilities
-from limbeck.tasks.labels import check_classes, hard_labels, two_classes
+from limbeck.tasks.labels import check_classes, hard_labels, of_classes, two_classes
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Task
 from limbeck.tasks.weights import Weights
@@ -27,7 +27,8 @@ class Classification(Task):
     """Logits (B, C), and class indices (B,) or class probabilities (B, C) as targets; −100 is no label.
 
     The loss is cross-entropy. One logit a sample, (B, 1) or (B,), is that of the second of two classes: it is taken as
-    the logits (0, z), whose softmax is its sigmoid, for student and teacher alike, and targets may then be floats 0/1.
+    the logits (0, z), whose softmax is its sigmoid, for student and teacher alike, and targets may then be
+    floats (B,) or (B, 1): probabilities of the second class, such as 0 and 1.
 
     Args:
         class_weights: (C,) weights of the classes in the loss on labels, as in torch's cross-entropy.
@@ -48,15 +49,16 @@ class Classification(Task):
         self, *, class_weights: Sequence[float] | Tensor | None = None, label_smoothing: float = 0.0, **others: Any
     ) -> None:
         super().__init__(**others)
-        if not 0 <= label_smoothing < 1:
-            raise RequestError(f"label_smoothing lies from 0 to below 1, not at {label_smoothing}")
+        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
+            raise RequestError(f"label_smoothing lies from 0 to below 1, not at {label_smoothing!r}")
         self.class_weights = Weights(class_weights)
         self.label_smoothing = label_smoothing
 
     def unlabelled(self, batch: Batch) -> Batch:
         if batch.targets is None:
             return batch._replace(targets=torch.full((batch.size,), IGNORED, device=batch.device))
-        return batch
+        column = isinstance(batch.targets, Tensor) and batch.targets.dim() == 2 and batch.targets.shape[1] == 1
+        return batch._replace(targets=batch.targets.squeeze(1)) if column and self.own_loss is None else batch
 
     def output(self, raw: Any, classes: int | None = None) -> Tensor:
         return two_classes(super().output(raw, classes))
@@ -69,7 +71,7 @@ class Classification(Task):
             )
 
     def check(self, output: Tensor, targets: Targets) -> None:
-        check_classes(output, targets)
+        check_classes(output, of_classes(targets, output.shape[1]))
 
     def check_end(self, output: Tensor) -> None:
         if self.own_loss is None and are_probabilities(output):
@@ -89,7 +91,8 @@ class Classification(Task):
         if self.own_loss is not None:
             return self.own_loss(output, targets)
         weights = self.class_weights.beside(output)
-        return F.cross_entropy(output, targets, weights, label_smoothing=self.label_smoothing)
+        wanted = of_classes(targets, output.shape[1])
+        return F.cross_entropy(output, wanted, weights, label_smoothing=self.label_smoothing)
 
     def score(self, output: Tensor, targets: Targets) -> Tensor:
         labels = hard_labels(targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,8 @@ def as_batch(item: Any) -> Batch:
     (x, y) and what follows y in a longer tuple is left out; (ids, mask, y) where the second is a mask of the form of
     the first, which then are the inputs "input_ids" and "attention_mask"; a dict, whose "labels" (or "label",
     "targets", "target", "y") are the targets, "index" the samples' positions, and whose other tensors are the inputs;
-    x alone, a tensor or (x,), without targets.
+    x alone, a tensor or (x,), without targets. Targets that are an array, a list of numbers, or of tensors of one value
+    each, become a tensor.
 
     Raises:
         RequestError: It is none of these.
@@ -39,7 +41,7 @@ def as_batch(item: Any) -> Batch:
     if isinstance(item, Mapping):
         return _of_mapping(item)
     if not isinstance(item, tuple | list) or not len(item) >= 1:
-        raise RequestError(_REFUSED.format(_described(item)))
+        raise RequestError(_REFUSED.format(described(item)))
     if len(item) == 1:
         return as_batch(item[0])
     first, second = item[:2]
@@ -54,8 +56,9 @@ def made(inputs: Any, targets: Targets, item: Any = None) -> Batch:
     Raises:
         RequestError: The inputs are no tensors, or the targets are for another number of samples.
     """
+    targets = _numbers(targets)
     if not _are_inputs(inputs) or not isinstance(targets, Tensor | Mapping | list | tuple | None):
-        raise RequestError(_REFUSED.format(_described((inputs, targets) if item is None else item)))
+        raise RequestError(_REFUSED.format(described((inputs, targets) if item is None else item)))
     samples = len(tensors_of(inputs)[0])
     return Batch(inputs, targets, torch.full((samples,), -1, device="cpu"))
 
@@ -66,7 +69,7 @@ def _of_mapping(item: Mapping[Any, Any]) -> Batch:
         name: value for name, value in item.items() if name not in (labels, "index") and _are_inputs(value, False)
     }
     if not inputs:
-        raise RequestError(_REFUSED.format(_described(item)))
+        raise RequestError(_REFUSED.format(described(item)))
     name, *others = inputs
     targets = None if labels is None else item[labels]
     batch = made(inputs[name] if not others and name in SINGLE else inputs, targets, item)
@@ -80,6 +83,17 @@ def _are_inputs(inputs: Any, groups: bool = True) -> bool:
     return isinstance(inputs, Mapping) and bool(inputs) and all(map(_are_inputs, inputs.values()))
 
 
+def _numbers(targets: Targets) -> Targets:
+    """Targets that hold a number a sample, as a tensor; others, such as a list of boxes, as they are."""
+    if isinstance(targets, np.ndarray) and targets.dtype.kind in "biuf":
+        return torch.as_tensor(targets)
+    if not isinstance(targets, list | tuple) or not targets:
+        return targets
+    if all(isinstance(one, Tensor) and one.dim() == 0 for one in targets):
+        return torch.stack(list(targets))
+    return torch.tensor(targets) if all(isinstance(one, int | float | np.number) for one in targets) else targets
+
+
 def _is_mask(ids: Any, mask: Any) -> bool:
     """Whether the second of three is an attention mask of the first."""
     if not isinstance(ids, Tensor) or not isinstance(mask, Tensor) or ids.shape != mask.shape or ids.dim() < 2:
@@ -88,10 +102,11 @@ def _is_mask(ids: Any, mask: Any) -> bool:
     return whole and bool(((mask == 0) | (mask == 1)).all())
 
 
-def _described(item: Any) -> str:
+def described(item: Any) -> str:
+    """What a loader has given, in words."""
     if isinstance(item, Mapping):
         return f"a dict of {', '.join(f'{name}: {type(value).__name__}' for name, value in item.items()) or 'nothing'}"
     if isinstance(item, tuple | list):
         kinds = ", ".join(type(one).__name__ for one in item[:4])
-        return f"{type(item).__name__} of {len(item)} ({kinds})"
+        return f"a {type(item).__name__} of {len(item)} ({kinds})"
     return type(item).__name__

@@ -6,12 +6,27 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.types import labelled
+from limbeck.types import Targets, labelled
 
 
 def hard_labels(targets: Tensor) -> Tensor:
-    """(B,) class indices; of (B, C) probabilities the likeliest class."""
-    return targets if targets.dim() == 1 else targets.argmax(-1)
+    """(B,) class indices, also of (B, 1); of (B, C) probabilities the likeliest class, of two classes' (B,) too."""
+    if targets.dim() == 2 and targets.shape[1] == 1:
+        targets = targets.squeeze(1)
+    if targets.dim() == 1:
+        return (targets > 0.5).long() if targets.is_floating_point() else targets
+    return targets.argmax(-1)
+
+
+def of_classes(targets: Targets, classes: int) -> Targets:
+    """Targets as cross-entropy takes them: floats (B,) beside two classes are the probabilities of the second.
+
+    >>> of_classes(torch.tensor([0.0, 1.0]), 2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    if not isinstance(targets, Tensor) or not targets.is_floating_point() or targets.dim() != 1 or classes != 2:
+        return targets
+    return torch.stack([1 - targets, targets], 1)
 
 
 def with_labels(answers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,9 +56,9 @@ def two_classes(logits: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
-def check_classes(logits: Tensor, targets: Tensor) -> None:
+def check_classes(logits: Tensor, targets: Targets) -> None:
     """Raise RequestError for targets that cross-entropy with the logits (B, C, ...) does not take."""
-    if targets is None:
+    if not isinstance(targets, Tensor):
         raise RequestError("the loader gives no labels; give them, or leave the task loss out: task_weight 0")
     if targets.is_floating_point():
         if targets.shape != logits.shape:
@@ -51,6 +66,8 @@ def check_classes(logits: Tensor, targets: Tensor) -> None:
                 f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices, or probabilities of shape "
                 f"{tuple(logits.shape)}"
             )
+        if bool(((targets < 0) | (targets > 1)).any()):
+            raise RequestError("probabilities of classes lie between 0 and 1, and these targets do not")
         return
     if targets.dtype not in (torch.int64, torch.uint8):
         raise RequestError(f"class indices are of {targets.dtype}; cross-entropy takes int64: targets.long()")

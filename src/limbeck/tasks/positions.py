@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Mode, Task
 from limbeck.tasks.weights import Weights
@@ -34,6 +34,8 @@ class Positions(Task):
         self, *, ignore_index: int = IGNORED, class_weights: Sequence[float] | Tensor | None = None, **others: Any
     ) -> None:
         super().__init__(**others)
+        if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+            raise RequestError(f"ignore_index is a class index, such as 255, not {shown(ignore_index)}")
         self.ignore_index = ignore_index
         self.class_weights = Weights(class_weights)
         self.loss_options = {"average": "positions", "ignore_index": ignore_index}
@@ -116,7 +118,7 @@ class TokenClassification(Positions):
 
 
 class Segmentation(Positions):
-    """Logits (B, C, H, W), and class indices (B, H, W); pixels of `ignore_index` do not count.
+    """Logits (B, C, H, W), and class indices (B, H, W) or (B, 1, H, W); pixels of `ignore_index` do not count.
 
     The loss is the mean cross-entropy over all pixels of the batch that count.
 
@@ -131,6 +133,12 @@ class Segmentation(Positions):
 
     monitor = "mean_iou"
     axis, form, dims = 1, "segmentation", 4
+
+    def unlabelled(self, batch: Batch) -> Batch:
+        masks = batch.targets
+        if isinstance(masks, Tensor) and masks.dim() == 4 and masks.shape[1] == 1:
+            return batch._replace(targets=masks.squeeze(1))
+        return batch
 
     @property
     def _shape(self) -> str:

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, as_request, shown
 from limbeck.taps import Choice, output_of
-from limbeck.tasks.items import as_batch
+from limbeck.tasks.items import as_batch, described
 from limbeck.tasks.metrics import Metrics, WithLibrary
 from limbeck.types import Batch, Targets
 
@@ -25,6 +25,11 @@ class Measure(Protocol):
     def update(self, preds: Tensor, target: Tensor) -> Any: ...
 
     def compute(self) -> Any: ...
+
+
+def _check_called(name: str, given: Any, takes: str, gives: str) -> None:
+    if given is not None and not callable(given):
+        raise RequestError(f"{name} is a function of ({takes}) that gives {gives}, not {shown(given)}")
 
 
 class Task:
@@ -71,6 +76,10 @@ class Task:
             raise RequestError("monitor and mode are given together: which metric counts, and whether more is better")
         if mode not in (None, "max", "min"):
             raise RequestError(f"mode is max or min, not {mode!r}")
+        _check_called("batch", batch, "item", "(inputs, targets)")
+        _check_called("loss", loss, "output, targets", "one value")
+        if output is not None and not (isinstance(output, str | int) or callable(output)):
+            raise RequestError(f"output is a field's name, a position or a function, not {shown(output)}")
         self._batch, self._output, self._loss = batch, output, loss
         self._measures = dict(metrics or {})
         if monitor is not None and mode is not None:
@@ -97,7 +106,12 @@ class Task:
         Raises:
             RequestError: It is nothing that can be read as inputs and targets.
         """
-        given = item if self._batch is None or isinstance(item, Batch) else self._batch(item)
+        if self._batch is None or isinstance(item, Batch):
+            return self.unlabelled(as_batch(item))
+        with as_request(
+            lambda reason: f"the task's batch= cannot read {described(item)}, what a loader gave: {reason}"
+        ):
+            given = self._batch(item)
         return self.unlabelled(as_batch(given))
 
     def unlabelled(self, batch: Batch) -> Batch:
@@ -118,6 +132,16 @@ class Task:
 
     def check_output(self, output: Tensor) -> None:
         """Raise RequestError for an output that has not the task's form."""
+
+    def check_kind(self, targets: Targets) -> None:
+        """Raise RequestError for targets that are no tensor, where the task's figures are made of tensors."""
+        if self.running and targets is not None and not isinstance(targets, Tensor):
+            named = isinstance(targets, Mapping) and bool(targets)
+            wanted = f"item[1][{next(iter(targets))!r}]" if named else "torch.tensor(…)"
+            raise RequestError(
+                f"{self.name} learns targets that are one tensor, and these are {described(targets)}: say how a batch "
+                f"is read, as task={type(self).__name__}(batch=lambda item: (item[0], {wanted}))"
+            )
 
     def check(self, output: Tensor, targets: Targets) -> None:
         """Raise RequestError for targets that the loss with this output does not take."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from limbeck.errors import as_request, shown
+
 
 class Weights:
     """Weights (C,) beside the outputs that they are used with: moved to their device and dtype once.
@@ -16,7 +18,8 @@ class Weights:
     """
 
     def __init__(self, given: Sequence[float] | Tensor | None) -> None:
-        self._values = None if given is None else torch.as_tensor(given, dtype=torch.float32)
+        with as_request(lambda reason: f"weights are numbers, one a class, not {shown(given)}: {reason}"):
+            self._values = None if given is None else torch.as_tensor(given, dtype=torch.float32)
 
     def beside(self, output: Tensor) -> Tensor | None:
         """The weights where the output lies, or None."""

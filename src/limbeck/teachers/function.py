@@ -15,7 +15,7 @@ from limbeck.errors import RequestError
 from limbeck.models import refuse_lazy
 from limbeck.models.foreign.pieces import Pieces
 from limbeck.models.probabilities import Ending
-from limbeck.taps import LOGITS, Choice, Conversion, dtype_of, evaluating, output_of, readable, taken_from
+from limbeck.taps import LOGITS, Choice, Conversion, by_position, dtype_of, evaluating, output_of, readable, taken_from
 from limbeck.teachers.reached import modules_reached
 from limbeck.teachers.state import Frozen
 from limbeck.types import Batch, Inputs, TeacherOutput, each, flat, tensors_of
@@ -29,7 +29,8 @@ class FunctionTeacher:
     the inputs, into which it may write; one that takes batches of a single size is called in pieces.
 
     Args:
-        function: Gets the inputs, named ones as keyword arguments. It returns logits (B, C), or a mapping of "logits"
+        function: Gets the inputs, named ones as keyword arguments (a single one whose name it does not know by its
+            position). It returns logits (B, C), or a mapping of "logits"
             and features by name; each a tensor, or anything that NumPy takes for an array. Of a tuple with tensors
             one is the logits: the first (B, classes).
         numpy: It gets NumPy arrays in place of tensors.
@@ -140,6 +141,9 @@ class FunctionTeacher:
     def _said_of(self, inputs: Inputs) -> Any:
         if isinstance(inputs, Tensor):
             return self.function(self._given(inputs))
+        alone = by_position(self.function, inputs)
+        if alone is not None:
+            return self.function(self._given(alone))
         return self.function(**{name: self._given(value) for name, value in flat(inputs).items()})
 
     def _logits_in(self, said: Any) -> Any:
