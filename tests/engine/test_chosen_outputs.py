@@ -112,7 +112,8 @@ def test_every_scheme_reads_it(scheme: Any) -> None:
 
 def test_a_teacher_may_have_an_output_of_its_own() -> None:
     """Its logits serve where it has no part of the student's name; another part is said to the teacher."""
-    for name, wrapped in (("logits", None), ("z", ModuleTeacher), ("z", FunctionTeacher)):
+    cases: list[tuple[str, Any]] = [("logits", None), ("z", ModuleTeacher), ("z", FunctionTeacher)]
+    for name, wrapped in cases:
         student, teacher = Net(), Net(7, name=name)
         wanted = expected(student, teacher)
         given: Any = teacher if wrapped is None else wrapped(teacher, output=name)
@@ -122,7 +123,8 @@ def test_a_teacher_may_have_an_output_of_its_own() -> None:
 
 def test_another_output_is_another_teacher() -> None:
     net = Net()
-    prints = {ModuleTeacher(net, output=choice).fingerprint for choice in (None, "h", "scores", lambda out: out["h"])}
+    choices: list[Any] = [None, "h", "scores", lambda out: out["h"]]
+    prints = {ModuleTeacher(net, output=choice).fingerprint for choice in choices}
     assert len(prints) == 4
 
 

@@ -159,11 +159,11 @@ class TestReading:
     @pytest.mark.parametrize(
         ("make", "words"),
         [
-            (lambda: Classification(batch=3), r"batch is a function of \(item\)"),  # type: ignore[arg-type]
-            (lambda: Classification(loss="mse"), "loss is a function"),  # type: ignore[arg-type]
-            (lambda: Classification(output=[1]), "output is a field's name"),  # type: ignore[arg-type]
+            (lambda: Classification(batch=3), r"batch is a function of \(item\)"),
+            (lambda: Classification(loss="mse"), "loss is a function"),
+            (lambda: Classification(output=[1]), "output is a field's name"),
             (lambda: Classification(label_smoothing="x"), "label_smoothing"),  # type: ignore[arg-type]
-            (lambda: Classification(class_weights="x"), "weights are numbers"),
+            (lambda: Classification(class_weights="x"), "weights are numbers"),  # type: ignore[arg-type]
             (lambda: Segmentation(ignore_index="x"), "ignore_index is a class index.*'x'"),  # type: ignore[arg-type]
         ],
     )

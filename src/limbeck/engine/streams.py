@@ -89,7 +89,8 @@ def as_loader(given: Any, name: str = "train") -> Iterable[Any]:
         what, remedy = found
         raise RequestError(f"{name} is {what}, and batches are wanted: give {remedy}")
     if isinstance(given, Iterable) or hasattr(given, "__getitem__"):
-        return given  # type: ignore[no-any-return]
+        loader: Iterable[Any] = given
+        return loader
     if not callable(given) or isinstance(given, type | nn.Module):
         raise RequestError(f"{name} is {_described(given)}, and a loader of batches is wanted: give {_TENSORS}")
     try:

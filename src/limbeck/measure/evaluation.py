@@ -84,7 +84,7 @@ def evaluate(
         device = device_of(owner) if isinstance(owner, nn.Module) else "cpu"
     learned = task or (owner.task if isinstance(owner, Scheme) else Classification())
     held_out = _held_out(loader, device, learned)
-    run = partial(call, predict) if isinstance(predict, nn.Module) else predict
+    run: Callable[[Inputs], Any] = partial(call, predict) if isinstance(predict, nn.Module) else predict
     found = figures(lambda batch: {"": learned.output(run(batch.inputs))}, held_out, learned, teacher, hear)
     return made(found[""], learned)
 
