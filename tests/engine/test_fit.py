@@ -210,9 +210,9 @@ def test_wrong_requests_are_refused(blobs: InMemory, student: nn.Module, options
         ),
         (torch.rand(4, 4), torch.full((4,), -1), "label -1 is out of range: the student has 3 classes"),
         (torch.rand(4, 4), torch.zeros(4), r"targets \(4,\) of torch.float32 must be class indices, or probabilities"),
-        (torch.rand(4, 4), torch.zeros(4, 1).long(), r"class indices \(4, 1\) must have the shape \(4,\)"),
+        (torch.rand(4, 4), torch.zeros(4, 2).long(), r"class indices \(4, 2\) must have the shape \(4,\)"),
     ],
-    ids=["width", "label", "float", "column"],
+    ids=["width", "label", "float", "columns"],
 )
 def test_data_that_the_student_cannot_take_are_refused(inputs: Tensor, targets: Tensor, message: str) -> None:
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=4)
