@@ -5,11 +5,12 @@ x are maps (B, C, H, W), s and t a student's and a teacher's; w are weights by n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.linalg
 import scipy.special
+from published_relations import huber
 
 Array = np.ndarray
 Weights = Mapping[str, Array]
@@ -40,9 +41,14 @@ def cross_entropy(z: Array, y: Array) -> float:
     return float((scipy.special.logsumexp(z, axis=1) - z[np.arange(len(y)), y]).mean())
 
 
-def fitnet(s: Array, t: Array, w: Weights) -> float:
-    """100 · mean (ReLU(BN(conv(s))) − t)²: FitNets in CRD's comparison."""
-    return 100 * float(np.mean((relu(normed(convolved(s, w, "0"), w, "1")) - t) ** 2))
+def regressed(s: Array, w: Weights) -> Array:
+    """ReLU(BN(conv(s))): the regressor of CRD's comparison and of mdistiller, for maps of one size."""
+    return relu(normed(convolved(s, w, "0"), w, "1"))
+
+
+def fitnet(s: Array, t: Array, w: Weights, weight: float = 100.0) -> float:
+    """weight · mean (r(s) − t)², r a regressor: FitNets, with the weight of CRD's comparison."""
+    return weight * float(np.mean((regressed(s, w) - t) ** 2))
 
 
 def boundaries(s: Sequence[Array], t: Sequence[Array], connectors: Sequence[Weights], margin: float = 1.0) -> float:
@@ -150,7 +156,7 @@ def pooled(x: Array, size: int) -> Array:
 
 def regression(s: Array, t: Array, w: Weights, classifier: Weights) -> float:
     """mean (f_s − f_t)² + mean (h(f_s) − h(f_t))² of pooled maps, the student's behind conv, BN, ReLU: SRRL."""
-    f_s, f_t = relu(normed(convolved(s, w, "0"), w, "1")).mean((2, 3)), t.mean((2, 3))
+    f_s, f_t = regressed(s, w).mean((2, 3)), t.mean((2, 3))
     h_s, h_t = (f @ classifier["weight"].T + classifier["bias"] for f in (f_s, f_t))
     return float(np.mean((f_s - f_t) ** 2) + np.mean((h_s - h_t) ** 2))
 
@@ -197,64 +203,6 @@ def factors(s: Array, t: Array, w: Weights) -> float:
     return 500 * float(np.mean(np.abs(made[0] - made[1])))
 
 
-def vectors(x: Array) -> Array:
-    """Each sample as one vector."""
-    return x.reshape(len(x), -1)
-
-
-def units(x: Array) -> Array:
-    """Rows of length 1."""
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def angle_between(s: Array, t: Array) -> float:
-    """mean (1 − cos): the cosine-embedding loss of PyTorch's tutorial, for pairs that belong together."""
-    return float(np.mean([1 - a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(vectors(s), vectors(t), strict=True)]))
-
-
-def similarities(s: Array, t: Array) -> float:
-    """3000 · ‖G̃_s − G̃_t‖² / B², rows of A Aᵀ at length 1: SP."""
-    grams = [units(x @ x.T) for x in (vectors(s), vectors(t))]
-    return 3000 * float(((grams[0] - grams[1]) ** 2).sum()) / len(s) ** 2
-
-
-def relations(s: Array, t: Array) -> float:
-    """25 · mean of Huber's distance of ψ_D over all pairs + 50 · of ψ_A over all triples: RKD in CRD's comparison."""
-    found = []
-    for x in (vectors(s), vectors(t)):
-        count = range(len(x))
-        d = np.array([[np.linalg.norm(x[i] - x[j]) for j in count] for i in count])
-        edges = [[(x[j] - x[i]) / d[i, j] if i != j else 0 * x[i] for j in count] for i in count]
-        angles = np.array([[[edges[i][j] @ edges[i][k] for k in count] for j in count] for i in count])
-        found.append((d / d[d > 0].mean(), angles))
-    (d_s, a_s), (d_t, a_t) = found
-    return 25 * huber(d_s - d_t) + 50 * huber(a_s - a_t)
-
-
-def huber(x: Array) -> float:
-    return float(np.mean(np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5)))
-
-
-def neighbours(s: Array, t: Array) -> float:
-    """30000 · mean of p_t log(p_t / p_s), p_{j|i} = K_ij / Σ_k K_ik, K = (cos + 1) / 2: PKT, with its code's ε."""
-    found = []
-    for x in (vectors(s), vectors(t)):
-        kernel = (units(x) @ units(x).T + 1) / 2
-        found.append(kernel / kernel.sum(1, keepdims=True))
-    p_s, p_t = found
-    return 30000 * float(np.mean(p_t * np.log((p_t + 1e-7) / (p_s + 1e-7))))
-
-
-def congruence(s: Array, t: Array, gamma: float = 0.4, order: int = 2) -> float:
-    """100 · ‖K_s − K_t‖² / B², K the Gaussian's Taylor series of vectors of length 1: CC."""
-    found = []
-    for x in (vectors(s), vectors(t)):
-        cosines = units(x) @ units(x).T
-        terms = ((2 * gamma * cosines) ** p / math.factorial(p) for p in range(order + 1))
-        found.append(math.exp(-2 * gamma) * sum(terms))
-    return 100 * float(np.mean((found[0] - found[1]) ** 2))
-
-
 def flows(s: Sequence[Array], t: Sequence[Array]) -> float:
     """50 · Σ over steps of mean (G_s − G_t)², G = Σ_hw F¹ᵀ F² / (h w), the larger map pooled: FSP."""
     total = 0.0
@@ -287,21 +235,25 @@ def uncorrelated(s: Array, t: Array) -> float:
     return 6 * total / s.shape[1]
 
 
-def contrasts(s: Array, t: Array, w: Weights, labels: Array, drawn: Array, temperature: float = 0.07) -> float:
-    """0.8 · (−log h(pair) − Σ_K log (1 − h)) both ways, h = e / (e + K/N), e = exp(sᵀt/τ) / Z: CRD's first step.
+def gaussians(s: Array, t: Array, w: Weights, mean_weight: float = 4.0) -> float:
+    """0.006 · mean over samples of γ ‖μ_s − μ_t‖² + ‖σ_s − σ_t‖², μ and σ of a channel's positions: WKD-F.
 
-    Z gives e the mean 1/N. Those drawn of the anchor's own class are left out, and the others count as K.
+    γ is MEAN_COV_RATIO, σ² is unbiased and has EPS 1e-5 added; the student's map is behind a regressor.
     """
-    embedded = [
-        units(vectors(x) @ w[f"{name}.weight"].T + w[f"{name}.bias"]) for x, name in ((s, "embed_s"), (t, "embed_t"))
-    ]
-    samples, negatives, total = len(w["memory_t"]), len(drawn), np.zeros(len(s))
-    counted = labels[drawn][None, :] != labels[:, None]
-    for anchor, memory in zip(embedded, (w["memory_t"], w["memory_s"]), strict=True):
-        pair = np.exp((anchor * memory[: len(s)]).sum(1) / temperature)
-        others = np.exp(anchor @ memory[drawn].T / temperature)
-        z = samples * np.concatenate([pair, others[counted]]).mean()
-        h_pair, h_others = (e / z / (e / z + negatives / samples) for e in (pair, others))
-        missed = -(np.log(1 - h_others) * counted).sum(1) * negatives / counted.sum(1)
-        total += missed - np.log(h_pair)
-    return 0.8 * float(total.mean())
+    (mean_s, std_s), (mean_t, std_t) = (
+        (x.mean((2, 3)), np.sqrt(x.var((2, 3), ddof=1) + 1e-5)) for x in (regressed(s, w), t)
+    )
+    return 6e-3 * float((mean_weight * (mean_s - mean_t) ** 2 + (std_s - std_t) ** 2).sum() / len(s))
+
+
+def projected(s: Array, t: Array, w: Weights) -> float:
+    """Mean Huber distance of P f_s and f_t as a layer norm without weights leaves it, Pᵀ P = 1: VkD.
+
+    P turns the orthogonal matrix that the projection starts from by exp(A), A skew-symmetric with A below its diagonal.
+    """
+    below = np.tril(w["below"], -1)
+    p = scipy.linalg.expm(below - below.T) @ w["start"]
+    assert np.allclose(p.T @ p, np.eye(p.shape[1]), atol=1e-5)
+    f_s, f_t = (x.mean((2, 3)) for x in (s, t))
+    target = (f_t - f_t.mean(1, keepdims=True)) / np.sqrt(f_t.var(1, keepdims=True) + 1e-5)
+    return huber(f_s @ p.T - target)

@@ -121,7 +121,8 @@ LOGITS: dict[str, Method] = {
     "logit-mse": Method(
         "Ba, Caruana, arXiv:1312.6184; Kim et al., arXiv:2105.08919",
         {OWN: Setting(0.1, logits("logit_mse", 0.9))},
-        "the weights are those of kd, and limbeck's choice",
+        "the mean of each row is taken off, which changes no probability; the weights are those of kd, and limbeck's "
+        "choice",
     ),
     "hard": Method(
         "the hard labels of Touvron et al. (DeiT), arXiv:2012.12877, without its token",
