@@ -1,7 +1,7 @@
 """All four students of `cifar10-tutorial`, ten epochs each, and its teacher's training: limbeck against plain loops.
 
 Measured on a part: the first 2,560 training images, 20 batches. The plain loop reads them through torchvision's dataset
-and a DataLoader, with the fp32 teacher live at every step. limbeck asks the teacher once for each way of distilling and
+and a DataLoader, with the fp32 teacher online. limbeck asks the teacher once for each way of distilling and
 trains from that; ten times an epoch and one asking make a student. The teacher's training is one epoch of both.
 The data root holds CIFAR-10 as torchvision reads it, or train/ and test/ folders of images.
 """
@@ -132,14 +132,14 @@ def _our_students(recipe: schema.Recipe, data: DataSet, machine: Machine) -> flo
     for variant in (None, *METHODS.values()):
         distill = recipe.distill if not variant else read(f"cifar10-tutorial{variant}").distill
         fabric = machine.fabric(recipe.precision)
-        resolved, scheme, live = assemble(
+        resolved, scheme, online = assemble(
             recipe.model_copy(update={"distill": distill}), copy.deepcopy(student), found, data
         )
         guide = None
         if variant is None:
             scheme = learners.alone(copy.deepcopy(student), recipe, data)
-        elif live is not None:
-            kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), live)
+        elif online is not None:
+            kept = keep(Asking(resolved, data, fabric, recipe.teachers[0].store), online)
             guide, seconds = kept.teacher, seconds + kept.seconds
         loader = make_loader(data.train, recipe.data.batch_size, shuffle=True, device=fabric.device)
         make, on = components.optimizer(recipe.optimizer), Hardware(fabric=fabric)

@@ -20,7 +20,7 @@ from limbeck.data import InMemory, make_loader
 from limbeck.engine.optim import optimizer
 from limbeck.models import multiply_adds
 from limbeck.models.build import build
-from limbeck.teachers import RememberedTeacher, Teacher
+from limbeck.teachers import CachedTeacher, Teacher
 
 SAMPLES = 2048
 SHAPE = (3, 32, 32)
@@ -41,7 +41,7 @@ def main() -> dict[str, Any]:
     points = [
         (what, value, kind, {key: value})
         for what, (key, values) in work.items()
-        for kind in ("live", "stored")
+        for kind in ("online", "stored")
         for value in values
     ]
     rows = []
@@ -64,12 +64,12 @@ def point(kind: str, batch: int, teacher: list[int], methods: int) -> dict[str, 
     pixels = torch.randint(0, 256, (SAMPLES, *SHAPE), dtype=torch.uint8)
     split = InMemory(pixels, torch.arange(SAMPLES) % 10)
     network = build("cnn", input_shape=SHAPE, classes=10, channels=teacher)
-    live = ModuleTeacher(network)
-    _epoch(live, InMemory(pixels[: 2 * batch], split.targets[: 2 * batch]), batch)  # to warm up
+    online = ModuleTeacher(network)
+    _epoch(online, InMemory(pixels[: 2 * batch], split.targets[: 2 * batch]), batch)  # to warm up
     began = time.perf_counter()
-    guide: Teacher = live
+    guide: Teacher = online
     if kind == "stored":
-        guide = RememberedTeacher(live, [make_loader(split, batch)], SAMPLES)
+        guide = CachedTeacher(online, [make_loader(split, batch)], SAMPLES)
     for _ in range(methods):
         _epoch(guide, split, batch)
     seconds = time.perf_counter() - began

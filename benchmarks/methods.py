@@ -91,12 +91,12 @@ def _rows(recipe: schema.Recipe, name: str, teacher: Candidate, data: DataSet, s
     parts, rest = parts_of(recipe, lambda: places(recipe, student, [teacher], data))
     kept: Mapping[str, nn.Module] = {}
     for phase, part in (*((part.phase, part.recipe) for part in parts), ("student", rest)):
-        _, scheme, live = assemble(part, student, [teacher], data, kept)
+        _, scheme, online = assemble(part, student, [teacher], data, kept)
         first = next(_batches(data, part))
-        teacher_output = live(first) if live else None
+        teacher_output = online(first) if online else None
         scheme.prepare(first, teacher_output)
         pulls = balance(scheme, first, teacher_output, nullcontext, part.epochs)
-        losses = _train(scheme, data, part, live, steps)
+        losses = _train(scheme, data, part, online, steps)
         kept = {**kept, **losses_of(scheme)}
         last = losses[-max(1, len(losses) // 10) :]
         yield {

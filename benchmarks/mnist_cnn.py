@@ -1,7 +1,7 @@
 """Three distilled epochs of `mnist-cnn`, the teacher's pass included: limbeck, Keras's `Distiller`, a plain loop.
 
 limbeck is measured in full: asking the teacher about 60,000 images, then 5,625 steps. The plain loop (torchvision's
-dataset, a DataLoader, the fp32 teacher live) and Keras on each of its backends are measured on `STEPS` steps after a
+dataset, a DataLoader, the fp32 teacher online) and Keras on each of its backends are measured on `STEPS` steps after a
 warm-up, and extrapolated to 5,625; the data of Keras lies in memory. Backends that are not installed beside limbeck run
 in the interpreter that LIMBECK_PEER_PYTHON names, each in a process of its own, in turns with the others.
 """

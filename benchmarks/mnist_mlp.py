@@ -1,7 +1,7 @@
 """Twenty distilled epochs of `mnist-mlp`: limbeck against a plain loop, a tuned one, and torchdistill.
 
 All train the same networks on all 60,000 images in batches of 32; one epoch of each is measured. The plain loop reads
-torchvision's dataset through a DataLoader, with the teacher live at every step. The hand-tuned loop has everything
+torchvision's dataset through a DataLoader, with an online teacher. The hand-tuned loop has everything
 that can be had without changing the result: images as floats in memory, the teacher's softened probabilities computed
 once, a fused optimizer, no metrics. limbeck is measured as `limbeck run` does it, and with an online teacher. Where
 teacher outputs are precomputed, an epoch pays a twentieth of that pass. torchdistill takes part where it is installed,

@@ -49,7 +49,7 @@ PUBLISHED = {
     "digits": BUSY,
     "lm-tiny": "Batch size and learning rates were changed once after a test table had been seen; the seeds 1 and 2 "
     f"are new. {BUSY}",
-    "digits-byot": "`scratch` learns the labels at each exit; `backbone` is the plain network of the deepest exit.",
+    "digits-byot": "`baseline` learns the labels at each exit; `backbone` is the plain network of the deepest exit.",
 }
 AIM = 0.95
 """Of the hand-tuned loop's speed, on a GPU."""
@@ -100,7 +100,8 @@ def keep(folder: Path, command: str, data: str | None = None) -> None:
     kept = {"command": command, **(searches.kept(content) if tuned else content)}
     RESULTS.mkdir(exist_ok=True)
     name = f"tune-{kept['title']}" if tuned else f"compare-{kept['recipe']}"
-    (RESULTS / f"{name.replace(':', '-')}.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(kept, indent=2).replace('"scratch": {', '"baseline": {')  # its key in comparisons of before
+    (RESULTS / f"{name.replace(':', '-')}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def document() -> str:
@@ -171,7 +172,7 @@ def _comparison(content: dict[str, Any]) -> str:
     )
     lines.append(f"The intervals contain the error from {' and '.join(_errors(content))}.\n")
     figure = f"test {label(monitor_of(content))}"
-    lines.append(f"| method | {figure} | − scratch | 95 % interval | simultaneous | verdict | agreement | seconds |")
+    lines.append(f"| method | {figure} | − baseline | 95 % interval | simultaneous | verdict | agreement | seconds |")
     lines.append("|---|---|---|---|---|---|---|---|")
     methods = _called(content)
     for name, row in methods.items():
@@ -277,7 +278,7 @@ def draw_growth(rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     axes = figure.subplots(2, len(kinds), sharex="col")
     for column, what in enumerate(kinds):
-        for teacher in ("live", "stored"):
+        for teacher in ("online", "stored"):
             some = [row for row in rows if row["what"] == what and row["teacher"] == teacher]
             for line, key in enumerate(("samples_a_second", "peak_megabytes")):
                 axes[line, column].plot([row["value"] for row in some], [row[key] for row in some], "o-", label=teacher)
@@ -394,7 +395,7 @@ def gpu_table(content: dict[str, Any]) -> list[str]:
 def _gpu_row(row: dict[str, Any]) -> str:
     if "verdict" in row:
         span = "{:+.4f} to {:+.4f}".format(*row["interval"])
-        figures = f"{row['accuracy']:.4f} | scratch {row['scratch']:.4f}, teacher {row['teacher']:.4f}"
+        figures = f"{row['accuracy']:.4f} | baseline {row['baseline']:.4f}, teacher {row['teacher']:.4f}"
         return f"{row['what']}: {row['difference']:+.4f} ({span}), {row['verdict']} | {figures} |  |  | "
     form = "{:,.0f}" if row["unit"] == "images/s" else "{:.2f}"
     own, other = (f"{form.format(row[key])} {row['unit']}" for key in ("limbeck", "other"))

@@ -30,7 +30,7 @@ from limbeck.engine.compiling import REPLAYED
 from limbeck.engine.devices import choose_precision, make_fabric
 from limbeck.models import Preprocess
 from limbeck.models.networks.resnet_cifar import resnet8x4, resnet32x4
-from limbeck.teachers import RememberedTeacher
+from limbeck.teachers import CachedTeacher
 
 BATCHES, EPOCHS, ROUNDS = (64, 512), 3, 3
 TRACED = 40
@@ -47,9 +47,9 @@ def main() -> dict[str, Any]:
     modes = (None, "default", "reduce-overhead") if gpu else (None, "default")
     rows = []
     for batch in BATCHES:
-        for kind in ("live", "stored"):
+        for kind in ("online", "stored"):
             for mode in modes:
-                row = {"batch": batch, "teacher": kind, "compile": mode} | measured(pair, batch, kind == "live", mode)
+                row = {"batch": batch, "teacher": kind, "compile": mode} | measured(pair, batch, kind == "online", mode)
                 rows.append(row)
                 speeds = f"limbeck {row['limbeck']:9,.0f} images/s, tuned loop {row['tuned']:9,.0f}"
                 print(f"batch {batch:3} {kind:6} {mode!s:16} {speeds}, ratio {row['ratio']:.2f}", flush=True)
@@ -87,13 +87,13 @@ class Pair:
         return torch.bfloat16 if self.precision == "bf16-mixed" else None
 
 
-def measured(pair: Pair, batch: int, live: bool, mode: str | None, rounds: int = ROUNDS) -> dict[str, Any]:
+def measured(pair: Pair, batch: int, online: bool, mode: str | None, rounds: int = ROUNDS) -> dict[str, Any]:
     """Images a second of both and their ratio; on a GPU its peak memory in bytes, and the share of time it waits."""
     loops: dict[str, Loop] = {"tuned": _tuned, "limbeck": _ours}
 
     def watched(name: str, some: Pair = pair, *, traced: bool = False) -> Watch:
         watch = Watch(some.labels.device, EPOCHS, traced=traced)
-        loops[name](some, batch, live, mode, watch)
+        loops[name](some, batch, online, mode, watch)
         return watch
 
     def seconds(name: str) -> float:
@@ -117,13 +117,13 @@ def measured(pair: Pair, batch: int, live: bool, mode: str | None, rounds: int =
     return row
 
 
-def _ours(pair: Pair, batch: int, live: bool, mode: str | None, watch: Watch) -> None:
+def _ours(pair: Pair, batch: int, online: bool, mode: str | None, watch: Watch) -> None:
     fabric, normalise = make_fabric(pair.precision), Preprocess(MEAN, STD)
     split = InMemory(pair.pixels, pair.labels)
     teacher: Teacher = ModuleTeacher(pair.teacher, dtype=pair.dtype, inputs=normalise)
-    if not live:
+    if not online:
         asked = make_loader(split, batch, device=fabric.device)
-        teacher = RememberedTeacher(teacher, [asked], len(split))
+        teacher = CachedTeacher(teacher, [asked], len(split))
     scheme = Distiller(copy.deepcopy(pair.student), [Term(losses.kd, weight=0.9)], task_weight=0.1, inputs=normalise)
     loader = make_loader(split, batch, shuffle=True, device=fabric.device)
     options: dict[str, Any] = {
@@ -134,7 +134,7 @@ def _ours(pair: Pair, batch: int, live: bool, mode: str | None, watch: Watch) ->
     fit(scheme, loader, teacher=teacher, epochs=EPOCHS, progress=False, **options)
 
 
-def _tuned(pair: Pair, batch: int, live: bool, mode: str | None, watch: Watch) -> None:
+def _tuned(pair: Pair, batch: int, online: bool, mode: str | None, watch: Watch) -> None:
     device = pair.labels.device
     student, teacher = (
         copy.deepcopy(network).to(memory_format=torch.channels_last)
@@ -151,7 +151,7 @@ def _tuned(pair: Pair, batch: int, live: bool, mode: str | None, watch: Watch) -
         said: Tensor = teacher(x if pair.dtype is None else x.to(pair.dtype))
         return said.float()
 
-    table = None if live else torch.cat([ask(x) for x in images.split(batch)])  # type: ignore[no-untyped-call]
+    table = None if online else torch.cat([ask(x) for x in images.split(batch)])  # type: ignore[no-untyped-call]
     for epoch in range(EPOCHS):
         for index in torch.randperm(len(images), device=device).split(batch):  # type: ignore[no-untyped-call]
             x, y = images[index], pair.labels[index]

@@ -26,7 +26,7 @@ from benchmarks.faults.forked import Place, fork
 from benchmarks.faults.rows import Row
 from limbeck import Distiller, Hardware, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
-from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher
+from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher
 from limbeck.teachers.coding import Coding
 from limbeck.teachers.stored import store
 from limbeck.types import Batch
@@ -34,7 +34,7 @@ from limbeck.types import Batch
 STATUS = Path("/proc/self/status")
 WARM = 100
 BOUND, STEPS, STRETCH = 4096, 2**20, 10
-KINDS = ("live", "memory", "stored")
+KINDS = ("online", "memory", "stored")
 SAMPLES, BATCH, VIEWS = 256, 64, 2
 
 
@@ -119,17 +119,17 @@ def watch(kind: str, epochs: int, seed: int, out: Path) -> list[list[int]]:
     return [list(values) for values in scheme.seen]
 
 
-def _teacher(kind: str, live: Teacher, split: InMemory, views: Any, out: Path) -> Teacher:
+def _teacher(kind: str, online: Teacher, split: InMemory, views: Any, out: Path) -> Teacher:
     def batches(view: int, start: int = 0, stop: int = SAMPLES) -> list[Batch]:
         loader = make_loader(split, BATCH, views=views)
         loader.set_epoch(view)
         return [batch for batch in loader if start <= int(batch.index[0]) < stop]
 
     if kind == "memory":
-        return RememberedTeacher(live, (batches(view) for view in range(VIEWS)), SAMPLES, VIEWS)
+        return CachedTeacher(online, (batches(view) for view in range(VIEWS)), SAMPLES, VIEWS)
     if kind == "stored":
         made_of = {"teacher": "made"}
-        store(live, batches, out / "store", samples=SAMPLES, views=VIEWS, batch_size=BATCH, made_of=made_of,
+        store(online, batches, out / "store", samples=SAMPLES, views=VIEWS, batch_size=BATCH, made_of=made_of,
               coding=Coding("float32"))  # fmt: skip
         return StoredTeacher(out / "store", made_of)
-    return live
+    return online

@@ -113,11 +113,11 @@ def pair(told: Told, modes: tuple[str | None, ...]) -> None:
             networks = (resnet14, resnet8) if told.dry else (resnet32x4, resnet8x4)
             some = resnet_pair.Pair.made(batch * steps, networks)
             told.write(data=f"made images of 3×32×32, {some.precision}")
-            for live in (True, False):
+            for online in (True, False):
                 for mode in modes:
-                    what = f"batch {batch}, {'online' if live else 'stored'}, {MODES[mode]}"
+                    what = f"batch {batch}, {'online' if online else 'stored'}, {MODES[mode]}"
                     told.write(now=what)
-                    found = resnet_pair.measured(some, batch, live, mode, rounds=1 if told.dry else 3)
+                    found = resnet_pair.measured(some, batch, online, mode, rounds=1 if told.dry else 3)
                     told.row(what=what, unit="images/s", beside="hand-tuned loop", other=found.pop("tuned"), **found)
     told.write(now="")
 
@@ -176,12 +176,12 @@ def comparison(told: Told) -> None:
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, made_samples(told.dry)):
         found = compare(recipe, ["kd"], seeds, root=root, out=Path(folder) / "compare", machine=machine)
     told.write(data=found["data"])
-    scratch, kd = found["methods"]["scratch"], found["methods"]["kd"]
+    baseline, kd = found["methods"]["baseline"], found["methods"]["kd"]
     told.row(
         what=f"kd, {recipe.epochs} epochs, seeds {', '.join(map(str, seeds))}",
         verdict=kd["verdict"],
         accuracy=kd["mean"],
-        scratch=scratch["mean"],
+        baseline=baseline["mean"],
         teacher=score(found["teacher"][0]),
         difference=kd["difference"],
         interval=kd["interval"],

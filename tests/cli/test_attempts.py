@@ -97,7 +97,7 @@ TRAIN = [
         ("compare", "digits", "--methods", "kd,dkd", "--seeds", "1", "--epochs", "1", "--out", "cmp", "--quiet",
          "--json", "--set", "teacher={model: mlp, hidden: [32], epochs: 2}"),
         lambda said: [(name, row["seeds"]) for name, row in json.loads(said.out)["methods"].items()]
-        == [("scratch", [0]), ("kd", [0]), ("dkd", [0])],
+        == [("baseline", [0]), ("kd", [0]), ("dkd", [0])],
     ),
     Attempt(
         "one seed more",

@@ -73,7 +73,7 @@ def test_diagnose_says_what_the_teacher_has_to_teach(
     assert (found["recipe"], found["diagnosis"]["samples"], printed.err) == ("digits", 1437, "")
     assert command(*recipe, monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
-    for figure in ("train_accuracy", "held_out_accuracy", "entropy", "calibration_error", "contradiction"):
+    for figure in ("train_accuracy", "held_out_accuracy", "entropy", "calibration_error"):
         assert f"{found['diagnosis'][figure]:.4f}" in shown
     assert list(tmp_path.iterdir()) == []
 

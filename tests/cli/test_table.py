@@ -23,7 +23,7 @@ def test_joined_students_give_the_verdicts_of_one_comparison(limbeck: Limbeck, c
     assert said.status == 0, said.err
     whole = json.loads((comparisons / "whole" / "compare.json").read_text())["methods"]
     rows = {row["method"]: row for row in json.loads(said.out)["rows"]}
-    assert rows.keys() == whole.keys() == {"scratch", "kd", "recipe"}
+    assert rows.keys() == whole.keys() == {"baseline", "kd", "recipe"}
     for name, row in rows.items():
         expected = whole[name]
         assert (row["values"], row["mean"], row["std"]) == (expected["scores"], expected["mean"], expected["std"])
@@ -120,7 +120,7 @@ def test_formats(limbeck: Limbeck, comparisons: Path) -> None:
     kd = json.loads((comparisons / "whole" / "compare.json").read_text())["methods"]["kd"]["scores"]
     mean, std = statistics.mean(kd), statistics.stdev(kd)
     markdown = limbeck("table", comparisons / "whole", "--format", "markdown").out.splitlines()
-    assert markdown[0] == "| method | test accuracy | seeds | − scratch | 95 % interval | simultaneous | verdict |"
+    assert markdown[0] == "| method | test accuracy | seeds | − baseline | 95 % interval | simultaneous | verdict |"
     assert markdown[1].count("---") == 7
     assert any(line.startswith("| dist T=1 |") for line in markdown)  # the recipe's own way
     row = next(line for line in markdown if line.startswith("| kd |"))

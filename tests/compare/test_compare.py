@@ -36,13 +36,13 @@ def go(out: Path, methods: list[str], seeds: list[int], **options: Any) -> dict[
 
 
 def test_differences_are_paired_and_their_interval_is_students() -> None:
-    scratch, rival = np.array([0.90, 0.92, 0.91, 0.93]), np.array([0.915, 0.931, 0.926, 0.941])
-    expected = stats.ttest_rel(rival, scratch).confidence_interval(0.95)
-    found = difference(list(rival - scratch), rivals=1)
+    baseline, rival = np.array([0.90, 0.92, 0.91, 0.93]), np.array([0.915, 0.931, 0.926, 0.941])
+    expected = stats.ttest_rel(rival, baseline).confidence_interval(0.95)
+    found = difference(list(rival - baseline), rivals=1)
     assert found["difference"] == pytest.approx(0.01325)
     assert found["interval"] == pytest.approx([expected.low, expected.high])
     assert found["verdict"] == "better"
-    assert difference(list(scratch - rival))["verdict"] == "worse"
+    assert difference(list(baseline - rival))["verdict"] == "worse"
 
 
 def test_the_verdict_is_corrected_for_the_number_of_methods() -> None:
@@ -69,17 +69,17 @@ def test_summary_has_means_and_spreads() -> None:
         about = {"monitor": "accuracy", "mode": "max", "seconds": 2.0}
         return {n: {"test": {"accuracy": a, "agreement": 0.5}, **about} for n, a in enumerate(accuracies)}
 
-    summary = summarise({"scratch": results(0.8, 0.9), "kd": results(0.9, 0.9)})
+    summary = summarise({"baseline": results(0.8, 0.9), "kd": results(0.9, 0.9)})
     assert summary["kd"]["mean"] == pytest.approx(0.9)
-    assert summary["scratch"]["std"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    assert summary["baseline"]["std"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
     assert summary["kd"]["difference"] == pytest.approx(0.05)
-    assert "verdict" not in summary["scratch"]
+    assert "verdict" not in summary["baseline"]
 
 
 def test_a_comparison_is_written_goes_on_and_makes_a_page(tmp_path: Path) -> None:
     out = tmp_path / "cmp"
     first = go(out, ["recipe", "rkd"], [0, 1])
-    assert list(first["methods"]) == ["scratch", "recipe", "rkd"]
+    assert list(first["methods"]) == ["baseline", "recipe", "rkd"]
     written = json.loads((out / "compare.json").read_text())
     assert written == {k: v for k, v in first.items() if k != "out"}
     for name, row in first["methods"].items():
@@ -113,7 +113,7 @@ def test_a_comparison_is_written_goes_on_and_makes_a_page(tmp_path: Path) -> Non
 def test_all_methods_see_the_same_starts_and_order(tmp_path: Path) -> None:
     changed = CNNS | {"distill": {"task_weight": 1.0, "terms": [{"loss": "kd", "weight": 0.0}]}}
     compare(check(changed), ["recipe"], [3], root=tmp_path, out=tmp_path / "cmp", machine=QUIET)
-    folders = [tmp_path / "cmp" / f"{name}-seed3" for name in ("scratch", "recipe")]
+    folders = [tmp_path / "cmp" / f"{name}-seed3" for name in ("baseline", "recipe")]
     weights = [(folder / "student.safetensors").read_bytes() for folder in folders]
     assert weights[0] == weights[1]
 
@@ -142,7 +142,7 @@ def test_every_method_trains_and_its_student_loads_alone(name: str, tmp_path: Pa
     ("methods", "message"),
     [
         (["kdd"], "unknown method 'kdd'; did you mean kd"),
-        (["scratch"], "nothing to compare"),
+        (["baseline"], "nothing to compare"),
     ],
 )
 def test_wrong_comparisons_write_nothing(methods: list[str], message: str, tmp_path: Path) -> None:

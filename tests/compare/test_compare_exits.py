@@ -42,7 +42,7 @@ def test_every_exit_has_its_figures(compared: tuple[Path, dict[str, Any]]) -> No
     out, comparison = compared
     methods = comparison["methods"]
     exits = ["exit 1/3", "exit 2/3", "exit 3/3", "ensemble"]
-    assert list(methods["scratch"]["predictions"]) == list(methods["recipe"]["predictions"]) == exits
+    assert list(methods["baseline"]["predictions"]) == list(methods["recipe"]["predictions"]) == exits
     assert list(methods["backbone"]["predictions"]) == ["exit 3/3"]
     assert methods["recipe"]["predictions"]["ensemble"]["scores"] == methods["recipe"]["scores"]
     for seed in (0, 1):
@@ -56,9 +56,9 @@ def test_differences_are_to_the_same_exit_and_to_the_backbone(compared: tuple[Pa
     methods = compared[1]["methods"]
     accuracy = {name: np.array(methods[name]["predictions"]["exit 3/3"]["scores"]) for name in methods}
     row = methods["recipe"]["predictions"]["exit 3/3"]
-    assert row["difference"] == pytest.approx((accuracy["recipe"] - accuracy["scratch"]).mean())
+    assert row["difference"] == pytest.approx((accuracy["recipe"] - accuracy["baseline"]).mean())
     assert row["backbone"]["difference"] == pytest.approx((accuracy["recipe"] - accuracy["backbone"]).mean())
-    assert "difference" not in methods["scratch"]["predictions"]["exit 3/3"]
+    assert "difference" not in methods["baseline"]["predictions"]["exit 3/3"]
     assert "backbone" not in methods["backbone"]["predictions"]["exit 3/3"]
 
 
@@ -102,7 +102,7 @@ def test_verdicts_are_corrected_for_every_prediction() -> None:
         ]
         return dict(enumerate(figures))
 
-    summary = summarise({"scratch": results([0] * 4), "recipe": results(gains), "mutual": results(gains)})
+    summary = summarise({"baseline": results([0] * 4), "recipe": results(gains), "mutual": results(gains)})
     assert summary["recipe"]["verdict"] == "better"
     assert summary["recipe"]["predictions"]["exit 1/3"]["verdict"] == "no difference shown"
 

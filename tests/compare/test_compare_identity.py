@@ -55,12 +55,12 @@ def test_an_edited_variant_is_named_and_trained_again_only_on_request(tmp_path: 
     with pytest.raises(RequestError, match=said):
         go(warm(1), tmp_path / "cmp", ["warm"], 2, resume=True)
     assert {path: path.read_bytes() for path in files} == files
-    kept = (tmp_path / "cmp" / "scratch-seed0" / "student.safetensors").stat().st_mtime_ns
+    kept = (tmp_path / "cmp" / "baseline-seed0" / "student.safetensors").stat().st_mtime_ns
     redone = go(warm(1), tmp_path / "cmp", ["warm"], 2, redo=True)
     fresh = go(warm(1), tmp_path / "fresh", ["warm"], 2)
     assert accuracies(redone) == accuracies(fresh)
     assert accuracies(fresh) != accuracies(go(warm(8), tmp_path / "old", ["warm"], 2))
-    assert (tmp_path / "cmp" / "scratch-seed0" / "student.safetensors").stat().st_mtime_ns == kept
+    assert (tmp_path / "cmp" / "baseline-seed0" / "student.safetensors").stat().st_mtime_ns == kept
     assert accuracies(go(warm(1), tmp_path / "cmp", ["warm"], 2, resume=True)) == accuracies(fresh)
 
 
@@ -115,12 +115,12 @@ def test_a_teacher_in_the_folder_counts_for_its_own_recipe_only(tmp_path: Path) 
 def test_all_students_of_a_folder_count_for_the_correction(tmp_path: Path) -> None:
     whole = go({}, tmp_path / "cmp", ["kd", "dist", "hard"], 2)
     fewer = go({}, tmp_path / "cmp", ["dist"], 1, resume=True)
-    assert set(fewer["methods"]) == {"scratch", "kd", "dist", "hard"}
+    assert set(fewer["methods"]) == {"baseline", "kd", "dist", "hard"}
     for name, row in fewer["methods"].items():
         assert row == whole["methods"][name]
     more = go({}, tmp_path / "cmp", ["dist"], 3, resume=True)
     assert {name: row["seeds"] for name, row in more["methods"].items()} == {
-        "scratch": [0, 1, 2], "dist": [0, 1, 2], "kd": [0, 1], "hard": [0, 1]
+        "baseline": [0, 1, 2], "dist": [0, 1, 2], "kd": [0, 1], "hard": [0, 1]
     }  # fmt: skip
     assert (more["seeds"], more["methods"]["kd"]["difference"]) == ([0, 1, 2], whole["methods"]["kd"]["difference"])
 
@@ -130,9 +130,9 @@ def test_differences_are_paired_over_the_seeds_that_both_have() -> None:
         about = {"monitor": "accuracy", "mode": "max"}
         return {int(seed[1:]): {"test": {"accuracy": value}, **about} for seed, value in figures.items()}
 
-    scratch = results(s0=0.80, s1=0.90, s2=0.85, s3=0.70)
+    baseline = results(s0=0.80, s1=0.90, s2=0.85, s3=0.70)
     kd = results(s1=0.93, s2=0.86, s3=0.75)
-    found = summarise({"scratch": scratch, "kd": kd, "dist": results(s9=0.5)})
+    found = summarise({"baseline": baseline, "kd": kd, "dist": results(s9=0.5)})
     interval = stats.ttest_1samp([0.03, 0.01, 0.05], 0).confidence_interval(0.95)
     assert found["kd"]["interval"] == pytest.approx([interval.low, interval.high])
     assert found["kd"]["seeds"] == [1, 2, 3]
@@ -158,8 +158,8 @@ def test_a_variant_never_stands_in_for_a_method(methods: list[str], label: str |
             go(content, tmp_path / "cmp", methods, 1)
         return
     found = go(content, tmp_path / "cmp", methods, 1)
-    assert list(found["methods"]) == ["scratch", label]
-    assert found["methods"][label]["scores"] == found["methods"]["scratch"]["scores"]
+    assert list(found["methods"]) == ["baseline", label]
+    assert found["methods"][label]["scores"] == found["methods"]["baseline"]["scores"]
     folder = "variant-kd-seed0" if label == ":kd" else "mine-seed0"
     assert json.loads((tmp_path / "cmp" / folder / "result.json").read_text())["method"] == label
     again = go(content, tmp_path / "cmp", methods, 1, resume=True)

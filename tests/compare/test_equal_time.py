@@ -47,7 +47,7 @@ def test_a_time_that_is_none_and_what_does_not_go_with_it_are_refused() -> None:
     check_seconds("baseline", recipe, adds_seeds=False)
     check_seconds(12.5, recipe, adds_seeds=False)
     check_seconds(None, recipe, adds_seeds=True)
-    for wrong in (0, -1.0, True, "scratch"):
+    for wrong in (0, -1.0, True, "kd"):
         with pytest.raises(RequestError, match="baseline, or a number of seconds above 0"):
             check_seconds(wrong, recipe, adds_seeds=False)
     with pytest.raises(RequestError, match="leave it out, or --budget"):
@@ -63,7 +63,7 @@ def test_a_time_that_is_none_and_what_does_not_go_with_it_are_refused() -> None:
 def test_methods_are_compared_at_equal_time_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    costs = {"scratch": Cost(10.0, 0.0, 20), "recipe": Cost(10.0, 20.0, 20), "on-policy": Cost(25.0, 0.0, 20)}
+    costs = {"baseline": Cost(10.0, 0.0, 20), "recipe": Cost(10.0, 20.0, 20), "on-policy": Cost(25.0, 0.0, 20)}
     seen: dict[str, Any] = {}
 
     def cost(by_seed: Any, steps: int, asking: float) -> Cost:
@@ -80,20 +80,20 @@ def test_methods_are_compared_at_equal_time_too(
 
     timed = found["equal_time"]
     assert (timed["seconds"], timed["of"], timed["left"]) == (10.0, "baseline", ["recipe"])
-    assert list(timed["methods"]) == ["scratch", "on-policy"]
+    assert list(timed["methods"]) == ["baseline", "on-policy"]
     plan = json.loads((out / "equal-time" / "plan.json").read_text())
-    assert plan["steps_per_epoch"] == {"scratch": plan["whole"], "recipe": 0, "on-policy": 4}  # 8 of 20 steps, 2 epochs
+    assert plan["steps_per_epoch"] == {"baseline": plan["whole"], "recipe": 0, "on-policy": 4}  # 8 of 20 steps
     assert timed["methods"]["on-policy"]["steps"] == 8
-    assert timed["methods"]["scratch"]["scores"] == found["methods"]["scratch"]["scores"]
+    assert timed["methods"]["baseline"]["scores"] == found["methods"]["baseline"]["scores"]
     assert timed["methods"]["on-policy"]["scores"] != found["methods"]["on-policy"]["scores"]
-    assert not (out / "equal-time" / "scratch-seed0").exists(), "it has its time already"
+    assert not (out / "equal-time" / "baseline-seed0").exists(), "it has its time already"
     made = json.loads((out / "equal-time" / "on-policy-seed0" / "identity.json").read_text())
     assert made["recipe"]["steps_per_epoch"] == 4
     lines = (out / "equal-time" / "on-policy-seed0" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2
 
     seconds = {name: read_result(out / f"{name}-seed0")["seconds"] for name in costs}
-    assert seen["scratch"] == Cost(pytest.approx(seconds["scratch"]), 0.0, 2 * plan["whole"])
+    assert seen["baseline"] == Cost(pytest.approx(seconds["baseline"]), 0.0, 2 * plan["whole"])
     assert seen["on-policy"].teacher == 0.0
     assert seen["recipe"].teacher > 0, "storing its outputs took some time"
     assert seen["recipe"].training + seen["recipe"].teacher == pytest.approx(seconds["recipe"], abs=2e-3)
@@ -112,6 +112,6 @@ def test_methods_are_compared_at_equal_time_too(
     shutil.rmtree(out / "equal-time" / "on-policy-seed0")
     again = compare(check(LANGUAGE), ["recipe", "on-policy"], [0], resume=True, **go)
     assert again["equal_time"]["methods"]["on-policy"]["scores"] == before
-    assert again["methods"]["scratch"] == found["methods"]["scratch"]
+    assert again["methods"]["baseline"] == found["methods"]["baseline"]
     with pytest.raises(RequestError, match="was planned for 10 s"):
         compare(check(copy.deepcopy(LANGUAGE)), ["recipe"], [0], resume=True, **(go | {"seconds": 3.0}))

@@ -41,7 +41,7 @@ def test_a_temperature_by_epoch_says_where_it_goes(temperature: dict[str, Any], 
 
 def test_beside_a_method_of_the_same_name_it_says_recipe() -> None:
     recipe = check(PLAIN | {"distill": {"method": "kd"}})
-    assert own_label(recipe, ["scratch", "kd"]) == "kd (recipe)"
-    assert own_label(recipe, ["scratch", "dkd"]) == "kd"
+    assert own_label(recipe, ["baseline", "kd"]) == "kd (recipe)"
+    assert own_label(recipe, ["baseline", "dkd"]) == "kd"
     several = {"loss": "mse", "student": ["a", "b"], "teacher": ["a", "b"], "temperature": 2.5}
     assert own_label(check(PLAIN | {"distill": {"terms": [several]}})) == "mse of maps T=2.5"

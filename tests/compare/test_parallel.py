@@ -162,7 +162,7 @@ def test_what_a_killed_process_left_is_done_on_resumption(tmp_path: Path, alone:
     assert len(list(out.glob("*-seed*/result.json"))) == 1
     assert not (out / "compare.json").exists()
     resumed = go(out, resume=True)
-    assert resumed["methods"].keys() == {"scratch", "recipe", "dist"}
+    assert resumed["methods"].keys() == {"baseline", "recipe", "dist"}
     assert [row["scores"] for row in resumed["methods"].values()] == [
         row["scores"] for row in alone[1]["methods"].values()
     ]

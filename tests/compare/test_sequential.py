@@ -61,7 +61,7 @@ def test_a_real_difference_is_found_early_and_the_right_way_round() -> None:
 
 
 def test_seeds_are_added_where_a_verdict_is_open(tmp_path: Path) -> None:
-    """Of two variants one does not learn at all; the other learns as scratch does, and is open to the end."""
+    """Of two variants one does not learn at all; the other learns as the baseline does, and is open to the end."""
     weights = {"worse": 0.0, "same": 1.0}
     given = {
         name: check(SMALL | {"distill": {"task_weight": weight, "terms": [{"loss": "kd", "weight": 0.0}]}})
@@ -75,7 +75,7 @@ def test_seeds_are_added_where_a_verdict_is_open(tmp_path: Path) -> None:
     assert (rows["worse"]["verdict"], rows["same"]["verdict"]) == ("worse", "no difference shown")
     assert rows["worse"]["seeds"] == list(range(len(rows["worse"]["seeds"])))
     assert len(rows["worse"]["seeds"]) < 5
-    assert rows["same"]["seeds"] == rows["scratch"]["seeds"] == [0, 1, 2, 3, 4]
+    assert rows["same"]["seeds"] == rows["baseline"]["seeds"] == [0, 1, 2, 3, 4]
     low, high = rows["same"]["simultaneous"]
     assert low < rows["same"]["interval"][0] < rows["same"]["interval"][1] < high
     assert "looks at 3, 5 seeds share the 5 % of error" in procedure(found)

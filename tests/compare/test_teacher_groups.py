@@ -40,10 +40,10 @@ def test_seeds_take_turns_among_teachers_of_their_own_seeds(tmp_path: Path) -> N
         alone = run(
             check(SMALL | {"teacher": teacher, "seed": seed}), root=out, out=tmp_path / f"{seed}", machine=QUIET
         )
-        for folder, key in ((f"recipe-seed{seed}", "distilled"), (f"scratch-seed{seed}", "baseline")):
+        for folder, key in ((f"recipe-seed{seed}", "distilled"), (f"baseline-seed{seed}", "baseline")):
             assert json.loads((out / folder / "result.json").read_text())["test"] == alone[key]["test"]
-    row, scratch = found["methods"]["recipe"], found["methods"]["scratch"]
-    pairs = np.subtract(row["scores"], scratch["scores"])
+    row, baseline = found["methods"]["recipe"], found["methods"]["baseline"]
+    pairs = np.subtract(row["scores"], baseline["scores"])
     by_teacher = [pairs[[0, 2]].mean(), pairs[[1, 3]].mean()]
     assert row["difference"] == pytest.approx(np.mean(by_teacher))
     low, high = row["interval"]

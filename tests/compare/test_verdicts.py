@@ -82,13 +82,13 @@ def test_intervals_hold_the_difference_on_all_samples_not_only_on_these() -> Non
 
 def test_hits_of_all_seeds_bring_the_samples_error_in() -> None:
     random = np.random.default_rng(2)
-    hits = {name: [random.random(500) < p for _ in range(3)] for name, p in (("scratch", 0.7), ("kd", 0.8))}
+    hits = {name: [random.random(500) < p for _ in range(3)] for name, p in (("baseline", 0.7), ("kd", 0.8))}
     scores = {name: [float(one.mean()) for one in some] for name, some in hits.items()}
     whole = summarise({name: results(scores[name], hits[name]) for name in hits}, Rules(500))["kd"]
     alone = summarise({name: results(scores[name]) for name in hits}, Rules(500))["kd"]
     assert (whole["errors"], alone["errors"]) == (["seeds", "test samples"], ["seeds"])
-    by_sample = (np.array(hits["kd"], int) - np.array(hits["scratch"], int)).mean(0)
-    pairs = np.subtract(scores["kd"], scores["scratch"])
+    by_sample = (np.array(hits["kd"], int) - np.array(hits["baseline"], int)).mean(0)
+    pairs = np.subtract(scores["kd"], scores["baseline"])
     of_seeds, of_samples = max(pairs.std(ddof=1), 0.002 / 6**0.5) ** 2 / 3, by_sample.var(ddof=1) / 500
     freedom = (of_seeds + of_samples) ** 2 / (of_seeds**2 / 2 + of_samples**2 / 499)
     half = stats.t.ppf(0.975, freedom) * math.sqrt(of_seeds + of_samples)
@@ -120,7 +120,7 @@ def test_a_small_test_set_shows_a_small_difference_with_no_number_of_seeds() -> 
 
 def test_earlier_records_get_the_simultaneous_interval_that_they_would_have_today() -> None:
     random = np.random.default_rng(3)
-    content = {name: results(list(random.normal(0.8, 0.01, 4))) for name in ("scratch", "kd", "dist")}
+    content = {name: results(list(random.normal(0.8, 0.01, 4))) for name in ("baseline", "kd", "dist")}
     today = summarise(content)
     before = {
         name: {key: row[key] for key in row if key not in ("simultaneous", "seeds")} for name, row in today.items()
@@ -128,31 +128,31 @@ def test_earlier_records_get_the_simultaneous_interval_that_they_would_have_toda
     found = with_simultaneous({"methods": before, "seeds": [0, 1, 2, 3]})
     for name in ("kd", "dist"):
         assert found[name]["simultaneous"] == pytest.approx(today[name]["simultaneous"])
-    one = {"scratch": {"seeds": [0]}, "kd": {"seeds": [0], "difference": 0.1, "interval": None}}
+    one = {"baseline": {"seeds": [0]}, "kd": {"seeds": [0], "difference": 0.1, "interval": None}}
     assert with_simultaneous({"methods": one, "seeds": [0]})["kd"]["simultaneous"] is None
 
 
 def test_epochs_of_students_that_early_stopping_ended_are_said() -> None:
-    found = {"scratch": results([0.8, 0.82]), "kd": results([0.85, 0.86])}
-    for name, epochs in (("scratch", (7, 9)), ("kd", (12, 30))):
+    found = {"baseline": results([0.8, 0.82]), "kd": results([0.85, 0.86])}
+    for name, epochs in (("baseline", (7, 9)), ("kd", (12, 30))):
         for seed, count in enumerate(epochs):
             found[name][seed] |= {"epochs": count}
     assert ended({"epochs": 30, "methods": summarise(found)}) == ""
-    found["scratch"][0]["stopped_early"] = True
+    found["baseline"][0]["stopped_early"] = True
     methods = summarise(found)
-    assert (methods["scratch"]["epochs"], methods["kd"]["epochs"]) == ([7, 9], [12, 30])
+    assert (methods["baseline"]["epochs"], methods["kd"]["epochs"]) == ([7, 9], [12, 30])
     said = ended({"epochs": 30, "methods": methods})
-    assert said.endswith("of 30 epochs at most the students had, seed by seed: scratch 7, 9; kd 12, 30")
+    assert said.endswith("of 30 epochs at most the students had, seed by seed: baseline 7, 9; kd 12, 30")
 
 
 def test_what_is_said_below_a_table() -> None:
-    methods = summarise({"scratch": results([0.8, 0.9, 0.85]), "kd": results([0.9, 0.91, 0.92])})
+    methods = summarise({"baseline": results([0.8, 0.9, 0.85]), "kd": results([0.9, 0.91, 0.92])})
     assert procedure({"methods": methods}) == (
         "verdict: better or worse where the simultaneous 95 % interval excludes 0; they contain the error from seeds, "
         "and hold for these test samples"
     )
     assert needed(methods).startswith("seeds that show a difference of 0.01 in 80% of comparisons: kd ")
-    both = {"scratch": {}, "kd": {"difference": 0, "errors": ["seeds", "test samples"]}}
+    both = {"baseline": {}, "kd": {"difference": 0, "errors": ["seeds", "test samples"]}}
     assert procedure({"methods": both | {"dist": both["kd"]}}).startswith(
         "verdicts: better or worse where the 95 % intervals that hold for all 2 at once exclude 0; they contain the"
     )

@@ -28,7 +28,7 @@ from limbeck.models.foreign.hugging_face_generate import generated_by, generates
 from limbeck.models.networks.transformer import transformer
 from limbeck.seeds import derive
 from limbeck.tasks import Classification, LanguageModelling
-from limbeck.teachers import ModuleTeacher, RememberedTeacher
+from limbeck.teachers import CachedTeacher, ModuleTeacher
 from limbeck.types import MASK
 
 N, L, V, END = 12, 10, 7, 6
@@ -261,7 +261,7 @@ def test_what_cannot_be_written_or_asked_is_refused_before_the_first_step() -> N
         train(scheme(model(), prompt=L))
     with pytest.raises(RequestError, match="drawn by the sample's index, and the loader gives none"):
         train(scheme(model()), train=list(no_labels()))
-    known = RememberedTeacher(ModuleTeacher(model(9)), [list(make_loader(texts(), 4))], N)
+    known = CachedTeacher(ModuleTeacher(model(9)), [list(make_loader(texts(), 4))], N)
     with pytest.raises(RequestError, match="no store knows the texts that the student writes itself"):
         train(scheme(model()), teacher=known)
     with pytest.raises(RequestError, match="one process, and these are 2"):

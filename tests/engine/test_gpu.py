@@ -22,7 +22,7 @@ from limbeck.distillers import SelfDistiller
 from limbeck.engine import compiling
 from limbeck.engine.optim import optimizer
 from limbeck.models import NETWORKS
-from limbeck.teachers import RememberedTeacher
+from limbeck.teachers import CachedTeacher
 
 COMPILE = torch.compile
 ON_GPU_ALONE = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
@@ -105,8 +105,8 @@ def test_pixels_are_those_of_a_cpu(images: InMemory, device: torch.device) -> No
 
 def test_a_teacher_output_remembered_on_the_cpu_teaches_on_the_gpu(images: InMemory, device: torch.device) -> None:
     teacher = network(channels=[8, 8])
-    remembered = RememberedTeacher(ModuleTeacher(copy.deepcopy(teacher)), [make_loader(images, 32)], len(images))
-    taught = train(images, device, teacher=remembered).student
+    cached = CachedTeacher(ModuleTeacher(copy.deepcopy(teacher)), [make_loader(images, 32)], len(images))
+    taught = train(images, device, teacher=cached).student
     assert_alike(taught, train(images, device, teacher=teacher).student)
 
 

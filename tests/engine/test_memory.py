@@ -12,7 +12,7 @@ from torch import nn
 
 from limbeck import Batch, Distiller, ModuleTeacher, Step, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, make_loader, make_views
-from limbeck.teachers import RememberedTeacher
+from limbeck.teachers import CachedTeacher
 
 FIRST, LAST = 3, 7
 """The epochs that are compared; before, memory may grow."""
@@ -36,7 +36,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["live", "remembered"])
+@pytest.mark.parametrize("kept", [False, True], ids=["online", "cached"])
 def test_memory_stays_flat_over_epochs(tmp_path: Path, kept: bool) -> None:
     split = InMemory(torch.randint(0, 256, (1000, 3, 16, 16), dtype=torch.uint8), torch.arange(1000) % 10)
     views = make_views(["crop", "flip"], count=2)
@@ -47,7 +47,7 @@ def test_memory_stays_flat_over_epochs(tmp_path: Path, kept: bool) -> None:
         asked = [make_loader(split, 50, views=views) for _ in range(2)]
         for view, one in enumerate(asked):
             one.set_epoch(view)
-        guide = RememberedTeacher(teacher, asked, 1000, 2)
+        guide = CachedTeacher(teacher, asked, 1000, 2)
     else:
         guide = teacher
     student = nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Linear(32, 10))

@@ -47,11 +47,11 @@ def test_the_student_of_a_stored_teacher_output_is_that_of_a_live_teacher(tmp_pa
         out = tmp_path / f"run{len(losses)}"
         result = run(recipe(where), root=tmp_path, out=out, machine=QUIET, baseline=False)
         losses[str(where)] = result["distilled"]["test"]["loss"]
-    live, memory, disk, half = losses.values()
+    online, memory, disk, half = losses.values()
     # The last batch of digits is smaller than the others, which moves the teacher's last bits there.
-    assert memory == pytest.approx(live, rel=1e-5)
+    assert memory == pytest.approx(online, rel=1e-5)
     assert disk == memory
-    assert half == pytest.approx(live, rel=1e-2)
+    assert half == pytest.approx(online, rel=1e-2)
     assert (tmp_path / "mine" / "teacher_outputs.json").exists()
 
 
@@ -59,11 +59,11 @@ def test_the_student_of_a_stored_teacher_output_is_that_of_a_live_teacher(tmp_pa
     ("store", "changes", "trainings", "where", "reason"),
     [
         ("auto", {}, 1, "memory", "precomputed for 1,437 samples: 0.1 MB kept in memory"),
-        ("auto", {"epochs": 1}, 1, "live", "saves nothing: 1 epoch in all, and 1 view of"),
+        ("auto", {"epochs": 1}, 1, "online", "saves nothing: 1 epoch in all, and 1 view of"),
         ("auto", {"epochs": 1}, 3, "memory", "precomputed"),
-        ("auto", {"data": {"name": "digits", "augment": ["crop"]}}, 1, "live", "4 epochs in all, and 4 views of"),
+        ("auto", {"data": {"name": "digits", "augment": ["crop"]}}, 1, "online", "4 epochs in all, and 4 views of"),
         ("auto", {"data": AUGMENTED}, 1, "memory", "1,437 samples in 2 views: 0.1 MB"),
-        ("never", {}, 9, "live", "as the recipe says"),
+        ("never", {}, 9, "online", "as the recipe says"),
     ],
 )
 def test_what_auto_decides_and_says(
@@ -86,7 +86,7 @@ def test_auto_goes_to_disk_where_the_memory_is_too_small(tmp_path: Path, monkeyp
     fresh = asking(
         recipe(epochs=5, data={"name": "digits", "batch_size": 16, "augment": ["flip"], "views": 1}), tmp_path
     )
-    assert keep(*fresh).where == "live"
+    assert keep(*fresh).where == "online"
 
 
 def test_the_command_stores_verifies_and_refuses(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_of_many_teacher_outputs_the_last_two_are_held(tmp_path: Path) -> None:
     job = Job(made, asked.data, QUIET, asked.fabric, tmp_path)
     found = teachers.candidates(made, asked.data)
     for taps in ([], ["1"], [], ["2"], []):
-        job.ask_once(teachers.teacher_output(found, taps), found)
+        job.precompute(teachers.teacher_output(found, taps), found)
     assert [list(kept.teacher._tables) for kept in job.memory.values()] == [["2"], []]
     assert len(job.outputs.entries()) == 3
 

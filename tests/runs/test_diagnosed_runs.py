@@ -47,14 +47,14 @@ def make():
 
 @pytest.fixture
 def labels_by_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data with nothing in it to learn but its training labels by heart."""
+    """Data with nothing in it to learn but its training labels to memorise."""
     (tmp_path / "chance_data.py").write_text(DATA)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
 
 
 @pytest.mark.usefixtures("labels_by_chance")
-def test_a_teacher_that_knows_its_training_set_by_heart_is_named(
+def test_a_teacher_that_has_memorised_its_training_set_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(check(CHANCE), root=tmp_path, out=tmp_path / "run", machine=QUIET)

@@ -79,16 +79,16 @@ def test_a_student_of_stored_outputs_alone_is_that_of_the_run_that_stored_them(s
     assert "store:" in as_yaml(recipe)
     planned = plan(recipe, root=tmp_path)
     assert planned["teachers"] == []
-    assert planned["live"] > 0
+    assert planned["online"] > 0
     assert "store" not in planned
 
 
 def test_a_comparison_has_stored_outputs_as_its_teacher(stored: Path, tmp_path: Path) -> None:
     found = compare(given(stored / "said"), ["recipe", "kd"], [0], root=tmp_path, out=tmp_path / "cmp", machine=QUIET)
-    assert list(found["methods"]) == ["scratch", "recipe", "kd"]
+    assert list(found["methods"]) == ["baseline", "recipe", "kd"]
     before = json.loads((stored / "run" / "result.json").read_text())
     assert found["methods"]["recipe"]["scores"] == [before["distilled"]["test_perplexity"]]
-    assert found["methods"]["scratch"]["scores"] == [before["baseline"]["test_perplexity"]]
+    assert found["methods"]["baseline"]["scores"] == [before["baseline"]["test_perplexity"]]
     assert found["methods"]["kd"]["scores"] != found["methods"]["recipe"]["scores"]
     assert found["teacher"] == []
     with pytest.raises(RequestError, match="on-policy needs a teacher, and of that of the recipe given outputs"):

@@ -94,7 +94,7 @@ def test_one_trial_decides_for_a_comparison(trials: list[float], tmp_path: Path)
         compare(check(BASE), methods, [0, 1], root=tmp_path, out=tmp_path, machine=QUIET, resume=resume)
 
     go("recipe", "mutual")
-    expected = {f"{name}-seed{seed}": "default" for name in ("mutual", "recipe", "scratch") for seed in (0, 1)}
+    expected = {f"{name}-seed{seed}": "default" for name in ("mutual", "recipe", "baseline") for seed in (0, 1)}
     assert modes(tmp_path) == expected
     go("recipe", "mutual", "class-wise", resume=True)
     assert modes(tmp_path) == expected | {"class-wise-seed0": "default", "class-wise-seed1": "default"}

@@ -83,7 +83,7 @@ def test_stages_are_summed(method: str, stage: str, epochs: list[int], own: list
     staged = SMALL | {"teacher": convolutions | {"epochs": 1}, "student": convolutions, "distill": {"method": method}}
     found = plan(check(staged | {"epochs": 9}), root=tmp_path, machine=Machine(progress=False))
     assert [(one["name"], one["epochs"]) for one in found["stages"]] == [(stage, epochs[0]), ("student", epochs[1])]
-    assert found["live"] == pytest.approx(sum(one["live"] for one in found["stages"]))
+    assert found["online"] == pytest.approx(sum(one["online"] for one in found["stages"]))
     assert [pull["name"] for pull in found["balance"] if "stage" not in pull] == own
     assert {pull["stage"] for pull in found["balance"] if "stage" in pull} == {stage}
     assert found["stored"] > 0

@@ -210,12 +210,12 @@ def test_ways_to_int8_are_compared_at_equal_epochs(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="of 3 that is less than one"):
         compare(at_length(recipe, 3), ["qat"], [0], root=tmp_path, out=tmp_path / "none", machine=QUIET)
     found = compare(recipe, ["ptq", "qat-kd"], [0], root=tmp_path, out=tmp_path / "c", machine=QUIET)
-    assert list(found["methods"]) == ["scratch", "ptq", "qat-kd"]
+    assert list(found["methods"]) == ["baseline", "ptq", "qat-kd"]
     entries = {
         name: json.loads((tmp_path / "c" / f"{name}-seed0" / "result.json").read_text()) for name in found["methods"]
     }
     assert [entry["epochs"] for entry in entries.values()] == [10, 10, 10]
-    assert "fp32" not in entries["scratch"]
+    assert "fp32" not in entries["baseline"]
     for method, epochs, taught_by in (("ptq", 10, None), ("qat-kd", 9, "the teacher")):
         entry = entries[method]
         assert entry["taught_by"] == taught_by

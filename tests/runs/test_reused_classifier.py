@@ -162,7 +162,7 @@ def test_a_comparison_has_it_beside_others(done: tuple[Path, dict[str, Any]], tm
     recipe = check({**RECIPE, "distill": {"method": "kd"}})
     found = compare(recipe, ["simkd"], [0], root=folder, out=tmp_path / "compare", machine=QUIET)
     assert found["methods"]["simkd"]["mean"] == result["distilled"]["test_accuracy"]
-    assert found["methods"]["scratch"]["mean"] == result["baseline"]["test_accuracy"]
+    assert found["methods"]["baseline"]["mean"] == result["baseline"]["test_accuracy"]
     one = tmp_path / "compare" / "simkd-seed0"
     assert json.loads((one / "result.json").read_text())["parameters"] == result["distilled"]["parameters"]
     assert export_run(one)["parameters"] == result["distilled"]["parameters"]

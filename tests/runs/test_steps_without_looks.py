@@ -30,9 +30,9 @@ def test_a_step_of_every_way_to_distil(name: str, monkeypatch: pytest.MonkeyPatc
     student = {"model": "byot_small", "widths": [4, 6, 8]} if name == "self" else {"model": "resnet8"}
     recipe = check({"teacher": {"model": "resnet14", "epochs": 1}, "student": student, "distill": distill})
     found = teachers.candidates(recipe, DATA)
-    _, scheme, live = assemble(recipe, components.model(recipe.student, DATA, 0), found, DATA)
+    _, scheme, online = assemble(recipe, components.model(recipe.student, DATA, 0), found, DATA)
     example = Batch(SPLIT.inputs[:8].float() / 255, SPLIT.targets[:8], torch.arange(8))
-    teacher_output = live(example) if live else None
+    teacher_output = online(example) if online else None
     scheme.prepare(example, teacher_output)
 
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *kind: False)  # which knows no meta device

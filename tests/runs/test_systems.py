@@ -64,7 +64,7 @@ def test_tutorial_variants_are_compared_by_name(images: Path, tmp_path: Path) ->
     recipe = read("cifar10-tutorial", SMALL)
     names = ["recipe", ":cosine", "regressor"]
     found = compare(recipe, names, [42], root=images, out=tmp_path / "cmp", variants=choices, machine=QUIET)
-    assert list(found["methods"]) == ["scratch", *names]
+    assert list(found["methods"]) == ["baseline", *names]
     lines = [json.loads((tmp_path / "cmp" / student_folder(n, 42) / "metrics.jsonl").read_text()) for n in names]
     assert [set(line) & {"soft_cross_entropy", "cosine", "mse"} for line in lines] == [
         {"soft_cross_entropy"},
@@ -90,9 +90,9 @@ def test_mobilenet_learns_from_one_named_tensor(images: Path) -> None:
     data = components.data(recipe.data, images)
     (teacher,) = found = teachers.candidates(recipe, data)
     assert parameter_count(teacher.module) == 23_520_842
-    _, scheme, live = assemble(recipe, components.model(recipe.student, data, 0), found, data)
+    _, scheme, online = assemble(recipe, components.model(recipe.student, data, 0), found, data)
     batch = next(iter(make_loader(data.train, 4)))
-    said = live(batch)
+    said = online(batch)
     assert list(said.features) == ["stage4.2.branch.bn2"]
     scheme.prepare(batch, said)
     assert scheme(batch, said).parts["l2"] > 0

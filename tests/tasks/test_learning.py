@@ -98,7 +98,7 @@ def test_the_direction_of_a_verdict_is_the_monitors(tmp_path: Path) -> None:
     teacher = {"model": "mlp", "hidden": [4], "epochs": 1, "optimizer": {"name": "sgd", "lr": 1e-5}}
     spec = recipe("diabetes", teacher=teacher, distill={"task_weight": 0.01, "terms": [{"loss": "mse"}]}, epochs=6)
     found = compare(spec, ["recipe"], [0, 1, 2], root=tmp_path, out=tmp_path / "out", machine=QUIET)
-    row, alone = found["methods"]["recipe"], found["methods"]["scratch"]
+    row, alone = found["methods"]["recipe"], found["methods"]["baseline"]
     assert (row["monitor"], row["mode"]) == ("rmse", "min")
     assert row["test"]["rmse"] == pytest.approx(row["mean"])
     assert row["mean"] > alone["mean"]

@@ -18,7 +18,7 @@ from limbeck.recipes import schema
 from limbeck.runs import components, teachers
 from limbeck.runs.diagnose import temperature
 from limbeck.runs.stages import assemble
-from limbeck.teachers import RememberedTeacher, StoredTeacher
+from limbeck.teachers import CachedTeacher, StoredTeacher
 from limbeck.teachers.coding import Coding
 from limbeck.teachers.stored import store
 
@@ -90,18 +90,18 @@ def recipe(**changes: Any) -> schema.Recipe:
 
 @pytest.mark.parametrize("distill", [{"method": "kd"}, {"terms": [{"loss": "kd"}]}, {"method": "dkd"}])
 def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[str, Any], tmp_path: Path) -> None:
-    """What a term at T 4 reads, live, remembered and stored, is the mean of the members at T 4."""
+    """What a term at T 4 reads, online, cached and stored, is the mean of the members at T 4."""
     one = recipe(distill=distill)
     data = components.data(one.data, tmp_path)
     found = teachers.candidates(one, data)
-    resolved, _, live = assemble(one, components.model(one.student, data, 0), found, data)
-    assert live is not None
+    resolved, _, online = assemble(one, components.model(one.student, data, 0), found, data)
+    assert online is not None
     assert temperature(resolved) == 4
     split = InMemory(data.train.inputs[:40], data.train.targets[:40])
     loader = make_loader(split, 20)
-    remembered = RememberedTeacher(live, [loader], 40)
+    cached = CachedTeacher(online, [loader], 40)
     store(
-        live,
+        online,
         lambda view, first, end: [next(iter(loader)).first(end - first)] if end - first < 20 else loader,
         tmp_path / "outputs",
         samples=40,
@@ -113,7 +113,7 @@ def test_a_recipes_teachers_are_averaged_at_its_terms_temperature(distill: dict[
     with torch.no_grad():
         for some in loader:
             own = [(candidate.module(some.inputs) / 4).softmax(-1) for candidate in found]
-            for guide in (live, remembered, StoredTeacher(tmp_path / "outputs")):
+            for guide in (online, cached, StoredTeacher(tmp_path / "outputs")):
                 softened = (guide(some).output / 4).softmax(-1)
                 torch.testing.assert_close(softened, (own[0] + own[1]) / 2, rtol=1e-4, atol=1e-6)
 
@@ -122,9 +122,9 @@ def test_a_recipe_can_average_logits(tmp_path: Path) -> None:
     one = recipe(distill={"method": "kd"}, ensemble="logits")
     data = components.data(one.data, tmp_path)
     found = teachers.candidates(one, data)
-    _, _, live = assemble(one, components.model(one.student, data, 0), found, data)
-    assert isinstance(live, EnsembleTeacher)
-    assert live.mix == "logits"
+    _, _, online = assemble(one, components.model(one.student, data, 0), found, data)
+    assert isinstance(online, EnsembleTeacher)
+    assert online.mix == "logits"
 
 
 @pytest.mark.parametrize(

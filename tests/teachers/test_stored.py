@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from limbeck import Batch, Distiller, ModuleTeacher, RequestError, RunError, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, Views, make_loader, make_views
-from limbeck.teachers import RememberedTeacher, StoredTeacher, shards, stored
+from limbeck.teachers import CachedTeacher, StoredTeacher, shards, stored
 from limbeck.teachers.coding import DTYPES, Coding
 from limbeck.teachers.description import Description
 from limbeck.teachers.stored import store, verify
@@ -110,7 +110,7 @@ def test_the_student_of_a_kept_teacher_is_that_of_a_live_one_bit_for_bit(
 ) -> None:
     fifty = InMemory(split.inputs[:48], split.targets[:48])  # full batches of eight
     if kind == "memory":
-        kept: Any = RememberedTeacher(teacher, [make_loader(fifty, 8)], 48)
+        kept: Any = CachedTeacher(teacher, [make_loader(fifty, 8)], 48)
     else:
         write(tmp_path, teacher, fifty, samples=48, coding=Coding("float32"))
         kept = StoredTeacher(tmp_path)
@@ -124,11 +124,11 @@ def test_the_student_of_a_kept_teacher_is_that_of_a_live_one_bit_for_bit(
         run = fit(Distiller(network, terms), loader, teacher=guide, epochs=3, optimizer=optimizer, progress=False)
         return run.student.state_dict()
 
-    live, from_store = student(teacher), student(kept)
+    online, from_store = student(teacher), student(kept)
     if rows_keep_their_bits(teacher, fifty.inputs[:8]):
-        assert all(torch.equal(live[name], from_store[name]) for name in live)
+        assert all(torch.equal(online[name], from_store[name]) for name in online)
     else:  # MKL under AVX2: a row's last bits depend on its place in the batch, and the shuffled batches are others
-        assert all(torch.allclose(live[name], from_store[name], atol=1e-4) for name in live)
+        assert all(torch.allclose(online[name], from_store[name], atol=1e-4) for name in online)
 
 
 def rows_keep_their_bits(teacher: ModuleTeacher, inputs: Tensor) -> bool:

@@ -10,7 +10,7 @@ from limbeck import Batch, EnsembleTeacher, ModuleTeacher
 from limbeck.data import InMemory, make_loader
 from limbeck.errors import RequestError
 from limbeck.models import Preprocess
-from limbeck.teachers import RememberedTeacher, memory_need
+from limbeck.teachers import CachedTeacher, memory_need
 
 
 def batch(n: int = 6) -> Batch:
@@ -84,46 +84,46 @@ def test_ensemble_weights_are_checked() -> None:
 
 def test_a_remembered_teacher_says_what_the_live_one_says(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(23, 4), torch.zeros(23, dtype=torch.long))
-    live = ModuleTeacher(teacher, ["0"])
-    remembered = RememberedTeacher(live, [make_loader(split, 5, shuffle=True)], 23)
+    online = ModuleTeacher(teacher, ["0"])
+    cached = CachedTeacher(online, [make_loader(split, 5, shuffle=True)], 23)
     teacher.forward = None  # type: ignore[assignment]  # it is not asked again
     for batch in make_loader(split, 4, shuffle=True, seed=3):
         logits = nn.Sequential.forward(teacher.eval(), batch.inputs)
-        teacher_output = remembered(batch)
+        teacher_output = cached(batch)
         torch.testing.assert_close(teacher_output.output, logits)
         torch.testing.assert_close(teacher_output.features["0"], teacher[0](batch.inputs))
 
 
 def test_a_remembered_teacher_output_is_for_the_very_pixels(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
-    remembered = RememberedTeacher(ModuleTeacher(teacher), [make_loader(split, 4)], 8)
+    cached = CachedTeacher(ModuleTeacher(teacher), [make_loader(split, 4)], 8)
     batch = next(iter(make_loader(split, 4)))
     with pytest.raises(RequestError, match="known in 1 view"):
-        remembered(batch._replace(view=1))
+        cached(batch._replace(view=1))
     with pytest.raises(RequestError, match="index"):
-        remembered(batch._replace(index=torch.full((4,), -1)))
+        cached(batch._replace(index=torch.full((4,), -1)))
 
 
 def test_a_remembered_teacher_output_leaves_no_sample_out(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
-    live, loader = ModuleTeacher(teacher), make_loader(split, 4)
+    online, loader = ModuleTeacher(teacher), make_loader(split, 4)
     with pytest.raises(RequestError, match="not asked about sample 4 in view 0"):
-        RememberedTeacher(live, [list(loader)[:1]], 8)
+        CachedTeacher(online, [list(loader)[:1]], 8)
     with pytest.raises(RequestError, match="a pass for each of 2 view"):
-        RememberedTeacher(live, [loader], 8, 2)
+        CachedTeacher(online, [loader], 8, 2)
     with pytest.raises(RequestError, match="none of those that were asked about"):
-        RememberedTeacher(live, [loader], 8)(next(iter(loader))._replace(index=torch.tensor([0, 1, 2, 8])))
+        CachedTeacher(online, [loader], 8)(next(iter(loader))._replace(index=torch.tensor([0, 1, 2, 8])))
 
 
 def test_a_remembered_teacher_output_follows_the_batches_to_their_device(teacher: nn.Module) -> None:
     split = InMemory(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
-    remembered = RememberedTeacher(ModuleTeacher(teacher, ["0"]), [make_loader(split, 4)], 8)
+    cached = CachedTeacher(ModuleTeacher(teacher, ["0"]), [make_loader(split, 4)], 8)
     elsewhere = next(iter(make_loader(split, 4))).to(torch.device("meta"))
-    logits, features = remembered(elsewhere)
+    logits, features = cached(elsewhere)
     assert logits is not None
     assert (logits.device.type, features["0"].device.type) == ("meta", "meta")
     with pytest.raises(RequestError, match="index is 8, none of those that were asked about"):
-        remembered(elsewhere._replace(index=torch.tensor([0, 1, 2, 8])))
+        cached(elsewhere._replace(index=torch.tensor([0, 1, 2, 8])))
 
 
 def test_memory_need_counts_logits_and_taps(teacher: nn.Module) -> None:

@@ -58,7 +58,7 @@ def searching(mode: str = "max") -> Search:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_where_the_best_epoch_is_kept_a_trial_that_has_fallen_behind_is_still_ahead(sign: int) -> None:
-    # The best so far ends at 0.80; the other has been at 0.90 and has learned by heart since.
+    # The best so far ends at 0.80; the other has been at 0.90 and has memorised since.
     slow = [sign * (0.40 + 0.02 * epoch) for epoch in range(21)]
     fallen = [sign * one for one in (0.7, 0.9, 0.5, 0.4, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3)]
     weak = [sign * 0.3] * 12

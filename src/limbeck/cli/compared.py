@@ -39,7 +39,7 @@ def _methods(comparison: Mapping[str, Any], methods: Mapping[str, Mapping[str, A
     """A row a method; at equal time with the steps that each made."""
     table, figure = new_table(title), f"test {label(monitor_of(comparison))}"
     steps = any("steps" in row for row in methods.values())
-    names = ["method", figure, "− scratch", "95 % interval", "simultaneous", "verdict", "agreement", "seconds"]
+    names = ["method", figure, "− baseline", "95 % interval", "simultaneous", "verdict", "agreement", "seconds"]
     for column in (*names, *(["steps"] if steps else [])):
         table.add_column(column, justify="left" if column in ("method", "verdict") else "right")
     for name, row in methods.items():
@@ -78,7 +78,8 @@ def _predictions(console: Console, methods: Mapping[str, Mapping[str, Any]]) -> 
     if not rows:
         return
     table = new_table("each prediction, with simultaneous 95 % intervals")
-    columns = ["method", "prediction", "test accuracy", "− scratch", *(["− backbone"] if "backbone" in methods else [])]
+    columns = ["method", "prediction", "test accuracy", "− baseline"]
+    columns += ["− backbone"] if "backbone" in methods else []
     for column in columns:
         table.add_column(column, justify="left" if column in ("method", "prediction") else "right")
     for method, name, row in rows:

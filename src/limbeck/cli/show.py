@@ -56,7 +56,7 @@ def result(result: Mapping[str, Any]) -> None:
 
 
 def int8(console: Console, result: Mapping[str, Any]) -> None:
-    """What int8 cost the distilled student, and what is left of its lead over the baseline in fp32."""
+    """What int8 cost the distilled student, and what is left of its gain over the baseline in fp32."""
     if "int8" not in result:
         return
     file = result["int8"]["distilled"]
@@ -108,7 +108,6 @@ def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
     table.add_row("training accuracy", f"{figures['train_accuracy']:.4f}")
     table.add_row(f"{held_out} accuracy", f"{figures['held_out_accuracy']:.4f}")
     table.add_row(f"calibration error, {held_out}", f"{figures['calibration_error']:.4f}")
-    table.add_row("contradicts the training labels", f"{figures['contradiction']:.4f}")
     table.add_row(f"entropy of its soft labels {at}, training", f"{figures['entropy']:.4f} nats")
     table.add_row(f"the same, {held_out}", f"{figures['held_out_entropy']:.4f} nats")
     table.add_row("maximum entropy", f"{figures['maximum_entropy']:.4f} nats")
@@ -131,8 +130,8 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
         table.add_row(name, *cells, "–" if step is None else f"{1000 * step:.1f}", _duration(training))
     for stage in found.get("stages", ()):
         name = f"stage {stage['name']}, {stage['epochs']} epochs, online teacher"
-        table.add_row(name, "", "", "", _duration(stage["live"]))
-    table.add_row("student, online teacher", "", "", "", _duration(found["live"]))
+        table.add_row(name, "", "", "", _duration(stage["online"]))
+    table.add_row("student, online teacher", "", "", "", _duration(found["online"]))
     if "stored" in found:
         table.add_row("student, stored teacher", "", "", "", _duration(found["stored"]))
     console = _console()

@@ -1,9 +1,9 @@
-"""What each method is worth: the same student by several methods and seeds, at one budget.
+"""The accuracy of each method: the same student by several methods and seeds, at one budget.
 
-Every method trains the same starts on the same data order for the same epochs with the same optimizer; "scratch", the
+Every method trains the same starts on the same data order for the same epochs with the same optimizer; "baseline", the
 student without a teacher, is always among them. Differences are taken in pairs of one seed.
 
-For self-distillation "scratch" learns the labels at every exit, and "backbone" is the plain network behind the deepest
+For self-distillation "baseline" learns the labels at every exit, and "backbone" is the plain network behind the deepest
 exit, trained alone: the two things that "without self-distillation" may mean.
 """
 

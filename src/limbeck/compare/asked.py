@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.compare.cells import SCRATCH, named, students_in
+from limbeck.compare.cells import BASELINE, named, students_in
 from limbeck.compare.groups import check_teachers, group_of
 from limbeck.compare.sequential import Plan, check_same
 from limbeck.compare.verdicts import Rules
@@ -19,7 +19,7 @@ class Asked:
     """What is to be compared.
 
     Attributes:
-        methods: "scratch" first.
+        methods: "baseline" first.
         seeds: To begin with.
         before: The students that the folder has already.
         plan: How seeds are added; None adds none.
@@ -42,7 +42,7 @@ class Asked:
 
     def students(self, methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
         """Those of the baseline, of some methods, and all that the folder has already."""
-        return [*((name, seed) for name in (SCRATCH, *methods) for seed in seeds), *self.before]
+        return [*((name, seed) for name in (BASELINE, *methods) for seed in seeds), *self.before]
 
     def counts(self, method: str, seed: int, seeds: Sequence[int]) -> bool:
         """Whether a student counts at the look at these seeds.
@@ -51,7 +51,7 @@ class Asked:
         uninterrupted one does.
         """
         later = self.plan is not None and seed not in seeds
-        return method == SCRATCH or method not in self.methods or not later
+        return method == BASELINE or method not in self.methods or not later
 
     def rules(self, samples: int, seeds: Sequence[int]) -> Rules:
         """How verdicts are made."""

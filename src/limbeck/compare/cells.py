@@ -24,10 +24,10 @@ from limbeck.runs.same import changes, told
 from limbeck.runs.teachers import Candidate
 from limbeck.runs.written_out import by_name, distilled_by, setting_of
 
-SCRATCH = "scratch"
+BASELINE = "baseline"
 OWN = "recipe"
 BACKBONE = "backbone"
-_NAMES = (*METHODS, *SCHEMES, *QUANTISED, SCRATCH, OWN, BACKBONE)
+_NAMES = (*METHODS, *SCHEMES, *QUANTISED, BASELINE, OWN, BACKBONE)
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Cell:
 
 
 def named(methods: Sequence[str], varied: Mapping[str, Any]) -> list[str]:
-    """The methods that are asked for, "scratch" first; a variant has a colon before its name where a method shares it.
+    """The methods that are asked for, "baseline" first; a variant has a colon before its name where a method shares it.
 
     Raises:
-        RequestError: A name that nothing has, or that two things have; no method besides scratch.
+        RequestError: A name that nothing has, or that two things have; no method besides the baseline.
     """
-    names = [SCRATCH]
+    names = [BASELINE]
     for name in methods:
         bare = name.removeprefix(":")
         if name in _NAMES and name in varied:
@@ -71,7 +71,7 @@ def named(methods: Sequence[str], varied: Mapping[str, Any]) -> list[str]:
         names.append(name if bare in _NAMES or is_method(bare) else bare)
     names = list(dict.fromkeys(names))
     if len(names) == 1:
-        raise RequestError("nothing to compare: name at least one method besides scratch")
+        raise RequestError("nothing to compare: name at least one method besides the baseline")
     return names
 
 
@@ -127,7 +127,7 @@ def recipe_of(
     Raises:
         RequestError: The method does not fit the recipe, or the variant changes more.
     """
-    if name in (OWN, SCRATCH):
+    if name in (OWN, BASELINE):
         return recipe
     if name == BACKBONE:
         if not isinstance(student, MultiExit):
@@ -153,7 +153,7 @@ def recipe_of(
 
 def cells(recipes: Mapping[str, schema.Recipe], students: Sequence[tuple[str, int]], origins: Origins) -> list[Cell]:
     """The students by method, and by seed within a method; their teachers may have no weights yet."""
-    made_of = {name: origins.of(one, taught=name not in (SCRATCH, BACKBONE)) for name, one in recipes.items()}
+    made_of = {name: origins.of(one, taught=name not in (BASELINE, BACKBONE)) for name, one in recipes.items()}
     order = list(recipes)
     found = []
     for method, seed in sorted(set(students), key=lambda one: (order.index(one[0]), one[1])):

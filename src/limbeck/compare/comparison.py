@@ -13,8 +13,8 @@ from limbeck.compare import groups
 from limbeck.compare.asked import Asked, asked_for
 from limbeck.compare.cells import (
     BACKBONE,
+    BASELINE,
     OWN,
-    SCRATCH,
     Cell,
     cells,
     completed,
@@ -98,7 +98,7 @@ def compare(
     Args:
         recipe: Data, teacher, student and training; its own terms are the method "recipe".
         methods: Names of `METHODS` (with a setting: "dkd:imagenet"), `SCHEMES` or `variants`, "recipe" for the recipe
-            as it is, "backbone" for the deepest exit's network alone, or "scratch", which is added where it is missing.
+            as it is, "backbone" for the deepest exit's network alone, or "baseline", which is added where missing.
         seeds: One student is trained for each; three or more show a spread.
         root: Folder of the data.
         out: Folder of the comparison; runs/compare-NAME by default.
@@ -140,8 +140,8 @@ def compare(
     ):
         began(folder)
         outputs = Ledger(folder, fabric, resume)
-        listeners = max(1, (asked.plan.most if asked.plan else len(seeds)) // teacher_count)
-        job = Job(recipe, ready.data, machine, fabric, folder, resume, trainings=listeners, outputs=outputs)
+        trainings = max(1, (asked.plan.most if asked.plan else len(seeds)) // teacher_count)
+        job = Job(recipe, ready.data, machine, fabric, folder, resume, trainings=trainings, outputs=outputs)
         comparison = _compared(job, asked, ready, root, redo, pool, seconds)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)
@@ -195,7 +195,7 @@ def _compared(
     _train_teachers(job, ready.among)
     recipes = ready.among[0].recipes
     from_first(job.fabric, lambda: weed(job.out, ready.cells(asked.students(asked.methods, asked.seeds)), redo))
-    taught = [one for name, one in recipes.items() if name not in (SCRATCH, BACKBONE)]
+    taught = [one for name, one in recipes.items() if name not in (BASELINE, BACKBONE)]
     job = decided(job, taught, ready.student, ready.among[0].found)
     diagnosis = examine(replace(job, recipe=_taught(recipes)), ready.student, ready.among[0].found)
     open_: Sequence[str] = asked.methods
@@ -249,5 +249,5 @@ def _labelled(methods: dict[str, Any], recipes: Mapping[str, schema.Recipe]) -> 
 
 def _taught(recipes: Mapping[str, schema.Recipe]) -> schema.Recipe:
     """The first compared recipe that hears the teacher, or else the first; its temperature is the diagnosis's."""
-    rivals = [one for name, one in recipes.items() if name != SCRATCH]
+    rivals = [one for name, one in recipes.items() if name != BASELINE]
     return next((one for one in rivals if one.distill.scheme in schema.TAUGHT), rivals[0])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.compare.cells import SCRATCH, Cell, cells, completed, weed
+from limbeck.compare.cells import BASELINE, Cell, cells, completed, weed
 from limbeck.compare.groups import Group, group_of
 from limbeck.compare.students import results, train_all
 from limbeck.compare.verdicts import BySeed, Rules, summarise
@@ -26,7 +26,6 @@ from limbeck.runs.teacher_outputs import seconds_per_sample
 from limbeck.runs.train import Job
 
 FOLDER, PLAN = "equal-time", "plan.json"
-BASELINE = "baseline"
 Seconds = float | str
 """A time in seconds, or `BASELINE` for what the baseline takes."""
 
@@ -36,7 +35,7 @@ class Cost:
     """What a method took at equal steps, a mean over its seeds.
 
     Attributes:
-        training: Seconds of its steps, live teachers and the writing of texts included.
+        training: Seconds of its steps, online teachers and the writing of texts included.
         teacher: Seconds in which the teacher was asked before the first step; they do not grow with the steps.
         steps: Of its training.
     """
@@ -118,7 +117,7 @@ def _plan(seconds: Seconds, found: Mapping[str, BySeed], among: Sequence[Group],
     whole = job.recipe.steps_per_epoch or len(job.training_loader())
     asking = _asking_seconds(among, job)
     costs = {name: _cost(by_seed, whole, asking) for name, by_seed in found.items()}
-    time = float(seconds) if not isinstance(seconds, str) else costs[SCRATCH].training
+    time = float(seconds) if not isinstance(seconds, str) else costs[BASELINE].training
     if before is not None:
         if before["of"] != of or (of != BASELINE and before["seconds"] != time):
             raise RequestError(
@@ -128,9 +127,9 @@ def _plan(seconds: Seconds, found: Mapping[str, BySeed], among: Sequence[Group],
         time = before["seconds"]
     steps: dict[str, int] = dict(before["steps_per_epoch"]) if before else {}
     for name, cost in costs.items():
-        known = whole if name == SCRATCH and of == BASELINE else cost.steps_in(time) // job.recipe.epochs
+        known = whole if name == BASELINE and of == BASELINE else cost.steps_in(time) // job.recipe.epochs
         steps.setdefault(name, known)
-    if not steps[SCRATCH]:
+    if not steps[BASELINE]:
         raise RequestError(f"{time:g} s are too short for one step an epoch of the baseline; give more")
     plan = {"seconds": time, "of": of, "whole": whole, "steps_per_epoch": steps}
     path.parent.mkdir(exist_ok=True)
@@ -153,8 +152,8 @@ def _asking_seconds(among: Sequence[Group], job: Job) -> float:
         return 0.0
     group = among[0]
     asking = Asking(group.recipe, job.data, job.fabric, group.found[0].spec.store)
-    live = teachers.teacher_output(group.found, mix=job.recipe.ensemble)
-    return asking.views * len(job.data.train) * seconds_per_sample(asking, live)
+    online = teachers.teacher_output(group.found, mix=job.recipe.ensemble)
+    return asking.views * len(job.data.train) * seconds_per_sample(asking, online)
 
 
 def _cells(name: str, steps: int, seeds: Sequence[int], among: Sequence[Group]) -> list[Cell]:

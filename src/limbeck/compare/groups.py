@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from limbeck.compare.cells import SCRATCH
+from limbeck.compare.cells import BASELINE
 from limbeck.data import DataSet
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
@@ -36,7 +36,7 @@ class Group:
     @property
     def recipe(self) -> schema.Recipe:
         """The recipe with this teacher."""
-        return self.recipes[SCRATCH]
+        return self.recipes[BASELINE]
 
 
 def group_of(seed: int, count: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
+from limbeck.compare.cells import BACKBONE, BASELINE, OWN, students_in
 from limbeck.compare.labels import label_of
 from limbeck.compare.sequential import FILE as UNTIL
 from limbeck.compare.table import Row, Table, label_in, without_method
@@ -57,12 +57,12 @@ def join(folders: Sequence[Path]) -> dict[str, Any]:
             )
     students = [student for folder in folders for student in _students(folder)]
     _check(students)
-    results: dict[str, dict[int, Mapping[str, Any]]] = {SCRATCH: {}}
+    results: dict[str, dict[int, Mapping[str, Any]]] = {BASELINE: {}}
     for one in sorted(students, key=lambda one: one.seed):
         whole = {**one.result, "hits": hits.read(one.at)}
         results.setdefault(one.method, {}).setdefault(one.seed, whole)
-    if not results[SCRATCH]:
-        raise RequestError("none of these folders has students of scratch, beside which the others are measured")
+    if not results[BASELINE]:
+        raise RequestError("none of these folders has students of the baseline, beside which the others are measured")
     samples = sum(students[0].made_of["data"]["splits"]["test"]["counts"])
     methods = summarise(results, Rules(samples))
     if OWN in methods:

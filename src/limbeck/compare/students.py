@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.compare import groups
-from limbeck.compare.cells import BACKBONE, SCRATCH, Cell
+from limbeck.compare.cells import BACKBONE, BASELINE, Cell
 from limbeck.compare.groups import Group, group_of
 from limbeck.engine.devices import from_first
 from limbeck.engine.files import write_json, write_text
@@ -43,7 +43,7 @@ class Order:
         machine: Devices and display.
         resume: Whether an interrupted training goes on.
         compile: What was decided for all students.
-        trainings: How many students will listen to the same teacher.
+        trainings: How many students have the same teacher.
         outputs: Where teacher outputs came from, as far as that is known.
     """
 
@@ -165,7 +165,7 @@ def carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None
 
 def _trained(job: Job, cell: Cell, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
     """The student by its cell's method; the baseline and the backbone have no teacher."""
-    if cell.method == SCRATCH:
+    if cell.method == BASELINE:
         scheme = learners.alone(student, job.recipe, job.data)
     elif cell.method == BACKBONE:
         scheme = learners.on_labels(student, job.recipe.student, job.recipe, job.data)

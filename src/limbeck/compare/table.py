@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, students_in
+from limbeck.compare.cells import BACKBONE, BASELINE, OWN, students_in
 from limbeck.compare.labels import label_of, own_label
 from limbeck.compare.verdicts import VERDICT, with_simultaneous
 from limbeck.errors import RequestError
@@ -127,7 +127,7 @@ def _rows(folder: Path) -> Iterator[Row]:
         # As a comparison has it: "self" trains the exits of its baseline too.
         alone |= {"quantize.teacher": None} if "quantize.teacher" in made_of else {}
         alone |= {"distill.scheme": "self"} if made_of.get("distill.scheme") == "self" else {"distill": None}
-        yield _row(folder, SCRATCH, {result["seed"]: _judged(result, "baseline")}, alone)
+        yield _row(folder, BASELINE, {result["seed"]: _judged(result, "baseline")}, alone)
     yield _row(folder, _method(folder), {result["seed"]: _judged(result, "distilled")}, made_of)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from limbeck.compare.cells import BACKBONE, SCRATCH
+from limbeck.compare.cells import BACKBONE, BASELINE
 from limbeck.compare.intervals import CONFIDENCE, POWER, Interval, Paired, quantile, seeds_needed
 from limbeck.compare.pairs import paired
 from limbeck.runs.entry import score
@@ -18,7 +18,7 @@ BySeed = Mapping[int, Mapping[str, Any]]
 DECIDED = ("better", "worse")
 ONE_SEED, NONE_SHOWN = "one seed shows nothing", "no difference shown"
 VERDICT = ("difference", "interval", "simultaneous", "verdict")
-"""What a method's entry in compare.json has that differs from scratch."""
+"""What a method's entry in compare.json has that differs from the baseline's."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Rules:
 
 
 def summarise(results: Mapping[str, BySeed], rules: Rules | None = None) -> dict[str, dict[str, Any]]:
-    """Means, spreads, paired differences to scratch and a verdict, from each method's results by seed.
+    """Means, spreads, paired differences to the baseline and a verdict, from each method's results by seed.
 
     "interval" is Student's at 95 %, for one difference by itself. "simultaneous" is wider, at 1 − 0.05/m for m methods
     compared (Bonferroni): with 95 % confidence the intervals of all methods hold together. The verdict is what this one
@@ -49,7 +49,7 @@ def summarise(results: Mapping[str, BySeed], rules: Rules | None = None) -> dict
     Source: Dunn, "Multiple comparisons among means", JASA 1961.
     """
     rules = rules or Rules()
-    scratch = _scores(results, SCRATCH)
+    baseline = _scores(results, BASELINE)
     rivals = len(results) - 1
     effect = usual_effect(results) if rules.effect is None else rules.effect
     early = any(one.get("stopped_early") for by_seed in results.values() for one in by_seed.values())
@@ -63,8 +63,8 @@ def summarise(results: Mapping[str, BySeed], rules: Rules | None = None) -> dict
             entry["epochs"] = list(_column(results, name, "epochs").values())
         entry["test"] = {metric: _mean(results[name], metric) for metric in one["test"]}
         entry |= {"monitor": one["monitor"], "mode": one["mode"]}
-        if name != SCRATCH:
-            entry |= _beside(results, (name, scores), (SCRATCH, scratch), rivals, rules, effect=effect)
+        if name != BASELINE:
+            entry |= _beside(results, (name, scores), (BASELINE, baseline), rivals, rules, effect=effect)
         if each := _each(results, name, rules):
             entry["predictions"] = each
         summary[name] = entry
@@ -73,15 +73,15 @@ def summarise(results: Mapping[str, BySeed], rules: Rules | None = None) -> dict
 
 def usual_effect(results: Mapping[str, BySeed]) -> float:
     """One point of an accuracy; of another score a hundredth of the baseline's."""
-    monitor = _first(results[SCRATCH])["monitor"]
-    scores = _scores(results, SCRATCH).values()
+    monitor = _first(results[BASELINE])["monitor"]
+    scores = _scores(results, BASELINE).values()
     return 0.01 if monitor == "accuracy" else 0.01 * abs(statistics.mean(scores))
 
 
 def _each(results: Mapping[str, BySeed], name: str, rules: Rules) -> dict[str, dict[str, Any]]:
-    """A method's exits (or peers), each like a method: beside scratch's of the same name, and beside the backbone.
+    """A method's exits (or peers), each like a method: beside the baseline's of the same name, and beside the backbone.
 
-    The intervals beside scratch are simultaneous for all exits of all methods, and so are those beside the backbone.
+    The intervals beside the baseline are simultaneous for all exits of all methods; so are those beside the backbone.
     """
     given = {
         method: [figure for figure in _first(by_seed) if figure.startswith(f"test_{_first(by_seed)['monitor']}/")]
@@ -93,9 +93,9 @@ def _each(results: Mapping[str, BySeed], name: str, rules: Rules) -> dict[str, d
     for figure in given[name]:
         scores, which = _column(results, name, figure), figure.partition("/")[2]
         entry = _spread(scores)
-        if name != SCRATCH:
-            other = _column(results, SCRATCH, figure)
-            entry |= _beside(results, (name, scores), (SCRATCH, other), rivals, rules, which, which)
+        if name != BASELINE:
+            other = _column(results, BASELINE, figure)
+            entry |= _beside(results, (name, scores), (BASELINE, other), rivals, rules, which, which)
         if name != BACKBONE and alone:
             entry[BACKBONE] = _beside(results, (name, scores), (BACKBONE, alone), rivals, rules, which)
         entries[which] = entry
@@ -192,8 +192,8 @@ def verdict(simultaneous: Interval | None, mode: str) -> str:
 
 
 def undecided(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The methods that are neither better nor worse than scratch as far as one can see."""
-    return [name for name, row in methods.items() if name != SCRATCH and row.get("verdict") not in DECIDED]
+    """The methods that are neither better nor worse than the baseline as far as one can see."""
+    return [name for name, row in methods.items() if name != BASELINE and row.get("verdict") not in DECIDED]
 
 
 def with_simultaneous(comparison: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def with_simultaneous(comparison: Mapping[str, Any]) -> dict[str, Any]:
     for name, row in methods.items():
         found[name] = dict(row)
         if "interval" in row and "simultaneous" not in row:
-            pairs = len(set(row.get("seeds", comparison["seeds"])) & set(_seeds(methods[SCRATCH], comparison)))
+            pairs = len(set(row.get("seeds", comparison["seeds"])) & set(_seeds(methods[BASELINE], comparison)))
             found[name]["simultaneous"] = _widened(row, pairs, error)
     return found
 

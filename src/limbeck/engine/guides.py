@@ -13,7 +13,7 @@ from limbeck.distillers import Scheme
 from limbeck.errors import RequestError
 from limbeck.taps import logits_of
 from limbeck.tasks import Task
-from limbeck.teachers import FunctionTeacher, ModuleTeacher, RememberedTeacher, StoredTeacher, Teacher
+from limbeck.teachers import CachedTeacher, FunctionTeacher, ModuleTeacher, StoredTeacher, Teacher
 
 AnyTeacher = Teacher | nn.Module | Callable[..., Any]
 
@@ -27,7 +27,7 @@ def training_teacher(given: AnyTeacher | None, scheme: Scheme) -> Teacher | None
     taps, logits = scheme.teacher_taps, scheme.teacher_logits
     if isinstance(given, nn.Module) and not logits and not taps:
         raise RequestError("a teacher was given, and no loss term uses it; add a Term")
-    if scheme.generates and isinstance(given, StoredTeacher | RememberedTeacher):
+    if scheme.generates and isinstance(given, StoredTeacher | CachedTeacher):
         raise RequestError("no store knows the texts that the student writes itself: give the teacher's model")
     if scheme.takes_sparse and isinstance(given, StoredTeacher):
         return given.sparsely()
@@ -35,7 +35,7 @@ def training_teacher(given: AnyTeacher | None, scheme: Scheme) -> Teacher | None
 
 
 def held_out_teacher(given: AnyTeacher | None, guide: Teacher | None, scheme: Scheme) -> Teacher | None:
-    """Who is asked about held-out samples: a stored or remembered teacher knows the training samples alone.
+    """Who is asked about held-out samples: a stored or cached teacher knows the training samples alone.
 
     Raises:
         RequestError: The task has no labels, and nobody can be asked.

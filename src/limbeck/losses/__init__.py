@@ -1,7 +1,7 @@
 """Distillation losses: pure functions `loss(student, teacher, *, options)`, mathematics only.
 
 Each returns one value a sample, (B,), where that has a meaning, and a scalar otherwise; computes in fp32;
-and is 0, or at its known minimum, when the student equals the teacher. Those that train or remember something
+and is 0, or at its known minimum, when the student equals the teacher. Those that train or store something
 are modules with the same call, made from the shapes of the tensors by `for_shapes`.
 """
 

@@ -28,7 +28,7 @@ class CRD(nn.Module):
     Two things are done in a faster way of the same expectation. The K negatives are drawn once a batch,
     uniformly over all samples, so that a batch costs one (B, d)·(d, K) product instead of a gather of
     (B, K, d). Those of a row's own class are left out, and the others weighed so that they count as K. A
-    class is known once the sample was seen: the loss remembers the labels itself.
+    class is known once the sample was seen: the loss stores the labels itself.
 
     Args:
         student_channels: C_s.
@@ -37,7 +37,7 @@ class CRD(nn.Module):
         dimension: d of the embeddings.
         negatives: K.
         temperature: τ > 0.
-        momentum: How much of a remembered embedding stays, in [0, 1).
+        momentum: How much of a stored embedding stays, in [0, 1).
 
     Transfers: which of all samples an embedding belongs to.
     Use: a fixed training set with labels, also across architectures and modalities; it keeps two embeddings a sample.
@@ -110,7 +110,7 @@ class CRD(nn.Module):
         Args:
             student: Features of the student.
             teacher: Features of the teacher.
-            targets: (B,) class indices; a sample whose index is -100 has no label and the value 0, but is remembered.
+            targets: (B,) class indices; a sample whose index is -100 has no label and the value 0, but is stored.
             index: (B,) positions of the samples in the training set, each in [0, N).
 
         Raises:
@@ -134,8 +134,8 @@ class CRD(nn.Module):
             self._fixed = True
             index, targets = of_all_processes(index), of_all_processes(targets)
             self.labels[index] = targets.to(self.labels.dtype)
-            self._remember(self.memory_s, of_all_processes(s), index)
-            self._remember(self.memory_t, of_all_processes(t), index)
+            self._store(self.memory_s, of_all_processes(s), index)
+            self._store(self.memory_t, of_all_processes(t), index)
         return loss
 
     def draw(self) -> Tensor:
@@ -174,7 +174,7 @@ class CRD(nn.Module):
         return log_z.to(positive.dtype)
 
     @torch.no_grad()
-    def _remember(self, memory: Tensor, embedding: Tensor, index: Tensor) -> None:
+    def _store(self, memory: Tensor, embedding: Tensor, index: Tensor) -> None:
         moved = self.momentum * memory[index] + (1 - self.momentum) * embedding
         memory[index] = unit(moved).to(memory.dtype)
 

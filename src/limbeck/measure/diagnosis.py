@@ -18,7 +18,7 @@ from limbeck.teachers import Teacher
 
 MOST = 10_000
 """So many samples of each side are asked about at most: a share of them is known to half a point."""
-BY_HEART = 0.10
+MEMORISED = 0.10
 """A memorised teacher answers right by memory on more than this share of the training samples."""
 OF_ITS_ERRORS = 0.5
 """… and its error on held-out data shrinks by more than this share on the training data."""
@@ -31,7 +31,6 @@ class Diagnosis:
     Attributes:
         samples: How many training samples it was asked about, as the student sees them.
         train_accuracy: Share of them whose label is its first choice; only samples with a label count, here and below.
-        contradiction: Share of them whose label is not: there soft and hard labels pull apart.
         held_out: Where the held-out figures come from: "validation", or "test" without a validation split.
         held_out_accuracy: Share of held-out samples whose label is its first choice.
         calibration_error: Expected calibration error on held-out data, 15 bins of equal width, at temperature 1.
@@ -43,7 +42,6 @@ class Diagnosis:
 
     samples: int
     train_accuracy: float
-    contradiction: float
     held_out: str
     held_out_accuracy: float
     calibration_error: float
@@ -64,16 +62,16 @@ class Diagnosis:
         """
         error = 1 - self.held_out_accuracy
         gap = self.train_accuracy - self.held_out_accuracy
-        return gap > BY_HEART and gap > OF_ITS_ERRORS * error
+        return gap > MEMORISED and gap > OF_ITS_ERRORS * error
 
     @property
     def summary(self) -> str:
         """The figures as one line."""
         return (
             f"the teacher is right on {self.train_accuracy:.1%} of the training and {self.held_out_accuracy:.1%} of "
-            f"the {self.held_out} data (calibration error {self.calibration_error:.3f} there), and contradicts "
-            f"{self.contradiction:.1%} of the training labels; the mean entropy of its soft labels is "
-            f"{self.entropy:.2f} nats at temperature {self.temperature:g}, of at most {self.maximum_entropy:.2f}"
+            f"the {self.held_out} data (calibration error {self.calibration_error:.3f} there); its soft labels "
+            f"have a mean entropy of {self.entropy:.2f} nats at temperature {self.temperature:g}, of at most "
+            f"{self.maximum_entropy:.2f}"
         )
 
     @property
@@ -99,7 +97,7 @@ def diagnose(
     train: Iterable[Any],
     held_out: Iterable[Any],
     *,
-    remembered: Teacher | None = None,
+    cached: Teacher | None = None,
     temperature: float = 1.0,
     name: str = "test",
     most: int = MOST,
@@ -112,7 +110,7 @@ def diagnose(
         train: Batches, or pairs (inputs, targets), as the student will see them; shuffled if there are more than
             `most` samples.
         held_out: Likewise, of data that the teacher has not been trained on.
-        remembered: The same teacher with its outputs for the training samples in memory.
+        cached: The same teacher with its outputs for the training samples in memory.
         temperature: T of the soft labels, that of the term that reads them.
         name: What the held-out data is, "validation" or "test".
         most: From each side no more samples than this.
@@ -124,7 +122,7 @@ def diagnose(
     """
     if not temperature > 0:
         raise RequestError(f"temperature must be above 0, not {temperature}")
-    logits, labels = _answers(remembered or teacher, train, most, torch.device(device))
+    logits, labels = _answers(cached or teacher, train, most, torch.device(device))
     new_logits, new_labels = _answers(teacher, held_out, most, torch.device(device))
     known, own = with_labels(logits, labels)
     new_known, new_own = with_labels(new_logits, new_labels)
@@ -133,7 +131,6 @@ def diagnose(
     return Diagnosis(
         samples=len(labels),
         train_accuracy=accuracy,
-        contradiction=int((known.argmax(-1) != own).sum()) / len(own),
         held_out=name,
         held_out_accuracy=int((new_known.argmax(-1) == new_own).sum()) / len(new_own),
         calibration_error=evaluate(nn.Identity(), [(new_known, new_own)])["calibration_error"],

@@ -23,7 +23,7 @@ SHAPES = {"fp32": "o", "fp16": "s", "int8": "D"}
 
 
 def differences(comparison: Mapping[str, Any]) -> str:
-    """For each method the difference to scratch of every seed as a dot, and the mean with both its intervals.
+    """For each method the difference to the baseline of every seed as a dot, and the mean with both its intervals.
 
     The thick line is the 95 % interval by itself, the thin one with ends the simultaneous one, which gives the verdict.
     """
@@ -31,7 +31,7 @@ def differences(comparison: Mapping[str, Any]) -> str:
     figure = Figure(figsize=(8, 1.2 + 0.45 * len(methods)), layout="constrained")
     axes = figure.subplots()
     for row, entry in enumerate(methods.values()):
-        pairs = _pairs(entry, comparison["methods"]["scratch"])
+        pairs = _pairs(entry, comparison["methods"]["baseline"])
         axes.plot(pairs, np.full(len(pairs), row + 0.18), "o", color=GREY, alpha=0.6, markersize=4)
         mean, alone, together = entry["difference"], entry["interval"], entry["simultaneous"]
         if together is not None:
@@ -41,12 +41,12 @@ def differences(comparison: Mapping[str, Any]) -> str:
     axes.axvline(0, color=GREY, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(methods)), [label_of(name, entry) for name, entry in methods.items()])
     axes.set_ylim(len(methods) - 0.4, -0.6)
-    axes.set_xlabel(f"test {label(monitor_of(comparison))} − that of scratch, in pairs of one seed")
+    axes.set_xlabel(f"test {label(monitor_of(comparison))} − that of the baseline, in pairs of one seed")
     return _svg(figure)
 
 
-def _pairs(entry: Mapping[str, Any], scratch: Mapping[str, Any]) -> list[float]:
-    alone = dict(zip(scratch["seeds"], scratch["scores"], strict=True))
+def _pairs(entry: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[float]:
+    alone = dict(zip(baseline["seeds"], baseline["scores"], strict=True))
     by_seed = dict(zip(entry["seeds"], entry["scores"], strict=True))
     return [value - alone[seed] for seed, value in by_seed.items() if seed in alone]
 

@@ -16,7 +16,7 @@ from limbeck.report.document import document, drawing
 from limbeck.runs.entry import label, metric, monitor_of, score, span
 
 DIFFERENCES = (
-    "The differences to scratch: each seed's, and the mean with its 95 % interval by itself (thick) and the "
+    "The differences to the baseline: each seed's, and the mean with its 95 % interval by itself (thick) and the "
     "simultaneous one (thin), which gives the verdict."
 )
 
@@ -100,7 +100,7 @@ def _methods(methods: Mapping[str, Mapping[str, Any]], seeds: list[int]) -> str:
         cells.append(f"<td>{agreement}</td><td>{row['seconds']:.1f}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     monitor = label(next(iter(methods.values()))["monitor"])
-    head = f"<th>method<th>test {monitor}<th>− scratch<th>95 % interval<th>simultaneous"
+    head = f"<th>method<th>test {monitor}<th>− baseline<th>95 % interval<th>simultaneous"
     head += '<th class="verdict">verdict<th>agreement<th>seconds'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -120,7 +120,7 @@ def _predictions(methods: Mapping[str, Mapping[str, Any]]) -> str:
                 cells += f"<td>{span(found.get('simultaneous'))}</td>" if there else "<td></td>"
                 cells += f'<td class="verdict">{found["verdict"]}</td>' if there else "<td></td>"
             rows.append(f"<tr>{cells}</tr>")
-    head = '<th>prediction<th>test accuracy<th>− scratch<th>simultaneous<th class="verdict">verdict'
+    head = '<th>prediction<th>test accuracy<th>− baseline<th>simultaneous<th class="verdict">verdict'
     head += '<th>− backbone<th>simultaneous<th class="verdict">verdict'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
@@ -139,7 +139,6 @@ def _diagnosis(found: Mapping[str, Any] | None) -> str:
         "training accuracy": f"{found['train_accuracy']:.4f}",
         f"{held_out} accuracy": f"{found['held_out_accuracy']:.4f}",
         "calibration error": f"{found['calibration_error']:.4f}",
-        "contradicts labels": f"{found['contradiction']:.4f}",
         "temperature": f"{found['temperature']:g}",
         "entropy of soft labels": f"{found['entropy']:.2f} of {found['maximum_entropy']:.2f} nats",
         f"on {held_out} data": f"{found['held_out_entropy']:.2f} nats",

@@ -21,7 +21,7 @@ def cells(found: Table) -> tuple[list[str], list[list[str]]]:
     judged = any("difference" in row.verdict for row in found.rows)
     several = len({row.folder for row in found.rows}) > 1
     head = ["method", f"test {found.rows[0].figure}", "seeds"]
-    head += ["− scratch", "95 % interval", "simultaneous", "verdict"] if judged else []
+    head += ["− baseline", "95 % interval", "simultaneous", "verdict"] if judged else []
     head += [*found.differ, *(["folder"] if several else [])]
     rows = []
     for row in found.rows:

@@ -89,19 +89,19 @@ def cache(
     if check and any(one.kept and not (one.kept / "teacher.json").exists() for one in found):
         raise RequestError("nothing can be verified: the recipe's teacher is not trained yet; limbeck cache does both")
     teachers.train_apart(found, recipe, data, machine)
-    recipe, _, live = assemble(recipe, student, found, data)
-    if live is None:
+    recipe, _, online = assemble(recipe, student, found, data)
+    if online is None:
         raise RequestError(f"recipe {recipe.name} has no teacher that is asked")
     asking = Asking(recipe, data, fabric, recipe.teachers[0].store)
     if check:
-        place = asking.place(live)
+        place = asking.place(online)
         with using(place):
-            StoredTeacher(place, asking.made_of(live))
-            return {"place": place, **verify(place, _asker(asking, live))}
-    estimate = estimated(asking, live)
+            StoredTeacher(place, asking.made_of(online))
+            return {"place": place, **verify(place, _asker(asking, online))}
+    estimate = estimated(asking, online)
     if fabric.is_global_zero:
         tell(estimate)
-    kept = store_outputs(asking, live, after_shard)
+    kept = store_outputs(asking, online, after_shard)
     size: dict[str, Any] = {"samples": estimate.samples, "views": estimate.views, "bytes": estimate.bytes}
     size |= {"token_bytes": estimate.token_bytes} if estimate.token_bytes else {}
     return {"place": kept.where, **size, "seconds": round(kept.seconds, 3)}

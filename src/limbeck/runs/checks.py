@@ -114,12 +114,12 @@ def _check_schemes(
         stages = list(schemes(recipe, student, found, data))
     if len(stages) > 1 and has_adapters(student):
         raise RequestError("lora is for a single training, and this method has one before it; leave student.lora out")
-    for resolved, scheme, live in stages:
-        _check_top_k(resolved, live)
+    for resolved, scheme, online in stages:
+        _check_top_k(resolved, online)
         check_compile(recipe.compile, scheme, recipe.accumulate_steps)
         with _reading("student", recipe.student.model, example):
             settle(scheme, example, recipe.seed)
-            teacher_output = live(example) if live else None
+            teacher_output = online(example) if online else None
             if not scheme.generates:
                 _check_lengths(resolved, example, teacher_output, data)
             laid = sized(scheme, example, teacher_output, layout)
@@ -241,11 +241,11 @@ def _check_batches(model: nn.Module, spec: schema.Model, batch_size: int, data: 
         ) from error
 
 
-def _check_top_k(recipe: schema.Recipe, live: Teacher | None) -> None:
+def _check_top_k(recipe: schema.Recipe, online: Teacher | None) -> None:
     """Raise RequestError for losses that need more of the logits than a top-k store, or a sampled one, holds."""
     store = recipe.teachers[0].store if recipe.teachers else schema.Store()
-    if isinstance(live, StoredTeacher):
-        store = schema.Store(top_k=live.coding.top_k, draws=live.coding.draws)
+    if isinstance(online, StoredTeacher):
+        store = schema.Store(top_k=online.coding.top_k, draws=online.coding.draws)
     for term in recipe.distill.terms if store.top_k or store.draws else ():
         options = term.model_extra or {}
         if term.teacher != "logits" and "logits" not in term.teacher:

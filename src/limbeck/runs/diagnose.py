@@ -85,11 +85,11 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     task = components.task(job.recipe, job.data)
     if not found or job.recipe.distill.scheme not in schema.TAUGHT or not isinstance(task, Classification):
         return {}
-    recipe, _, live = assemble(job.recipe, copy.deepcopy(student), found, job.data)
-    if live is None:
+    recipe, _, online = assemble(job.recipe, copy.deepcopy(student), found, job.data)
+    if online is None:
         return {}
-    guide, _ = job.ask_once(live, found)
-    diagnosis = _examine(replace(job, recipe=recipe), live, guide)
+    guide, _ = job.precompute(online, found)
+    diagnosis = _examine(replace(job, recipe=recipe), online, guide)
     line = diagnosis.warning or (diagnosis.summary if job.machine.progress else None)
     if line and job.fabric.is_global_zero:
         tell(line)
@@ -106,7 +106,7 @@ def _examine(job: Job, teacher: Teacher, guide: Teacher) -> Diagnosis:
         teacher,
         make_loader(data.train, batch, shuffle=True, seed=recipe.seed, workers=workers, device=device, views=views),
         job.held_out(data.validation or data.test),
-        remembered=guide,
+        cached=guide,
         temperature=temperature(recipe),
         name="validation" if data.validation else "test",
         device=device,

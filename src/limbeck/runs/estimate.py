@@ -29,11 +29,11 @@ from limbeck.runs.asking import Asking
 from limbeck.runs.cache import estimated
 from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
-from limbeck.runs.stages import assemble, listens
+from limbeck.runs.stages import assemble, uses_teacher
 from limbeck.runs.step_memory import step_memory
 from limbeck.runs.train import places, settled
 from limbeck.runs.written_out import parts_of
-from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher
+from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -76,7 +76,7 @@ def plan(
 
     Returns:
         "samples", "epochs", "steps", "teachers" and "student" (`Side` as mappings), the student's training with a
-        "live" and with a "stored" teacher in seconds, and "store": views, bytes, seconds to ask, bytes read a second.
+        "online" and with a "stored" teacher in seconds, and "store": views, bytes, seconds to ask, bytes read a second.
         "memory" is what a step of the baseline holds (`limbeck.runs.step_memory`).
         With terms also "balance" (`limbeck.engine.balance.Pull` as mappings) on the first batch, with the teacher as
         an earlier run has kept it, or untrained where none has ("teacher_trained"). Of a student that is trained in
@@ -113,9 +113,9 @@ def plan(
     parts, rest = parts_of(own, lambda: places(own, student, found, data)) if found else ([], own)
     runs = [probe.run(name, one, student, found) for name, one in (*((p.phase, p.recipe) for p in parts), (OWN, rest))]
     runs += last
-    result["live"] = sum(one.live for one in runs)
+    result["online"] = sum(one.online for one in runs)
     if len(runs) > 1:
-        result["stages"] = [{"name": one.name, "epochs": one.epochs, "live": one.live} for one in runs]
+        result["stages"] = [{"name": one.name, "epochs": one.epochs, "online": one.online} for one in runs]
     balanced = [pull for one in runs for pull in one.balance]
     if balanced:
         result["balance"] = balanced
@@ -134,7 +134,7 @@ class _Run:
     Attributes:
         name: Its stage's, or `OWN`.
         epochs: Its length.
-        live: Seconds with an online teacher.
+        online: Seconds with an online teacher.
         stored: Seconds with stored outputs; None without a teacher.
         balance: Of its losses.
         store: What asking and keeping take; None without a teacher.
@@ -142,7 +142,7 @@ class _Run:
 
     name: str
     epochs: int
-    live: float
+    online: float
     balance: Sequence[dict[str, Any]]
     stored: float | None = None
     store: dict[str, Any] | None = None
@@ -180,16 +180,16 @@ class _Probe:
 
     def run(self, name: str, recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.Candidate]) -> _Run:
         """One of the trainings that a student has, each measured from the student as it starts."""
-        resolved, scheme, live = assemble(recipe, copy.deepcopy(student), found, self.whole)
+        resolved, scheme, online = assemble(recipe, copy.deepcopy(student), found, self.whole)
         self.balance = ()
-        heard = live if live is not None and listens(scheme) else None
+        heard = online if online is not None and uses_teacher(scheme) else None
         step = self.student(copy.deepcopy(scheme), heard)
         measured: Sequence[Pull] = self.balance
         stage = {} if name == OWN else {"stage": name}
         pulls = [vars(pull) | {"warning": pull.warning} | stage for pull in measured]
         seconds = self.steps * recipe.epochs * step
-        kept = not scheme.generates and not isinstance(live, StoredTeacher)
-        asked: dict[str, Any] = {"stored": seconds} if live is not None and kept else {}
+        kept = not scheme.generates and not isinstance(online, StoredTeacher)
+        asked: dict[str, Any] = {"stored": seconds} if online is not None and kept else {}
         if heard is not None and kept:
             asked = self.stored(resolved, scheme, heard)
         return _Run(name, recipe.epochs, seconds, pulls, **asked)
@@ -207,9 +207,9 @@ class _Probe:
             scheme = learner(network, task, inputs, taught=teacher is not None)
             return self.steps * epochs * self.student(scheme, teacher)
 
-        live = teachers.teacher_output(found, mix=self.recipe.ensemble) if taught else None
-        alone = seconds(None) if task.labelled else seconds(live)
-        return [_Run("int8", epochs, seconds(live) if live else alone, [], stored=alone)]
+        online = teachers.teacher_output(found, mix=self.recipe.ensemble) if taught else None
+        alone = seconds(None) if task.labelled else seconds(online)
+        return [_Run("int8", epochs, seconds(online) if online else alone, [], stored=alone)]
 
     def student(self, scheme: Scheme, teacher: Teacher | None) -> float:
         """Seconds of a student's step."""
@@ -234,14 +234,14 @@ class _Probe:
         step = self._step(scheme, loader, components.optimizer(one.spec.optimizer), None, fabric)
         return Side(*size, step, math.ceil(self.samples / batch) * (one.spec.epochs or 0) * step)
 
-    def stored(self, recipe: schema.Recipe, scheme: Scheme, live: Teacher) -> dict[str, Any]:
+    def stored(self, recipe: schema.Recipe, scheme: Scheme, online: Teacher) -> dict[str, Any]:
         """The same student with a teacher that was asked before, and what asking and keeping take."""
         store = recipe.teachers[0].store if recipe.teachers else schema.Store()
         asking = Asking(recipe, self.data, self.fabric, store)
         here = len(self.data.train)
-        estimate = estimated(asking, live)
+        estimate = estimated(asking, online)
         views = min(1 + _rounds(math.ceil(here / asking.batch_size)), asking.views)
-        known = RememberedTeacher(live, (asking.batches(view) for view in range(views)), here, views)
+        known = CachedTeacher(online, (asking.batches(view) for view in range(views)), here, views)
         step = self.student(scheme, known)
         whole = self.samples / here
         sample_bytes = estimate.bytes / estimate.views / here

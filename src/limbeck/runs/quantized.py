@@ -128,12 +128,12 @@ def quantised(
     network = with_quantisers(job.recipe, scheme.student, job.data, spec.samples)
     taught_by = LABELS
     if epochs:
-        guide, live, taught_by = _taught(job, trained)
+        guide, online, taught_by = _taught(job, trained)
         temperature = next(iter(scheme.teacher_temperatures), TEMPERATURE)
         taught = guide is not None
         inputs = components.inputs(job.recipe.student)
         learns = learner(network, scheme.task, inputs, taught=taught, temperature=temperature)
-        _last_epochs(job, epochs).train(learns, f"{phase}-int8", guide, live, {QUANTISERS: spec.bits})
+        _last_epochs(job, epochs).train(learns, f"{phase}-int8", guide, online, {QUANTISERS: spec.bits})
     content = _file(job.recipe, network.cpu(), job.data)
     name = f"{phase}-int8.onnx"
     if job.fabric.is_global_zero:
@@ -170,7 +170,7 @@ def _last_epochs(job: Job, epochs: int) -> Job:
 
 
 def _taught(job: Job, trained: Distilled) -> tuple[Teacher | None, Teacher | None, str]:
-    """Who teaches the epochs with quantisers: cached or live, live, and in words."""
+    """Who teaches the epochs with quantisers: cached or online, online, and in words."""
     assert job.recipe.quantize is not None
     if not (trained.taught and job.recipe.quantize.teacher):
         return None, None, LABELS

@@ -32,8 +32,8 @@ from limbeck.teachers import EnsembleTeacher, ModuleTeacher, StoredTeacher, Teac
 
 
 @dataclass
-class Lead:
-    """What the student's own training begins with.
+class Start:
+    """What the student's own training starts from.
 
     Attributes:
         found: Who teaches it.
@@ -58,10 +58,10 @@ class Distilled:
 
     Attributes:
         scheme: The student with what was trained beside it.
-        teacher: Who taught it, live, several averaged at temperature 1; None for schemes without a teacher.
+        teacher: Who taught it, online, several averaged at temperature 1; None for schemes without a teacher.
         training: Its epochs, and the seconds of all that its training took.
         ensemble: It and all generations before it, as one; None without generations.
-        guide: What gave the teacher's outputs in its training, cached or live; None where no loss term used them.
+        guide: What gave the teacher's outputs in its training, cached or online; None where no loss term used them.
         taught: Whether it was distilled; a baseline learns from labels alone.
     """
 
@@ -85,30 +85,30 @@ def begun(job: Job, found: Sequence[teachers.Candidate]) -> tuple[nn.Module, Tea
 
 def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
     """Train a student as the recipe says, with all that must be trained before it."""
-    lead = _lead_up(job, student, found)
-    recipe, scheme, live = assemble(lead.recipe, lead.student, lead.found, job.data, lead.kept)
-    guide, asking = _guide(job, scheme, live, lead.found)
-    if live is not None and guide is not live and job.fabric.is_global_zero:  # else the training says it
-        for line in check_mixing(live, scheme.teacher_temperatures):
+    start = _started(job, student, found)
+    recipe, scheme, online = assemble(start.recipe, start.student, start.found, job.data, start.kept)
+    guide, asking = _guide(job, scheme, online, start.found)
+    if online is not None and guide is not online and job.fabric.is_global_zero:  # else the training says it
+        for line in check_mixing(online, scheme.teacher_temperatures):
             tell(line)
-    training = replace(job, recipe=recipe).train(scheme, "student", guide, live)
-    training["seconds"] = round(training["seconds"] + asking + lead.seconds, 3)
-    if guide is not None and guide is not live:  # its outputs were there before the first step
+    training = replace(job, recipe=recipe).train(scheme, "student", guide, online)
+    training["seconds"] = round(training["seconds"] + asking + start.seconds, 3)
+    if guide is not None and guide is not online:  # its outputs were there before the first step
         training["teacher_seconds"] = round(asking, 3)
-    everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*lead.previous, scheme.student)]
-    judge = teachers.teacher_output(lead.found, mix=recipe.ensemble) if isinstance(live, EnsembleTeacher) else live
+    everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*start.previous, scheme.student)]
+    judge = teachers.teacher_output(start.found, mix=recipe.ensemble) if isinstance(online, EnsembleTeacher) else online
     if isinstance(judge, StoredTeacher):  # which knows the training samples alone
         judge = None
-    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if lead.previous else None, guide)
+    return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if start.previous else None, guide)
 
 
 def _guide(
-    job: Job, scheme: Scheme, live: Teacher | None, found: Sequence[teachers.Candidate]
+    job: Job, scheme: Scheme, online: Teacher | None, found: Sequence[teachers.Candidate]
 ) -> tuple[Teacher | None, float]:
     """Who is asked in a training, its outputs stored if that pays; and the seconds that asking took before."""
-    if live is None or not listens(scheme):
+    if online is None or not uses_teacher(scheme):
         return None, 0.0
-    return (live, 0.0) if scheme.generates else job.ask_once(live, found)
+    return (online, 0.0) if scheme.generates else job.precompute(online, found)
 
 
 def assemble(
@@ -135,8 +135,8 @@ def assemble(
         return recipe, scheme, VirtualTeacher(data.classes, **options)
     if recipe.distill.scheme in ("self", "mutual", "mean-teacher", "class-wise"):
         return recipe, scheme, None
-    live = given_teacher(recipe, data) if recipe.stored is not None else _taught_by(found, recipe, scheme)
-    return recipe, scheme, live
+    online = given_teacher(recipe, data) if recipe.stored is not None else _taught_by(found, recipe, scheme)
+    return recipe, scheme, online
 
 
 def _taught_by(
@@ -166,59 +166,59 @@ def _as_teacher(spec: schema.Model) -> schema.Teacher:
     return schema.Teacher.model_validate(spec.model_dump(exclude=schema.OF_STUDENTS))
 
 
-def listens(scheme: Scheme) -> bool:
+def uses_teacher(scheme: Scheme) -> bool:
     """Whether anything in a student's loss comes from a teacher."""
     return bool(scheme.teacher_taps) or scheme.teacher_logits
 
 
-def _lead_up(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Lead:
-    begun = Lead(found, student, job.recipe)
-    return _LEADS.get(job.recipe.distill.scheme, _stages)(job, begun)
+def _started(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Start:
+    begun = Start(found, student, job.recipe)
+    return _STARTS.get(job.recipe.distill.scheme, _stages)(job, begun)
 
 
-def _assistants(job: Job, lead: Lead) -> Lead:
+def _assistants(job: Job, start: Start) -> Start:
     """Teacher → assistant → … → student: each is taught by the one before (Mirzadeh et al., arXiv:1902.03393)."""
     for number, spec in enumerate(job.recipe.assistants, start=1):
         module = components.model(spec, job.data, derive(job.recipe.seed, "assistant", number))
         recipe = job.recipe.model_copy(update={"student": spec})
         # It is another network, and a teacher to the students that are compared: how it is compiled is its own matter.
-        lead = _next_teacher(replace(job, recipe=recipe, compile=AUTO), f"assistant-{number}", module, lead)
-    return lead
+        start = _next_teacher(replace(job, recipe=recipe, compile=AUTO), f"assistant-{number}", module, start)
+    return start
 
 
-def _generations(job: Job, lead: Lead) -> Lead:
+def _generations(job: Job, start: Start) -> Start:
     """Generation 1 learns from labels, each later one also from the one before (Furlanello et al., arXiv:1805.04770).
 
     The student itself is the last generation.
     """
-    lead = replace(lead, found=())
+    start = replace(start, found=())
     previous = []
     for number in range(1, job.recipe.distill.options.get("generations", 3)):
         module = components.model(job.recipe.student, job.data, derive(job.recipe.seed, "generation", number))
-        lead = _next_teacher(job, f"generation-{number}", module, lead)
+        start = _next_teacher(job, f"generation-{number}", module, start)
         previous.append(module)
-    return replace(lead, previous=previous)
+    return replace(start, previous=previous)
 
 
-def _stages(job: Job, lead: Lead) -> Lead:
+def _stages(job: Job, start: Start) -> Start:
     """The trainings that a method, or the scheme two-stage, has before the student's own (arXiv:1412.6550 and others).
 
     They are a part of the recipe's epochs. In each the teacher runs only as deep as its last tap.
     """
-    if not lead.found:
-        return lead
-    parts, rest = parts_of(job.recipe, lambda: places(job.recipe, lead.student, lead.found, job.data))
+    if not start.found:
+        return start
+    parts, rest = parts_of(job.recipe, lambda: places(job.recipe, start.student, start.found, job.data))
     for part in parts:
-        _, scheme, _ = assemble(part.recipe, lead.student, lead.found, job.data)
-        live = _taught_by(lead.found, part.recipe, scheme, scheme.teacher_logits)
-        guide, asking = job.ask_once(live, lead.found)
-        training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide, live)
+        _, scheme, _ = assemble(part.recipe, start.student, start.found, job.data)
+        online = _taught_by(start.found, part.recipe, scheme, scheme.teacher_logits)
+        guide, asking = job.precompute(online, start.found)
+        training = replace(job, recipe=part.recipe).train(scheme, part.phase, guide, online)
         if not all(bound.ready for bound in _bound(scheme)):  # it was trained before the run was resumed
-            _size(scheme, live, job)
+            _size(scheme, online, job)
         scheme.train()  # and what was in eval mode before is so again
-        seconds = lead.seconds + training["seconds"] + asking
-        lead = replace(lead, seconds=seconds, kept={**lead.kept, **losses_of(scheme)})
-    return replace(lead, recipe=rest)
+        seconds = start.seconds + training["seconds"] + asking
+        start = replace(start, seconds=seconds, kept={**start.kept, **losses_of(scheme)})
+    return replace(start, recipe=rest)
 
 
 def losses_of(scheme: Scheme) -> dict[str, nn.Module]:
@@ -237,21 +237,21 @@ def _size(scheme: Scheme, teacher: Teacher, job: Job) -> None:
     scheme.prepare(batch, teacher(batch))
 
 
-def _next_teacher(job: Job, phase: str, module: nn.Module, lead: Lead) -> Lead:
+def _next_teacher(job: Job, phase: str, module: nn.Module, start: Start) -> Start:
     """Train a module by the recipe's terms, or by the labels where nobody teaches yet; it teaches what follows."""
     asking = 0.0
-    if lead.found:
-        _, scheme, live = assemble(job.recipe, module, lead.found, job.data)
-        guide, asking = job.ask_once(live, lead.found) if live else (None, 0.0)
-        training = job.train(scheme, phase, guide, live)
+    if start.found:
+        _, scheme, online = assemble(job.recipe, module, start.found, job.data)
+        guide, asking = job.precompute(online, start.found) if online else (None, 0.0)
+        training = job.train(scheme, phase, guide, online)
     else:
         training = job.train(learners.alone(module, job.recipe, job.data), phase)
     spec = _as_teacher(job.recipe.student)
     one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
-    return replace(lead, found=[one], seconds=lead.seconds + training["seconds"] + asking)
+    return replace(start, found=[one], seconds=start.seconds + training["seconds"] + asking)
 
 
-_LEADS: dict[str, Callable[[Job, Lead], Lead]] = {
+_STARTS: dict[str, Callable[[Job, Start], Start]] = {
     "assistant": _assistants,
     "born-again": _generations,
 }

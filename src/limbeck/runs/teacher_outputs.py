@@ -14,7 +14,7 @@ from limbeck.recipes import schema
 from limbeck.runs.asking import Asking
 from limbeck.runs.in_use import use
 from limbeck.runs.ledger import Outputs
-from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher, memory_need
+from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need
 from limbeck.teachers.coding import Coding
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.stored import store
@@ -39,7 +39,7 @@ class Kept:
 
     Attributes:
         teacher: The teacher itself, or one that has its outputs cached.
-        where: "live", "memory", or the place on disk.
+        where: "online", "memory", or the place on disk.
         seconds: What asking took in this run.
         outputs: What the run's result says of it.
     """
@@ -67,14 +67,14 @@ def keep(
     Args:
         asking: The samples.
         teacher: Who is asked.
-        trainings: How many students will listen.
+        trainings: How many students have this teacher.
         before: What was decided before, which is done again.
         begin: Told what is about to be stored, so that a run which is killed then does not take it for found.
     """
     # What one process has measured holds for all: each by itself might decide otherwise, and wait for the rest.
     where, reason = asking.fabric.broadcast(_decided(asking, teacher, trainings) if before is None else ("", ""))
     if before is not None:
-        where = {"online": "live"}.get(before.where, before.where)
+        where = before.where
         if before.reason != UNFINISHED:
             asking = replace(asking, spec=_as_before(asking.spec, before))
     if where == "disk":
@@ -84,11 +84,11 @@ def keep(
         if before is None and not found:
             begin(Outputs("disk", UNFINISHED, place))
         kept = store_outputs(asking, teacher, place=place, found=found)
-    elif where == "live":
+    elif where == "online":
         told = f"online teacher: {reason}"
-        kept = Kept(teacher, "live", 0.0, Outputs("online", told))
+        kept = Kept(teacher, "online", 0.0, Outputs("online", told))
     else:
-        kept = _remembered(asking, teacher)
+        kept = _cached(asking, teacher)
     if before is None or before.reason == UNFINISHED:
         return kept
     return replace(kept, outputs=replace(before, place=kept.outputs.place))
@@ -101,28 +101,28 @@ def _as_before(spec: schema.Store, before: Outputs) -> schema.Store:
     return spec.model_copy(update={"dtype": before.dtype, "top_k": before.top_k, "draws": before.draws})
 
 
-def _remembered(asking: Asking, teacher: Teacher) -> Kept:
+def _cached(asking: Asking, teacher: Teacher) -> Kept:
     samples, views = len(asking.data.train), asking.views
     began = time.perf_counter()
-    known = RememberedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
+    known = CachedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
     seconds = time.perf_counter() - began
     told = _told("kept in memory", samples, views, _need(asking, teacher))
     return Kept(known, "memory", seconds, Outputs("memory", told))
 
 
 def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str]:
-    """Live, memory or disk, and why."""
+    """Online, memory or disk, and why."""
     spec, views = asking.spec, asking.views
     if spec.where not in schema.PLACES or spec.where == "disk":
         return "disk", "as the recipe says"
     if spec.where == "never":
-        return "live", "as the recipe says"
+        return "online", "as the recipe says"
     stored = spec.where == "auto" and _is_stored(asking.place(teacher), views)
     if stored and asking.coding(teacher) == Coding("float32"):
         return "disk", "it is there"
     passes = asking.recipe.epochs * trainings
     if spec.where == "auto" and passes <= views:
-        return "live", (
+        return "online", (
             f"storing its outputs saves nothing: {counted(passes, 'epoch')} in all, and {counted(views, 'view')} of "
             "each sample"
         )
@@ -137,7 +137,7 @@ def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str
     together = asking.fabric.world_size > 1 and any(one.shard for one in asking.recipe.teachers)
     if free is not None and need <= free / 2 and cost > reading and not together:
         return "disk", "reading costs less than asking"
-    return "live", f"its outputs would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
+    return "online", f"its outputs would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
 
 
 def _need(asking: Asking, teacher: Teacher) -> int:

@@ -40,14 +40,14 @@ from limbeck.runs.pixels import with_pixels
 from limbeck.runs.teacher_outputs import MEMORY_BYTES, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
-from limbeck.teachers import RememberedTeacher, StoredTeacher, Teacher, memory_need
+from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need
 from limbeck.types import Inputs
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 HELD_OUTPUTS = 2
-"""Signals held at once: one that many methods share, such as logits, and one of a method's own."""
+"""Teacher outputs held at once: those that many methods share, such as logits, and those of one method alone."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Job:
     compile: str | None = AUTO
     """What `compile: auto` comes to for all students; "auto" leaves that to each training."""
     trainings: int = 1
-    """How many students will listen to the same teacher."""
+    """How many students have the same teacher."""
     memory: dict[str, Kept] = field(default_factory=dict)
-    """The teacher outputs that were listened to last, by the teacher's fingerprint; a comparison's jobs share it."""
+    """The teacher outputs that were used last, by the teacher's fingerprint; a comparison's jobs share it."""
     judges: dict[str, Teacher] = field(default_factory=dict)
     """What teachers say about the test set, or the validation's, by their fingerprints; likewise shared."""
     measured: set[str] = field(default_factory=set)
@@ -80,12 +80,12 @@ class Job:
         scheme: Scheme,
         phase: str,
         teacher: Teacher | None = None,
-        live: Teacher | None = None,
+        online: Teacher | None = None,
         about: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Any]:
         """Train a student; with `resume`, from where it stood. Gives its epochs and seconds.
 
-        Without labels the held-out figures are beside `live`, the teacher that can be asked about any sample. `about`
+        Without labels the held-out figures are beside `online`, the teacher that can be asked about any sample. `about`
         is what the student's description says besides.
         """
         finished = restore_student(scheme.student, self.fabric, lambda: self._finished(phase))
@@ -97,7 +97,7 @@ class Job:
             scheme,
             self.training_loader(pairs=getattr(scheme, "other_view", False)),
             teacher=teacher,
-            val_teacher=None if scheme.task.labelled else self._beside(live),
+            val_teacher=None if scheme.task.labelled else self._beside(online),
             val=self.held_out(data.validation) if data.validation else None,
             epochs=recipe.epochs,
             steps_per_epoch=recipe.steps_per_epoch,
@@ -156,7 +156,7 @@ class Job:
             **self.machine.place(self.fabric),
         )
 
-    def ask_once(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
+    def precompute(self, teacher: Teacher, found: Sequence[Candidate]) -> tuple[Teacher, float]:
         """The teacher that these candidates are, its outputs kept if that pays; and the seconds that asking took."""
         if isinstance(teacher, StoredTeacher):  # of whom nothing else is there
             self.outputs.note(teacher.fingerprint, outputs_of(teacher))
@@ -171,7 +171,7 @@ class Job:
             kept = keep(asking, teacher, self.trainings, before, lambda outputs: self.outputs.note(key, outputs))
             if kept.outputs != before:
                 self.outputs.note(key, kept.outputs)
-            lines = [] if kept.where == "live" else check_steady(teacher, next(iter(asking.batches(0))))
+            lines = [] if kept.where == "online" else check_steady(teacher, next(iter(asking.batches(0))))
             if self.machine.progress and self.fabric.is_global_zero:
                 for line in (kept.reason, *lines):
                     tell(line)
@@ -221,9 +221,9 @@ class Job:
         done = self.resume and (self.out / f"{phase}.json").exists() and checkpoint_phase(self.out) != phase
         return (self.out, phase) if done else None
 
-    def _beside(self, live: Teacher | None) -> Teacher | None:
+    def _beside(self, online: Teacher | None) -> Teacher | None:
         """Who is asked about the validation data; nobody where the training samples' outputs are all that there is."""
-        return None if live is None or isinstance(live, StoredTeacher) else self._judge(live, "validation")
+        return None if online is None or isinstance(online, StoredTeacher) else self._judge(online, "validation")
 
     def _judge(self, teacher: Teacher, part: str) -> Teacher:
         """The teacher, its outputs for the validation or test set precomputed for every look at it, by all the students
@@ -236,7 +236,7 @@ class Job:
             one = next(iter(make_loader(split, 1, device=self.fabric.device)))
             if memory_need(teacher, one, len(split)) > MEMORY_BYTES:
                 return teacher
-            self.judges[key] = RememberedTeacher(teacher, [self.held_out(split)], len(split), features=False)
+            self.judges[key] = CachedTeacher(teacher, [self.held_out(split)], len(split), features=False)
         return self.judges[key]
 
 

@@ -258,8 +258,8 @@ def distilled_by(recipe: schema.Recipe, distill: schema.Distill) -> schema.Recip
     """The recipe with another way to distil; where the student writes texts itself, its teacher is not stored."""
     changes: dict[str, Any] = {"distill": distill}
     if distill.scheme == "on-policy":
-        live = [one.model_copy(update={"store": schema.Store(where="never")}) for one in recipe.teachers]
-        changes["teacher"] = live[0] if len(live) == 1 else live
+        online = [one.model_copy(update={"store": schema.Store(where="never")}) for one in recipe.teachers]
+        changes["teacher"] = online[0] if len(online) == 1 else online
     return recipe.model_copy(update=changes)
 
 

@@ -1,4 +1,4 @@
-"""A live PyTorch module as teacher."""
+"""An online teacher: a PyTorch module that is run at each step."""
 
 from __future__ import annotations
 

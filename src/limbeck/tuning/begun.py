@@ -1,4 +1,4 @@
-"""What a search is called in its storage, and that its folder remembers it."""
+"""What a search is called in its storage, and that its folder keeps the name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Begun:
     shared: bool
 
     def write(self, folder: Path) -> None:
-        """Remember it; not where a storage is, which may hold a password."""
+        """Write it down; not where a storage is, which may hold a password."""
         write_json(folder / FILE, {"name": self.name, "shared": self.shared})
 
 

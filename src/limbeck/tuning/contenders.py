@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from limbeck.compare.cells import BACKBONE, OWN, SCRATCH, named, recipe_of
+from limbeck.compare.cells import BACKBONE, BASELINE, OWN, named, recipe_of
 from limbeck.compare.labels import own_label
 from limbeck.data import DataSet
 from limbeck.errors import RequestError
@@ -21,7 +21,6 @@ from limbeck.tuning.defaults import default_space
 from limbeck.tuning.settings import Settings, own_settings, paths
 from limbeck.tuning.space import GivenSpace, Space, check_keys
 
-BASELINE = "baseline"
 TAKEN = {"title", "data", "device", "epochs", "seed", "trial", "monitor", "mode", "samples", "fresh_seeds", "verdict"}
 TAKEN |= {"optimism", "importances", "cost", "teacher", "teacher_outputs", "environment", "out"}
 """The keys beside the contenders' in tune.json, which none of them can be called."""
@@ -65,10 +64,9 @@ def names_of(methods: Sequence[str], varied: Mapping[str, schema.Recipe]) -> lis
     Raises:
         RequestError: A name that nothing has, or no method besides the baseline.
     """
-    asked = [SCRATCH if name == BASELINE else name for name in methods]
-    if BACKBONE in asked:
+    if BACKBONE in methods:
         raise RequestError(f"{BACKBONE} is a baseline of its own, which compare has; leave it out")
-    names = [BASELINE if name == SCRATCH else name for name in named(asked, varied)]
+    names = named(methods, varied)
     if taken := [name for name in names if name in TAKEN]:
         raise RequestError(f"a variant called {taken[0]} cannot be tuned, tune.json has a key of that name; rename it")
     return names

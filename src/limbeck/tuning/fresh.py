@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limbeck.compare.cells import SCRATCH
+from limbeck.compare.cells import BASELINE
 from limbeck.compare.verdicts import Rules, summarise
 from limbeck.data import DataSet
 from limbeck.engine.files import write_json, write_text
@@ -22,7 +22,7 @@ from limbeck.runs import hits, identity
 from limbeck.runs.entry import score
 from limbeck.runs.folder import RECIPE, RESULT
 from limbeck.runs.identity import Origins
-from limbeck.tuning.contenders import BASELINE, Contender
+from limbeck.tuning.contenders import Contender
 from limbeck.tuning.search import PAUSE, Say, score_of
 from limbeck.tuning.trainer import Trainer, Watch, curve
 
@@ -138,11 +138,10 @@ def verdicts(results: Results, samples: int) -> dict[str, dict[str, Any]]:
         results: By contender and seed.
         samples: Of the test set.
     """
-    named = {SCRATCH if name == BASELINE else name: by_seed for name, by_seed in results.items()}
-    summary = summarise(named, Rules(samples))
+    summary = summarise(results, Rules(samples))
     shown = ("mean", "std", "scores", "seeds", "seconds", "test", "monitor", "mode", "predictions")
     return {
         name: {key: value for key, value in row.items() if key not in shown}
         for name, row in summary.items()
-        if name != SCRATCH
+        if name != BASELINE
     }

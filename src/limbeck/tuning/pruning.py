@@ -27,8 +27,8 @@ def hopeless(
         incumbent: Those of the best trial so far.
         epochs: How many there are in all.
         mode: "max" where a higher score is better, else "min".
-        samples: Of the validation set, where scores are accuracies on it: then a lead counts from one standard error
-            on, as two accuracies on the same samples can have it (`lead_by_chance`); 0 counts any.
+        samples: Of the validation set, where scores are accuracies on it: then a difference counts from one standard
+            error on, as two accuracies on the same samples can have it (`lead_by_chance`); 0 counts any.
 
     >>> hopeless([0.1, 0.2, 0.3, 0.4], [0.7, 0.8, 0.8, 0.8], epochs=20)
     False

@@ -140,7 +140,7 @@ class Study:
         return any(one.state == TrialState.RUNNING for one in self._trials())
 
     def beat(self, trial: Trial) -> None:
-        """Say, where others may listen, that a trial is alive.
+        """Say, where others can see it, that a trial is alive.
 
         What the storage cannot take now does not end the training: `finish` comes to it, or the next epoch.
         """

@@ -16,7 +16,7 @@ from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.runs import components, hits, learners, teachers
 from limbeck.runs.ledger import Ledger
-from limbeck.runs.stages import assemble, begun, distil, listens
+from limbeck.runs.stages import assemble, begun, distil, uses_teacher
 from limbeck.runs.teacher_outputs import Kept
 from limbeck.runs.train import Job
 from limbeck.tasks import Task
@@ -108,13 +108,13 @@ class Trainer:
         if not contender.taught or not self.found:
             return 0.0
         recipe, data = contender.recipe, self.job.data
-        _, scheme, live = assemble(recipe, components.model(recipe.student, data, recipe.seed), self.found, data)
-        if live is None or not listens(scheme):
+        _, scheme, online = assemble(recipe, components.model(recipe.student, data, recipe.seed), self.found, data)
+        if online is None or not uses_teacher(scheme):
             return 0.0
-        key = self._key(recipe, live.fingerprint)
-        self.asked_of[contender.name] = live.fingerprint
+        key = self._key(recipe, online.fingerprint)
+        self.asked_of[contender.name] = online.fingerprint
         before = key in self.memories
-        _, seconds = self._job(contender, recipe, self.job.out, resume=False).ask_once(live, self.found)
+        _, seconds = self._job(contender, recipe, self.job.out, resume=False).precompute(online, self.found)
         return 0.0 if before else seconds
 
     def exceeded(self, limits: Limits, contender: Contender, recipe: schema.Recipe) -> str:

@@ -40,7 +40,7 @@ class Order:
         folder: That of the search, which the process can write.
         machine: Devices and display.
         compile: What was decided for all students.
-        trainings: How many students will listen to the same teacher.
+        trainings: How many students have the same teacher.
         outputs: Where teacher outputs came from, as far as that is known.
     """
 

@@ -327,8 +327,8 @@ class TestRecipes:
             }
         )
         quiet = Machine(accelerator="cpu", progress=False)
-        found = compare(recipe, ["scratch", "kd", "fitnet"], [0], root=tmp_path, out=tmp_path / "run", machine=quiet)
-        assert set(found["methods"]) == {"scratch", "kd", "fitnet"}
+        found = compare(recipe, ["baseline", "kd", "fitnet"], [0], root=tmp_path, out=tmp_path / "run", machine=quiet)
+        assert set(found["methods"]) == {"baseline", "kd", "fitnet"}
         inspected = inspect(f"onnx:{exported}", (1, 8, 8), 10)
         assert {tap.name: tap.shape[1:] for tap in inspected.taps}["max_pool2d"] == (4, 4, 4)
         assert inspected.parameters == (9 + 1) * 4 + (64 + 1) * 10

@@ -13,7 +13,7 @@ from limbeck.teachers.teacher import Teacher
 from limbeck.types import Batch, TeacherOutput, send
 
 
-class RememberedTeacher:
+class CachedTeacher:
     """A teacher's output for every sample of a data set, in one view or several, computed once and kept in memory.
 
     Args:
@@ -36,7 +36,7 @@ class RememberedTeacher:
         *,
         features: bool = True,
     ) -> None:
-        self.fingerprint = f"remembered-{teacher.fingerprint}"
+        self.fingerprint = f"cached-{teacher.fingerprint}"
         self._views, self._samples = views, samples
         self._device = torch.device("cpu")
         self._tables: dict[str, list[Tensor]] = {}  # one a view, since to take it out of a joined one costs a lookup
@@ -94,7 +94,7 @@ def _table(tables: list[Tensor], view: int, samples: int, example: Tensor) -> Te
 
 
 def memory_need(teacher: Teacher, example: Batch, samples: int) -> int:
-    """The bytes that remembering the outputs for so many samples takes."""
+    """The bytes that the cached outputs for so many samples take."""
     logits, features = teacher(example)
     tensors = [*features.values(), *([] if logits is None else [logits])]
     sizes = [int(tensor[0].numel() * tensor.element_size()) for tensor in tensors]
