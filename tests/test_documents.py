@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import re
 import runpy
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from limbeck import losses
+from limbeck import fit, losses
 from limbeck.cli.main import app
 from limbeck.data import InMemory, load, make_loader
 from limbeck.recipes.methods import METHODS, SCHEMES
@@ -329,6 +330,23 @@ def test_commands_exist(name: str) -> None:
 def test_links_lead_somewhere(name: str) -> None:
     for target in links(name):
         assert ((ROOT / name).parent / target.partition("#")[0]).exists(), target
+
+
+def given_to_fit(document: str) -> list[str]:
+    """The names that prose gives `fit`: in `fit(..., name=…)`, or in quotes right behind `fit`."""
+    calls = re.findall(r"`fit\(([^`]*)\)`", document)
+    for _ in range(3):  # what inner calls take is theirs
+        calls = [re.sub(r"\([^()]*\)", "", call) for call in calls]
+    named = [name for call in calls for name in re.findall(r"(\w+)=", call)]
+    return named + re.findall(r"`fit`[^`.;:]{1,8}`(\w+)(?:=[^`]*)?`", document)
+
+
+def test_prose_gives_fit_what_it_takes() -> None:
+    said = "`fit(…, a=B(c=(1, 2)), d=3)`, give `fit` a\n`e`, `fit`'s `g`; `fit` it. `h`"
+    assert given_to_fit(said) == ["a", "d", "e", "g"]
+    named = [(name, given) for name in (*DOCUMENTS, "CHANGELOG.md") for given in given_to_fit(text(name))]
+    assert len(named) > 4
+    assert [one for one in named if one[1] not in inspect.signature(fit).parameters] == []
 
 
 def test_own_loop_learns() -> None:

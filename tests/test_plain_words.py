@@ -11,11 +11,16 @@ ROOT = Path(__file__).parents[1]
 PRIVATE = {
     r"\bsignals?\b(?= (?:of the|is|are) (?:teacher|stored|kept))": "teacher outputs",
     r"asked once about|asked at every step": "precomputed; online teacher",
-    r"\blive teacher\b": "online teacher",
+    r"\blive teachers?\b|\b(?:teacher|else|or|asked) live\b|['\"]live['\"]|\| live \|": "online teacher",
+    r"(?<!from )\bscratch\b|\bSCRATCH\b": "baseline",
+    r"\bcontradict(?:s|ion)\b": "training accuracy",
+    r"\bSignals? held\b": "teacher outputs held",
+    r"\blisten(?:s|ed)?\b": "uses the teacher, has this teacher",
+    r"\b(?:ask_once|BY_HEART|Lead|RememberedTeacher)\b": "precompute, MEMORISED, Start, CachedTeacher",
+    r"\btold(?: = |\(|: )": "reason, or what it is",
     r"student alone|student " + "distilled": "baseline; distilled student",
-    r"listens to": "uses",
     r"\bbears?\b": "tolerates, allows",
-    r"place of one's own": "custom location",
+    r"\ba place of (?:one's|its|your) own": "custom location",
     r"\breckon": "estimate",
     r"repeat their bits": "deterministic",
     r"numbers with commas between": "comma-separated numbers",
@@ -38,8 +43,7 @@ FILES = [
     *ROOT.glob("src/**/*.py"),
     *ROOT.glob("src/**/*.yaml"),
     *ROOT.glob("docs/*.md"),
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *(ROOT / name for name in ("README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md")),
 ]
 
 

@@ -166,6 +166,10 @@ def test_parts_of_an_image_folder(limbeck: Limbeck, tmp_path: Path) -> None:
         ({"--method": "kdd"}, "unknown method 'kdd'"),
         ({"--task": "embedding"}, "embedding has no labels to train a teacher with: give --teacher-weights FILE"),
         ({"--task": "regresion"}, "unknown task 'regresion'; did you mean regression"),
+        ({"--task": "segmentation", "--teacher": "cnn"}, "this recipe would not run: "),
+        ({"--task": "language-modelling"}, "this recipe would not run: "),
+        ({"--teacher": "{model: mlp, hiden: [3]}"}, "did you mean hidden"),
+        ({"--data": "cifar10", "--student": "{model: mlp, hidden: [0]}"}, "this recipe would not run: "),
     ],
 )
 def test_wrong_requests_are_one_line(changed: dict[str, str], told: str, limbeck: Limbeck, tmp_path: Path) -> None:

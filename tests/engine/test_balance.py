@@ -16,7 +16,7 @@ from limbeck import Batch, Distiller, MeanTeacher, TeacherOutput, Term, fit, los
 from limbeck.compare import compare
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import ramp
-from limbeck.engine.balance import balance, told
+from limbeck.engine.balance import balance, in_words
 from limbeck.recipes.read import check
 from limbeck.runs.estimate import plan
 from limbeck.runs.machine import Machine
@@ -85,7 +85,7 @@ def test_each_gradient_is_that_of_the_loss_alone_on_the_weights_that_both_reach(
     # The hint reaches the first layer's weight and bias alone.
     assert len(hint) == 2
     assert found["mse"].share == pytest.approx(norm(hint) / norm(task[:2]), rel=1e-4)
-    assert told(list(found.values())).count("its gradient") == 2
+    assert in_words(list(found.values())).count("its gradient") == 2
 
 
 def test_nothing_of_the_student_changes() -> None:

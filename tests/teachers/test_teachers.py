@@ -38,6 +38,12 @@ def test_own_dtype_computes_on_a_copy_and_speaks_fp32(teacher: nn.Module) -> Non
     data = batch()
     exact = ModuleTeacher(teacher)(data).output
     rough = ModuleTeacher(teacher, dtype=torch.bfloat16)(data).output
+    by_name = ModuleTeacher(teacher, dtype="bfloat16")(data).output
+    assert rough is not None
+    assert by_name is not None
+    assert torch.equal(rough, by_name)
+    with pytest.raises(RequestError, match=r"unknown dtype of a teacher 'bf16'; .*bfloat16"):
+        ModuleTeacher(teacher, dtype="bf16")
     assert rough.dtype == torch.float32
     assert next(teacher.parameters()).dtype == torch.float32
     assert 0 < (exact - rough).abs().max() < 0.05

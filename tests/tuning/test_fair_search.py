@@ -123,7 +123,7 @@ def test_what_is_said_of_a_trial() -> None:
     def told(**record: Any) -> str:
         whole = {"state": "complete", "value": None, "reason": None, "seconds": 2.0, "epochs": 3, **record}
         contender: Any = SimpleNamespace(name="recipe", label="kd")
-        return searching()._told(contender, 1, whole, {"value": 0.5})
+        return searching()._line(contender, 1, whole, {"value": 0.5})
 
     assert told(value=0.6) == "kd, trial 2 of 9: score 0.6000, best so far 0.5000 (2.0 s)"
     pruned = told(value=0.4, state="pruned")

@@ -147,9 +147,9 @@ def _store(
     stored = as_cached(made, where=where, **form)
     machine = Machine(accelerator, count(devices), "auto", not quiet)
     root = root_of(data_root, made)
-    told: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
+    shown: dict[str, Any] = {} if quiet else {"tell": show.estimate, "after_shard": show.shard}
     with resumable():
-        result = carry_out(stored, root=root, machine=machine, check=verify, **told)
+        result = carry_out(stored, root=root, machine=machine, check=verify, **shown)
     if is_first():
         show.stored(result, taken_by(made, stored))
 

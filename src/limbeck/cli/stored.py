@@ -18,9 +18,9 @@ from limbeck.runs.cache_content import Entry, Pruned
 def estimate(estimate: Estimate) -> None:
     """What storing teacher outputs will take, on stderr."""
     seen = "" if estimate.views == 1 else f" in {estimate.views} views"
-    told = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
+    cost = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
     token = "" if estimate.token_bytes is None else f" ({estimate.token_bytes:,.0f} bytes a token)"
-    _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {told}{token}")
+    _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {cost}{token}")
 
 
 def shard(done: int, of: int) -> None:
@@ -90,4 +90,4 @@ def _size(count: int) -> str:
 
 
 def _tell(line: str) -> None:
-    print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - told while it runs
+    print(f"limbeck: {line}", file=sys.stderr, flush=True)  # noqa: T201 - said while it runs

@@ -162,8 +162,8 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
         console.print(f"{label_of(name, row)}: {changed or 'the recipe as it is'}", soft_wrap=True)
         shares = sorted(found["importances"][name].items(), key=lambda one: -one[1])[:3]
         if shares:
-            told = ", ".join(f"{key} {share:.0%}" for key, share in shares)
-            console.print(f"  most important: {told}   recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
+            most = ", ".join(f"{key} {share:.0%}" for key, share in shares)
+            console.print(f"  most important: {most}   recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
         else:
             console.print(f"  recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
     where = f"{found['out']}/tune.json"

@@ -20,7 +20,7 @@ from limbeck.recipes.read import read_variants, variants
 from limbeck.runs import identity
 from limbeck.runs.folder import RESULT, student_folder
 from limbeck.runs.identity import Identity, Origins
-from limbeck.runs.same import changes, told
+from limbeck.runs.same import changes, reasons
 from limbeck.runs.teachers import Candidate
 from limbeck.runs.written_out import by_name, distilled_by, setting_of
 
@@ -175,14 +175,14 @@ def weed(folder: Path, found: Sequence[Cell], redo: bool) -> None:
     """
     stale = [(cell, changed) for cell in found if (changed := _changes(folder / cell.name, cell.made_of))]
     for cell, changed in stale if redo else ():
-        tell(f"{cell.method}, seed {cell.seed}, is trained again: {told(changed)}")
+        tell(f"{cell.method}, seed {cell.seed}, is trained again: {reasons(changed)}")
         shutil.rmtree(folder / cell.name)
     if stale and not redo:
         first, changed = stale[0]
         more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
         raise RequestError(
-            f"{folder / first.name}{more}: made of something else ({told(changed)}); --redo trains what changed again, "
-            "or choose another --out"
+            f"{folder / first.name}{more}: made of something else ({reasons(changed)}); --redo trains what changed "
+            "again, or choose another --out"
         )
 
 

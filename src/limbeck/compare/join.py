@@ -17,7 +17,7 @@ from limbeck.runs import hits, identity
 from limbeck.runs.entry import score
 from limbeck.runs.folder import read_result, student_folder
 from limbeck.runs.identity import Identity
-from limbeck.runs.same import told
+from limbeck.runs.same import reasons
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _check(students: Sequence[_Student]) -> None:
             changed = identity.differences(_any_method(reference, one), _any_method(one, reference))
             before = reference
         if changed:
-            raise RequestError(f"{one.name} does not fit {before.name}: {told(changed)}")
+            raise RequestError(f"{one.name} does not fit {before.name}: {reasons(changed)}")
         twin = seen.setdefault((one.method, one.seed), one)
         figure = one.result["monitor"]
         values = score(twin.result), score(one.result)

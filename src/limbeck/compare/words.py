@@ -13,20 +13,20 @@ def procedure(comparison: Mapping[str, Any]) -> str:
     """How the verdicts of a compare.json were made, in one sentence or two."""
     rows: Sequence[Mapping[str, Any]] = [row for row in comparison["methods"].values() if "difference" in row]
     if len(rows) == 1:
-        told = "verdict: better or worse where the simultaneous 95 % interval excludes 0"
+        text = "verdict: better or worse where the simultaneous 95 % interval excludes 0"
     else:
-        told = f"verdicts: better or worse where the 95 % intervals that hold for all {len(rows)} at once exclude 0"
+        text = f"verdicts: better or worse where the 95 % intervals that hold for all {len(rows)} at once exclude 0"
     errors = {tuple(row.get("errors", ("seeds",))) for row in rows}
     both = errors == {("seeds", "test samples")}
-    told += "; they contain the error from seeds" + (
+    text += "; they contain the error from seeds" + (
         " and from test samples" if both else ", and hold for these test samples"
     )
     if count := comparison.get("teachers_varied"):
-        told += f"; {count} teachers of different seeds took turns, and the students of one teacher are one pair"
+        text += f"; {count} teachers of different seeds took turns, and the students of one teacher are one pair"
     if plan := comparison.get("until"):
         looks = ", ".join(map(str, plan["looks"]))
-        told += f"; seeds were added where a verdict was open: looks at {looks} seeds share the 5 % of error"
-    return told
+        text += f"; seeds were added where a verdict was open: looks at {looks} seeds share the 5 % of error"
+    return text
 
 
 def needed(methods: Mapping[str, Mapping[str, Any]]) -> str:
@@ -52,13 +52,13 @@ def equal_time(comparison: Mapping[str, Any]) -> str:
     """How the students at equal time of a compare.json were trained, in a sentence or two."""
     timed = comparison["equal_time"]
     of = "what the baseline took" if timed["of"] == "baseline" else "as asked"
-    told = (
+    text = (
         f"at equal time each method made as many steps as it makes in {timed['seconds']:.1f} s ({of}), by its seconds "
         "at equal steps: teacher passes and the writing of texts count. Times vary from run to run; the steps are "
         "written down, and a student is a function of them"
     )
     left = [label_of(name, comparison["methods"][name]) for name in timed.get("left", ())]
-    return f"{told}. Left out, as the teacher's outputs alone take longer: {', '.join(left)}" if left else told
+    return f"{text}. Left out, as the teacher's outputs alone take longer: {', '.join(left)}" if left else text
 
 
 def _count(seeds: int | None) -> str:

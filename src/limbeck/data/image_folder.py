@@ -28,7 +28,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jpe", ".jp2", ".pbm", ".pnm", ".tga")
 """How the names of image files end; of a film in one file (.gif, .tiff), the first picture is read."""
 MOST_NAMED = 6
-"""Classes, or kinds of files, that are told one by one at most."""
+"""Classes, or kinds of files, that are named one by one at most."""
 PROBED = 256
 """So many files are read for a digest that must hold for a copy of the folder; of all others the sizes count."""
 LARGEST = 224
@@ -68,7 +68,7 @@ class Images(ImageFolder):  # type: ignore[misc]  # torchvision has no types
         return names, {name: number for number, name in enumerate(names)}
 
     @property
-    def told(self) -> str:
+    def note(self) -> str:
         """How many images of each class there are, and what was left out, in words."""
         counts = np.bincount(self.targets, minlength=len(self.classes))
         if len(self.classes) <= MOST_NAMED:

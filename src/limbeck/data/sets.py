@@ -119,7 +119,7 @@ def _image_folder(root: Path, size: int | None) -> DataSet:
     for name, images in parts.items():
         targets = torch.tensor(images.targets)
         splits[name] = InMemory(images.in_memory(), targets) if fits else _on_disk(images, targets)
-    note = "; ".join(images.told for images in parts.values())
+    note = "; ".join(images.note for images in parts.values())
     if "test" not in splits:
         splits["test"] = splits.pop("validation")
         note += (

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what one step frees for the next."""
+"""The C library's allocator, set to keep what one step frees for the next."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def keep_freed() -> None:
 
     By itself it hands large tensors back to the system, which then clears each page anew at every step. docs/scaling.md
     says what that costs, and what keeping them takes. Elsewhere than on Linux with glibc, and where the
-    user has told glibc something else, or limbeck by LIMBECK_KEEP_FREED=0, nothing is changed.
+    user has set glibc otherwise, or limbeck by LIMBECK_KEEP_FREED=0, nothing is changed.
     """
-    told = any(name in os.environ for name in CHOSEN) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if not told and os.environ.get("LIMBECK_KEEP_FREED") != "0":
+    chosen = any(name in os.environ for name in CHOSEN) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if not chosen and os.environ.get("LIMBECK_KEEP_FREED") != "0":
         set_thresholds(trim=KEPT, mmap=LARGEST)
 
 

@@ -98,7 +98,7 @@ def balance(
         return ()
 
 
-def told(pulls: Sequence[Pull]) -> str:
+def in_words(pulls: Sequence[Pull]) -> str:
     """One line on all parts."""
     task = next((pull for pull in pulls if pull.name == TASK), None)
     parts = [] if task is None else [f"task {task.loss:.3g}"]

@@ -175,7 +175,7 @@ class Trial:
             self._check_one()
         notes = []
         answer, output = self._with_gradients()
-        with torch.no_grad(), evaluating(self.scheme), self._told():
+        with torch.no_grad(), evaluating(self.scheme), self._explained():
             evaluated = call(self.scheme.student, self.scheme.prepared(self.batch.inputs))
         found = self.scheme.task.classifies and self.scheme.task.choice is None
         if isinstance(output, tuple | list) and isinstance(evaluated, Tensor) and found:
@@ -221,8 +221,8 @@ class Trial:
         """The step's logits, and what the student returned."""
         outputs: list[Any] = []
         size, device = self.batch.size, device_of(self.scheme)
-        told, enough = self._told(), enough_memory("student", size, device)
-        with stand_in(self.scheme) as scheme, told, enough, returned_by(scheme.student, outputs):
+        explained, enough = self._explained(), enough_memory("student", size, device)
+        with stand_in(self.scheme) as scheme, explained, enough, returned_by(scheme.student, outputs):
             with self.autocast():
                 step = scheme(self.batch, self.teacher_output)
             if not step.loss.requires_grad:
@@ -263,7 +263,7 @@ class Trial:
         taken = taken_from(output, self.scheme.answer(output))
         return f"in training the student {taken}; the rest is not trained"
 
-    def _told(self) -> AbstractContextManager[None]:
+    def _explained(self) -> AbstractContextManager[None]:
         return as_request(lambda reason: f"the student cannot be trained on the first batch: {reason}")
 
 

@@ -40,12 +40,12 @@ def figures(
     found: dict[str, Metrics] = {}
     for batch, counted in held_out:
         given = None if teacher is None else teacher(batch).output
-        told = None if given is None else task.output(given)[:counted]
+        taught = None if given is None else task.output(given)[:counted]
         for name, output in predict(batch).items():
             metrics = found.setdefault(name, task.metrics())
             if counted:
                 some = output[:counted], part_of(batch.targets, slice(counted))
-                metrics.update(*some, told)
+                metrics.update(*some, taught)
                 if hear is not None:
                     hear(name, *some)
     states = held_out.gathered({name: metrics.state() for name, metrics in found.items()})

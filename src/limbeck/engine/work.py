@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.balance import Pull, told
+from limbeck.engine.balance import Pull, in_words
 from limbeck.engine.built import Built, build
 from limbeck.engine.callbacks import Callback, Callbacks, Training
 from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
@@ -79,7 +79,7 @@ class Work:
         first = prepared(self.scheme, guide, data, self.fabric, layout, window, self.settings.seed)
         self._say([first.layout.reason])
         pulls = checked(self.scheme, guide, first, self.fabric, window, epochs if measures else None)
-        self._say([told(pulls)] if pulls else [], first.notes if self.fabric.is_global_zero else [])
+        self._say([in_words(pulls)] if pulls else [], first.notes if self.fabric.is_global_zero else [])
         return first, pulls
 
     def begun(

@@ -47,7 +47,7 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
     monitor = tested["monitor"]
     shape = tuple(about["input"]["shape"])
     words, zeros = of_texts(about), torch.zeros(1, *shape)
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "model": about["model"],
         "options": about["options"] if exit is None else {**about["options"], "exit": exit},
         "classes": about["classes"],
@@ -60,13 +60,15 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
     out = run / "export" if out is None else out
     name = "student" if exit is None else f"exit-{exit}"
     if onnx:
-        told["onnx"] = (write_text_onnx if words else write_onnx)(out / f"{name}.onnx", network, told["input"])
-    weights = save_student(out, name, network, told)
+        described["onnx"] = (write_text_onnx if words else write_onnx)(
+            out / f"{name}.onnx", network, described["input"]
+        )
+    weights = save_student(out, name, network, described)
     files = [str(weights), *([str(out / f"{name}.onnx")] if onnx else [])]
     if words:
         tokenizer_of(run).save(out)
         files.append(str(out / FILE))
-    return {"json": str(out / f"{name}.json"), "files": files, "parameters": parameter_count(network), **told}
+    return {"json": str(out / f"{name}.json"), "files": files, "parameters": parameter_count(network), **described}
 
 
 def _chosen(whole: nn.Module, exit: int | None, name: str) -> tuple[nn.Module, str]:

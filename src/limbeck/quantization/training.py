@@ -63,8 +63,9 @@ _OUTPUTS: dict[type[Task], Outputs] = {
 
 
 def outputs_of(task: Task) -> Outputs:
-    """The outputs for a task; of a task of the user's own those for what it is derived from."""
-    return next((_OUTPUTS[one] for one in type(task).__mro__ if one in _OUTPUTS), _OTHER)
+    """The outputs for a task; of a task of the user's own those for what it is derived from, or is like."""
+    other = _OUTPUTS[Classification] if task.classifies_samples else _OTHER
+    return next((_OUTPUTS[one] for one in type(task).__mro__ if one in _OUTPUTS), other)
 
 
 def largest(bits: int) -> int:
@@ -103,8 +104,8 @@ def metadata(about: Mapping[str, Any], normalised_inside: bool) -> dict[str, str
         about: A network's description, as student.json has it.
         normalised_inside: Whether the file itself normalises its input.
     """
-    told = {"limbeck": json.dumps({"input": about["input"], "normalised": normalised_inside})}
-    return told | ({"classes": json.dumps(about["class_names"])} if "class_names" in about else {})
+    whole = {"limbeck": json.dumps({"input": about["input"], "normalised": normalised_inside})}
+    return whole | ({"classes": json.dumps(about["class_names"])} if "class_names" in about else {})
 
 
 def as_file(

@@ -183,13 +183,13 @@ def _teacher(folder: Path) -> Iterator[Entry]:
         if weights.exists():
             yield _entry(folder, TEACHER, folder.name, "half written")
         return
-    told = _json(described)
+    fields = _json(described)
     reason = "" if weights.exists() else "half written"
-    if told.get("limbeck") != limbeck.__version__ or told.get("keys") != KEYS:
-        reason = f"of limbeck {told.get('limbeck', 'unknown')}, whose teachers have other names"
-    training = _mapping(told.get("training"))
-    options = "".join(f", {key} {value}" for key, value in _mapping(told.get("options")).items())
-    words = f"{told.get('model', folder.name)}{options}; {training.get('epochs')} epochs on {training.get('data')}"
+    if fields.get("limbeck") != limbeck.__version__ or fields.get("keys") != KEYS:
+        reason = f"of limbeck {fields.get('limbeck', 'unknown')}, whose teachers have other names"
+    training = _mapping(fields.get("training"))
+    options = "".join(f", {key} {value}" for key, value in _mapping(fields.get("options")).items())
+    words = f"{fields.get('model', folder.name)}{options}; {training.get('epochs')} epochs on {training.get('data')}"
     yield _entry(folder, TEACHER, f"{words}, seed {training.get('seed')}", reason)
 
 

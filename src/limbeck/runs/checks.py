@@ -27,7 +27,7 @@ from limbeck.runs.stages import schemes
 from limbeck.runs.texts import check_reads
 from limbeck.seeds import seeded
 from limbeck.taps import call, evaluating
-from limbeck.tasks import Classification, Task
+from limbeck.tasks import Task
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.shards import Shards
 from limbeck.types import Batch, TeacherOutput, tensors_of
@@ -161,7 +161,7 @@ def _check_labels(scheme: Scheme, example: Batch, data: DataSet) -> None:
     """Raise RequestError for a label, of any split, for which the student has no output."""
     with evaluating(scheme):
         outputs = scheme.predict(example.inputs).shape[1]
-    if not isinstance(scheme.task, Classification):
+    if not scheme.task.classifies_samples:
         return
     for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
         highest = -1 if split is None else int(split.targets.max())

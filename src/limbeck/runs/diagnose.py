@@ -23,7 +23,6 @@ from limbeck.runs.stages import assemble
 from limbeck.runs.temperatures import temperature
 from limbeck.runs.train import Job, places, settled
 from limbeck.runs.written_out import with_terms
-from limbeck.tasks import Classification
 from limbeck.teachers import Teacher
 
 
@@ -49,7 +48,7 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     machine = machine or Machine()
     data = components.data(recipe.data, root)
     found = teachers.candidates(recipe, data, machine)
-    if not isinstance(task := components.task(recipe, data), Classification):
+    if not (task := components.task(recipe, data)).classifies_samples:
         raise RequestError(f"a diagnosis is about classifiers, whose soft labels it looks at, and not about {task!r}")
     student = components.model(recipe.student, data, recipe.seed)
     dry_run(recipe, student, found, data)
@@ -83,7 +82,7 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     Where teacher outputs are precomputed for every sample, that is done here, and the student's training finds it done.
     """
     task = components.task(job.recipe, job.data)
-    if not found or job.recipe.distill.scheme not in schema.TAUGHT or not isinstance(task, Classification):
+    if not found or job.recipe.distill.scheme not in schema.TAUGHT or not task.classifies_samples:
         return {}
     recipe, _, online = assemble(job.recipe, copy.deepcopy(student), found, job.data)
     if online is None:

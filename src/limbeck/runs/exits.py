@@ -72,16 +72,18 @@ def weigh_exits(
         return ask_exits(scheme, make_loader(split, components.held_out_batch(recipe, data), device=device), device)
 
     test = ask(data.test)
-    told = ask(data.validation) if data.validation else None
-    points = [early_point(told or test, costs, threshold) for threshold in sorted(thresholds)]
+    validation = ask(data.validation) if data.validation else None
+    points = [early_point(validation or test, costs, threshold) for threshold in sorted(thresholds)]
     result: dict[str, Any] = {
         "recipe": recipe.title,
         "data": data.name,
         "seed": recipe.seed,
-        "exits": _accuracies(sizes, test, told),
-        "ensemble": whole | _ensemble(test, told),
-        "curve": {"split": "validation" if told else "test", "points": [point.as_dict() for point in points]},
-        "chosen": _chosen(points, told, test, costs, WITHIN if within is None else within) if told else None,
+        "exits": _accuracies(sizes, test, validation),
+        "ensemble": whole | _ensemble(test, validation),
+        "curve": {"split": "validation" if validation else "test", "points": [point.as_dict() for point in points]},
+        "chosen": _chosen(points, validation, test, costs, WITHIN if within is None else within)
+        if validation
+        else None,
     }
     write_json(run / EXITS, result)
     return {**result, "out": str(run)}
@@ -108,30 +110,30 @@ def _sizes(network: MultiExit, example: torch.Tensor) -> dict[str, dict[str, Any
 
 
 def _accuracies(
-    sizes: dict[str, dict[str, Any]], test: ExitRecord, told: ExitRecord | None
+    sizes: dict[str, dict[str, Any]], test: ExitRecord, validation: ExitRecord | None
 ) -> dict[str, dict[str, Any]]:
     entries = {}
     for column, (name, size) in enumerate(sizes.items()):
         entries[name] = dict(size)
-        if told:
-            entries[name]["validation_accuracy"] = _share(told.hits[:, column])
+        if validation:
+            entries[name]["validation_accuracy"] = _share(validation.hits[:, column])
         entries[name]["test_accuracy"] = _share(test.hits[:, column])
     return entries
 
 
-def _ensemble(test: ExitRecord, told: ExitRecord | None) -> dict[str, Any]:
+def _ensemble(test: ExitRecord, validation: ExitRecord | None) -> dict[str, Any]:
     return {
-        **({"validation_accuracy": _share(told.ensemble)} if told else {}),
+        **({"validation_accuracy": _share(validation.ensemble)} if validation else {}),
         "test_accuracy": _share(test.ensemble),
     }
 
 
 def _chosen(
-    points: Sequence[EarlyPoint], told: ExitRecord, test: ExitRecord, costs: Sequence[int], within: float
+    points: Sequence[EarlyPoint], validation: ExitRecord, test: ExitRecord, costs: Sequence[int], within: float
 ) -> dict[str, Any]:
     """The cheapest threshold within a loss of accuracy on validation, and its score on the test set."""
     # Of samples as counts: a share such as 0.97 − 0.005 is no round number in binary.
-    least = _share(told.hits[:, -1]) - within - 1e-9
+    least = _share(validation.hits[:, -1]) - within - 1e-9
     best = cheapest(points, least)
     if best is None:
         return {"within": within, "threshold": None}

@@ -30,7 +30,6 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.same import refuse
 from limbeck.runs.train import settled
 from limbeck.taps import evaluating
-from limbeck.tasks import Classification
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def classifier(run: Path, root: Path | None, what: str) -> Finished:
     """
     found = take_up(run, root)
     task = components.task(found.recipe, found.data)
-    if not isinstance(task, Classification):
+    if not task.classifies_samples:
         raise RequestError(
             f"{what} is for classifiers, and the student of {run} learned {task.name}; see limbeck evaluate"
         )

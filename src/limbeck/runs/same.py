@@ -34,7 +34,7 @@ def refuse(folder: Path, now: Identity) -> None:
         again = shlex.join(["limbeck", "run", str(folder / RECIPE), "--out", str(folder), "--resume"])
         only = before is not None and changed == identity.recipe_differences(before, now)
         rather = f", or resume it with its own recipe: {again}" if only else ""
-        raise RequestError(f"{folder} holds another run ({told(changed)}); choose another --out{rather}")
+        raise RequestError(f"{folder} holds another run ({reasons(changed)}); choose another --out{rather}")
 
 
 def _only_longer(before: Identity, now: Identity, changed: Sequence[str]) -> bool:
@@ -82,7 +82,7 @@ def changes(folder: Path, now: Identity) -> list[str]:
     return ["it does not record what it was made of: an earlier limbeck began it"]
 
 
-def told(changed: Sequence[str]) -> str:
+def reasons(changed: Sequence[str]) -> str:
     """The differences on one line."""
     more = f"; and {len(changed) - MOST} more" if len(changed) > MOST else ""
     return "; ".join(changed[:MOST]) + more

@@ -23,6 +23,7 @@ from limbeck.recipes.schema import Recipe, Teacher
 from limbeck.recipes.schema import check_name as check_recipe_name
 from limbeck.runs.components import comes_trained
 from limbeck.runs.shown import as_yaml
+from limbeck.runs.starter_check import check_starter
 from limbeck.runs.written_out import setting_of
 from limbeck.tasks import TASKS
 
@@ -37,6 +38,7 @@ TERMS: Mapping[str, dict[str, Any]] = {
     "regression": {"task_weight": 0.5, "terms": [{"loss": "mse", "weight": 0.5}]},
     "token-classification": {"method": "kd"},
     "segmentation": {"method": "kd"},
+    "language-modelling": {"method": "kd"},
     "embedding": {"task_weight": 0.0, "terms": [{"loss": "mse", "weight": 1.0}]},
 }
 """How a student learns from the teacher at first, by task."""
@@ -72,7 +74,8 @@ def write_starter(file: Path, wishes: Wishes) -> Recipe:
     """Write a starter recipe into a file that does not exist yet.
 
     Raises:
-        RequestError: The file exists or cannot be written, or nothing stands behind a name that is wished for.
+        RequestError: The file exists or cannot be written, nothing stands behind a name that is wished for, or the
+            recipe would not run.
     """
     if file.suffix not in (".yaml", ".yml") or ":" in str(file):
         raise RequestError(f"a recipe is a file NAME.yaml, not {shown(str(file))}")
@@ -80,6 +83,8 @@ def write_starter(file: Path, wishes: Wishes) -> Recipe:
         raise RequestError(f"{file} exists, and is not overwritten; choose another name")
     check_recipe_name(file.stem)
     recipe = starter(wishes, file.parent)
+    if file.parent.is_dir():  # else opening the file says so
+        check_starter(recipe, file.parent)
     text = f"{_head(file, recipe)}{as_yaml(recipe, defaults=False)}"
     try:
         with file.open("x", encoding="utf-8") as opened:
@@ -196,8 +201,8 @@ def _data(text: str, folder: Path) -> dict[str, Any]:
         load_object(own, "data set")
         return {"name": own, **cut}
     if not Path(text).is_dir():
-        told = unknown("data set", text, [*NAMES, "package.module:callable"])
-        raise RequestError(f"{told}; or give a folder of images: there is none of this name")
+        reason = unknown("data set", text, [*NAMES, "package.module:callable"])
+        raise RequestError(f"{reason}; or give a folder of images: there is none of this name")
     root = Path(text)
     return {
         "name": "image-folder",

@@ -85,8 +85,8 @@ def keep(
             begin(Outputs("disk", UNFINISHED, place))
         kept = store_outputs(asking, teacher, place=place, found=found)
     elif where == "online":
-        told = f"online teacher: {reason}"
-        kept = Kept(teacher, "online", 0.0, Outputs("online", told))
+        reason = f"online teacher: {reason}"
+        kept = Kept(teacher, "online", 0.0, Outputs("online", reason))
     else:
         kept = _cached(asking, teacher)
     if before is None or before.reason == UNFINISHED:
@@ -106,8 +106,8 @@ def _cached(asking: Asking, teacher: Teacher) -> Kept:
     began = time.perf_counter()
     known = CachedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
     seconds = time.perf_counter() - began
-    told = _told("kept in memory", samples, views, _need(asking, teacher))
-    return Kept(known, "memory", seconds, Outputs("memory", told))
+    reason = _reason("kept in memory", samples, views, _need(asking, teacher))
+    return Kept(known, "memory", seconds, Outputs("memory", reason))
 
 
 def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str]:
@@ -180,8 +180,8 @@ def store_outputs(
     held = known.description
     size = held.samples * held.views * held.about["sample_bytes"]
     what = f"{'found' if found else 'stored'} in {place} as {known.coding.words}"
-    told = _told(what, samples, asking.views, size)
-    outputs = Outputs("disk", told, place, found, held.about["dtype"], held.about["top_k"], known.coding.draws)
+    reason = _reason(what, samples, asking.views, size)
+    outputs = Outputs("disk", reason, place, found, held.about["dtype"], held.about["top_k"], known.coding.draws)
     return Kept(known, place, time.perf_counter() - began, outputs)
 
 
@@ -208,6 +208,6 @@ def _is_stored(place: str, views: int) -> bool:
     return found is not None and found.views >= views and all(shards.has(*shard) for shard in found.shards)
 
 
-def _told(what: str, samples: int, views: int, size: int) -> str:
+def _reason(what: str, samples: int, views: int, size: int) -> str:
     seen = "" if views == 1 else f" in {views} views"
     return f"teacher outputs precomputed for {samples:,} samples{seen}: {size / 1e6:,.1f} MB {what}"

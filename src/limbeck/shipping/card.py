@@ -16,7 +16,6 @@ from limbeck.shipping.kinds import kind
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
 from limbeck.shipping.subjects import Case, Subject
-from limbeck.tasks import Classification
 
 ABOUT, SCRIPT, CARD, RECIPE = "limbeck.json", "run_onnx.py", "README.md", "recipe.yaml"
 
@@ -50,7 +49,7 @@ def described(case: Case, shipped: Sequence[Row], plan: Plan) -> dict[str, Any]:
     own = [row for row in shipped if row.subject.name == last.name]
     return {
         "limbeck": limbeck.__version__,
-        "run": case.told.get("fingerprint"),
+        "run": case.origin.get("fingerprint"),
         "file": _default(own),
         "files": {row.path.name: _file(row) for row in shipped if row.path is not None},
         "input": last.reading.described(last.about["input"], plan.packing.normalised_inside, case.tokenizer),
@@ -62,7 +61,7 @@ def described(case: Case, shipped: Sequence[Row], plan: Plan) -> dict[str, Any]:
 
 def _classes(case: Case, subject: Subject) -> list[str]:
     """What the classes or labels are called; none where the outputs are of no classes."""
-    count = max(int(subject.about["classes"]), 2 if isinstance(case.task, Classification) else 1)
+    count = max(int(subject.about["classes"]), 2 if case.task.classifies_samples else 1)
     return list(subject.about.get("class_names") or map(str, range(count))) if kind(case.task).named else []
 
 
@@ -77,12 +76,13 @@ def _file(row: Row) -> dict[str, Any]:
 
 
 def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: str) -> str:
-    told = case.told
-    data = told.get("data", "data of the user's own")
-    told_kind = kind(case.task)
-    task = told_kind.tags[case.students[-1].reading.group]
+    origin = case.origin
+    data = origin.get("data", "data of the user's own")
+    of_task = kind(case.task)
+    task = of_task.tags[case.students[-1].reading.group]
     monitor = case.task.monitor
     best = next((row for row in rows if row.path is not None and row.path.name == about["file"]), rows[-1])
+    score = best.figures["score"]
     front = [
         "---",
         'license: ""  # to fill: of the weights',
@@ -97,17 +97,17 @@ def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
         "    results:",
         f"      - task: {{type: {task}}}",
         f"        dataset: {{type: {json.dumps(data)}, name: {json.dumps(data)}, split: test}}",
-        f"        metrics: [{{type: {monitor}, value: {best.told['score']:.4f}, name: {json.dumps(about['file'])}}}]",
+        f"        metrics: [{{type: {monitor}, value: {score:.4f}, name: {json.dumps(about['file'])}}}]",
         "---",
     ]
     return "\n".join(front) + "\n\n" + _text(case, rows, about, command)
 
 
 def _text(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: str) -> str:
-    told, reading = case.told, case.students[-1].reading
-    teachers = ", ".join(told.get("teacher_models", ())) or "none"
+    origin, reading = case.origin, case.students[-1].reading
+    teachers = ", ".join(origin.get("teacher_models", ())) or "none"
     made = f"limbeck run {RECIPE}" if case.finished is not None else "# a network of the user's own"
-    samples = f"{told['training_samples']:,} training and {told['test_samples']:,} test samples" if told else ""
+    samples = f"{origin['training_samples']:,} training and {origin['test_samples']:,} test samples" if origin else ""
     lines = "\n".join(_line(row) for row in rows)
     notes = "".join(f"- {note}\n" for note in case.notes)
     outputs = " × ".join(map(str, about["output"]["shape"][1:]))
@@ -129,14 +129,14 @@ Intended input: {reading.sentence(about["input"])}. Output:
 |---|---|---|---|---|---|---|
 {lines}
 
-On the test set of {told.get("data", "the user's data")}{f" ({samples})" if samples else ""}.
+On the test set of {origin.get("data", "the user's data")}{f" ({samples})" if samples else ""}.
 
 ## How it was made
 
     {made}
     {command}
 
-Teacher: {teachers}. Epochs: {told.get("epochs", "")}. Seed: {told.get("seed", "")}.
+Teacher: {teachers}. Epochs: {origin.get("epochs", "")}. Seed: {origin.get("seed", "")}.
 {notes}
 ## To fill
 
@@ -146,7 +146,7 @@ Teacher: {teachers}. Epochs: {told.get("epochs", "")}. Seed: {told.get("seed", "
 
 
 def _line(row: Row) -> str:
-    low, high = row.told["interval"]
-    agreement = "" if row.told["agreement"] is None else f"{row.told['agreement']:.4f}"
-    figures = f"{row.bytes:,} | {row.told['score']:.4f} | {low:.4f} to {high:.4f} | {agreement}"
+    low, high = row.figures["interval"]
+    agreement = "" if row.figures["agreement"] is None else f"{row.figures['agreement']:.4f}"
+    figures = f"{row.bytes:,} | {row.figures['score']:.4f} | {low:.4f} to {high:.4f} | {agreement}"
     return f"| {row.subject.name} | {row.runtime} | {row.precision} | {figures} |"

@@ -19,7 +19,6 @@ from limbeck.shipping.formats import Packing
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
 from limbeck.shipping.subjects import UNVALIDATED, Case, Subject
-from limbeck.tasks import Classification
 
 NAME = "early exit"
 
@@ -29,7 +28,7 @@ def policy(case: Case, plan: Plan) -> Row | None:
     network = case.whole
     if network is None:
         return None
-    if not isinstance(case.task, Classification):
+    if not case.task.classifies_samples:
         case.notes.append(f"early exit is left out: it is for classifiers, and this network learned {case.task.name}")
         return None
     if case.chosen_on == UNVALIDATED:
@@ -46,11 +45,11 @@ def policy(case: Case, plan: Plan) -> Row | None:
     if best is None:
         case.notes.append("early exit is left out: no threshold keeps within half a point of the deepest exit")
         return None
-    told = {"threshold": best.threshold, "multiply_adds": best.multiply_adds, "leave_at": list(best.shares)}
+    figures = {"threshold": best.threshold, "multiply_adds": best.multiply_adds, "leave_at": list(best.shares)}
     subject = Subject(NAME, network, deepest.about, deepest.size)
     packing = Packing()
     return Row(
-        case, subject, "torch", "fp32", None, _run(network, subject, packing, best.threshold), packing, told=told
+        case, subject, "torch", "fp32", None, _run(network, subject, packing, best.threshold), packing, figures=figures
     )
 
 

@@ -100,5 +100,6 @@ _KINDS: dict[type[Task], Kind] = {
 
 
 def kind(task: Task) -> Kind:
-    """The kind of a task's outputs; of a task of the user's own that of what it is derived from."""
-    return next((_KINDS[one] for one in type(task).__mro__ if one in _KINDS), _OTHER)
+    """The kind of a task's outputs; of a task of the user's own that of what it is derived from, or is like."""
+    other = _KINDS[Classification] if task.classifies_samples else _OTHER
+    return next((_KINDS[one] for one in type(task).__mro__ if one in _KINDS), other)

@@ -96,7 +96,7 @@ class Reading(Protocol):
             tokenizer: What makes ids of texts; None where samples are none.
         """
 
-    def sentence(self, told: Mapping[str, Any]) -> str:
+    def sentence(self, described: Mapping[str, Any]) -> str:
         """The same for people."""
 
 
@@ -169,11 +169,11 @@ class Plain:
             "normalise_before": None if inside else values,
         }
 
-    def sentence(self, told: Mapping[str, Any]) -> str:
+    def sentence(self, described: Mapping[str, Any]) -> str:
         shape = " × ".join(map(str, self.shape))
-        ranged = " from {} to {}".format(*told["range"]) if told["range"] else ""
-        where = "beside the file" if told["normalise_before"] else "inside the file"
-        normalised = f"normalisation {where}" if told["normalisation"] else "no normalisation"
+        ranged = " from {} to {}".format(*described["range"]) if described["range"] else ""
+        where = "beside the file" if described["normalise_before"] else "inside the file"
+        normalised = f"normalisation {where}" if described["normalisation"] else "no normalisation"
         return f"`{INPUT}`, {shape} in float32{ranged}, batch first; {normalised}"
 
 

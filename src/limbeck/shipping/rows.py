@@ -36,7 +36,7 @@ class Row:
         run: The file, loaded.
         packing: What stands inside the file.
         judged: Its outputs on the test set.
-        told: More of its figures.
+        figures: More of its figures.
     """
 
     case: Case
@@ -47,7 +47,7 @@ class Row:
     run: Runner
     packing: Packing
     judged: Judged | None = None
-    told: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:

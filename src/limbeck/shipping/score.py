@@ -136,7 +136,7 @@ def figures(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
         judged: The model's.
         baseline: The baseline's in torch, for a difference in pairs of samples.
     """
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "score": judged.score,
         "interval": list(judged.interval),
         "agreement": judged.figures.get("agreement"),
@@ -145,8 +145,8 @@ def figures(judged: Judged, baseline: Judged | None) -> dict[str, Any]:
     }
     if baseline is not None:
         difference, interval = judged.beside(baseline)
-        told["beside_baseline"] = {"difference": difference, "interval": list(interval)}
-    return told
+        found["beside_baseline"] = {"difference": difference, "interval": list(interval)}
+    return found
 
 
 def lost(drop: float, mode: str) -> str:

@@ -21,7 +21,6 @@ from limbeck.shipping.rows import Row, build
 from limbeck.shipping.score import GROUPS
 from limbeck.shipping.staging import MARK, check_place, staged
 from limbeck.shipping.subjects import Case, from_run
-from limbeck.tasks import Classification
 from limbeck.tasks.classification import counts_samples
 
 FOLDER = "ship"
@@ -148,7 +147,7 @@ def _for_task(cases: Sequence[Case], given: Plan) -> Plan:
         if not all(case.students[-1].reading.fixed for case in cases):
             raise RequestError(f"{name} takes samples of one shape, and texts have any length; leave it out")
     for case in cases:
-        classifies = isinstance(case.task, Classification) and case.students[-1].output_shape != (1,)
+        classifies = case.task.classifies_samples and case.students[-1].output_shape != (1,)
         if given.packing.softmax_inside and not classifies:
             raise RequestError(
                 f"postprocessing inside is the softmax of a classifier, and {case.name} learned {case.task.name} with "
@@ -191,7 +190,7 @@ def _result(
             f"{'Bonett and Price' if share else JACKKNIFE}, 95 %",
             "ratio_to_teacher": "times as fast as the teacher: median over rounds in turns, order statistics, 95 %",
         },
-        "runs": {case.name: dict(case.told) for case in cases},
+        "runs": {case.name: dict(case.origin) for case in cases},
         "rows": entries,
         "machine": machine,
         "slower": table.slower(entries, given.batches[0], machine),
@@ -209,5 +208,5 @@ def _entry(row: Row, folder: Path) -> dict[str, Any]:
         "precision": row.precision,
         "file": None if row.path is None else row.path.relative_to(folder).as_posix(),
         "bytes": row.bytes,
-        **row.told,
+        **row.figures,
     }

@@ -108,7 +108,7 @@ class Case:
         finished: The run, for what is trained from it; None for the user's own network.
         tokenizer: What makes ids of texts; None where samples are none.
         whole: The network with all its exits; None for one with a single exit.
-        told: What the card says: recipe, data, seed, fingerprint of the run.
+        origin: What the card says: recipe, data, seed, fingerprint of the run.
         notes: What was left out, and why.
     """
 
@@ -125,7 +125,7 @@ class Case:
     tokenizer: Tokenizer | None = None
     candidates: Sequence[Candidate] = ()
     whole: MultiExit | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def teacher_outputs(self, batches: Batches) -> list[Tensor] | None:
@@ -178,7 +178,7 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         tokenizer=data.tokenizer,
         candidates=candidates,
         whole=whole,
-        told=_told(run, found),
+        origin=_origin(run, found),
         notes=[] if candidates or not recipe.teachers else ["the teacher cannot be found; its rows are left out"],
     )
 
@@ -237,7 +237,7 @@ def _loader(recipe: schema.Recipe, data: DataSet) -> Callable[[Split], Iterable[
     return lambda split: make_loader(split, size, workers=recipe.data.workers)
 
 
-def _told(run: Path, found: Finished) -> dict[str, Any]:
+def _origin(run: Path, found: Finished) -> dict[str, Any]:
     with (run / RESULT).open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return {

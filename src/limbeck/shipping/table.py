@@ -47,7 +47,7 @@ def judged(
         left.append(row)
     for row in left:
         teacher, baseline = teachers[row.case.name], _beside(left, row, "baseline", "torch")
-        row.told |= figures(row.judge(teacher), baseline.judge(teacher) if baseline else None)
+        row.figures |= figures(row.judge(teacher), baseline.judge(teacher) if baseline else None)
     return left
 
 
@@ -60,17 +60,17 @@ def _beside(rows: Sequence[Row], row: Row, model: str, runtime: str) -> Row | No
 def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> None:
     """Measure latency in turns, peak memory file by file, and count multiply-adds."""
     for row in rows:
-        row.told |= {"latency": {}, "ratio_to_teacher": {}, "parameters": row.subject.parameters}
+        row.figures |= {"latency": {}, "ratio_to_teacher": {}, "parameters": row.subject.parameters}
         if row.subject.name != early.NAME:
-            row.told["multiply_adds"] = _multiply_adds(row)
+            row.figures["multiply_adds"] = _multiply_adds(row)
     for name, size in _sizes(rows, plan).items():
         tell(f"latency of {len(rows)} rows, batches of {name}, {plan.threads} thread(s)")
         _latencies(rows, name, size, plan.threads)
     for row in rows:
-        row.told["peak_memory_bytes"] = None
+        row.figures["peak_memory_bytes"] = None
         if plan.measure and row.path is not None and row.runtime in memory.CODE:
             example = row.subject.reading.example((1, None))
-            row.told["peak_memory_bytes"] = memory.peak_bytes(row.path, row.runtime, example, plan.threads)
+            row.figures["peak_memory_bytes"] = memory.peak_bytes(row.path, row.runtime, example, plan.threads)
 
 
 def _multiply_adds(row: Row) -> int | None:
@@ -98,10 +98,10 @@ def _latencies(rows: Sequence[Row], name: str, size: Size, threads: int) -> None
     with torch_threads(threads):
         turns = latency.in_turns(contenders, LATENCY_SECONDS)
     for number, row in enumerate(rows):
-        row.told["latency"][name] = latency.figures(turns[str(number)], size[0])
+        row.figures["latency"][name] = latency.figures(turns[str(number)], size[0])
         of = reference(rows, row)
         if of is not None:
-            row.told["ratio_to_teacher"][name] = latency.ratio(turns[str(number)], turns[str(rows.index(of))])
+            row.figures["ratio_to_teacher"][name] = latency.ratio(turns[str(number)], turns[str(rows.index(of))])
 
 
 def reference(rows: Sequence[Row], row: Row) -> Row | None:

@@ -133,6 +133,6 @@ class OfTexts:
             "tokenizer": FILE,
         }
 
-    def sentence(self, told: Mapping[str, Any]) -> str:
+    def sentence(self, described: Mapping[str, Any]) -> str:
         named = " and ".join(f"`{name}`" for name in self.names)
         return f"{named}, (batch, length) in int64, of texts of up to {self.length} tokens of `{FILE}`"

@@ -76,8 +76,8 @@ class Sums:
         """Bring the held batches into the sums, those of one shape all at once."""
         for _, group in groupby(self._steps, key=lambda step: form(*step)):
             outputs, targets, teachers = zip(*group, strict=True)
-            told = None if teachers[0] is None else torch.cat(teachers)
-            row = self._make_row(torch.cat(outputs), None if targets[0] is None else torch.cat(targets), told)
+            taught = None if teachers[0] is None else torch.cat(teachers)
+            row = self._make_row(torch.cat(outputs), None if targets[0] is None else torch.cat(targets), taught)
             self._row = row if self._row is None else self._row + row
         self._steps, self._held = [], 0
 

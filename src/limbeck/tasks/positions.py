@@ -40,6 +40,10 @@ class Positions(Task):
         self.class_weights = Weights(class_weights)
         self.loss_options = {"average": "positions", "ignore_index": ignore_index}
 
+    @property
+    def classifies_samples(self) -> bool:
+        return False
+
     def check_output(self, output: Tensor) -> None:
         if output.dim() != self.dims:
             raise RequestError(f"a {self.form} student gives {self._shape}, and this one gives {tuple(output.shape)}")

@@ -91,6 +91,11 @@ class Task:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
     @property
+    def classifies_samples(self) -> bool:
+        """Whether each sample as a whole has one class: `classifies`, with outputs (B, C), not a class a position."""
+        return self.classifies
+
+    @property
     def own_loss(self) -> Callable[[Tensor, Targets], Tensor] | None:
         """The loss that was given in place of the task's own."""
         return self._loss

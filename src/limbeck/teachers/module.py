@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.dtensors import is_dtensor
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, unknown
 from limbeck.models import move, refuse_lazy
 from limbeck.models.foreign.keras import refuse_keras
 from limbeck.models.foreign.outputs import choose_logits
@@ -35,6 +35,9 @@ from limbeck.teachers.pixels import Found, as_floats, find_pixels
 from limbeck.teachers.state import Frozen
 from limbeck.types import Batch, Inputs, TeacherOutput, content, each
 
+DTYPES = {str(one).removeprefix("torch."): one for one in (torch.bfloat16, torch.float16, torch.float32)}
+"""The dtypes in which a teacher may compute, as recipes call them."""
+
 
 class ModuleTeacher:
     """A module that teaches: in eval mode and without gradients at every call, whatever mode it is put in.
@@ -47,7 +50,8 @@ class ModuleTeacher:
     Args:
         module: The trained model.
         taps: Names of tensors to give besides the logits.
-        dtype: Compute in this dtype, on a copy of the module; None keeps its own. What it says is fp32.
+        dtype: Compute in this dtype, on a copy of the module, such as torch.bfloat16, or as recipes call it,
+            "bfloat16", "float16" or "float32"; None keeps its own. What it says is fp32.
         inputs: What prepares its inputs (`limbeck.models`: Preprocess, NamedInputs); None leaves them. Where that sees
             to no pixel values, the range that is read from an ONNX graph or Keras's layers is applied, and said.
         logits: False gives the taps alone: from its second call on the module runs only as deep as they need
@@ -61,7 +65,7 @@ class ModuleTeacher:
         notes: What should be known of how it is run, such as "returns a tuple …"; empty before its first call.
 
     Raises:
-        RequestError: A tap that the module does not have; no logits wanted, and no other tap either.
+        RequestError: A tap that the module does not have; no logits wanted, and no other tap either; an unknown dtype.
     """
 
     def __init__(
@@ -69,13 +73,17 @@ class ModuleTeacher:
         module: nn.Module,
         taps: Iterable[str] = (),
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         inputs: nn.Module | None = None,
         logits: bool = True,
         classes: int | None = None,
         output: Choice = None,
     ) -> None:
         refuse_keras(module)
+        if isinstance(dtype, str):
+            if dtype not in DTYPES:
+                raise unknown("dtype of a teacher", dtype, DTYPES)
+            dtype = DTYPES[dtype]
         taps = list(taps)
         if not logits and not set(taps) - {LOGITS}:
             raise RequestError("a teacher without logits has nothing to say without taps; name one, or keep the logits")

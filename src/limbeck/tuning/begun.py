@@ -49,9 +49,9 @@ def begun(asked: Asked, made_of: str, folder: Path | None) -> Begun:
     shared, before = asked.storage is not None, _before(folder)
     if before is not None:
         if before.shared != shared:
-            told = "give its --storage again" if before.shared else "leave --storage out"
+            remedy = "give its --storage again" if before.shared else "leave --storage out"
             where = "in a storage of --storage" if before.shared else "in its folder"
-            raise RequestError(f"the trials of {folder} are {where}; {told}, or choose another --out")
+            raise RequestError(f"the trials of {folder} are {where}; {remedy}, or choose another --out")
         return Begun(before.name, made_of, shared)
     if not shared:
         return Begun(made_of, made_of, shared)

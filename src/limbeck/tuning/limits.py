@@ -53,10 +53,10 @@ class Limits:
             return ""
         form = f"{recipe.student.model_dump_json()} {recipe.distill.method if found else None}"
         if form not in self._measured:
-            self._measured[form] = self._told(recipe, data, found)
+            self._measured[form] = self._reason(recipe, data, found)
         return self._measured[form]
 
-    def _told(self, recipe: schema.Recipe, data: DataSet, found: Sequence[Candidate]) -> str:
+    def _reason(self, recipe: schema.Recipe, data: DataSet, found: Sequence[Candidate]) -> str:
         network = _shipped(recipe, data, found).eval()
         size = sum(one.numel() * one.element_size() for one in network.state_dict().values()) / 1e6
         if self.mb is not None and size > self.mb:

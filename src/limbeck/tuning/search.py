@@ -102,7 +102,7 @@ class Search:
         record["seconds"] = round(time.perf_counter() - began, 3)
         study.finish(trial, record)
         shutil.rmtree(out, ignore_errors=True)
-        self.say(self._told(contender, trial.number, record, before))
+        self.say(self._line(contender, trial.number, record, before))
 
     def _record(
         self, contender: Contender, trial: Trial, settings: Settings, out: Path, before: Mapping[str, Any] | None
@@ -145,7 +145,7 @@ class Search:
         ends = range(1, len(scores) + 1)
         return next((end for end in ends if hopeless(curves[0][:end], curves[1], recipe.epochs, mode, counts)), None)
 
-    def _told(
+    def _line(
         self, contender: Contender, number: int, record: Mapping[str, Any], before: Mapping[str, Any] | None
     ) -> str:
         values = {"best so far": before and before["value"], self.trainer.monitor: record["value"]}
@@ -153,9 +153,9 @@ class Search:
         state = {"complete": "", "pruned": f"ended after epoch {record['epochs']}"}.get(
             record["state"], f"{record['state']}: {record['reason']}"
         )
-        told = ", ".join(filter(None, (shown, state)))
-        told = f"{contender.label}, trial {number + 1} of {self.budget.trials}: {told}"
-        return f"{told} ({record['seconds']:.1f} s)"
+        line = ", ".join(filter(None, (shown, state)))
+        line = f"{contender.label}, trial {number + 1} of {self.budget.trials}: {line}"
+        return f"{line} ({record['seconds']:.1f} s)"
 
 
 def best_of(records: Sequence[Mapping[str, Any]], mode: str) -> dict[str, Any] | None:

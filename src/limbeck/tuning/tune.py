@@ -22,7 +22,7 @@ from limbeck.runs.identity import Identity
 from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
 from limbeck.runs.parallel import Pool
-from limbeck.runs.same import changes, told
+from limbeck.runs.same import changes, reasons
 from limbeck.runs.train import Job
 from limbeck.tuning.asked import Asked
 from limbeck.tuning.begun import begun
@@ -157,7 +157,7 @@ def _write_winners(folder: Path, found: Outcome, prepared: Prepared, monitor: st
 def _refuser(made_of: Identity) -> Callable[[Path], None]:
     def refuse(folder: Path) -> None:
         if changed := changes(folder, made_of):
-            raise RequestError(f"{folder} holds another search ({told(changed)}); choose another --out")
+            raise RequestError(f"{folder} holds another search ({reasons(changed)}); choose another --out")
 
     return refuse
 

@@ -50,12 +50,12 @@ class Readings:
     def note(self) -> str:
         """How many texts were cut; empty where none was."""
         lengths = (self.length, 0 if self.teacher is None else self.teacher[1])
-        told = [
+        notes = [
             f"{counted(cut, 'text')} longer than {length} tokens are cut{whose}"
             for cut, length, whose in zip(self.cut, lengths, ("", " for the teacher"), strict=True)
             if cut
         ]
-        return "; ".join(told)
+        return "; ".join(notes)
 
     def split(self, rows: Sequence[str], targets: Tensor, **options: Any) -> Texts:
         """Texts with their targets (N, …); `options` are those of `Texts`."""

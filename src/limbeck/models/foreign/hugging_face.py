@@ -176,12 +176,12 @@ def _cut(
 ) -> nn.Module:
     smaller = cut(model, layers, heads=heads, tokens=tokens)
     before, after = parameter_count(model), parameter_count(smaller)
-    told = [] if layers is None else [f"layers {', '.join(map(str, layers))}"]
+    parts = [] if layers is None else [f"layers {', '.join(map(str, layers))}"]
     if heads is not None:
-        told.append(f"{heads} heads" if isinstance(heads, int) else f"heads {', '.join(map(str, heads))}")
+        parts.append(f"{heads} heads" if isinstance(heads, int) else f"heads {', '.join(map(str, heads))}")
     if tokens is not None:
-        told.append(f"{len(tokens):,} tokens")
-    tell(f"{where}: {' and '.join(told)} are kept, {after:,} of {before:,} parameters")
+        parts.append(f"{len(tokens):,} tokens")
+    tell(f"{where}: {' and '.join(parts)} are kept, {after:,} of {before:,} parameters")
     return smaller
 
 

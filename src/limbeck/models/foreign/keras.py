@@ -74,10 +74,10 @@ class KerasModel(nn.Module):
             )
         self.__dict__["keras"] = model  # not registered: its layers' weights are, under names that stay the same
         self._layers = list(hang(self, model, {}))
-        told = channels_last is not None
+        stated = channels_last is not None
         if channels_last is None:
             channels_last = all(getattr(layer, "data_format", None) != "channels_first" for layer, _ in self._layers)
-        self._reads = KerasInputs(model, channels_last=channels_last, told=told)
+        self._reads = KerasInputs(model, channels_last=channels_last, stated=stated)
         self._ending = Ending(probabilities=probabilities)
         self._logits, self._classes = logits, classes
         if logits is not None and (names := _output_names(model)):
@@ -171,7 +171,7 @@ class KerasModel(nn.Module):
 
     def _settings(self) -> tuple[dict[str, Any], bool, list[bool]]:
         options = {
-            "channels_last": self._reads.channels_last if self._reads.told else None,
+            "channels_last": self._reads.channels_last if self._reads.stated else None,
             "probabilities": self._ending.probabilities,
             "logits": self._logits,
             "classes": self._classes,

@@ -20,15 +20,15 @@ class KerasInputs:
     Args:
         model: The Keras model.
         channels_last: It reads images (B, H, W, C).
-        told: Somebody has said so, and it holds for teacher outputs (B, C, L) too, and for images that are flattened.
+        stated: Somebody has said so, and it holds for teacher outputs (B, C, L) too, and for images that are flattened.
 
     Attributes:
         dtypes: Of each input that reads whole numbers, by its name.
     """
 
-    def __init__(self, model: Any, *, channels_last: bool, told: bool) -> None:
+    def __init__(self, model: Any, *, channels_last: bool, stated: bool) -> None:
         self.channels_last = channels_last
-        self.told = told
+        self.stated = stated
         self._model = str(model.name)
         self._expected = _expected(model)
         self._whole = WholeNumbers()
@@ -47,13 +47,13 @@ class KerasInputs:
 
     def moves(self, dim: int) -> bool:
         """Whether tensors of so many dimensions have their channels moved."""
-        return self.channels_last and dim >= (3 if self.told else 4)
+        return self.channels_last and dim >= (3 if self.stated else 4)
 
     def _read(self, given: Tensor, name: str | None) -> Tensor:
         x = given.movedim(1, -1) if self.moves(given.dim()) else given
         shape, dtype = self._expected.get(name or "", (None, None))
         if shape is not None:
-            if len(shape) == 2 and x.dim() > 2 and (self.told or given.shape[1] == 1):
+            if len(shape) == 2 and x.dim() > 2 and (self.stated or given.shape[1] == 1):
                 x = x.flatten(1)
             if not fits(x.shape, shape):
                 raise RequestError(

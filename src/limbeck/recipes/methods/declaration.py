@@ -26,14 +26,14 @@ class OfNetwork:
 
     Attributes:
         make: From the network to the option's value.
-        told: How documents call it.
+        words: How documents call it.
     """
 
     make: Callable[[nn.Module], Any] = field(compare=False)
-    told: str
+    words: str
 
     def __str__(self) -> str:
-        return self.told
+        return self.words
 
 
 class OfTeacher(OfNetwork):
