@@ -33,7 +33,7 @@ PRIVATE = {
     r"\bgo(?:es)? on with\b": "resume",
     r"with one voice": "averaged ensemble",
     r"\bcustomary\b": "recommended",
-    r"what it is worth": "its score",
+    r"\b(?:is|are) worth\b": "its accuracy, its score",
     r"shows no stages": "stages could not be detected",
     r"\bin shards\b": "sharded",
     r"\bwhole batch": "full batch",

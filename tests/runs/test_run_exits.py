@@ -1,4 +1,4 @@
-"""`limbeck exits`: what a run's exits are worth, and the threshold that its validation split chooses."""
+"""`limbeck exits`: the accuracy of a run's exits, and the threshold that its validation split chooses."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _below(console: Console, comparison: Mapping[str, Any]) -> None:
 
 
 def _predictions(console: Console, methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """What each exit or peer of every method is worth, where there are several."""
+    """The accuracy of each exit or peer of every method, where there are several."""
     rows = [
         (label_of(method, one), name, row)
         for method, one in methods.items()

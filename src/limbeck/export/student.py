@@ -81,6 +81,6 @@ def _chosen(whole: nn.Module, exit: int | None, name: str) -> tuple[nn.Module, s
     if exit is None:
         raise RequestError(
             f"the student {name} has {last} exits: choose one with --exit, 1 (shallowest) to {last} (deepest); "
-            "limbeck exits RUN says what each is worth"
+            "limbeck exits RUN says how accurate each is"
         )
     return exit_network(whole, exit), f"/exit {exit}/{last}"

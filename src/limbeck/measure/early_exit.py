@@ -1,4 +1,4 @@
-"""What a network with several exits is worth when each sample may leave early: accuracy against compute."""
+"""The accuracy of a network with several exits when each sample may leave early: accuracy against compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""exits.html: one self-contained page with what each exit is worth, and accuracy against compute."""
+"""exits.html: one self-contained page with the accuracy of each exit, and accuracy against compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's network with several exits: what each is worth alone, together, and when samples may leave early."""
+"""A run's network with several exits: the accuracy of each alone, together, and when samples may leave early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From runs to files for the device: formats, int8 that is chosen, and a table of what each file is worth."""
+"""From runs to files for the device: formats, int8 that is chosen, and a table of their scores."""
 
 from limbeck.shipping.own import OwnModel
 from limbeck.shipping.shipment import ship

@@ -1,4 +1,4 @@
-"""What a model's outputs on a split are worth, by the monitor of its task."""
+"""The score of a model's outputs on a split, by the monitor of its task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From runs to files for the device, and one table that says what each is worth there."""
+"""From runs to files for the device, and one table of their scores and speeds there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`limbeck tune`: from a recipe to the best settings of its baseline and of each method, and what those are worth."""
+"""`limbeck tune`: from a recipe to the best settings of its baseline and of each method, and their scores."""
 
 from __future__ import annotations
 
