@@ -34,7 +34,7 @@ def ship(
     data_root: DataRoot = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write runs' students as files for a device, with the score and speed of each there, beside teacher and baseline."""
+    """Write runs' students as files for a device, and score each there, beside teacher and baseline."""
     from limbeck.cli import shipped as show
     from limbeck.shipping import ship as carry_out
 
