@@ -115,7 +115,7 @@ def test_a_resumed_run_keeps_what_was_decided(tmp_path: Path, monkeypatch: pytes
     fit = train.fit
 
     def stopped(*given: Any, **options: Any) -> Any:
-        if options["phase"] == "student":
+        if options["saving"].phase == "student":
             raise KeyboardInterrupt
         return fit(*given, **options)
 

@@ -123,7 +123,7 @@ def test_early_stopping_is_recorded_in_the_result(tmp_path: Path) -> None:
     compared = json.loads((tmp_path / "cmp" / "compare.json").read_text())["methods"]
     assert all(0 < row["epochs"][0] <= 9 for row in compared.values())
     assert min(row["epochs"][0] for row in compared.values()) < 9
-    with pytest.raises(RequestError, match="early_stopping looks at the validation"):
+    with pytest.raises(RequestError, match="EarlyStopping looks at the validation"):
         run(recipe(early_stopping={}), root=tmp_path, out=tmp_path / "none", machine=QUIET)
 
 
