@@ -22,6 +22,8 @@ PAIRS = {
     "resnet34-resnet18": ("torchvision:resnet34", "torchvision:resnet18", (3, 64, 64)),
 }
 CLASSES, SAMPLES = 7, 3
+LABELLED = (5, 6, 3)
+"""One of the teachers is right on the first as a whole and not in all its parts, on the second in some parts alone."""
 
 
 class Case:
@@ -62,6 +64,36 @@ class Case:
         return self.student["logits"].numpy(), self.teacher["logits"].numpy()
 
 
+class Answer(nn.Module):
+    """A student whose answer to any batch is its parameter."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.values
+
+
+@cache
+def answers(pair: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What both networks answer; a method on logits alone needs no more of them."""
+    student, teacher, _, batch = networks(pair)
+    with torch.no_grad(), evaluating(teacher):
+        return student.train()(batch.inputs), teacher(batch.inputs)
+
+
+def between_logits(method: str, pair: str) -> float:
+    """The first loss of a method that compares logits alone."""
+    student, teacher, places, batch = networks(pair)
+    setting = setting_of(method)
+    s, t = answers(pair)
+    terms = [term(one, student, teacher) for one in setting.terms(places)]
+    scheme = Distiller(Answer(s.clone()), terms, task_weight=setting.task_weight)
+    scheme.prepare(batch, TeacherOutput(t))
+    return float(scheme.double().train()(batch, TeacherOutput(t)).loss.item())
+
+
 def flat(found: list[dict[str, Any]], side: str) -> list[str]:
     """All taps of one side, but for logits."""
     taps = [one.get(side, "logits") for one in found]
@@ -79,7 +111,7 @@ def networks(pair: str) -> tuple[nn.Module, nn.Module, Places, Batch]:
         if isinstance(module, nn.BatchNorm2d):  # as if it had been trained
             nn.init.normal_(module.bias, std=0.5)
             nn.init.normal_(module.weight, mean=1.0, std=0.2)
-    batch = Batch(torch.randn(SAMPLES, *shape).double(), torch.arange(SAMPLES), torch.arange(SAMPLES))
+    batch = Batch(torch.randn(SAMPLES, *shape).double(), torch.tensor(LABELLED), torch.arange(SAMPLES))
     return student, teacher, Places(student, teacher, shape, SAMPLES, names=(student_name, teacher_name)), batch
 
 
