@@ -78,7 +78,7 @@ def test_soft_targets_count_by_their_likeliest_class() -> None:
 
 
 def given(train: float, held_out: float) -> Diagnosis:
-    return Diagnosis(10_000, train, 1 - train, "test", held_out, 0.05, 2.0, 0.25, 0.75, float(np.log(10)))
+    return Diagnosis(10_000, train, "test", held_out, 0.05, 2.0, 0.25, 0.75, float(np.log(10)))
 
 
 @pytest.mark.parametrize(
