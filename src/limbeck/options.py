@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -33,6 +33,11 @@ _WANTED = {
 """What to write, by the kind of pydantic's error."""
 _DECLARE = ("limbeck.", "torch.optim.")
 """Whose annotations are true; other people's say at times less than their functions take."""
+
+
+def is_whole(value: object, least: int | None = None) -> TypeGuard[int]:
+    """Whether a value is a whole number, of the least or more, and not true or false."""
+    return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)
 
 
 def fitting(

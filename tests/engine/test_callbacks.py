@@ -126,12 +126,16 @@ def test_loggers_have_each_epoch_written_when_it_ends_and_steps_where_asked(blob
 
     rows: list[list[dict[str, str]]] = []
     logger = CSVLogger(tmp_path, "logs")
-    run = trained(blobs, LogTo(logger, every_steps=2), Reads())
+    log_to = LogTo(logger, every_steps=2)
+    run = trained(blobs, log_to, Reads())
     assert [len(some) for some in rows] == [2, 5]  # the epoch's row, and one after 2, 4 and 6 batches of 3 an epoch
     by_epoch = [row for row in rows[-1] if row["student/loss"]]
     assert [float(row["student/val_accuracy"]) for row in by_epoch] == [one["val_accuracy"] for one in run.metrics]
     by_step = [row for row in rows[-1] if row["student/step/loss"]]
     assert [(row["step"], row["student/step/lr"]) for row in by_step] == [("2", "0.5"), ("4", "0.5"), ("6", "0.5")]
+    trained(blobs, log_to, Reads())
+    again = [row["step"] for row in rows[-1] if row["student/step/loss"]]
+    assert again == ["2", "4", "6", "2", "4", "6"]  # a second training begins anew
     for wrong in ("logs", [logger]):
         with pytest.raises(RequestError, match=r"LogTo takes loggers, such as LogTo\(TensorBoardLogger"):
             LogTo(wrong)  # type: ignore[arg-type]

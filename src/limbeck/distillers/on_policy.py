@@ -14,6 +14,7 @@ from limbeck.distillers.scheme import weighted_sum
 from limbeck.distillers.term import Term
 from limbeck.errors import RequestError
 from limbeck.models.foreign.hugging_face_generate import generated_by, generates
+from limbeck.options import is_whole
 from limbeck.seeds import derive, uniform
 from limbeck.taps import evaluating
 from limbeck.tasks import LanguageModelling, Task
@@ -223,5 +224,5 @@ def _check(*, temperature: float, **counts: int | None) -> None:
     if not temperature > 0:
         raise RequestError(f"temperature must be above 0, not {temperature}")
     for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and not is_whole(value, 1):
             raise RequestError(f"{name} is a whole number of 1 or more, not {value!r}")

@@ -12,7 +12,7 @@ from lightning_fabric.loggers.logger import Logger
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.settings import check_whole
+from limbeck.engine.settings import check_count
 from limbeck.errors import RequestError, RunError, reason_of, shown
 
 HOOKS = ("fit_start", "step_end", "epoch_end", "validation_end", "fit_end")
@@ -151,18 +151,20 @@ class LogTo(Callback):
     """
 
     def __init__(self, *loggers: Logger, every_steps: int | None = None) -> None:
-        check_whole("every_steps", every_steps, or_none=True)
+        check_count("every_steps", every_steps, or_none=True)
         for one in loggers:
             if not callable(getattr(one, "log_metrics", None)):
                 raise RequestError(f'LogTo takes loggers, such as LogTo(TensorBoardLogger("logs")), not {shown(one)}')
         self.loggers, self.every_steps = loggers, every_steps
         self._logged = 0
 
+    def fit_start(self, training: Training) -> None:
+        self._reached(training.epoch * training.steps + training.step)
+
     def step_end(self, training: Training) -> None:
         done = (training.epoch - 1) * training.steps + training.step
-        if self.every_steps is None or not self.loggers or done // self.every_steps == self._logged:
+        if not self.loggers or not self._reached(done):
             return
-        self._logged = done // self.every_steps
         rate = {} if training.optimizer is None else {"lr": float(training.optimizer.param_groups[0]["lr"])}
         self._log({f"{training.phase}/step/{name}": one for name, one in {**training.means(), **rate}.items()}, done)
 
@@ -172,6 +174,11 @@ class LogTo(Callback):
         self._log(scalars, training.epoch)
         for logger in self.loggers:
             logger.save()  # what it has not written yet, such as rows of a table
+
+    def _reached(self, done: int) -> bool:
+        """Whether so many batches have reached the next of every so many, since it was last asked."""
+        before, self._logged = self._logged, done // self.every_steps if self.every_steps else 0
+        return self._logged != before
 
     def _log(self, scalars: dict[str, float], step: int) -> None:
         for logger in self.loggers:

@@ -8,6 +8,7 @@ from typing import Any
 
 from limbeck.engine.callbacks import Callback, Training
 from limbeck.errors import RequestError, shown
+from limbeck.options import is_whole
 from limbeck.tasks import Task
 
 
@@ -38,8 +39,7 @@ class EarlyStopping(Callback):
     needs_validation = True
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.patience, int) and not isinstance(self.patience, bool)
-        if not whole or self.patience < 1 or not self.min_delta >= 0:
+        if not is_whole(self.patience, 1) or not self.min_delta >= 0:
             raise RequestError(
                 "early stopping takes a patience of 1 or more whole epochs and a min_delta of 0 or more, not "
                 f"{shown(self.patience)} and {shown(self.min_delta)}"

@@ -21,7 +21,7 @@ from limbeck.engine.hardware import Hardware, chosen
 from limbeck.engine.optim import MakeOptimizer
 from limbeck.engine.prepared import examined
 from limbeck.engine.schedulers import AnySchedule
-from limbeck.engine.settings import Saving, Settings, as_folder, check_whole
+from limbeck.engine.settings import Saving, Settings, as_folder, check_count
 from limbeck.engine.work import Work
 from limbeck.errors import RequestError
 
@@ -134,7 +134,7 @@ def fit(
     settings = Settings(epochs, accumulate_steps, max_grad_norm, keep, validate_steps, seed, saving or Saving())
     validates, folder = val is not None, as_folder(out)
     settings.check(validates=validates, writes=folder is not None)
-    check_whole("steps_per_epoch", steps_per_epoch, or_none=True)
+    check_count("steps_per_epoch", steps_per_epoch, or_none=True)
     if resume and folder is None:
         raise RequestError("resume=True goes on in a run folder, and there is none: give out=FOLDER")
     on = chosen(hardware)

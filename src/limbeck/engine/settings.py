@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import RequestError, as_request, shown, unknown
+from limbeck.options import is_whole
 
 KEPT = ("last", "best")
 """Whose weights a training gives: those of the last epoch, or of the best one on the validation."""
@@ -37,7 +38,7 @@ class Saving:
         """Raise RequestError for what is no such number, name or description, or would be written nowhere."""
         for name in ("checkpoint_steps", "save_every"):
             every = getattr(self, name)
-            check_whole(name, every, or_none=True)
+            check_count(name, every, or_none=True)
             if every is not None and not writes:
                 raise RequestError(f"{name} writes into a run folder, and there is none: give out=FOLDER")
         if not isinstance(self.phase, str) or not _NAME.fullmatch(self.phase):
@@ -63,10 +64,10 @@ class Settings:
         if not isinstance(self.saving, Saving):
             raise RequestError(f"saving is limbeck.Saving, such as Saving(save_every=5), not {shown(self.saving)}")
         self.saving.check(writes=writes)
-        check_whole("epochs", self.epochs)
-        check_whole("accumulate_steps", self.accumulate_steps)
-        check_whole("validate_steps", self.validate_steps, or_none=True)
-        check_whole("seed", self.seed, least=None)
+        check_count("epochs", self.epochs)
+        check_count("accumulate_steps", self.accumulate_steps)
+        check_count("validate_steps", self.validate_steps, or_none=True)
+        check_count("seed", self.seed, least=None)
         norm = self.max_grad_norm
         if norm is not None and not (isinstance(norm, int | float) and norm > 0):
             raise RequestError(f"max_grad_norm is a number above 0, not {shown(norm)}")
@@ -89,11 +90,11 @@ def as_folder(out: object) -> Path | None:
     return Path(out) if out else None
 
 
-def check_whole(name: str, value: object, *, least: int | None = 1, or_none: bool = False) -> None:
+def check_count(name: str, value: object, *, least: int | None = 1, or_none: bool = False) -> None:
     """Raise RequestError for what is no whole number, or a smaller one than the least."""
     if value is None and or_none:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
+    if not is_whole(value, least):
         from_on = "" if least is None else f" from {least} on"
         raise RequestError(f"{name} is a whole number{from_on}, not {shown(value)}")
 

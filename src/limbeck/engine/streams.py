@@ -111,8 +111,6 @@ def as_stream(given: Any, steps: int | None) -> Iterable[Any]:
     Raises:
         RequestError: It is no loader, or an iterator, and nobody says how many batches make an epoch.
     """
-    if steps is not None and steps < 1:
-        raise RequestError(f"steps_per_epoch is 1 or more, not {steps}")
     loader = as_loader(given)
     if not isinstance(loader, Iterator):
         return loader

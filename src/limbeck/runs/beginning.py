@@ -48,6 +48,6 @@ def _size(network: nn.Module) -> str:
 def _source(one: Candidate, retrain: bool) -> str:
     if one.kept is None:
         return "as given"
-    if (one.kept / "teacher.json").exists() and not retrain:
+    if one.is_kept() and not retrain:
         return "kept by an earlier run"
     return f"to be trained, {counted(one.spec.epochs or 0, 'epoch')}"

@@ -86,7 +86,7 @@ def cache(
     dry_run(recipe, student, found, data)
     recipe = settled(recipe, student, data, machine)
     fabric = machine.fabric(recipe.precision)
-    if check and any(one.kept and not (one.kept / "teacher.json").exists() for one in found):
+    if check and any(one.kept and not one.is_kept() for one in found):
         raise RequestError("nothing can be verified: the recipe's teacher is not trained yet; limbeck cache does both")
     teachers.train_apart(found, recipe, data, machine)
     recipe, _, online = assemble(recipe, student, found, data)

@@ -223,7 +223,7 @@ class _Probe:
         """A teacher's size, and its training where it is still to be trained."""
         sample = components.example(one.spec, self.data)
         size = parameter_count(one.module), multiply_adds(one.module, sample)
-        if one.kept is None or (one.kept / "teacher.json").exists():
+        if one.kept is None or one.is_kept():
             return Side(*size, None, None)
         batch = one.spec.batch_size or self.recipe.data.batch_size
         fabric = self.machine.fabric(self.machine.precision(one.spec.precision, one.module, sample, batch))

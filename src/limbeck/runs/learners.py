@@ -26,7 +26,7 @@ from limbeck.distillers.term import Weight
 from limbeck.errors import RequestError, as_request, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models.memory import check_trainable_size
-from limbeck.options import fitting, values
+from limbeck.options import fitting, is_whole, values
 from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.seeds import derive
@@ -127,7 +127,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     Raises:
         RequestError: It is no whole number, or below the least.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value, least):
         raise RequestError(f"{name} is a whole number of {least} or more, not {shown(value)}")
     return value
 

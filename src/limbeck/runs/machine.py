@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from limbeck.engine.callbacks import Callback, LogTo
 from limbeck.engine.devices import AUTO, choose_precision, kind_of, make_deterministic, make_fabric
 from limbeck.types import Inputs
 
@@ -38,6 +39,10 @@ class Machine:
     def precision(self, wanted: str, network: nn.Module, example: Inputs, samples: int) -> str:
         """The precision that is wanted, "auto" decided for a network that reads such an example."""
         return choose_precision(network, example, samples, self.accelerator) if wanted == AUTO else wanted
+
+    def logging(self) -> list[Callback]:
+        """What gives a training's figures to the loggers; nothing without any, for it is called at each step."""
+        return [LogTo(*self.loggers)] if self.loggers else []
 
     def one_device(self, number: int) -> Machine:
         """The machine with one of its GPUs, counted round; itself where it has no several."""

@@ -19,7 +19,6 @@ import limbeck
 from limbeck.atomic import sweep
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.engine import Hardware, Saving, fit
-from limbeck.engine.callbacks import LogTo
 from limbeck.engine.checkpoint import restore_student, save_student
 from limbeck.engine.devices import AUTO, from_first
 from limbeck.engine.sharding import over_all, shard
@@ -67,6 +66,10 @@ class Candidate:
     epochs: int | None = None
     seconds: float | None = None
     source: str = "given"
+
+    def is_kept(self) -> bool:
+        """Whether an earlier run has trained it: its description is written last, when all is there."""
+        return self.kept is not None and (self.kept / "teacher.json").exists()
 
 
 def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = None) -> list[Candidate]:
@@ -174,14 +177,14 @@ def _bring(
     def find() -> tuple[Path, str] | None:
         if resume and (out / f"{one.name}.json").exists():  # written last, when all is there
             return out, one.name
-        return (kept, "teacher") if not retrain and (kept / "teacher.json").exists() else None
+        return (kept, "teacher") if one.is_kept() and not retrain else None
 
     trained = restore_student(one.module, fabric, find)
     if trained is not None:
         folder, training = trained
         one.epochs, one.seconds = training["epochs"], training["seconds"]
         one.source = "trained" if folder == out else "reused"
-        if one.source == "trained" and (retrain or not (kept / "teacher.json").exists()):  # killed before it was kept
+        if one.source == "trained" and (retrain or not one.is_kept()):  # killed before it was kept
             _keep(one, data, fabric)
         return
     spec = one.spec
@@ -210,7 +213,7 @@ def _bring(
         resume=resume,
         saving=Saving(phase=one.name, about=components.about(spec, data)),
         seed=spec.seed,
-        callbacks=[LogTo(*machine.loggers)],
+        callbacks=machine.logging(),
         progress=machine.progress,
     )
     one.epochs, one.seconds, one.source = epochs, run.seconds, "trained"
@@ -231,7 +234,7 @@ def _keep(one: Candidate, data: DataSet, fabric: Fabric) -> None:
 def load_kept(found: Sequence[Candidate]) -> bool:
     """Load the weights that earlier runs have kept; whether all candidates, and at least one, are trained then."""
     for one in found:
-        if one.kept and (one.kept / "teacher.json").exists():
+        if one.kept and one.is_kept():
             with using(one.kept):
                 load_own(one.module, one.kept / "teacher.json")
             one.source = "reused"
@@ -252,7 +255,7 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
         if one.kept is None:
             continue
         folder = one.kept.with_name(f"{one.kept.name}.training")
-        there = from_first(fabric, (one.kept / "teacher.json").exists)  # then nothing in the folder counts any more
+        there = from_first(fabric, one.is_kept)  # then nothing in the folder counts any more
         with nullcontext() if there else claimed(folder, fabric):
             train(one, recipe, data, machine, folder, resume=not there, retrain=False)
             if fabric.is_global_zero:

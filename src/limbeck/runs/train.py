@@ -14,7 +14,7 @@ from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Hardware, Saving, fit
-from limbeck.engine.callbacks import Callback, LogTo
+from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.compiling import check_whole
 from limbeck.engine.devices import AUTO
@@ -122,7 +122,7 @@ class Job:
             seed=recipe.seed,
             callbacks=[
                 *components.early_stopping(recipe.early_stopping),
-                LogTo(*self.machine.loggers),
+                *self.machine.logging(),
                 *self.callbacks,
             ],
             progress=self.machine.progress,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError, shown
+from limbeck.options import is_whole
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Mode, Task
 from limbeck.tasks.weights import Weights
@@ -34,7 +35,7 @@ class Positions(Task):
         self, *, ignore_index: int = IGNORED, class_weights: Sequence[float] | Tensor | None = None, **others: Any
     ) -> None:
         super().__init__(**others)
-        if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+        if not is_whole(ignore_index):
             raise RequestError(f"ignore_index is a class index, such as 255, not {shown(ignore_index)}")
         self.ignore_index = ignore_index
         self.class_weights = Weights(class_weights)

@@ -17,6 +17,7 @@ from limbeck.data.text.files import ENDINGS, Files, as_text, column, located, re
 from limbeck.data.text.python_docs import APART, documents
 from limbeck.data.text.readings import Readings
 from limbeck.data.text.reduced import Most, reduced
+from limbeck.data.text.shares import drawn, shares_of
 from limbeck.data.text.texts import Padding
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError
@@ -159,9 +160,7 @@ def _parts(
     root: Path, given: Mapping[str, Files | float | None], text: str, columns: Sequence[str]
 ) -> dict[str, list[str]]:
     """The sentences of files, and of the shares of the training files' sentences that are drawn by one seed."""
-    shares = {name: one for name, one in given.items() if isinstance(one, int | float)}
-    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        raise RequestError(f"shares of the sentences lie between 0 and 1, and below 1 together, not {shares}")
+    shares = shares_of(given, "sentences")
     found = {
         name: [one for path in located(root, files) for one in _in_file(path, text, columns)]
         if isinstance(files, str | list)
@@ -169,7 +168,7 @@ def _parts(
         for name, files in given.items()
     }
     rest = list(dict.fromkeys(found["train"]))
-    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(derive(0, "sentences") % 2**63)).tolist()
+    order = drawn(len(rest), "sentences")
     for name, share in shares.items():
         taken, order = order[: math.ceil(share * len(rest))], order[math.ceil(share * len(rest)) :]
         found[name] = [rest[at] for at in sorted(taken)]

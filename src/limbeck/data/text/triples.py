@@ -13,11 +13,11 @@ from limbeck.data.text.files import Files, as_text, column, located, records
 from limbeck.data.text.readings import Readings
 from limbeck.data.text.reduced import Most, reduced
 from limbeck.data.text.sentences import width_of
+from limbeck.data.text.shares import drawn, shares_of
 from limbeck.data.text.texts import Padding, Texts
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError
 from limbeck.options import Width
-from limbeck.seeds import derive
 from limbeck.tasks import Embedding
 
 Triple = tuple[str, ...]
@@ -111,16 +111,14 @@ def _shared_out(
     root: Path, given: Mapping[str, Files | float], names: Sequence[str], columns: Sequence[str]
 ) -> dict[str, list[Triple]]:
     """The triples of each part; of a share those of queries that are drawn by one seed."""
-    shares = {name: one for name, one in given.items() if isinstance(one, int | float)}
-    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        raise RequestError(f"shares of the queries lie between 0 and 1, and below 1 together, not {shares}")
+    shares = shares_of(given, "queries")
     found = {
         name: [one for path in located(root, files) for one in _in_file(path, names, columns)]
         for name, files in given.items()
         if isinstance(files, str | list)
     }
     queries = list(dict.fromkeys(triple[0] for triple in found["train"]))
-    order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(derive(0, "triples") % 2**63)).tolist()
+    order = drawn(len(queries), "triples")
     for name, share in shares.items():
         taken = {queries[at] for at in order[: math.ceil(share * len(queries))]}
         order = order[math.ceil(share * len(queries)) :]
