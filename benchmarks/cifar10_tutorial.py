@@ -28,10 +28,10 @@ from limbeck.models import device_of
 from limbeck.recipes import schema
 from limbeck.recipes.read import read
 from limbeck.runs import components, learners, teachers
-from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.keeping import keep
 from limbeck.runs.stages import assemble
-from limbeck.runs.teacher_outputs import keep
 from limbeck.runs.train import settled
 
 SAMPLES, EPOCHS, ROUNDS = 2560, 10, 3

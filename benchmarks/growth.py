@@ -17,7 +17,7 @@ import torch
 
 from limbeck import Distiller, ModuleTeacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.optim import optimizer
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.models import multiply_adds
 from limbeck.models.build import build
 from limbeck.teachers import CachedTeacher, Teacher

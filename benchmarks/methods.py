@@ -25,7 +25,7 @@ from torch import nn
 
 from limbeck.data import DataSet, make_loader
 from limbeck.distillers import Distiller
-from limbeck.engine.balance import balance
+from limbeck.engine.first.balance import balance
 from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS
 from limbeck.recipes.read import check

@@ -32,9 +32,9 @@ from limbeck import Hardware, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.recipes.read import read
 from limbeck.runs import components, learners, teachers
-from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
-from limbeck.runs.teacher_outputs import keep
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.keeping import keep
 from limbeck.runs.train import settled
 
 EPOCHS, STEPS, WARM, ROUNDS = 3, 150, 50, 3

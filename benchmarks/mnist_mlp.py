@@ -29,9 +29,9 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.models import device_of
 from limbeck.recipes.read import read
 from limbeck.runs import components, learners, teachers
-from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
-from limbeck.runs.teacher_outputs import keep
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.keeping import keep
 
 ROUNDS = 9
 EPOCHS = 20

@@ -17,7 +17,7 @@ import torch
 from limbeck import Distiller, Hardware, fit
 from limbeck.compare import difference
 from limbeck.data import make_loader
-from limbeck.engine.optim import cosine
+from limbeck.engine.optimizers.named import cosine
 from limbeck.measure import evaluate
 from limbeck.recipes.read import read
 from limbeck.runs import components

@@ -26,8 +26,8 @@ from benchmarks.turns import in_turns
 from benchmarks.watch import Watch
 from limbeck import Distiller, Hardware, ModuleTeacher, Teacher, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.compiling import REPLAYED
-from limbeck.engine.devices import choose_precision, make_fabric
+from limbeck.engine.devices.compiling import REPLAYED
+from limbeck.engine.devices.fabric import choose_precision, make_fabric
 from limbeck.models import Preprocess
 from limbeck.models.networks.resnet_cifar import resnet8x4, resnet32x4
 from limbeck.teachers import CachedTeacher

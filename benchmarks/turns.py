@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from limbeck.engine.allocator import KEPT, LARGEST, set_thresholds
+from limbeck.engine.devices.allocator import KEPT, LARGEST, set_thresholds
 from limbeck.notices import muted
 
 ADJUSTED = 2**25

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from limbeck import Callback
-from limbeck.engine.callbacks import Training
+from limbeck.engine.callbacks.hooks import Training
 
 
 class Watch(Callback):

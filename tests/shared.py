@@ -16,7 +16,7 @@ from torch import nn
 
 import onnx_once
 from limbeck.data import InMemory, sets
-from limbeck.engine.devices import Fabric
+from limbeck.engine.devices.fabric import Fabric
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ import torch
 
 from limbeck import Distiller, Hardware, fit
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.optim import optimizer
+from limbeck.engine.optimizers.named import optimizer
 
 ROOT = Path(__file__).parent.parent
 TELL = "import json, os, sys; tell = lambda **x: print(json.dumps(x), file=open(sys.argv[-1], 'a'), flush=True); "

@@ -22,7 +22,7 @@ from torch import nn
 from limbeck import load_model
 from limbeck.data import load
 from limbeck.distillers import Distiller
-from limbeck.engine.checkpoint import Checkpoint, read_checkpoint
+from limbeck.engine.saving.checkpoint import Checkpoint, read_checkpoint
 from limbeck.errors import LINE, RequestError
 from limbeck.models import read_weights
 from limbeck.models.build import build

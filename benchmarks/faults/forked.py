@@ -25,8 +25,8 @@ import torch
 BEGINS = "limbeck: there is nothing to resume"
 TIMEOUT = 300.0
 """Seconds after which a process counts as hung."""
-IMPORTED = ("limbeck.cli.main", "limbeck.cli.show", "limbeck.compare", "limbeck.runs.cache", "limbeck.runs.run",
-            "limbeck.report.charts", "sklearn.datasets", "torchvision")  # fmt: skip
+IMPORTED = ("limbeck.cli.main", "limbeck.cli.show", "limbeck.compare", "limbeck.runs.outputs.beforehand",
+            "limbeck.runs.run", "limbeck.report.charts", "sklearn.datasets", "torchvision")  # fmt: skip
 
 
 def nothing() -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, Hardware, Term, fit, losses
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.export import write_onnx
 from limbeck.models import load_weights, parameter_count

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         TokenDistiller,
         ramp,
     )
-    from limbeck.engine.callbacks import Callback, LogTo
-    from limbeck.engine.early_stopping import EarlyStopping
+    from limbeck.engine.callbacks.early_stopping import EarlyStopping
+    from limbeck.engine.callbacks.hooks import Callback, LogTo
+    from limbeck.engine.devices.hardware import Hardware
     from limbeck.engine.fit import Run, fit
-    from limbeck.engine.hardware import Hardware
     from limbeck.engine.settings import Saving
     from limbeck.errors import RequestError, RunError
     from limbeck.measure.diagnosis import Diagnosis, diagnose
@@ -41,17 +41,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "types",
-    "Callback": "engine.callbacks",
+    "Callback": "engine.callbacks.hooks",
     "ClassWise": "distillers",
     "Diagnosis": "measure",
     "Distiller": "distillers",
-    "EarlyStopping": "engine.early_stopping",
+    "EarlyStopping": "engine.callbacks.early_stopping",
     "EnsembleTeacher": "teachers",
     "Evaluation": "measure",
     "FunctionTeacher": "teachers",
     "Hardware": "engine",
     "KerasModel": "models",
-    "LogTo": "engine.callbacks",
+    "LogTo": "engine.callbacks.hooks",
     "MeanTeacher": "distillers",
     "ModuleTeacher": "teachers",
     "MutualDistiller": "distillers",

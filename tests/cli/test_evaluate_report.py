@@ -22,7 +22,7 @@ from limbeck.data import load
 @pytest.fixture(scope="module")
 def answers(pictures_run: Path, pictures: Path) -> list[dict[str, str]]:
     """What the student says about the test set's files, by `limbeck predict`."""
-    from limbeck.runs.predict import predictor
+    from limbeck.runs.finished.predict import predictor
 
     rows = [one.as_dict() for one in predictor(pictures_run).predict([pictures / "test"])]
     return [{**row, "label": Path(row["file"]).parent.name} for row in rows]

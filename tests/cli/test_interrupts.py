@@ -59,7 +59,11 @@ def test_a_run_says_how_to_go_on_and_does(
 @pytest.mark.parametrize(
     ("arguments", "place", "again"),
     [
-        (["cache", "digits", "--quiet"], "limbeck.runs.cache.cache", "; resume with: limbeck cache digits --quiet"),
+        (
+            ["cache", "digits", "--quiet"],
+            "limbeck.runs.outputs.beforehand.cache",
+            "; resume with: limbeck cache digits --quiet",
+        ),
         (["diagnose", "digits"], "limbeck.runs.diagnose.diagnose_recipe", "; resume with: limbeck diagnose digits"),
         (["run", "digits"], "limbeck.runs.run.run", "; resume with: limbeck run digits"),
         (["list"], "limbeck.cli.names.names", ""),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from limbeck import load_model
 from limbeck.data import InMemory, load
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 
 
 def table(text: str) -> list[dict[str, str]]:

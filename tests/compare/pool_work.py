@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from limbeck.errors import RequestError
-from limbeck.runs.parallel import number
+from limbeck.runs.parallel.processes import number
 
 
 def work(task: str) -> tuple[str, int, int]:

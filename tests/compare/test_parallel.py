@@ -22,9 +22,9 @@ import forked
 from limbeck.compare import compare
 from limbeck.errors import RequestError, RunError
 from limbeck.recipes.read import check
-from limbeck.runs.cluster import Cluster, address_of, imported
 from limbeck.runs.machine import Machine
-from limbeck.runs.parallel import Processes, check_jobs, threads_each
+from limbeck.runs.parallel.cluster import Cluster, address_of, imported
+from limbeck.runs.parallel.processes import Processes, check_jobs, threads_each
 
 QUIET = Machine(accelerator="cpu", progress=False)
 SMALL: dict[str, Any] = {

@@ -23,7 +23,7 @@ from limbeck.data.text.texts import IDS, Texts, following, mask_of
 from limbeck.distillers.by_epoch import linear
 from limbeck.distillers.continuation import Rows, choosing, continued, targets_of
 from limbeck.distillers.on_policy import Generated
-from limbeck.engine.sharding import check_shared
+from limbeck.engine.devices.sharding import check_shared
 from limbeck.models.foreign.hugging_face_generate import generated_by, generates
 from limbeck.models.networks.transformer import transformer
 from limbeck.seeds import derive

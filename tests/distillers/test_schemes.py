@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from limbeck import Batch, Hardware, Saving, Scheme, TeacherOutput, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import ClassWise, MeanTeacher, MutualDistiller, SelfDistiller
-from limbeck.engine import optim
+from limbeck.engine.optimizers import named
 from limbeck.errors import RequestError
 from limbeck.models.networks.multi_exit import Exits
 from limbeck.taps import evaluating
@@ -83,7 +83,7 @@ def train(scheme: Scheme, loader: Any, epochs: int = 3, **options: Any) -> Any:
         loader,
         epochs=epochs,
         optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9),
-        schedule=optim.cosine(epochs),
+        schedule=named.cosine(epochs),
         seed=5,
         progress=False,
         **{"hardware": Hardware("cpu"), **options},

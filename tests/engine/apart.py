@@ -27,8 +27,9 @@ from torch.utils.data import (
 from limbeck import Distiller, Hardware, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import MeanTeacher, MutualDistiller, Scheme, SelfDistiller
-from limbeck.engine import make_fabric, sharding
-from limbeck.engine.held_out import HeldOut
+from limbeck.engine import make_fabric
+from limbeck.engine.batches.held_out import HeldOut
+from limbeck.engine.devices import sharding
 from limbeck.models.networks.multi_exit import Exits
 
 SGD = partial(torch.optim.SGD, lr=0.5)

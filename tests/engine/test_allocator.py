@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.engine import allocator
+from limbeck.engine.devices import allocator
 
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 pytestmark = pytest.mark.skipif(
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(
 
 PAGES = """
 import os, resource, torch
-from limbeck.engine import allocator, make_fabric
+from limbeck.engine import make_fabric
+from limbeck.engine.devices import allocator
 
 def pages():
     torch.ones(2**22)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import forked
-from limbeck.engine import make_fabric, sharding
+from limbeck.engine import make_fabric
+from limbeck.engine.devices import sharding
 from limbeck.seeds import derive, seeded
 from limbeck.types import Batch
 

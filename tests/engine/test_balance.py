@@ -16,9 +16,9 @@ from limbeck import Batch, Distiller, MeanTeacher, TeacherOutput, Term, fit, los
 from limbeck.compare import compare
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import ramp
-from limbeck.engine.balance import balance, in_words
+from limbeck.engine.first.balance import balance, in_words
 from limbeck.recipes.read import check
-from limbeck.runs.estimate import plan
+from limbeck.runs.cost.estimate import plan
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.seeds import random_state

@@ -17,8 +17,8 @@ from torch.optim import SGD
 from limbeck import Callback, Distiller, Hardware, LogTo, RequestError, Run, RunError, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import loop
-from limbeck.engine.callbacks import HOOKS, Training
-from limbeck.engine.metrics_file import MetricsFile
+from limbeck.engine.callbacks.hooks import HOOKS, Training
+from limbeck.engine.callbacks.metrics_file import MetricsFile
 
 
 def trained(blobs: InMemory, *callbacks: Callback, **options: Any) -> Run:

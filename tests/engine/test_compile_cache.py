@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from limbeck import Batch, Distiller, fit
-from limbeck.engine import compile_cache, compiling
-from limbeck.engine.compile_cache import LIMITS, PLACE, folder_name, keep_compiled_apart
+from limbeck.engine.devices import compile_cache, compiling
+from limbeck.engine.devices.compile_cache import LIMITS, PLACE, folder_name, keep_compiled_apart
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from torch._dynamo.testing import CompileCounter
 from limbeck import Batch, Distiller, Hardware, RequestError, Run, RunError, Term, fit, losses
 from limbeck.data import InMemory, make_loader
 from limbeck.distillers import SelfDistiller
-from limbeck.engine import compiling
-from limbeck.engine.devices import make_fabric
+from limbeck.engine.devices import compiling
+from limbeck.engine.devices.fabric import make_fabric
 from limbeck.models.networks.multi_exit import byot_small
 
 COMPILE = torch.compile

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, FunctionTeacher, Hardware, RequestError, Saving, Term, fit, losses
-from limbeck.engine.first_answers import check_answers
+from limbeck.engine.first.answers import check_answers
 from limbeck.tasks import Classification
 from limbeck.tasks.class_order import _at_most
 from limbeck.types import Batch

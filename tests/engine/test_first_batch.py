@@ -17,8 +17,8 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Tensor
 
 from limbeck import Distiller, Hardware, MeanTeacher, MutualDistiller, RequestError, Run, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.first_batch import Trial
-from limbeck.engine.source import Source
+from limbeck.engine.batches.source import Source
+from limbeck.engine.first.batch import Trial
 from limbeck.seeds import random_state
 from limbeck.tasks import Classification
 from limbeck.types import Batch

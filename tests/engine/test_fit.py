@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, Hardware, ModuleTeacher, Run, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine import optim
-from limbeck.engine.checkpoint import read_checkpoint
+from limbeck.engine.optimizers import named
+from limbeck.engine.saving.checkpoint import read_checkpoint
 from limbeck.errors import RequestError, RunError
 from limbeck.tasks import Classification
 
@@ -115,7 +115,7 @@ def test_clipping_bounds_the_step(blobs: InMemory) -> None:
 
 
 def test_schedule_sets_the_rate_at_every_step(blobs: InMemory, student: nn.Module) -> None:
-    run = train(student, blobs, epochs=4, schedule=optim.step([2], 0.1))
+    run = train(student, blobs, epochs=4, schedule=named.step([2], 0.1))
     assert [record["lr"] for record in run.metrics] == pytest.approx([0.1, 0.1, 0.01, 0.01])
 
 
@@ -307,5 +307,5 @@ def test_an_optimizer_used_again_begins_at_its_own_rate(blobs: InMemory) -> None
     model = nn.Linear(4, 3)
     optimizer = SGD(model.parameters())
     for _ in range(2):
-        run = train(model, blobs, optimizer=optimizer, schedule=optim.cosine(2))
+        run = train(model, blobs, optimizer=optimizer, schedule=named.cosine(2))
         assert run.metrics[0]["lr"] == pytest.approx(0.1 * (1 + np.cos(np.pi * 5 / 12)) / 2)

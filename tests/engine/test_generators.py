@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, Tensor
 
 from limbeck import Distiller, Hardware, Saving, fit
 from limbeck.data import InMemory
-from limbeck.engine.generators import restore, state_of
+from limbeck.engine.batches.generators import restore, state_of
 
 
 @pytest.mark.parametrize(

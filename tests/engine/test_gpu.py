@@ -19,8 +19,8 @@ from limbeck import Distiller, Hardware, ModuleTeacher, Run, Term, evaluate, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.data.views import make_views
 from limbeck.distillers import SelfDistiller
-from limbeck.engine import compiling
-from limbeck.engine.optim import optimizer
+from limbeck.engine.devices import compiling
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.models import NETWORKS
 from limbeck.teachers import CachedTeacher
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from limbeck import Batch, Distiller, Hardware, ModuleTeacher, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.devices import make_deterministic, make_fabric
-from limbeck.engine.optim import optimizer
+from limbeck.engine.devices.fabric import make_deterministic, make_fabric
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.models import NETWORKS
 from limbeck.models.layout import lay_out
 from limbeck.teachers import StoredTeacher

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from limbeck import Distiller
-from limbeck.engine.optim import made_optimizer, optimizer
+from limbeck.engine.optimizers.named import made_optimizer, optimizer
 from limbeck.errors import RequestError
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from limbeck import Batch, Distiller, Hardware, RequestError, Saving, Step, TeacherOutput, fit
 from limbeck.distillers import Scheme
 from limbeck.engine import meter as meters
-from limbeck.engine.checkpoint import read_checkpoint
 from limbeck.engine.meter import Meter
+from limbeck.engine.saving.checkpoint import read_checkpoint
 from limbeck.engine.totals import Totals
 from limbeck.errors import RunError
 from limbeck.tasks import Classification

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.engine import optim
+from limbeck.engine.optimizers import named
 from limbeck.errors import RequestError
 
 
@@ -20,7 +20,7 @@ from limbeck.errors import RequestError
     ],
 )
 def test_optimizers_by_name(name: str, options: dict[str, Any], kind: type) -> None:
-    made = optim.optimizer(name, lr=0.5, **options)([nn.Parameter(torch.zeros(2))])
+    made = named.optimizer(name, lr=0.5, **options)([nn.Parameter(torch.zeros(2))])
     assert type(made) is kind
     group = made.param_groups[0]
     assert group["lr"] == 0.5
@@ -40,17 +40,17 @@ def test_wrong_optimizers_are_refused_before_there_are_parameters(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        optim.optimizer(name, lr=0.1, **options)
+        named.optimizer(name, lr=0.1, **options)
 
 
 def test_cosine_falls_from_one_to_its_floor() -> None:
-    schedule = optim.schedule("cosine", 10, floor=0.1)
+    schedule = named.schedule("cosine", 10, floor=0.1)
     assert [schedule(t) for t in (0, 5, 10, 12)] == pytest.approx([1, 0.55, 0.1, 0.1])
     assert schedule(2.5) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
 
 
 def test_warmup_grows_to_what_follows() -> None:
-    schedule = optim.schedule("step", 10, warmup_epochs=4, milestones=[6])
+    schedule = named.schedule("step", 10, warmup_epochs=4, milestones=[6])
     assert [schedule(t) for t in (0, 1, 4, 5.9, 6)] == pytest.approx([0, 0.25, 1, 1, 0.1])
 
 
@@ -64,4 +64,4 @@ def test_warmup_grows_to_what_follows() -> None:
 )
 def test_wrong_schedules_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        optim.schedule(name, 10, **options)
+        named.schedule(name, 10, **options)

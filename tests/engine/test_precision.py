@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from limbeck import Batch, Distiller, Hardware, ModuleTeacher, Preprocess, Step, TeacherOutput, Term, fit, losses
-from limbeck.engine import devices
+from limbeck.engine.devices import fabric
 from limbeck.engine.loop import Loop
-from limbeck.engine.optim import optimizer
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.errors import RunError
 from limbeck.models import mlp, mobilenet_v1, resnet8x4, tutorial_student
 
@@ -22,7 +22,7 @@ IMAGE = torch.zeros(1, 3, 32, 32)
 
 @pytest.fixture
 def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_multiplies_bf16", lambda kind: True)
+    monkeypatch.setattr(fabric, "_multiplies_bf16", lambda kind: True)
 
 
 class Watching(Distiller):
@@ -70,26 +70,26 @@ def test_the_choice_does_not_depend_on_where_the_student_lies() -> None:
 @pytest.mark.usefixtures("with_bf16")
 def test_bf16_where_each_weight_is_used_often() -> None:
     student, teacher = (make(input_shape=(3, 32, 32), classes=10) for make in (tutorial_student, resnet8x4))
-    assert devices.choose_precision(student, IMAGE, 128, "cpu") == "bf16-mixed"
-    assert devices.choose_precision(teacher, IMAGE, 64, "cpu") == "bf16-mixed"
-    assert devices.choose_precision(student, IMAGE, 16, "cpu") == "32-true"
+    assert fabric.choose_precision(student, IMAGE, 128, "cpu") == "bf16-mixed"
+    assert fabric.choose_precision(teacher, IMAGE, 64, "cpu") == "bf16-mixed"
+    assert fabric.choose_precision(student, IMAGE, 16, "cpu") == "32-true"
     wide = mlp(input_shape=(1, 28, 28), classes=10, hidden=[1200, 1200])
-    assert devices.choose_precision(wide, torch.zeros(1, 1, 28, 28), 32, "cpu") == "32-true"
+    assert fabric.choose_precision(wide, torch.zeros(1, 1, 28, 28), 32, "cpu") == "32-true"
 
 
 @pytest.mark.usefixtures("with_bf16")
 def test_depthwise_convolutions_stay_fp32_on_a_cpu() -> None:
     network = mobilenet_v1(input_shape=(3, 32, 32), classes=10)
-    assert devices.choose_precision(network, IMAGE, 1024, "cpu") == "32-true"
-    assert devices.choose_precision(network, IMAGE, 1024, "cuda") == "bf16-mixed"
+    assert fabric.choose_precision(network, IMAGE, 1024, "cpu") == "32-true"
+    assert fabric.choose_precision(network, IMAGE, 1024, "cuda") == "bf16-mixed"
 
 
 def test_fp32_where_the_hardware_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     for unit in ("amx_tile", "avx512_bf16"):
         monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda: False, raising=False)
     network = resnet8x4(input_shape=(3, 32, 32), classes=10)
-    assert devices.choose_precision(network, IMAGE, 1024, "cpu") == "32-true"
-    assert devices.choose_precision(network, IMAGE, 1024, "mps") == "32-true"
+    assert fabric.choose_precision(network, IMAGE, 1024, "cpu") == "32-true"
+    assert fabric.choose_precision(network, IMAGE, 1024, "mps") == "32-true"
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
@@ -117,7 +117,7 @@ def test_resizing_works_under_autocast() -> None:
 def test_deterministic_runs_repeat_their_bits() -> None:
     was = torch.are_deterministic_algorithms_enabled()
     try:
-        devices.make_deterministic()
+        fabric.make_deterministic()
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.backends.cudnn.benchmark
     finally:
@@ -145,8 +145,8 @@ def test_bf16_without_the_wrappers_is_bf16_with_them(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("precision", "plain"), [("32-true", True), ("bf16-mixed", True), ("16-mixed", False)])
 def test_fabrics_wrappers_are_left_out_where_nothing_is_scaled(precision: str, plain: bool) -> None:
-    assert Loop.plain.func(SimpleNamespace(fabric=devices.make_fabric(precision, "cpu"))) == plain  # type: ignore[attr-defined]
-    own = devices.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")  # which rounds what goes in
+    assert Loop.plain.func(SimpleNamespace(fabric=fabric.make_fabric(precision, "cpu"))) == plain  # type: ignore[attr-defined]
+    own = fabric.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")  # which rounds what goes in
     assert not Loop.plain.func(SimpleNamespace(fabric=own))  # type: ignore[attr-defined]
 
 

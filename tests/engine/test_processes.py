@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import forked
-from limbeck.engine import make_fabric, sharding
+from limbeck.engine import make_fabric
+from limbeck.engine.devices import sharding
 
 pytestmark = [pytest.mark.slow, forked.needed]
 shards = pytest.mark.skipif(not sharding.ON_CPU, reason="this torch shards on GPUs only")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from limbeck.engine import progress
-from limbeck.engine.progress import Progress
+from limbeck.engine.callbacks import progress
+from limbeck.engine.callbacks.progress import Progress
 from limbeck.tasks import Embedding, Regression
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, Hardware, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine import optim
+from limbeck.engine.optimizers import named
 from limbeck.errors import RequestError, RunError
 from limbeck.types import Batch
 
@@ -61,7 +61,7 @@ def go(student: nn.Module, teacher: nn.Module, loader: Any, out: Path, **options
         teacher=teacher,
         epochs=4,
         optimizer=partial(torch.optim.Adam, lr=0.01),
-        schedule=optim.cosine(4),
+        schedule=named.cosine(4),
         out=out,
         seed=5,
         progress=False,

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import SWALR
 
 from limbeck import Distiller, Hardware, Run, Saving, fit
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.schedulers import EveryStep
+from limbeck.engine.optimizers.schedulers import EveryStep
 from limbeck.errors import RequestError
 
 EPOCHS, STEPS = 5, 6  # of 96 samples by 16

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.engine import devices
-from limbeck.engine.sharding import load_optimizer
+from limbeck.engine.devices import fabric
+from limbeck.engine.devices.sharding import load_optimizer
 
 
 def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -40,4 +40,4 @@ def test_devices_are_counted_where_they_are(
     monkeypatch: pytest.MonkeyPatch, asked: int | str | list[int], kind: str, count: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    assert devices._count(asked, kind) == count
+    assert fabric._count(asked, kind) == count

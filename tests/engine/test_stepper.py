@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine import stepper
-from limbeck.engine.stepper import Stepper
+from limbeck.engine.optimizers import stepper
+from limbeck.engine.optimizers.stepper import Stepper
 
 Make = Callable[[Any], torch.optim.Optimizer]
 MAKES: dict[str, Make] = {

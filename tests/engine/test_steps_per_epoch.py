@@ -14,7 +14,7 @@ from torch import nn
 from dying import Dies, Killed
 from limbeck import Distiller, Hardware, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.source import Source
+from limbeck.engine.batches.source import Source
 
 
 def loader(samples: int = 11, size: int = 3) -> Any:

@@ -14,7 +14,7 @@ from torch import nn
 from limbeck import Batch, Distiller, RequestError, Term, fit, losses
 from limbeck.distillers import MutualDistiller
 from limbeck.recipes.read import read
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.run import run as run_recipe
 
 

@@ -15,7 +15,7 @@ from torch.optim import SGD
 from dying import Killed
 from limbeck import Callback, Distiller, Hardware, RequestError, Run, Saving, fit
 from limbeck.data import InMemory, make_loader
-from limbeck.engine.callbacks import Training
+from limbeck.engine.callbacks.hooks import Training
 
 
 class Noting(Callback):

@@ -15,8 +15,9 @@ from torch.distributed.tensor import DTensor
 
 from limbeck import Distiller, Hardware, RequestError, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
-from limbeck.engine import make_fabric, sharding
-from limbeck.engine.optim import MakeOptimizer, optimizer
+from limbeck.engine import make_fabric
+from limbeck.engine.devices import sharding
+from limbeck.engine.optimizers.named import MakeOptimizer, optimizer
 from limbeck.tasks import TokenClassification
 from limbeck.types import IGNORED
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from limbeck import load_model
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models import cnn
 from limbeck.models.build import build

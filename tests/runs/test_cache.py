@@ -12,12 +12,13 @@ from limbeck.cli.main import app
 from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
-from limbeck.runs import components, teacher_outputs, teachers
-from limbeck.runs.asking import Asking
-from limbeck.runs.cache import cache, stored_at
+from limbeck.runs import components, teachers
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs import keeping
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.beforehand import cache, stored_at
+from limbeck.runs.outputs.keeping import keep
 from limbeck.runs.run import run
-from limbeck.runs.teacher_outputs import keep
 from limbeck.runs.train import Job
 
 SMALL: dict[str, Any] = {
@@ -75,14 +76,14 @@ def test_what_auto_decides_and_says(
 
 
 def test_auto_goes_to_disk_where_the_memory_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_outputs, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(teacher_outputs, "seconds_per_sample", lambda asking, teacher: 1e-3)
+    monkeypatch.setattr(keeping, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(keeping, "seconds_per_sample", lambda asking, teacher: 1e-3)
     asked = asking(recipe(), tmp_path)
     kept = keep(*asked)
     assert Path(kept.where).is_dir()
     assert "stored in" in kept.reason
     assert "found in" in keep(*asked).reason  # by a later run, without being told
-    monkeypatch.setattr(teacher_outputs, "seconds_per_sample", lambda asking, teacher: 1e-12)
+    monkeypatch.setattr(keeping, "seconds_per_sample", lambda asking, teacher: 1e-12)
     fresh = asking(
         recipe(epochs=5, data={"name": "digits", "batch_size": 16, "augment": ["flip"], "views": 1}), tmp_path
     )

@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from limbeck.cli.main import app
 from limbeck.errors import RequestError, RunError
 from limbeck.recipes.read import check
-from limbeck.runs import cache_content, components, teachers
-from limbeck.runs.asking import Asking
-from limbeck.runs.cache import as_cached, cache
-from limbeck.runs.cache_content import content, prune
-from limbeck.runs.in_use import is_used, use, using
+from limbeck.runs import components, teachers
+from limbeck.runs.cache.content import content, prune
+from limbeck.runs.cache.in_use import is_used, use, using
 from limbeck.runs.machine import Machine
-from limbeck.runs.teacher_outputs import store_outputs
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.beforehand import as_cached, cache
+from limbeck.runs.outputs.keeping import store_outputs
 
 RECIPE = check(
     {
@@ -276,7 +276,7 @@ def test_what_cannot_be_deleted_is_a_failed_run(root: Path, monkeypatch: pytest.
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache_content.shutil, "rmtree", refuse)
+    monkeypatch.setattr("shutil.rmtree", refuse)
     with pytest.raises(RunError, match=r"cannot delete .*: Permission denied"):
         prune(older_than=0)
 

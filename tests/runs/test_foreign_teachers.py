@@ -22,7 +22,7 @@ from torch import nn
 
 from limbeck import Distiller, FunctionTeacher, Hardware, Term, fit, losses
 from limbeck.data import DataSet, InMemory, load, make_loader
-from limbeck.engine.optim import optimizer
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.errors import RequestError
 from limbeck.measure.evaluation import evaluate_teacher
 from limbeck.recipes.read import check

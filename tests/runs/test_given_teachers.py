@@ -15,11 +15,11 @@ from limbeck.errors import RequestError
 from limbeck.recipes.read import check, dump
 from limbeck.recipes.schema import Recipe
 from limbeck.runs import components
-from limbeck.runs.cache import cache
-from limbeck.runs.estimate import plan
-from limbeck.runs.given_outputs import cache_logprobs
-from limbeck.runs.given_teacher import given_teacher
+from limbeck.runs.cost.estimate import plan
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.beforehand import cache
+from limbeck.runs.outputs.from_server import cache_logprobs
+from limbeck.runs.outputs.given_teacher import given_teacher
 from limbeck.runs.run import run
 from limbeck.runs.shown import as_yaml
 

@@ -19,9 +19,9 @@ from limbeck.errors import RequestError
 from limbeck.export.student import export_run
 from limbeck.models.build import build
 from limbeck.recipes.read import check, dump, read
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.predict import predictor
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
-from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
 from limbeck.shipping import latency, ship
 

@@ -22,8 +22,8 @@ from limbeck.export import export_run
 from limbeck.models.build import FILES
 from limbeck.recipes.read import check, read
 from limbeck.runs import train
-from limbeck.runs.exits import weigh_exits
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.exits import weigh_exits
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 

@@ -13,10 +13,10 @@ from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.recipes.schema import Recipe
 from limbeck.runs import teachers
-from limbeck.runs.cache import cache
+from limbeck.runs.cache.in_use import using
 from limbeck.runs.folder import choose
-from limbeck.runs.in_use import using
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.beforehand import cache
 from limbeck.runs.run import run
 from limbeck.teachers.shards import Shards
 

@@ -16,8 +16,8 @@ from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs import components, learners
-from limbeck.runs.cache import cache
 from limbeck.runs.checks import dry_run
+from limbeck.runs.outputs.beforehand import cache
 from limbeck.runs.teachers import Candidate
 from limbeck.runs.written_out import by_name
 from limbeck.tasks import LanguageModelling

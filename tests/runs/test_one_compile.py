@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from limbeck.compare import compare
-from limbeck.engine import compiling
+from limbeck.engine.devices import compiling
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine

@@ -14,8 +14,8 @@ import limbeck
 from limbeck.recipes import schema
 from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
-from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.run import run
 
 FILES = {

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from limbeck.cli.main import app
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check, read
-from limbeck.runs import estimate
-from limbeck.runs.estimate import plan
+from limbeck.runs.cost import estimate
+from limbeck.runs.cost.estimate import plan
 from limbeck.runs.machine import Machine
 
 SMALL = {

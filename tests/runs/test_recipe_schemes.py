@@ -11,7 +11,7 @@ import pytest
 from limbeck.errors import RequestError
 from limbeck.models import cnn, load_weights
 from limbeck.recipes.read import check, names, read
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 

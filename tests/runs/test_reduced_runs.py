@@ -15,15 +15,15 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from limbeck import load_model
 from limbeck.data.text.beside import give_tokenizer
 from limbeck.data.text.tokenizers import ByteTokenizer, trained_bpe
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models.build import build
 from limbeck.models.foreign.hugging_face_layers import cut
 from limbeck.recipes.read import check, dump
 from limbeck.runs import components
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.predict import predictor
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
-from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
 
 QUIET = Machine(accelerator="cpu", progress=False)

@@ -25,7 +25,7 @@ from limbeck.models.networks.resnet_cifar import resnet8
 from limbeck.models.projected import projected
 from limbeck.recipes.methods import Places
 from limbeck.recipes.read import check
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.runs.written_out import setting_of

@@ -18,7 +18,7 @@ from limbeck.errors import RequestError
 from limbeck.models import mlp
 from limbeck.recipes.read import check, read
 from limbeck.runs import components, learners
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.folder import choose, claimed, opened
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run

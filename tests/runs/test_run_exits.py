@@ -11,8 +11,8 @@ import pytest
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.report.exits import write_exits_page
-from limbeck.runs.exits import weigh_exits
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.exits import weigh_exits
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
@@ -87,7 +87,7 @@ def test_no_threshold_may_be_good_enough(
     finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = finished
-    monkeypatch.setattr("limbeck.runs.exits.cheapest", lambda points, least: None)
+    monkeypatch.setattr("limbeck.runs.finished.exits.cheapest", lambda points, least: None)
     assert weigh_exits(folder, folder, machine=QUIET)["chosen"] == {"within": 0.005, "threshold": None}
     page = write_exits_page(folder)
     assert page

@@ -19,9 +19,9 @@ from limbeck.data.text.tokenizers import read_tokenizer
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
-from limbeck.runs.asking import Asking
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.run import run
 from limbeck.shipping import latency, ship
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import forked
 from limbeck.cli.main import main
-from limbeck.engine import sharding
+from limbeck.engine.devices import sharding
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine

@@ -10,8 +10,9 @@ from lightning_fabric import Fabric
 
 from limbeck.cli.show import _step_memory
 from limbeck.recipes.read import check
-from limbeck.runs import components, step_memory
-from limbeck.runs.step_memory import solved
+from limbeck.runs import components
+from limbeck.runs.cost import step_memory
+from limbeck.runs.cost.step_memory import solved
 
 NET = {"model": "transformer", "dim": 8, "depth": 4, "heads": 2}
 DATA = {"tokenizer": "bytes", "length": 32, "part": 0.003, "sources": False}

@@ -7,7 +7,7 @@ import torch
 
 from limbeck import Batch, TeacherOutput
 from limbeck.data import DataSet, InMemory
-from limbeck.engine.optim import optimizer
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.recipes.methods import METHODS
 from limbeck.recipes.read import check
 from limbeck.runs import components, teachers

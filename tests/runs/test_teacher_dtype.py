@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from limbeck.engine import devices
+from limbeck.engine.devices import fabric
 from limbeck.recipes.read import check
 from limbeck.runs import components, teachers
 from limbeck.runs.machine import Machine
@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
 def test_bf16_depends_on_the_samples_asked_at_once(
     monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], dtype: str
 ) -> None:
-    monkeypatch.setattr(devices, "_multiplies_bf16", lambda kind: True)
+    monkeypatch.setattr(fabric, "_multiplies_bf16", lambda kind: True)
     recipe = check(RECIPE | {"teacher": RECIPE["teacher"] | more})
     (one,) = teachers.candidates(recipe, components.data(recipe.data, None), Machine(accelerator="cpu"))
     assert one.spec.dtype == dtype

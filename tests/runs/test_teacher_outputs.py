@@ -15,12 +15,13 @@ from limbeck.compare import compare
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.read import check
-from limbeck.runs import components, teacher_outputs, teachers, train
-from limbeck.runs.asking import Asking
-from limbeck.runs.cache import as_cached, cache, stored_at, taken_by
+from limbeck.runs import components, teachers, train
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs import keeping
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.beforehand import as_cached, cache, stored_at, taken_by
+from limbeck.runs.outputs.keeping import keep
 from limbeck.runs.run import run
-from limbeck.runs.teacher_outputs import keep
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -48,7 +49,7 @@ def go(out: Path, store: Any = "auto", **options: Any) -> dict[str, Any]:
     return result
 
 
-def kept(made: schema.Recipe, root: Path) -> teacher_outputs.Kept:
+def kept(made: schema.Recipe, root: Path) -> keeping.Kept:
     data = components.data(made.data, root)
     found = teachers.candidates(made, data)
     teachers.train_apart(found, made, data, QUIET)
@@ -158,7 +159,7 @@ def test_a_run_killed_after_its_store_was_written_does_not_take_it_for_found(tmp
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(teacher_outputs, "StoredTeacher", killed)  # the store is whole by then
+        patched.setattr(keeping, "StoredTeacher", killed)  # the store is whole by then
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "run", "disk")
     resumed = go(tmp_path / "run", "disk", resume=True)["teacher_outputs"]

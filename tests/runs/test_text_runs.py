@@ -21,9 +21,9 @@ from limbeck.errors import RequestError
 from limbeck.export.student import export_run
 from limbeck.recipes.read import check
 from limbeck.runs import train
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.predict import predictor
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
-from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
 from limbeck.tasks import LanguageModelling
 from limbeck.types import MASK

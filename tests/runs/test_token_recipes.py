@@ -13,9 +13,9 @@ from limbeck.data.text.texts import IDS, Texts
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.recipes.read import check, read
 from limbeck.runs import components, learners
-from limbeck.runs.asking import form_of
-from limbeck.runs.cache import as_cached
 from limbeck.runs.checks import dry_run
+from limbeck.runs.outputs.asking import form_of
+from limbeck.runs.outputs.beforehand import as_cached
 from limbeck.runs.teachers import Candidate
 from limbeck.tasks import LanguageModelling
 from limbeck.teachers.coding import Coding

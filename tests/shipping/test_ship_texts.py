@@ -151,7 +151,7 @@ def test_the_script_runs_without_torch(shipped: dict[str, Any], trec: Path, tmp_
         [sys.executable, "run_onnx.py", str(tmp_path / "texts.txt"), "distilled.onnx"],
         cwd=out, env={"PYTHONPATH": str(tmp_path), "PATH": ""}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    from limbeck.runs.predict import predictor
+    from limbeck.runs.finished.predict import predictor
 
     for source in (trec, out / "distilled.json"):  # the run's own tokenizer, and the one that is shipped
         answers = predictor(source, machine=QUIET).predict([tmp_path / "texts.txt"])

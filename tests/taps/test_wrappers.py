@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Distiller, Hardware, ModuleTeacher, MutualDistiller, Run, Term, evaluate, fit, losses
 from limbeck.distillers import Scheme
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models import load_weights
 from limbeck.taps import Taps, trace

@@ -21,10 +21,10 @@ from limbeck.compare import compare, comparison
 from limbeck.compare.join import join
 from limbeck.data import make_loader
 from limbeck.recipes.read import check
-from limbeck.runs.finished import classifier, evaluate_run
+from limbeck.runs.finished.predict import predictor
+from limbeck.runs.finished.read import classifier, evaluate_run
 from limbeck.runs.hits import scored
 from limbeck.runs.machine import Machine
-from limbeck.runs.predict import predictor
 from limbeck.runs.run import run
 from limbeck.tasks import Classification, Regression, Segmentation, TokenClassification
 from limbeck.teachers.coding import Coding

@@ -195,7 +195,8 @@ def test_the_command_stores_them_for_a_recipes_texts(tmp_path, monkeypatch):
     from limbeck.data import DataSet
     from limbeck.data.text.texts import IDS, Texts
     from limbeck.data.text.tokenizers import ByteTokenizer
-    from limbeck.runs import components, given_outputs
+    from limbeck.runs import components
+    from limbeck.runs.outputs import from_server
 
     ids, targets = data()
     ids, targets = ids + ord("a"), torch.where(targets < 0, targets, targets + ord("a"))
@@ -213,14 +214,14 @@ def test_the_command_stores_them_for_a_recipes_texts(tmp_path, monkeypatch):
     assert torch.equal(output.indices[:, : L - 1], table().indices[:, : L - 1] + ord("a"))
     refused = CliRunner().invoke(app, ["cache", "lm-tiny", "--from-logprobs", path])
     assert refused.exit_code != 0
-    assert given_outputs.ids_of(ByteTokenizer())("a") == ord("a")
+    assert from_server.ids_of(ByteTokenizer())("a") == ord("a")
 
 
 def test_special_tokens_are_known_by_their_names_and_ambiguous_texts_by_none() -> None:
     import tokenizers
 
     from limbeck.data.text.tokenizers import FastTokenizer
-    from limbeck.runs.given_outputs import ids_of
+    from limbeck.runs.outputs.from_server import ids_of
 
     own = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "Ġb": 1, "b": 2, "Ġ": 3}, "a"))
     own.decoder = tokenizers.decoders.ByteLevel()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from limbeck import Batch, Distiller, FunctionTeacher, Hardware, ModuleTeacher, Term, fit, losses
-from limbeck.engine.first_answers import check_answers
+from limbeck.engine.first.answers import check_answers
 from limbeck.errors import RequestError
 from limbeck.tasks import Classification
 from limbeck.teachers import EnsembleTeacher

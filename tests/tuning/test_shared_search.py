@@ -16,7 +16,7 @@ from limbeck.models.build import build
 from limbeck.models.projected import projected
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
-from limbeck.runs.parallel import Processes
+from limbeck.runs.parallel.processes import Processes
 from limbeck.tuning import studies
 from limbeck.tuning.asked import Asked
 from limbeck.tuning.limits import Limits

@@ -139,10 +139,10 @@ def _store(
 
     made = read(recipe, [*(set_ or []), *([f"data.views={views}"] if views else [])])
     from limbeck.cli import stored as show
-    from limbeck.engine.devices import is_first
-    from limbeck.runs.cache import as_cached, taken_by
-    from limbeck.runs.cache import cache as carry_out
+    from limbeck.engine.devices.fabric import is_first
     from limbeck.runs.machine import Machine
+    from limbeck.runs.outputs.beforehand import as_cached, taken_by
+    from limbeck.runs.outputs.beforehand import cache as carry_out
 
     stored = as_cached(made, where=where, **form)
     machine = Machine(accelerator, count(devices), "auto", not quiet)
@@ -166,7 +166,7 @@ def _store_given(
     from limbeck.cli import stored as show
     from limbeck.folders import data_root as default_root
     from limbeck.recipes.read import read
-    from limbeck.runs.given_outputs import cache_logprobs
+    from limbeck.runs.outputs.from_server import cache_logprobs
 
     root = data_root or default_root()
     show.given(cache_logprobs(read(recipe, set_ or []), file, where, root=root, dtype=dtype, bits=bits))
@@ -174,7 +174,7 @@ def _store_given(
 
 def _look(rules: dict[str, Any] | None) -> None:
     from limbeck.cli import stored as show
-    from limbeck.runs.cache_content import content, prune
+    from limbeck.runs.cache.content import content, prune
 
     if rules is None:
         show.listing(content())

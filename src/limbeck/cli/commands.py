@@ -96,7 +96,7 @@ def run(
     made = read(recipe, overrides(set_, given), epochs)
     use_threads(threads)
     from limbeck.cli import show
-    from limbeck.engine.devices import is_first
+    from limbeck.engine.devices.fabric import is_first
     from limbeck.runs.folder import choose
     from limbeck.runs.machine import Machine
 
@@ -188,7 +188,7 @@ def plan(
     made = read(recipe, set_ or [], epochs)
     use_threads(threads)
     from limbeck.cli import show
-    from limbeck.runs.estimate import plan as carry_out
+    from limbeck.runs.cost.estimate import plan as carry_out
     from limbeck.runs.machine import Machine
 
     show.plan(carry_out(made, root=root_of(data_root, made), samples=samples, machine=Machine(accelerator)), as_json)

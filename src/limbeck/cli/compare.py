@@ -131,7 +131,7 @@ def compare(
 def _tell(comparison: Mapping[str, Any], as_json: bool) -> None:
     """The table, or the document, and the page; of several processes the first one's."""
     from limbeck.cli.compared import comparison as shown
-    from limbeck.engine.devices import is_first
+    from limbeck.engine.devices.fabric import is_first
     from limbeck.report import write_page
 
     if is_first():

@@ -33,7 +33,7 @@ def evaluate(
     use_threads(threads)
     from limbeck.cli import show
     from limbeck.cli.printing import document
-    from limbeck.runs.finished import evaluate_run
+    from limbeck.runs.finished.read import evaluate_run
     from limbeck.runs.machine import Machine
 
     machine = Machine(accelerator, progress=False)
@@ -43,7 +43,7 @@ def evaluate(
         return
     from limbeck.cli.classes import by_class, written
     from limbeck.report.classes import write_report
-    from limbeck.runs.answers import answers
+    from limbeck.runs.finished.answers import answers
 
     said = answers(run, data_root, machine)
     if not as_json:
@@ -85,7 +85,7 @@ def exits(
     use_threads(threads)
     from limbeck.cli import show
     from limbeck.report.exits import write_exits_page
-    from limbeck.runs.exits import THRESHOLDS, weigh_exits
+    from limbeck.runs.finished.exits import THRESHOLDS, weigh_exits
     from limbeck.runs.machine import Machine
 
     found = weigh_exits(

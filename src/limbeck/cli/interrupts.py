@@ -89,7 +89,7 @@ def _out(given: Sequence[str]) -> Path | None:
 def end(error: BaseException, again: str | None = None) -> NoReturn:
     """Exit as a process that was ended by SIGINT or SIGTERM."""
     what, number = ("terminated", signal.SIGTERM) if isinstance(error, Terminated) else ("interrupted", signal.SIGINT)
-    devices = sys.modules.get("limbeck.engine.devices")  # not imported for this: that takes seconds
+    devices = sys.modules.get("limbeck.engine.devices.fabric")  # not imported for this: that takes seconds
     if devices is None or devices.is_first():
         go_on = "" if again is None else f"; resume with: {again}"
         print(f"limbeck: {what}{go_on}", file=sys.stderr)  # noqa: T201

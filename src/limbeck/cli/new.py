@@ -49,7 +49,7 @@ def new(
     ] = None,
 ) -> None:
     """Write a commented recipe for your own models and data, which runs as it is."""
-    from limbeck.runs.starter import Wishes, write_starter
+    from limbeck.runs.starter.recipe import Wishes, write_starter
 
     wishes = Wishes(teacher, student, data, teacher_weights, student_weights, teacher_epochs, epochs, method, task)
     write_starter(file, wishes)

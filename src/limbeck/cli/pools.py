@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from limbeck.runs.parallel import Pool
+    from limbeck.runs.parallel.processes import Pool
 
 Jobs = Annotated[int, typer.Option(help="Train so many students side by side, each with --threads.", min=1)]
 On = Annotated[
@@ -37,9 +37,9 @@ def pool_of(
     """
     if jobs == 1 and on is None:
         return None
-    from limbeck.engine.devices import kind_of
-    from limbeck.runs.cluster import Cluster, address_of, imported
-    from limbeck.runs.parallel import RETRIES, Processes, check_jobs, threads_each
+    from limbeck.engine.devices.fabric import kind_of
+    from limbeck.runs.parallel.cluster import Cluster, address_of, imported
+    from limbeck.runs.parallel.processes import RETRIES, Processes, check_jobs, threads_each
 
     check_jobs(max(jobs, 2), devices, nodes)
     if on is None:

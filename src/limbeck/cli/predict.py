@@ -17,7 +17,7 @@ from limbeck.cli.options import Accelerator, Quiet, Threads, names, use_threads
 from limbeck.errors import unknown
 
 if TYPE_CHECKING:
-    from limbeck.runs.predict import Prediction
+    from limbeck.runs.finished.predict import Prediction
 
 FORMATS = ("csv", "jsonl")
 
@@ -53,8 +53,8 @@ def predict(
     if chosen not in FORMATS:
         raise unknown("format", chosen, FORMATS)
     use_threads(threads)
+    from limbeck.runs.finished.predict import predictor
     from limbeck.runs.machine import Machine
-    from limbeck.runs.predict import predictor
 
     machine = Machine(accelerator, progress=False)
     given = () if columns is None else names(columns)
@@ -65,7 +65,7 @@ def predict(
             for line in lines:
                 sys.stdout.write(line)
         else:
-            from limbeck.engine.files import write_text
+            from limbeck.engine.saving.files import write_text
 
             write_text(out, "".join(lines))
 

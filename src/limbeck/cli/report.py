@@ -20,7 +20,7 @@ def report(
     from limbeck.report.exits import write_exits_page
     from limbeck.report.run import write_run_page
     from limbeck.report.tune import write_tune_page
-    from limbeck.runs.exits import EXITS
+    from limbeck.runs.finished.exits import EXITS
     from limbeck.runs.folder import COMPARISON, TUNED
 
     writers = {COMPARISON: write_page, TUNED: write_tune_page}

@@ -89,7 +89,7 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def outputs(console: Console, found: Mapping[str, Any]) -> None:
     """Which teacher outputs came from a store, and what that changes."""
-    from limbeck.runs.ledger import table_line
+    from limbeck.runs.outputs.ledger import table_line
 
     for line in filter(None, map(table_line, found.get("teacher_outputs", ()))):
         console.print(line, soft_wrap=True)

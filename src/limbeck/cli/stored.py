@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 
 from limbeck.cli.printing import console as _console
-from limbeck.runs.cache import Estimate
-from limbeck.runs.cache_content import Entry, Pruned
+from limbeck.runs.cache.content import Entry, Pruned
+from limbeck.runs.outputs.beforehand import Estimate
 
 
 def estimate(estimate: Estimate) -> None:

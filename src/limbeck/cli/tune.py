@@ -77,7 +77,7 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Search the settings of baseline and methods at equal budgets; test the winners on fresh seeds."""
-    from limbeck.engine.devices import is_first
+    from limbeck.engine.devices.fabric import is_first
     from limbeck.recipes.read import read
 
     changes = overrides(set_, limits(limit_steps, limit_samples))

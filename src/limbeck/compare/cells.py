@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from limbeck.engine.progress import tell
+from limbeck.engine.callbacks.progress import tell
 from limbeck.errors import RequestError, unknown
 from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes import schema

@@ -30,9 +30,9 @@ from limbeck.compare.sequential import news
 from limbeck.compare.students import results, train_all
 from limbeck.compare.verdicts import summarise, undecided
 from limbeck.data import DataSet
-from limbeck.engine.devices import from_first
-from limbeck.engine.files import write_json
-from limbeck.engine.progress import tell
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.devices.fabric import from_first
+from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError
 from limbeck.notices import once
 from limbeck.recipes import schema
@@ -43,9 +43,9 @@ from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
 from limbeck.runs.folder import COMPARISON, RECIPE, choose, environment, opened
 from limbeck.runs.identity import Origins
-from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
-from limbeck.runs.parallel import Pool
+from limbeck.runs.outputs.ledger import Ledger
+from limbeck.runs.parallel.processes import Pool
 from limbeck.runs.train import Job, settled, settled_as, trial
 
 if TYPE_CHECKING:

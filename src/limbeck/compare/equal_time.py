@@ -14,15 +14,15 @@ from limbeck.compare.cells import BASELINE, Cell, cells, completed, weed
 from limbeck.compare.groups import Group, group_of
 from limbeck.compare.students import results, train_all
 from limbeck.compare.verdicts import BySeed, Rules, summarise
-from limbeck.engine.devices import from_first
-from limbeck.engine.files import write_json
-from limbeck.engine.progress import tell
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.devices.fabric import from_first
+from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.runs import teachers
-from limbeck.runs.asking import Asking
-from limbeck.runs.parallel import Pool
-from limbeck.runs.teacher_outputs import seconds_per_sample
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.keeping import seconds_per_sample
+from limbeck.runs.parallel.processes import Pool
 from limbeck.runs.train import Job
 
 FOLDER, PLAN = "equal-time", "plan.json"

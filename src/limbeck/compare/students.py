@@ -12,8 +12,8 @@ from torch import nn
 from limbeck.compare import groups
 from limbeck.compare.cells import BACKBONE, BASELINE, Cell
 from limbeck.compare.groups import Group, group_of
-from limbeck.engine.devices import from_first
-from limbeck.engine.files import write_json, write_text
+from limbeck.engine.devices.fabric import from_first
+from limbeck.engine.saving.files import write_json, write_text
 from limbeck.errors import RunError
 from limbeck.models import parameter_count
 from limbeck.notices import speaking_for, tell
@@ -22,9 +22,9 @@ from limbeck.recipes.read import dump
 from limbeck.runs import components, hits, identity, learners, quantized, teachers
 from limbeck.runs.entry import score
 from limbeck.runs.folder import RECIPE, RESULT, read_result
-from limbeck.runs.ledger import Ledger, Outputs
 from limbeck.runs.machine import Machine
-from limbeck.runs.parallel import Pool, number
+from limbeck.runs.outputs.ledger import Ledger, Outputs
+from limbeck.runs.parallel.processes import Pool, number
 from limbeck.runs.stages import Distilled, begun, distil
 from limbeck.runs.train import Job
 from limbeck.teachers import Teacher

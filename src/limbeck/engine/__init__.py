@@ -10,9 +10,9 @@ with version_alone("torchmetrics"):  # of which Fabric asks the version, and who
     except ImportError:  # a Fabric that takes more of the compiler than the one known here
         import lightning_fabric  # noqa: F401
 
-from limbeck.engine.devices import make_fabric
+from limbeck.engine.devices.fabric import make_fabric
+from limbeck.engine.devices.hardware import Hardware
 from limbeck.engine.fit import Run, fit
-from limbeck.engine.hardware import Hardware
 from limbeck.engine.settings import Saving
 
 __all__ = ["Hardware", "Run", "Saving", "fit", "make_fabric"]

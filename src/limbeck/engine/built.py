@@ -9,10 +9,10 @@ from lightning_fabric import Fabric
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.groups import Grouped
-from limbeck.engine.optim import MakeOptimizer, Schedule, made_optimizer
-from limbeck.engine.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
-from limbeck.engine.sharding import load_optimizer, trained_copy
+from limbeck.engine.devices.sharding import load_optimizer, trained_copy
+from limbeck.engine.optimizers.groups import Grouped
+from limbeck.engine.optimizers.named import MakeOptimizer, Schedule, made_optimizer
+from limbeck.engine.optimizers.schedulers import AnySchedule, Scheduler, steps_in_all, taken_schedule
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.balance import Pull
-from limbeck.engine.callbacks import Callback, Callbacks, check_callbacks
-from limbeck.engine.compile_cache import keep_compiled_apart
-from limbeck.engine.devices import AUTO
-from limbeck.engine.groups import Grouped
+from limbeck.engine.callbacks.hooks import Callback, Callbacks, check_callbacks
+from limbeck.engine.devices.compile_cache import keep_compiled_apart
+from limbeck.engine.devices.fabric import AUTO
+from limbeck.engine.devices.hardware import Hardware, chosen
+from limbeck.engine.first.balance import Pull
+from limbeck.engine.first.prepared import examined
 from limbeck.engine.guides import AnyTeacher, held_out_teacher, training_teacher
-from limbeck.engine.hardware import Hardware, chosen
-from limbeck.engine.optim import MakeOptimizer
-from limbeck.engine.prepared import examined
-from limbeck.engine.schedulers import AnySchedule
+from limbeck.engine.optimizers.groups import Grouped
+from limbeck.engine.optimizers.named import MakeOptimizer
+from limbeck.engine.optimizers.schedulers import AnySchedule
 from limbeck.engine.settings import Saving, Settings, as_folder, check_count
 from limbeck.engine.work import Work
 from limbeck.errors import RequestError
@@ -85,8 +85,9 @@ def fit(
             that makes one, such as a generator function, which is called for each epoch.
         epochs: How often to go through it.
         optimizer: A function of the parameters, such as `partial(torch.optim.Adam, lr=1e-3)`; one whose parameter is
-            called `named_parameters` gets pairs of name and parameter. `limbeck.engine.optim.optimizer` makes one with
-            groups. Or an optimizer that already holds every parameter of the distiller, adapters included.
+            called `named_parameters` gets pairs of name and parameter. `limbeck.engine.optimizers.named.optimizer`
+            makes one with groups. Or an optimizer that already holds every parameter of the distiller, adapters
+            included.
         teacher: The trained model, any `Teacher`, or any function from inputs to logits (`FunctionTeacher`); None for
             schemes without one.
         val: Held-out batches, evaluated after each epoch; several processes share them.
@@ -94,8 +95,8 @@ def fit(
             a module or a function, where the task has no labels.
         steps_per_epoch: Batches that make an epoch, for a loader without a length, or to have an epoch of another one;
             a loader that ends before is started again, and an iterator goes on from epoch to epoch.
-        schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optim`); or a torch scheduler, or a
-            function of the optimizer that makes one (`limbeck.engine.schedulers`).
+        schedule: Factor of the learning rate by time in epochs (`limbeck.engine.optimizers.named`); or a torch
+            scheduler, or a function of the optimizer that makes one (`limbeck.engine.optimizers.schedulers`).
         accumulate_steps: Batches whose gradients are joined to one step, equal to one step on all their samples for
             losses that are means over samples (or what the task counts, such as tokens). Each batch has its own of
             batch norm, means over positions or over the samples with a label, and of what compares the samples of a
@@ -106,8 +107,8 @@ def fit(
         validate_steps: Validate every so many batches too, besides each epoch's end: for `keep="best"` and for the hook
             `validation_end`; the epochs' records and early stopping go by the epochs' ends.
         precision: "32-true", "bf16-mixed", "16-mixed", or "auto" for bf16 where model and device gain from it
-            (`limbeck.engine.devices.choose_precision`); losses compute in fp32 in any case, also those of your own but
-            for what `limbeck.losses.own_precision` marks.
+            (`limbeck.engine.devices.fabric.choose_precision`); losses compute in fp32 in any case, also those of
+            your own but for what `limbeck.losses.own_precision` marks.
         hardware: Devices, processes, torch.compile and memory layout, such as Hardware("gpu", devices=2); by default
             one GPU where there is one.
         out: Run folder for checkpoints, metrics.jsonl and the student's files; None writes nothing.
@@ -119,7 +120,7 @@ def fit(
             code of your own (`limbeck.Callback`).
         progress: Show a bar, or a line an epoch.
         measure_balance: Measure on the first batch how strongly each term pulls at the student
-            (`limbeck.engine.balance`), and warn of terms that pull next to nothing, or nearly alone.
+            (`limbeck.engine.first.balance`), and warn of terms that pull next to nothing, or nearly alone.
 
     Returns:
         The plain student, in eval mode, with the run's metrics. LoRA's matrices (the option `lora` of Hugging Face

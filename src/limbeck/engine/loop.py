@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.callbacks import Callbacks, Training
-from limbeck.engine.checkpoint import Checkpoint, Progressed
-from limbeck.engine.devices import Autocast, autocast, from_all
-from limbeck.engine.generators import Generators
-from limbeck.engine.held_out import HeldOut
+from limbeck.engine.batches.generators import Generators
+from limbeck.engine.batches.held_out import HeldOut
+from limbeck.engine.batches.source import Source
+from limbeck.engine.callbacks.hooks import Callbacks, Training
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.devices.fabric import Autocast, autocast, from_all
+from limbeck.engine.devices.sharding import share_buffers
 from limbeck.engine.meter import Meter
-from limbeck.engine.optim import Schedule
-from limbeck.engine.progress import tell
-from limbeck.engine.schedulers import Scheduler
+from limbeck.engine.optimizers.named import Schedule
+from limbeck.engine.optimizers.schedulers import Scheduler
+from limbeck.engine.optimizers.stepper import Stepper
+from limbeck.engine.saving.checkpoint import Checkpoint, Progressed
 from limbeck.engine.settings import Settings
-from limbeck.engine.sharding import share_buffers
-from limbeck.engine.source import Source
 from limbeck.engine.step_weights import step_weights
-from limbeck.engine.stepper import Stepper
 from limbeck.engine.totals import Totals
 from limbeck.engine.validation import figures, predictions
 from limbeck.errors import RunError, reason_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from limbeck.distillers import Scheme
-from limbeck.engine.held_out import HeldOut
+from limbeck.engine.batches.held_out import HeldOut
 from limbeck.errors import RequestError
 from limbeck.tasks import Metrics, Task
 from limbeck.teachers import Teacher

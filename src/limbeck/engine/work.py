@@ -13,23 +13,23 @@ from lightning_fabric import Fabric
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.balance import Pull, in_words
+from limbeck.engine.batches.source import Source
 from limbeck.engine.built import Built, build
-from limbeck.engine.callbacks import Callback, Callbacks, Training
-from limbeck.engine.checkpoint import Checkpoint, Progressed, save_student
-from limbeck.engine.compiling import Choice, check_whole, choose_compile, compiled
-from limbeck.engine.devices import AUTO, enough_memory, from_first
-from limbeck.engine.groups import Grouped
+from limbeck.engine.callbacks.hooks import Callback, Callbacks, Training
+from limbeck.engine.callbacks.metrics_file import MetricsFile
+from limbeck.engine.callbacks.progress import Progress, tell
+from limbeck.engine.callbacks.snapshots import Snapshots
+from limbeck.engine.devices.compiling import Choice, check_whole, choose_compile, compiled
+from limbeck.engine.devices.fabric import AUTO, enough_memory, from_first
+from limbeck.engine.devices.sharding import check_shared, is_sharding, whole
+from limbeck.engine.first.balance import Pull, in_words
+from limbeck.engine.first.prepared import Examined, Prepared, checked, prepared
 from limbeck.engine.loop import Loop
-from limbeck.engine.metrics_file import MetricsFile
-from limbeck.engine.optim import MakeOptimizer
-from limbeck.engine.prepared import Examined, Prepared, checked, prepared
-from limbeck.engine.progress import Progress, tell
-from limbeck.engine.schedulers import AnySchedule, Scheduler
+from limbeck.engine.optimizers.groups import Grouped
+from limbeck.engine.optimizers.named import MakeOptimizer
+from limbeck.engine.optimizers.schedulers import AnySchedule, Scheduler
+from limbeck.engine.saving.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.settings import Settings, stopped
-from limbeck.engine.sharding import check_shared, is_sharding, whole
-from limbeck.engine.snapshots import Snapshots
-from limbeck.engine.source import Source
 from limbeck.errors import counted
 from limbeck.models import Layout
 from limbeck.models.foreign.hugging_face_lora import make_plain

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine.files import write_bytes
+from limbeck.engine.saving.files import write_bytes
 from limbeck.errors import RunError
 from limbeck.models import preprocess
 from limbeck.models.logits import to_logits

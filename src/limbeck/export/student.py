@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from limbeck.data.text.tokenizers import FILE
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.export.onnx import write_onnx
 from limbeck.export.texts import text_inputs, write_text_onnx

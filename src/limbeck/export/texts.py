@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine.files import write_bytes
+from limbeck.engine.saving.files import write_bytes
 from limbeck.export.onnx import difference
 from limbeck.models.onnx_writer import check_packages, exported
 from limbeck.taps import call, logits_of

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine.source import Source
+from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError
 from limbeck.measure.evaluation import evaluate
 from limbeck.tasks.labels import hard_labels, with_labels

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from limbeck.distillers import SelfDistiller
-from limbeck.engine.source import Source
+from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError
 from limbeck.models import device_of
 from limbeck.taps import evaluating

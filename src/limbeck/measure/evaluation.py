@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.distillers import Scheme
-from limbeck.engine.held_out import HeldOut
-from limbeck.engine.streams import as_loader
+from limbeck.engine.batches.held_out import HeldOut
+from limbeck.engine.batches.streams import as_loader
 from limbeck.engine.validation import Hear, figures, predictions
 from limbeck.errors import RequestError, unknown
 from limbeck.models import device_of

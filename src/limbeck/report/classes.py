@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from limbeck.engine.files import write_bytes, write_json, write_text
+from limbeck.engine.saving.files import write_bytes, write_json, write_text
 from limbeck.report.document import document
-from limbeck.runs.answers import Answers
+from limbeck.runs.finished.answers import Answers
 
 FIGURES, PAGE, PICTURES = "evaluation.json", "mistakes.html", ("confusion.svg", "confusion.png")
 MOST = 60

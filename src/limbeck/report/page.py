@@ -11,7 +11,7 @@ from typing import Any
 from limbeck.compare.labels import label_of
 from limbeck.compare.verdicts import with_simultaneous
 from limbeck.compare.words import ended, equal_time, needed, procedure
-from limbeck.engine.files import write_text
+from limbeck.engine.saving.files import write_text
 from limbeck.report.document import document, drawing
 from limbeck.runs.entry import label, metric, monitor_of, score, span
 

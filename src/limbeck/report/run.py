@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.engine.files import write_text
+from limbeck.engine.saving.files import write_text
 from limbeck.errors import RequestError, as_request
 from limbeck.report.document import document, drawing
 from limbeck.runs.entry import in_int8, metric

@@ -13,9 +13,9 @@ from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.data.text.texts import Texts
 from limbeck.distillers import Distiller, Scheme
 from limbeck.distillers.term import ENDS
-from limbeck.engine.callbacks import check_callbacks
-from limbeck.engine.compiling import check_compile
-from limbeck.engine.first_batch import Trial, settle, sized
+from limbeck.engine.callbacks.hooks import check_callbacks
+from limbeck.engine.devices.compiling import check_compile
+from limbeck.engine.first.batch import Trial, settle, sized
 from limbeck.engine.settings import Saving, Settings
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.models.foreign.hugging_face_lora import has_adapters

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 
 from torch import nn
 
-from limbeck.engine.compiling import Choice, choose_compile, may_gain
-from limbeck.engine.devices import AUTO, from_first
-from limbeck.engine.files import write_json
-from limbeck.engine.first_batch import settle
-from limbeck.engine.progress import tell
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.devices.compiling import Choice, choose_compile, may_gain
+from limbeck.engine.devices.fabric import AUTO, from_first
+from limbeck.engine.first.batch import settle
+from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError
 from limbeck.models import move
 from limbeck.recipes import schema

@@ -17,11 +17,11 @@ from limbeck.data.text.beside import give_tokenizer
 from limbeck.data.text.texts import TEXT
 from limbeck.data.text.tokenizers import FastTokenizer
 from limbeck.distillers.scheme import checked_task
-from limbeck.engine import optim
-from limbeck.engine.early_stopping import EarlyStopping
-from limbeck.engine.groups import Grouped
-from limbeck.engine.progress import tell
-from limbeck.engine.schedulers import AnySchedule
+from limbeck.engine.callbacks.early_stopping import EarlyStopping
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.optimizers import named
+from limbeck.engine.optimizers.groups import Grouped
+from limbeck.engine.optimizers.schedulers import AnySchedule
 from limbeck.errors import RequestError, as_request, unknown
 from limbeck.imports import load_object
 from limbeck.models import NETWORKS, NamedInputs, load_weights, materialise, preprocess, refuse_lazy
@@ -220,10 +220,10 @@ def task(recipe: schema.Recipe, data: DataSet) -> Task:
     return checked_task(made)
 
 
-def optimizer(spec: schema.Optimizer) -> optim.MakeOptimizer | Grouped:
+def optimizer(spec: schema.Optimizer) -> named.MakeOptimizer | Grouped:
     """A function that makes the optimizer."""
     groups = [(one.match, one.options) for one in spec.groups]
-    return optim.optimizer(spec.name, lr=spec.lr, groups=groups, no_decay=spec.no_decay, **spec.options)
+    return named.optimizer(spec.name, lr=spec.lr, groups=groups, no_decay=spec.no_decay, **spec.options)
 
 
 def early_stopping(spec: schema.EarlyStopping | None) -> list[EarlyStopping]:
@@ -241,7 +241,7 @@ def schedule(spec: schema.Schedule, epochs: int) -> AnySchedule | None:
         maker = load_object(spec.name, "schedule")
         own: AnySchedule = partial(maker, **fitting(f"schedule {spec.name}", maker, spec.options, given={"optimizer"}))
         return own
-    made = optim.schedule(spec.name, epochs, warmup_epochs=spec.warmup_epochs, **spec.options)
+    made = named.schedule(spec.name, epochs, warmup_epochs=spec.warmup_epochs, **spec.options)
     return None if spec.name == "constant" and not spec.warmup_epochs else made
 
 

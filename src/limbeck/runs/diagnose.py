@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.data import make_loader
-from limbeck.engine.progress import tell
+from limbeck.engine.callbacks.progress import tell
 from limbeck.errors import RequestError
 from limbeck.measure.diagnosis import Diagnosis, diagnose
 from limbeck.models import parameter_count

@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 import limbeck
 from limbeck.atomic import is_part, sweep
-from limbeck.engine.devices import from_first
-from limbeck.engine.files import write_json, write_text
-from limbeck.engine.progress import tell
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.devices.fabric import from_first
+from limbeck.engine.saving.files import write_json, write_text
 from limbeck.errors import RequestError, RunError, as_request, shown
 from limbeck.folders import nearest
 

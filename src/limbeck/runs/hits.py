@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from limbeck.engine.files import write_safetensors
+from limbeck.engine.saving.files import write_safetensors
 from limbeck.tasks import Task
 from limbeck.tasks.classification import counts_samples
 from limbeck.types import Targets

@@ -24,7 +24,7 @@ from torch import nn
 
 import limbeck
 from limbeck.data import DataSet, FromDisk, InMemory
-from limbeck.engine.files import write_json
+from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError, as_request, shown
 from limbeck.models.build import FILES
 from limbeck.recipes import schema

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from limbeck.engine.callbacks import Callback, LogTo
-from limbeck.engine.devices import AUTO, choose_precision, kind_of, make_deterministic, make_fabric
+from limbeck.engine.callbacks.hooks import Callback, LogTo
+from limbeck.engine.devices.fabric import AUTO, choose_precision, kind_of, make_deterministic, make_fabric
 from limbeck.types import Inputs
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.data import DataSet, make_loader
-from limbeck.engine.devices import AUTO
-from limbeck.engine.files import write_bytes
+from limbeck.engine.devices.fabric import AUTO
+from limbeck.engine.saving.files import write_bytes
 from limbeck.engine.validation import Hear
 from limbeck.errors import RequestError, as_request, counted
 from limbeck.models import preprocess

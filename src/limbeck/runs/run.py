@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from limbeck.distillers import Scheme
-from limbeck.engine.files import write_json
+from limbeck.engine.saving.files import write_json
 from limbeck.models import parameter_count
 from limbeck.notices import tell
 from limbeck.recipes import schema
@@ -21,11 +21,11 @@ from limbeck.runs.beginning import beginning
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
-from limbeck.runs.finished import finished_run
+from limbeck.runs.finished.read import finished_run
 from limbeck.runs.folder import RESULT, opened
 from limbeck.runs.identity import Origins
-from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.same import record, refuse
 from limbeck.runs.stages import Distilled, distil
 from limbeck.runs.train import Job, settled, trial

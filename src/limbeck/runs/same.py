@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from limbeck.engine.devices import from_first
+from limbeck.engine.devices.fabric import from_first
 from limbeck.errors import RequestError, counted
 from limbeck.runs import identity
 from limbeck.runs.folder import CLAIM, RECIPE

@@ -16,15 +16,15 @@ from torch import nn
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
 from limbeck.distillers.term import BoundTerm
-from limbeck.engine.devices import AUTO
-from limbeck.engine.first_answers import check_mixing
-from limbeck.engine.first_batch import settle
-from limbeck.engine.source import Source
+from limbeck.engine.batches.source import Source
+from limbeck.engine.devices.fabric import AUTO
+from limbeck.engine.first.answers import check_mixing
+from limbeck.engine.first.batch import settle
 from limbeck.notices import tell
 from limbeck.options import fitting
 from limbeck.recipes import schema
 from limbeck.runs import components, learners, teachers
-from limbeck.runs.given_teacher import given_teacher
+from limbeck.runs.outputs.given_teacher import given_teacher
 from limbeck.runs.train import Job, places
 from limbeck.runs.written_out import parts_of, shipped, with_terms
 from limbeck.seeds import derive, seeded

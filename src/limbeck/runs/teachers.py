@@ -19,17 +19,17 @@ import limbeck
 from limbeck.atomic import sweep
 from limbeck.data import DataSet, InMemory, make_loader
 from limbeck.engine import Hardware, Saving, fit
-from limbeck.engine.checkpoint import restore_student, save_student
-from limbeck.engine.devices import AUTO, from_first
-from limbeck.engine.sharding import over_all, shard
+from limbeck.engine.devices.fabric import AUTO, from_first
+from limbeck.engine.devices.sharding import over_all, shard
+from limbeck.engine.saving.checkpoint import restore_student, save_student
 from limbeck.errors import RequestError
 from limbeck.folders import cache_root, nearest
 from limbeck.models.foreign.hugging_face_files import digest_of_folder
 from limbeck.models.load import load_own
 from limbeck.recipes import schema
 from limbeck.runs import components, learners
+from limbeck.runs.cache.in_use import gate, using
 from limbeck.runs.folder import claimed
-from limbeck.runs.in_use import gate, using
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
 from limbeck.sources import names_in, own_code

@@ -14,15 +14,15 @@ from limbeck.data import DataSet, Loader, make_loader
 from limbeck.data.splits import Split
 from limbeck.distillers import Scheme
 from limbeck.engine import Hardware, Saving, fit
-from limbeck.engine.callbacks import Callback
-from limbeck.engine.checkpoint import checkpoint_phase, restore_student
-from limbeck.engine.compiling import check_whole
-from limbeck.engine.devices import AUTO
-from limbeck.engine.first_answers import check_steady
-from limbeck.engine.first_batch import settle
-from limbeck.engine.progress import tell
+from limbeck.engine.batches.source import Source
+from limbeck.engine.callbacks.hooks import Callback
+from limbeck.engine.callbacks.progress import tell
+from limbeck.engine.devices.compiling import check_whole
+from limbeck.engine.devices.fabric import AUTO
+from limbeck.engine.first.answers import check_steady
+from limbeck.engine.first.batch import settle
+from limbeck.engine.saving.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.settings import stopped
-from limbeck.engine.source import Source
 from limbeck.engine.validation import Hear
 from limbeck.errors import RequestError
 from limbeck.measure.evaluation import Evaluation, evaluate, evaluate_each, evaluate_teacher
@@ -31,13 +31,13 @@ from limbeck.quantization.processor import whole_bits
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
-from limbeck.runs.asking import Asking
 from limbeck.runs.entry import tested
-from limbeck.runs.given_teacher import outputs_of
-from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.given_teacher import outputs_of
+from limbeck.runs.outputs.keeping import MEMORY_BYTES, Kept, keep
+from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.pixels import with_pixels
-from limbeck.runs.teacher_outputs import MEMORY_BYTES, Kept, keep
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need

@@ -10,7 +10,7 @@ from typing import Any
 import limbeck
 from limbeck.data.text.device import for_device
 from limbeck.data.text.tokenizers import FILE
-from limbeck.engine.files import write_json, write_text
+from limbeck.engine.saving.files import write_json, write_text
 from limbeck.recipes.read import dump
 from limbeck.shipping.kinds import kind
 from limbeck.shipping.plan import Plan

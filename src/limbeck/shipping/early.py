@@ -14,7 +14,7 @@ from limbeck.measure.early_exit import ask_exits, cheapest, early_point
 from limbeck.models import multiply_adds, preprocess
 from limbeck.models.networks.multi_exit import MultiExit, early_exit, first_exits
 from limbeck.quantization.session import INPUT, Array, Given, Runner
-from limbeck.runs.exits import THRESHOLDS, WITHIN
+from limbeck.runs.finished.exits import THRESHOLDS, WITHIN
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row

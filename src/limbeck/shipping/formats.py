@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from limbeck.engine.checkpoint import save_student
-from limbeck.engine.files import write_bytes
+from limbeck.engine.saving.checkpoint import save_student
+from limbeck.engine.saving.files import write_bytes
 from limbeck.errors import RequestError, RunError, as_request, unknown
 from limbeck.export.onnx import difference
 from limbeck.models.logits import to_logits

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine.source import Source
+from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError, as_request
 from limbeck.models import preprocess
 from limbeck.shipping.plan import Plan

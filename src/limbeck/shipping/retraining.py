@@ -14,16 +14,16 @@ from torch import nn
 from limbeck.data import InMemory, make_loader
 from limbeck.data.splits import Split
 from limbeck.engine import Hardware, Saving, fit
-from limbeck.engine.optim import cosine
+from limbeck.engine.optimizers.named import cosine
 from limbeck.models import preprocess
 from limbeck.quantization.fake import faked
 from limbeck.quantization.session import INPUT, Given
 from limbeck.quantization.training import SHARE, SLOWER, TEMPERATURE, as_file, largest, learner, metadata
 from limbeck.recipes import schema
 from limbeck.runs import components
-from limbeck.runs.asking import Asking
 from limbeck.runs.machine import Machine
-from limbeck.runs.teacher_outputs import keep
+from limbeck.runs.outputs.asking import Asking
+from limbeck.runs.outputs.keeping import keep
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.subjects import Case, Subject
 from limbeck.teachers import ModuleTeacher, Teacher

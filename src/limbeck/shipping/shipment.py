@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import limbeck
-from limbeck.engine.files import write_json
+from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError
 from limbeck.notices import tell
 from limbeck.quantization.training import outputs_of

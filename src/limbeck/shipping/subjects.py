@@ -23,7 +23,7 @@ from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.quantization.session import Given
 from limbeck.recipes import schema
 from limbeck.runs import components, identity
-from limbeck.runs.finished import Finished, take_up, teachers_of
+from limbeck.runs.finished.read import Finished, take_up, teachers_of
 from limbeck.runs.folder import RESULT
 from limbeck.runs.teachers import Candidate, teacher_output
 from limbeck.runs.texts import in_own_tokens

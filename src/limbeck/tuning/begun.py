@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from limbeck.engine.files import write_json
+from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError, as_request
 from limbeck.tuning.asked import Asked
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from limbeck.compare.cells import BASELINE
 from limbeck.compare.verdicts import Rules, summarise
 from limbeck.data import DataSet
-from limbeck.engine.files import write_json, write_text
+from limbeck.engine.saving.files import write_json, write_text
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import hits, identity

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from limbeck.distillers import Distiller
-from limbeck.engine.optim import OPTIMIZERS
+from limbeck.engine.optimizers.named import OPTIMIZERS
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.overrides import override

@@ -11,13 +11,13 @@ from typing import Any
 
 from limbeck.data import DataSet
 from limbeck.distillers import Scheme
-from limbeck.engine.callbacks import Callback, Training
+from limbeck.engine.callbacks.hooks import Callback, Training
 from limbeck.models import parameter_count
 from limbeck.recipes import schema
 from limbeck.runs import components, hits, learners, teachers
-from limbeck.runs.ledger import Ledger
+from limbeck.runs.outputs.keeping import Kept
+from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.stages import assemble, begun, distil, uses_teacher
-from limbeck.runs.teacher_outputs import Kept
 from limbeck.runs.train import Job
 from limbeck.tasks import Task
 from limbeck.teachers import Teacher

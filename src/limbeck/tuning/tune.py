@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from limbeck.engine.files import write_json, write_text
+from limbeck.engine.saving.files import write_json, write_text
 from limbeck.errors import RequestError
 from limbeck.notices import once, tell
 from limbeck.recipes import schema
@@ -19,9 +19,9 @@ from limbeck.runs.compiling import decided
 from limbeck.runs.folder import TUNED, choose
 from limbeck.runs.folder import opened as opened_folder
 from limbeck.runs.identity import Identity
-from limbeck.runs.ledger import Ledger
 from limbeck.runs.machine import Machine
-from limbeck.runs.parallel import Pool
+from limbeck.runs.outputs.ledger import Ledger
+from limbeck.runs.parallel.processes import Pool
 from limbeck.runs.same import changes, reasons
 from limbeck.runs.train import Job
 from limbeck.tuning.asked import Asked

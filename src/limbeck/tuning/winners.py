@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 import limbeck
-from limbeck.engine.files import write_text
+from limbeck.engine.saving.files import write_text
 from limbeck.recipes import schema
 from limbeck.tuning.contenders import Contender
 from limbeck.tuning.settings import as_text

@@ -11,9 +11,9 @@ from limbeck.notices import tell
 from limbeck.recipes import schema
 from limbeck.runs import components, teachers
 from limbeck.runs.identity import Identity
-from limbeck.runs.ledger import Ledger, Outputs
 from limbeck.runs.machine import Machine
-from limbeck.runs.parallel import Pool, number
+from limbeck.runs.outputs.ledger import Ledger, Outputs
+from limbeck.runs.parallel.processes import Pool, number
 from limbeck.runs.train import Job
 from limbeck.tuning.asked import Asked
 from limbeck.tuning.begun import Begun

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from limbeck import Distiller, Hardware, KerasModel, ModuleTeacher, OnnxModel, Preprocess, RequestError, fit
 from limbeck.data import InMemory, load, make_loader
-from limbeck.engine.optim import optimizer
+from limbeck.engine.optimizers.named import optimizer
 from limbeck.export import write_onnx
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.build import build
@@ -22,7 +22,7 @@ from limbeck.models.foreign.outputs import Outputs, flattened
 from limbeck.models.pixels import configured
 from limbeck.recipes.read import check
 from limbeck.recipes.schema import Teacher
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
 from limbeck.runs.run import run

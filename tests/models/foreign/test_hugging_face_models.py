@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import Distiller, ModuleTeacher, Saving, Term, fit, load_model, losses
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models import parameter_count
 from limbeck.models.build import build

@@ -39,7 +39,7 @@ from limbeck.models.build import build
 from limbeck.models.networks.keras_cnn import keras_cnn
 from limbeck.models.stages import embedding, stages
 from limbeck.recipes.read import check
-from limbeck.runs.finished import evaluate_run
+from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.taps import Taps, trace

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from limbeck import ModuleTeacher, OnnxModel
-from limbeck.engine.first_answers import check_answers
+from limbeck.engine.first.answers import check_answers
 from limbeck.errors import RequestError
 from limbeck.models.build import build
 from limbeck.tasks import Classification

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from limbeck import load_model
-from limbeck.engine.checkpoint import save_student
+from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
 from limbeck.models.build import build
 from limbeck.models.foreign.hugging_face_files import digest_of_folder

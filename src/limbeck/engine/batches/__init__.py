@@ -1,0 +1,1 @@
+"""Whatever a user trains from and validates on, as batches on the device."""

@@ -1,0 +1,1 @@
+"""Hooks into a training, and limbeck's own callbacks."""

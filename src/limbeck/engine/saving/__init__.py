@@ -1,0 +1,1 @@
+"""What is written while training: checkpoints and students."""

@@ -1,0 +1,1 @@
+"""What a recipe will cost, found before anything is spent."""

@@ -1,0 +1,1 @@
+"""A first recipe for the user's own models and data."""
