@@ -14,9 +14,10 @@ from lightning_fabric.loggers.csv_logs import CSVLogger
 from torch import nn
 from torch.optim import SGD
 
+from dying import Killed
 from limbeck import Callback, Distiller, Hardware, LogTo, RequestError, Run, RunError, Saving, fit
 from limbeck.data import InMemory, make_loader
-from limbeck.engine import loop
+from limbeck.engine.callbacks import checkpoints
 from limbeck.engine.callbacks.hooks import HOOKS, Training
 from limbeck.engine.callbacks.metrics_file import MetricsFile
 
@@ -117,6 +118,50 @@ def test_a_callback_that_looks_changes_nothing(blobs: InMemory) -> None:
         assert torch.equal(one, other)
 
 
+class Halves(Callback):
+    """Halves the first weights after each step and the last ones after each epoch; dies where it is told to."""
+
+    def __init__(self, dies: tuple[int, int] | None = None) -> None:
+        self.dies = dies
+
+    def step_end(self, training: Training) -> None:
+        if (training.epoch, training.step) == self.dies:
+            raise Killed
+        self._halve(training, 0)
+
+    def epoch_end(self, training: Training) -> None:
+        self._halve(training, 2)
+
+    def _halve(self, training: Training, layer: int) -> None:
+        with torch.no_grad():
+            training.scheme.student[layer].weight /= 2
+
+
+@pytest.mark.parametrize("dies", [(1, 2), (2, 1), (2, 3)])
+def test_what_callbacks_change_is_in_the_checkpoints(blobs: InMemory, tmp_path: Path, dies: tuple[int, int]) -> None:
+    options: dict[str, Any] = {"out": tmp_path, "saving": Saving(checkpoint_steps=1)}
+    whole = trained(blobs, Halves()).student.state_dict()
+    with pytest.raises(Killed):
+        trained(blobs, Halves(dies), **options)
+    resumed = trained(blobs, Halves(), resume=True, **options).student.state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_within_an_epoch_the_validation_comes_before_the_hook_of_its_step(blobs: InMemory) -> None:
+    seen = Seen()
+    trained(blobs, seen, epochs=1, validate_steps=2)
+    assert [call[0] for call in seen.calls] == [
+        "fit_start",
+        "step_end",
+        "validation_end",
+        "step_end",
+        "step_end",
+        "validation_end",
+        "epoch_end",
+        "fit_end",
+    ]
+
+
 def test_loggers_have_each_epoch_written_when_it_ends_and_steps_where_asked(blobs: InMemory, tmp_path: Path) -> None:
     class Reads(Callback):
         def epoch_end(self, training: Training) -> None:
@@ -174,7 +219,7 @@ def test_one_of_several_processes_ends_all(blobs: InMemory, monkeypatch: pytest.
     def of_two(fabric: Any, own: Any) -> list[Any]:
         return [own, len(seen.calls) > 1] if isinstance(own, bool) else [own]
 
-    monkeypatch.setattr(loop, "from_all", of_two)
+    monkeypatch.setattr(checkpoints, "from_all", of_two)
     assert len(trained(blobs, seen, epochs=4).metrics) == 1
 
 

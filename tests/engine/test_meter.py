@@ -13,11 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from limbeck import Batch, Distiller, Hardware, RequestError, Saving, Step, TeacherOutput, fit
+from limbeck import Batch, Distiller, Hardware, Step, TeacherOutput, fit
 from limbeck.distillers import Scheme
 from limbeck.engine import meter as meters
 from limbeck.engine.meter import Meter
-from limbeck.engine.saving.checkpoint import read_checkpoint
 from limbeck.engine.totals import Totals
 from limbeck.errors import RunError
 from limbeck.tasks import Classification
@@ -154,18 +153,6 @@ def train(loader: Any, out: Path, **options: Any) -> Any:
 def test_fit_reports_each_part_under_its_name(tmp_path: Path) -> None:
     record = train(batches(), tmp_path).metrics[0]
     assert (record["even"], record["odd"]) == (2, 3)  # means of 0, 2, 4 and of 1, 3, 5
-
-
-def test_an_older_checkpoint_goes_on_between_epochs_and_is_refused_within_one(tmp_path: Path) -> None:
-    train(batches(), tmp_path, saving=Saving(checkpoint_steps=4))
-    path = tmp_path / "checkpoints" / "last.pt"
-    content = read_checkpoint(path)
-    old = {name: value for name, value in content["state"].items() if name != "sums"} | {"rows": []}
-    torch.save({**content, "format": 1, "state": old}, path)
-    assert len(train(batches(), tmp_path, resume=True, epochs=2).metrics) == 2
-    torch.save({**content, "format": 1, "state": old | {"step": 4}}, path)
-    with pytest.raises(RequestError, match=r"in the middle of an epoch by an earlier limbeck.*delete it to begin"):
-        train(batches(), tmp_path, resume=True)
 
 
 def test_an_epoch_without_labels_has_no_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

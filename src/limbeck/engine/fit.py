@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
-from limbeck.engine.callbacks.hooks import Callback, Callbacks, check_callbacks
+from limbeck.engine.callbacks.hooks import Callback, check_callbacks
 from limbeck.engine.devices.compile_cache import keep_compiled_apart
 from limbeck.engine.devices.fabric import AUTO
 from limbeck.engine.devices.hardware import Hardware, chosen
@@ -152,7 +152,7 @@ def fit(
     begun = work.begun(first, optimizer, schedule, resume, on.compile, validates=validates)
     laid, source, size, val = first.layout, first.source, first.example.size, data.val
     del data, first  # with what lies on the device, where the training needs the memory
-    called = Callbacks(work.own_callbacks(begun), callbacks)
+    called = work.callbacks(begun, callbacks)
     work.train(begun, work.loop(begun, source, guide, called, val, judge), laid, size)
     state = begun.state
     return Run(distiller.student, state.records, state.seconds, folder, state.compile, laid.name, pulls)

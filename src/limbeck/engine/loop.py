@@ -26,7 +26,7 @@ from limbeck.engine.meter import Meter
 from limbeck.engine.optimizers.named import Schedule
 from limbeck.engine.optimizers.schedulers import Scheduler
 from limbeck.engine.optimizers.stepper import Stepper
-from limbeck.engine.saving.checkpoint import Checkpoint, Progressed
+from limbeck.engine.saving.checkpoint import Progressed
 from limbeck.engine.settings import Settings
 from limbeck.engine.step_weights import step_weights
 from limbeck.engine.totals import Totals
@@ -53,7 +53,6 @@ class Loop:
     stepper: Any
     source: Source
     teacher: Teacher | None
-    checkpoint: Checkpoint
     callbacks: Callbacks
     training: Training
     schedule: Schedule | Scheduler | None
@@ -70,33 +69,29 @@ class Loop:
         generators = Generators([self.source.loader, self.val], self.fabric)
         state.drawing, reason = generators.resume(state.drawing, state.epoch)
         if reason and self.fabric.is_global_zero and state.epoch < epochs:
-            tell(f"{self.checkpoint.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
+            tell(f"{self.phase}: order and augmentation may differ from an uninterrupted run's: {reason}")
         self.training.step = state.step
         self._call("fit_start", state)
-        state.stopped |= self._asked_to_stop()
         while state.epoch < epochs and not state.stopped:
             record = self.epoch(state)
             share_buffers(self.scheme, self.fabric)
             if self.held_out is not None:
-                self._validated(record, self.held_out, state)
+                self._validated(record, self.held_out)
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_epoch(record, self.task)
             state.finish_epoch(record)
             state.drawing = generators.drawing()
-            self.checkpoint.save(state)
             self._call("epoch_end", state)
-            if self._asked_to_stop():
-                state.stopped = True
-                self.checkpoint.save(state)
 
     @property
     def task(self) -> Task:
         """What is learned."""
         return self.scheme.task
 
-    def _asked_to_stop(self) -> bool:
-        """Whether a callback has ended the training, in any process."""
-        return any(from_all(self.fabric, self.training.stopping))
+    @property
+    def phase(self) -> str:
+        """Name of the training."""
+        return self.settings.saving.phase
 
     def _call(self, hook: str, state: Progressed) -> None:
         """Call a hook between two epochs."""
@@ -148,9 +143,9 @@ class Loop:
     def epoch(self, state: Progressed) -> dict[str, Any]:
         """Train through the data once, from where `state` stands; the epoch's record."""
         began = time.perf_counter() - state.seconds
-        meter = Meter(self.task, self.checkpoint.phase, state.epoch, state.step, state.sums)
-        training, watches = self.training, self.callbacks.watches_steps
-        training.epoch, training.step, training.look = state.epoch + 1, state.step, lambda: meter.look().means()
+        meter = Meter(self.task, self.phase, state.epoch, state.step, state.sums)
+        training = self.training
+        training.epoch, training.step, training.look = state.epoch + 1, state.step, meter.look
         self.scheme.at(state.epoch)
         rate = self.optimizer.param_groups[0]["lr"]
         for window in self.source.windows(self._batches(state)):
@@ -163,17 +158,14 @@ class Loop:
             rate = self.optimizer.param_groups[0]["lr"]
             if isinstance(self.schedule, Scheduler):
                 self.schedule.after_step()
+            training.taken = len(window)
             training.step = state.step = state.step + len(window)
-            if watches:
-                self.callbacks.call("step_end", training)
-            if self.held_out is not None and self._due(self.settings.validate_steps, state.step, len(window)):
+            if self.held_out is not None and training.due(self.settings.validate_steps):
                 self._validate_within(meter, self.held_out, state)
-            if self._due(self.settings.saving.checkpoint_steps, state.step, len(window)):
-                state.sums = meter.look().sums
-                state.seconds, state.rng = time.perf_counter() - began, random_state()
-                self.checkpoint.save(state)
+            state.seconds = time.perf_counter() - began
+            self.callbacks.call("step_end", training)
         if not state.step:
-            raise RunError(f"{self.checkpoint.phase}: {self.source.nothing()}")
+            raise RunError(f"{self.phase}: {self.source.nothing()}")
         self._say_if_short(state)
         totals = meter.look()  # which waits for the device
         state.seconds = time.perf_counter() - began
@@ -181,7 +173,7 @@ class Loop:
         everybodys.merge(from_all(self.fabric, totals.sums))
         means = everybodys.means()
         numbers = {"epoch": state.epoch + 1, **means, "lr": float(rate), "seconds": round(state.seconds, 3)}
-        return {"phase": self.checkpoint.phase, **numbers}
+        return {"phase": self.phase, **numbers}
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window, or all that the task counts."""
@@ -203,14 +195,13 @@ class Loop:
         unlike = self.source.unlike(window)
         if unlike and not isinstance(error, RunError | torch.OutOfMemoryError):
             where = f"batch {state.step + 1} of epoch {state.epoch + 1}"
-            phase = self.checkpoint.phase
-            raise RunError(f"{phase}: {where} cannot be trained on: {unlike}; {reason_of(error)}") from error
+            raise RunError(f"{self.phase}: {where} cannot be trained on: {unlike}; {reason_of(error)}") from error
 
     def _say_if_short(self, state: Progressed) -> None:
         """Say once that an epoch has fewer batches than were announced."""
         short = self.source.short(state.step)
         if short and not self.said_short and self.fabric.is_global_zero:
-            tell(f"{self.checkpoint.phase}: {short}")
+            tell(f"{self.phase}: {short}")
         self.said_short |= bool(short)
 
     def forget_gradients(self) -> None:
@@ -230,17 +221,13 @@ class Loop:
         """Validate in the middle of an epoch, whose random numbers stay as they would be without."""
         drawn, last = random_state(), self.training.record
         share_buffers(self.scheme, self.fabric)
-        self._validated({**meter.look().means(), "epoch": state.epoch + 1, "step": state.step}, held_out, state)
+        self._validated({**meter.look().means(), "epoch": state.epoch + 1, "step": state.step}, held_out)
         self.training.record = last
         restore_random_state(drawn)
 
-    def _validated(self, record: dict[str, Any], held_out: HeldOut, state: Progressed) -> None:
-        """Add the validation's figures to a record; keep the student where they are the best."""
+    def _validated(self, record: dict[str, Any], held_out: HeldOut) -> None:
+        """Add the validation's figures to a record."""
         record |= self._validate(held_out)
-        score = record[f"val_{self.task.monitor}"]
-        if self.settings.keep == "best" and self.task.better(score, state.best):
-            state.best = score
-            self.checkpoint.save_best()
         self.training.record = record
         self.callbacks.call("validation_end", self.training)
 
@@ -252,7 +239,7 @@ class Loop:
         record = {f"val_{name}": value for name, value in found[scheme.chosen].items() if name != "samples"}
         if f"val_{monitor}" not in record:
             raise RunError(
-                f"{self.checkpoint.phase}: {monitor}, which selects, has no value on the validation data; it knows "
+                f"{self.phase}: {monitor}, which selects, has no value on the validation data; it knows "
                 f"{', '.join(found[scheme.chosen])}"
             )
         others = {f"val_{monitor}/{name}": one[monitor] for name, one in found.items() if len(found) > 1}
@@ -271,7 +258,3 @@ class Loop:
             factor = self.schedule(state.epoch + state.step / len(self.source))
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * factor
-
-    def _due(self, every: int | None, step: int, taken: int) -> bool:
-        """Whether these batches have reached the next of every so many, within an epoch."""
-        return every is not None and step // every > (step - taken) // every and step < len(self.source)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from limbeck.distillers import Scheme
 from limbeck.engine.batches.source import Source
 from limbeck.engine.built import Built, build
+from limbeck.engine.callbacks.checkpoints import Checkpoints
 from limbeck.engine.callbacks.hooks import Callback, Callbacks, Training
 from limbeck.engine.callbacks.metrics_file import MetricsFile
 from limbeck.engine.callbacks.progress import Progress, tell
@@ -108,12 +109,14 @@ class Work:
             built, checkpoint, state, Progress(asked.saving.phase, asked.epochs, steps, self.shown, self.scheme.task)
         )
 
-    def own_callbacks(self, begun: Begun) -> Sequence[Callback]:
-        """limbeck's own: the metrics file, the display, the students of some epochs."""
+    def callbacks(self, begun: Begun, given: Sequence[Callback]) -> Callbacks:
+        """The user's between limbeck's own: metrics file, display and the students of some epochs; the checkpoints."""
         metrics = MetricsFile(self.folder if self.fabric.is_global_zero else None)
         metrics.restart(self.settings.saving.phase, begun.state.records)
         student, about = begun.built.scheme.student, self.settings.saving.about
-        return [metrics, begun.display, Snapshots(self.folder, self.settings.saving.save_every, student, about)]
+        snapshots = Snapshots(self.folder, self.settings.saving.save_every, student, about)
+        checkpoints = Checkpoints(begun.checkpoint, begun.state, self.settings)
+        return Callbacks([metrics, begun.display, snapshots], given, [checkpoints])
 
     def loop(
         self,
@@ -135,7 +138,6 @@ class Work:
             schedule=built.schedule,
             source=source,
             teacher=guide,
-            checkpoint=begun.checkpoint,
             callbacks=callbacks,
             training=Training(
                 asked.saving.phase, asked.epochs, len(source), built.scheme, built.optimizer, self.fabric.is_global_zero

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from limbeck.distillers import Scheme
 from limbeck.engine.settings import check_count
+from limbeck.engine.totals import Totals
 from limbeck.errors import RequestError, RunError, reason_of, shown
 
 HOOKS = ("fit_start", "step_end", "epoch_end", "validation_end", "fit_end")
@@ -36,6 +37,7 @@ class Training:
         epoch: Number of the epoch that is running or has just ended, from 1 on; before the first one, how many a
             resumed training has behind it.
         step: Batches of this epoch that are trained.
+        taken: How many of them the last step of the optimizer took.
         record: The figures of the last finished epoch, as in `Run.metrics`, or None; in `validation_end` and
             `epoch_end` those of the epoch that has just ended.
         records: Those of all finished epochs, those before an interruption among them.
@@ -49,17 +51,23 @@ class Training:
     first: bool = True
     epoch: int = 0
     step: int = 0
+    taken: int = 0
     record: Mapping[str, Any] | None = None
     records: Sequence[Mapping[str, Any]] = ()
     stopping: bool = False
-    look: Callable[[], dict[str, float]] = field(default=dict, repr=False)
+    look: Callable[[], Totals] = field(default=Totals, repr=False)
 
     def means(self) -> dict[str, float]:
         """The loss, its parts and the task's quick score, as means over this epoch's samples so far, in this process.
 
         It waits for the device: call it every so many steps, not at each one.
         """
-        return self.look()
+        return self.look().means()
+
+    def due(self, every: int | None) -> bool:
+        """Whether what is done every so many batches of an epoch is due now; at the epoch's end it never is."""
+        before = self.step - self.taken
+        return every is not None and self.step // every > before // every and self.step < self.steps
 
     def stop(self) -> None:
         """End the training after this epoch (in `fit_start`: before the first), in all processes, whoever calls it."""
@@ -91,13 +99,13 @@ class Callback:
         """Before the first step, also where a resumed training has no step left."""
 
     def step_end(self, training: Training) -> None:
-        """After each step of the optimizer, which with `accumulate_steps` takes several batches."""
+        """After each step of the optimizer, which with `accumulate_steps` takes several batches, and its validation."""
 
     def validation_end(self, training: Training) -> None:
-        """After a validation, before the epoch's checkpoint; by `validate_steps` within an epoch, with a `step`."""
+        """After a validation; by `validate_steps` also within an epoch, where the record has a `step`."""
 
     def epoch_end(self, training: Training) -> None:
-        """After an epoch, its validation and its checkpoint."""
+        """After an epoch and its validation, before its checkpoint."""
 
     def fit_end(self, training: Training) -> None:
         """After the last epoch, with the student as `fit` returns it and as its files are written."""
@@ -109,12 +117,13 @@ class Callbacks:
     Args:
         own: limbeck's, whose errors are told as they are.
         given: The user's, called after them in their order.
+        last: limbeck's too, called after the user's.
     """
 
-    def __init__(self, own: Sequence[Callback], given: Sequence[Callback]) -> None:
-        self._hooks = {hook: [one for one in own if _overrides(one, hook)] for hook in HOOKS}
-        self._given = {hook: [one for one in given if _overrides(one, hook)] for hook in HOOKS}
-        self.watches_steps = bool(self._hooks["step_end"] or self._given["step_end"])
+    def __init__(self, own: Sequence[Callback], given: Sequence[Callback], last: Sequence[Callback] = ()) -> None:
+        self._own, self._given, self._last = (
+            {hook: [one for one in some if _overrides(one, hook)] for hook in HOOKS} for some in (own, given, last)
+        )
 
     def call(self, hook: str, training: Training) -> None:
         """Call this hook of every callback that has it.
@@ -122,7 +131,7 @@ class Callbacks:
         Raises:
             RunError: One of the user's raises; the error names it.
         """
-        for own in self._hooks[hook]:
+        for own in self._own[hook]:
             getattr(own, hook)(training)
         for given in self._given[hook]:
             try:
@@ -134,6 +143,8 @@ class Callbacks:
                 ) from error
             if hook != "fit_end" and not training.scheme.student.training:
                 training.scheme.train()
+        for last in self._last[hook]:
+            getattr(last, hook)(training)
 
 
 class LogTo(Callback):

@@ -192,28 +192,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with as_request(lambda reason: f"checkpoint {path} is damaged ({reason}); delete it to begin again"):
         content = load_torch(path)
         missing = {"phase", "settings", "state", "processes", "scheme", "optimizer", "precision"} - content.keys()
-        if content["format"] == 1 and not missing:
-            content = _of_format_1(path, content)
         if content["format"] == FORMAT and missing:
             raise RequestError(f"checkpoint {path} is damaged (it lacks {', '.join(sorted(missing))}); delete it")
         if content["format"] != FORMAT:
             raise RequestError(f"checkpoint {path} has format {content['format']}; this limbeck reads {FORMAT}")
     return dict(content)
-
-
-def _of_format_1(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint of the format before, which kept the numbers of an unfinished epoch step by step.
-
-    Raises:
-        RequestError: It was made in the middle of an epoch.
-    """
-    state = {name: value for name, value in content["state"].items() if name != "rows"}
-    if state["step"]:
-        raise RequestError(
-            f"checkpoint {path} was made in the middle of an epoch by an earlier limbeck, which kept that epoch's "
-            "numbers in another form; finish the epoch with that version, or delete it to begin again"
-        )
-    return {**content, "format": FORMAT, "state": state}
 
 
 def checkpoint_phase(folder: Path) -> str | None:
