@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from limbeck.errors import RequestError
-from limbeck.recipes.read import dump, names, read
+from limbeck.recipes.read import dump, names, read, variants
 
 WHOLE = {
     "teacher": {"model": "mlp", "epochs": 1},
@@ -52,6 +52,14 @@ def test_overrides_reach_any_key(tmp_path: Path) -> None:
     )
     assert (recipe.name, recipe.epochs, recipe.optimizer.lr, recipe.data.name) == ("own", 3, 0.01, "mnist")
     assert recipe.distill.terms[0].weight == 2
+
+
+def test_folders_and_files_may_have_a_colon_in_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "digits:best"
+    folder.mkdir()
+    path = write(folder / "a:b.yaml", variants={"x": {"seed": 4}})
+    assert (read(path).seed, read(f"{path}:x").seed) == (0, 4)
+    assert variants(path) == ["x"]
 
 
 def test_a_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:

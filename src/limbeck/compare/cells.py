@@ -16,7 +16,7 @@ from limbeck.errors import RequestError, unknown
 from limbeck.models.networks.multi_exit import MultiExit
 from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, QUANTISED, SCHEMES
-from limbeck.recipes.read import read_variants, variants
+from limbeck.recipes.read import parted, read_variants, variants
 from limbeck.runs import identity
 from limbeck.runs.folder import RESULT, student_folder
 from limbeck.runs.identity import Identity, Origins
@@ -112,7 +112,7 @@ def chosen_variants(
     Raises:
         RequestError: The recipe or one of these variants cannot be read.
     """
-    if ":" in source:
+    if parted(source)[1]:
         return {}
     names = {*methods, *(method for method, _ in (students_in(folder) if folder else []))}
     wanted = {name.removeprefix(":") for name in names} & {*variants(source)}

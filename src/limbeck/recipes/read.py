@@ -47,7 +47,7 @@ def read(source: str, overrides: Iterable[str] = (), epochs: int | None = None) 
     Raises:
         RequestError: An unknown name, key or value; one line with the nearest valid choice.
     """
-    source, _, variant = source.partition(":")
+    source, variant = parted(source)
     content, name = _content(source)
     content.setdefault("name", name)
     choices = _choices(content)
@@ -61,6 +61,18 @@ def read(source: str, overrides: Iterable[str] = (), epochs: int | None = None) 
     whole = check(content, source)
     check(content | {"epochs": epochs}, source)
     return at_length(whole, epochs)
+
+
+def parted(source: str) -> tuple[str, str]:
+    """A recipe's name or path, and the variant behind it or ""; folders on the way may have a colon in their names.
+
+    >>> parted("digits:best"), parted("/runs/a:b/recipe.yaml")
+    (('digits', 'best'), ('/runs/a:b/recipe.yaml', ''))
+    """
+    name, colon, variant = source.rpartition(":")
+    if not colon or _is_file(Path(source)) or {"/", "\\"} & set(variant):
+        return source, ""
+    return name, variant
 
 
 def check(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -183,7 +195,7 @@ def variants(source: str) -> list[str]:
     Raises:
         RequestError: There is no such recipe.
     """
-    return list(_choices(_content(source.partition(":")[0])[0]))
+    return list(_choices(_content(parted(source)[0])[0]))
 
 
 def _choices(content: dict[str, Any]) -> dict[str, dict[str, Any]]:

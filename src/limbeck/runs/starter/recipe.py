@@ -167,7 +167,7 @@ def _named(text: str, side: str) -> str:
 
 def _own(text: str) -> str | None:
     """FILE.py:name as module:name, which is found from the folder where limbeck starts; None for all other names."""
-    path, _, name = text.partition(":")
+    path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name:
         return None
     if not Path(path).is_file():
