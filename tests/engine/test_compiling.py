@@ -84,7 +84,7 @@ def same(one: nn.Module, other: nn.Module) -> None:
 def test_a_mode_by_name_is_torchs_and_the_student_is_handed_over_plain(eager: list[Any]) -> None:
     start = Network()
     fast, plain = train(copy.deepcopy(start), compile="reduce-overhead"), train(copy.deepcopy(start), compile=None)
-    assert eager == ["reduce-overhead"]
+    assert {*eager} == {"reduce-overhead"}
     assert (fast.compile, plain.compile) == ("reduce-overhead", None)
     assert fast.student._compiled_call_impl is None
     same(fast.student, plain.student)
@@ -95,7 +95,8 @@ def test_whole_training_batches_are_compiled_and_nothing_else() -> None:
     held_out = make_loader(InMemory(torch.randn(40, 6), torch.arange(40) % 3), 16)
     train(student, compile="default", val=held_out)
     trained = [size for size, training in student.walked if training]
-    assert trained == [8, 8]  # the last batch of both epochs
+    assert trained[-2:] == [8, 8]  # the last batch of both epochs
+    assert trained[:-2].count(16) == 2  # plain passes beside which a compiled one is put, before the first step
     assert {size for size, training in student.walked if not training} >= {16, 8}
 
 

@@ -20,10 +20,12 @@ from limbeck.engine.callbacks.hooks import Callback, Callbacks, Training
 from limbeck.engine.callbacks.metrics_file import MetricsFile
 from limbeck.engine.callbacks.progress import Progress, tell
 from limbeck.engine.callbacks.snapshots import Snapshots
+from limbeck.engine.devices.compile_cache import PLACE
 from limbeck.engine.devices.compiling import Choice, check_whole, choose_compile, compiled
 from limbeck.engine.devices.fabric import AUTO, enough_memory, from_first
 from limbeck.engine.devices.sharding import check_shared, is_sharding, whole
 from limbeck.engine.first.balance import Pull, in_words
+from limbeck.engine.first.compiled import compiled_wrongly
 from limbeck.engine.first.prepared import Examined, Prepared, checked, prepared
 from limbeck.engine.loop import Loop
 from limbeck.engine.optimizers.groups import Grouped
@@ -31,7 +33,7 @@ from limbeck.engine.optimizers.named import MakeOptimizer
 from limbeck.engine.optimizers.schedulers import AnySchedule, Scheduler
 from limbeck.engine.saving.checkpoint import Checkpoint, Progressed, save_student
 from limbeck.engine.settings import Settings, stopped
-from limbeck.errors import counted
+from limbeck.errors import RequestError, counted
 from limbeck.models import Layout
 from limbeck.models.foreign.hugging_face_lora import make_plain
 from limbeck.teachers import Teacher
@@ -103,6 +105,12 @@ class Work:
         )
         state = checkpoint.load() if resume else Progressed()
         reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
+        with enough_memory(asked.saving.phase, first.example.size, self.fabric.device):
+            fault = compiled_wrongly(built.scheme, first, self.fabric, state.compile)
+        if fault and compile != AUTO:
+            raise RequestError(_without_compile(fault, state.compile))
+        if fault:
+            state.compile, reason = None, f"not compiled: {fault}"
         rates = str(built.schedule) if isinstance(built.schedule, Scheduler) else ""
         self._say([self._beginning(first, state), rates, reason])
         return Begun(
@@ -181,6 +189,12 @@ class Work:
     def _say(self, shown: Sequence[str], always: Sequence[str] = ()) -> None:
         for line in filter(None, chain(shown if self.shown else (), always)):
             tell(f"{self.settings.saving.phase}: {line}")
+
+
+def _without_compile(fault: str, mode: str | None) -> str:
+    """What torch.compile does wrong, and what to do."""
+    without = "compile: null" if mode else "a student that is not compiled"
+    return f"{fault}; {without} does without, or {PLACE} may name an empty folder for what torch compiles"
 
 
 def _choose_compile(

@@ -28,7 +28,7 @@ def stand_in(scheme: Scheme) -> Iterator[Scheme]:
         copied = made if leaves else None
     except Exception:  # a handle, a lock, a tensor with a history
         copied = None
-    compiled = scheme.is_compiled or any(isinstance(module, CompiledModule) for module in scheme.modules())
+    compiled = has_compiled_parts(scheme)
     plain: AbstractContextManager[object] = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     try:
         with plain, _unchanged(scheme, copied):
@@ -37,14 +37,26 @@ def stand_in(scheme: Scheme) -> Iterator[Scheme]:
         restore_random_state(state)
 
 
+def has_compiled_parts(scheme: Scheme) -> bool:
+    """Whether the user has compiled the student or a part of the scheme."""
+    return scheme.is_compiled or any(isinstance(module, CompiledModule) for module in scheme.modules())
+
+
 @contextmanager
 def _unchanged(scheme: nn.Module, copied: nn.Module | None) -> Iterator[None]:
     """Put back what runs of a scheme itself may change; of a copy nothing needs to be."""
-    if copied is not None:
-        for parameter in copied.parameters():
-            parameter.grad = None
-        yield
+    if copied is None:
+        with unchanged(scheme):
+            yield
         return
+    for parameter in copied.parameters():
+        parameter.grad = None
+    yield
+
+
+@contextmanager
+def unchanged(scheme: nn.Module) -> Iterator[None]:
+    """Afterwards a scheme's tensors, gradients, modes and extra states are as they were; inside it has no gradients."""
     tensors: list[Tensor] = [*scheme.parameters(), *scheme.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in scheme.parameters()]
