@@ -23,7 +23,7 @@ from limbeck.data.text.texts import IDS, Texts, following, mask_of
 from limbeck.distillers.by_epoch import linear
 from limbeck.distillers.continuation import Rows, choosing, continued, targets_of
 from limbeck.distillers.on_policy import Generated
-from limbeck.engine.devices.sharding import check_shared
+from limbeck.engine.devices.sharding import check_shared, sharding
 from limbeck.models.foreign.hugging_face_generate import generated_by, generates
 from limbeck.models.networks.transformer import transformer
 from limbeck.seeds import derive
@@ -265,8 +265,9 @@ def test_what_cannot_be_written_or_asked_is_refused_before_the_first_step() -> N
     known = CachedTeacher(ModuleTeacher(model(9)), [list(make_loader(texts(), 4))], N)
     with pytest.raises(RequestError, match="no store knows the texts that the student writes itself"):
         train(scheme(model()), teacher=known)
-    with pytest.raises(RequestError, match="one process, and these are 2"):
-        check_shared(scheme(model()), SimpleNamespace(world_size=2))  # type: ignore[arg-type]
+    sharded = SimpleNamespace(world_size=2, strategy=sharding(2))
+    with pytest.raises(RequestError, match="take strategy ddp in place of fsdp"):
+        check_shared(scheme(model()), sharded)  # type: ignore[arg-type]
 
 
 def test_a_teacher_of_a_smaller_padded_vocabulary_knows_what_is_written() -> None:

@@ -88,6 +88,17 @@ def test_a_step_is_a_mean_over_the_tokens_of_all_processes(two: Path, tmp_path: 
     assert_same_students(tmp_path, two / "tokens")
 
 
+def test_two_processes_write_the_texts_that_one_would(two: Path, tmp_path: Path) -> None:
+    together.writing(make_fabric(accelerator="cpu"), tmp_path)
+    alone = json.loads((tmp_path / "written-0.json").read_text())
+    both = [json.loads((two / "writing" / f"written-{rank}.json").read_text()) for rank in (0, 1)]
+    assert sorted(both[0] + both[1]) == sorted(alone)
+    assert both[0]
+    assert both[1]
+    assert 0 < len(alone) < 60, "of two epochs of 30 samples, some"
+    assert_same_students(tmp_path, two / "writing")
+
+
 def test_every_process_goes_on_with_its_own_dropout_in_the_middle_of_an_epoch(two: Path) -> None:
     assert_same(two / "straight", two / "stopped")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from limbeck import Distiller, Hardware, RequestError, Saving, Term, fit, losses
+from limbeck import Distiller, Hardware, OnPolicyDistiller, RequestError, Saving, Term, fit, losses
 from limbeck.data import InMemory, make_loader
+from limbeck.data.text.texts import IDS, Texts, following
+from limbeck.distillers.on_policy import Generated
 from limbeck.engine import make_fabric
 from limbeck.engine.devices import sharding
 from limbeck.engine.optimizers.named import MakeOptimizer, optimizer
-from limbeck.tasks import TokenClassification
-from limbeck.types import IGNORED
+from limbeck.models.networks.transformer import transformer
+from limbeck.tasks import LanguageModelling, TokenClassification
+from limbeck.types import IGNORED, Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=0.05)
 
@@ -127,6 +131,42 @@ def tokens(fabric: Fabric, out: Path) -> None:
     )
 
 
+def writing(fabric: Fabric, out: Path) -> None:
+    """Batches that the student writes itself, and others; prompts and answers of several lengths."""
+    torch.manual_seed(0)
+    make = partial(transformer, input_shape=(8,), classes=7, dim=8, depth=1, heads=2)
+    ids, place = torch.randint(6, (30, 8)), torch.arange(8)
+    targets = following(ids, place >= 2 + torch.arange(30)[:, None] % 3)
+    student, teacher = make(), make()
+    with torch.no_grad():
+        for weight in (*student.parameters(), *teacher.parameters()):
+            weight.mul_(4)  # far from an even distribution
+    written = []
+
+    class Watched(OnPolicyDistiller):
+        def asked(self, batch: Batch, first: int | None = None) -> Batch:
+            made = super().asked(batch, first)
+            if isinstance(made, Generated):
+                texts = made.inputs[IDS].tolist()  # type: ignore[index]
+                written.extend([self.epoch, *one] for one in zip(batch.index.tolist(), texts, strict=True))
+            return made
+
+    terms, task = [Term(losses.jsd, temperature=1.0)], LanguageModelling()
+    fit(
+        Watched(student, terms, task=task, share=0.5, end=6, task_weight=0.5),
+        make_loader(Texts({IDS: ids}, targets), 8, shuffle=True, rank=fabric.global_rank, world_size=fabric.world_size),
+        teacher=teacher,
+        epochs=2,
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        accumulate_steps=2,
+        hardware=Hardware(fabric=fabric, compile=None),
+        out=out,
+        progress=False,
+        measure_balance=False,
+    )
+    (out / f"written-{fabric.global_rank}.json").write_text(json.dumps(written))
+
+
 def remember(fabric: Fabric, out: Path) -> None:
     """Every process remembers what all have seen."""
     distiller = train(fabric, out, 1, [Term(losses.CRD, student="0", teacher="0", samples=70, negatives=8)])
@@ -150,6 +190,7 @@ def main(folder: Path) -> None:
         by_sgd(fsdp, folder / "sgd")
     hint_alone(ddp, folder / "hint")
     tokens(ddp, folder / "tokens")
+    writing(ddp, folder / "writing")
     remember(ddp, folder / "memory")
     dropout(ddp, folder / "straight")
     try:

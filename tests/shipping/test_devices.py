@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError, RunError
-from limbeck.shipping import OwnModel, devices, formats, latency, ship
+from limbeck.shipping import OwnModel, devices, formats, latency, memory, ship
 
 NEEDS = {"openvino": ["openvino"], "executorch": ["executorch.exir"], "litert": ["litert_torch", "ai_edge_litert"]}
 
@@ -30,12 +30,12 @@ def test_openvino_has_a_row_of_its_own(network: nn.Module, tmp_path: Path, monke
     with torch.no_grad():
         labels = network(x).argmax(1)
     own = OwnModel(network, test=[(x, labels)])
-    found = ship(
-        own, out=tmp_path / "out", formats=["openvino"], int8=False, batch=[1, 4], memory=False, progress=False
-    )
+    found = ship(own, out=tmp_path / "out", formats=["openvino"], int8=False, batch=[1, 4], progress=False)
     (row,) = (one for one in found["rows"] if one["runtime"] == "openvino")
     assert row["score"] == 1.0
     assert row["precision"] == "fp32"
+    assert row["peak_memory_bytes"] > 10**7
+    assert row["peak_memory_missing"] is None
     assert all(row["latency"][size]["p50_ms"] > 0 for size in ("1", "4"))
     files = [tmp_path / "out" / f"distilled.{ending}" for ending in ("xml", "bin")]
     assert row["bytes"] == sum(file.stat().st_size for file in files) > network[4].weight.numel() * 4  # type: ignore
@@ -55,6 +55,9 @@ def test_a_device_file_gives_torch_s_outputs(name: str, network: nn.Module, tmp_
     np.testing.assert_allclose(run(x), expected, atol=1e-4)
     np.testing.assert_allclose(run(x[:1]), expected[:1], atol=1e-4)
     assert path.stat().st_size > 0
+    found = memory.peak(path, name, {"input": torch.from_numpy(x[:1])}, threads=1)
+    assert found.missing is None
+    assert found.bytes > 10**7, "a process with Python and the runtime in it"  # type: ignore[operator]
 
 
 def test_a_device_file_of_other_outputs_is_not_kept(

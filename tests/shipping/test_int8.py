@@ -16,7 +16,7 @@ from limbeck.shipping import runners
 from limbeck.shipping.chosen import Chosen, settle
 from limbeck.shipping.int8 import Attempt, Search, harmful, schemes, search
 from limbeck.shipping.quantiser import Quantiser, Scheme
-from limbeck.shipping.score import Judged
+from limbeck.shipping.score import Gathering, Judged
 from limbeck.tasks import Classification
 
 pytest.importorskip("onnxruntime")
@@ -84,7 +84,9 @@ def test_the_most_harmful_layer_is_found_and_left_out(hurt: tuple[Path, list[Any
 
 
 def judged(logits: np.ndarray, labels: np.ndarray) -> Judged:
-    return Judged.of(Classification(), [(torch.from_numpy(logits), torch.from_numpy(labels), None)])
+    gathering = Gathering(Classification())
+    gathering.add(torch.from_numpy(logits), torch.from_numpy(labels), None)
+    return gathering.judged()
 
 
 def attempt(score: float, drop: float, distance: float) -> Attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from limbeck.errors import RequestError
-from limbeck.shipping import OwnModel, latency, ship
+from limbeck.shipping import OwnModel, latency, memory, ship
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -32,6 +33,41 @@ def test_a_network_with_loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = ship(own, out=tmp_path / "out", int8=False, formats=["safetensors", "onnx"], batch=[1], memory=False)
     assert [row["score"] for row in found["rows"]] == [1.0, 1.0]
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"distilled.onnx", "limbeck.json", "ship.json"}
+
+
+def test_the_teachers_outputs_are_kept_for_one_batch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    given: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    class Teacher(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output = super().forward(x)
+            if len(x) == 32:  # a batch of the test set
+                given.append(weakref.ref(output))
+                alive.append(sum(one() is not None for one in given))
+            return output
+
+    own = OwnModel(nn.Linear(6, 3), test=pairs(2), teacher=Teacher(6, 3))
+    found = ship(own, out=tmp_path / "out", int8=False, formats=["safetensors"], batch=[1], memory=False)
+    assert all(row["agreement"] is not None for row in found["rows"])
+    assert len(alive) == 2 * 4, "asked once for the agreement of all rows, and read once as a row of its own"
+    assert max(alive) <= 3, "of four batches"
+
+
+def test_where_there_is_no_peak_memory_the_row_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    own = OwnModel(nn.Linear(6, 3), test=pairs(2))
+    found = ship(own, out=tmp_path / "out", int8=False, formats=["onnx"], batch=[1], progress=False)
+    in_torch, in_onnx = found["rows"]
+    assert (in_torch["peak_memory_bytes"], in_torch["peak_memory_missing"]) == (None, memory.NO_FILE)
+    assert in_onnx["peak_memory_bytes"] > 10**7
+    assert in_onnx["peak_memory_missing"] is None
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    peak = memory.peak(tmp_path / "broken.onnx", "onnx", {"input": torch.ones(1, 6)}, 1)
+    assert peak.bytes is None
+    assert "a process cannot load broken.onnx by itself: " in str(peak.missing)
+    assert "\n" not in str(peak.missing)
 
 
 @pytest.mark.parametrize("lacking", ["calibration", "validation"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.shipping import OwnModel, latency, ship
 from limbeck.shipping.intervals import jackknife
-from limbeck.shipping.score import Judged, lost
+from limbeck.shipping.score import Gathering, Judged, lost
 from limbeck.tasks import Classification, Embedding, MultiLabel, Regression, Segmentation, Task
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -98,11 +98,17 @@ def test_the_table_has_the_tasks_monitor_of_the_file(
         np.testing.assert_allclose([json.loads(line) for line in printed.splitlines()], outputs[:4], atol=1e-4)
 
 
+def gathered(outputs: torch.Tensor, targets: torch.Tensor) -> Judged:
+    gathering = Gathering(Regression())
+    gathering.add(outputs, targets, None)
+    return gathering.judged()
+
+
 def test_less_of_an_error_is_better_in_drops_and_on_the_frontier() -> None:
     y = random(40, 1)
 
     def judged(shift: float) -> Judged:
-        return Judged.of(Regression(), [(y + shift, y, None)])
+        return gathered(y + shift, y)
 
     assert judged(0.3).drop(judged(0.2)) == pytest.approx(0.5)
     assert judged(0.1).drop(judged(0.2)) == pytest.approx(-0.5)
@@ -116,7 +122,7 @@ def test_the_jackknife_covers_the_score_of_the_population() -> None:
     covered = 0
     for _ in range(300):
         errors = torch.randn(200, 1, generator=generator)
-        low, high = Judged.of(Regression(), [(errors, torch.zeros(200, 1), None)]).interval
+        low, high = gathered(errors, torch.zeros(200, 1)).interval
         covered += low <= 1.0 <= high
     assert 0.91 <= covered / 300 <= 0.98
 

@@ -41,7 +41,8 @@ class OnPolicyDistiller(Distiller):
     Of a batch that is drawn so, each sample's beginning is the prompt x; the student goes on in eval mode, the teacher
     says what it would at each position, and the terms count the generated tokens. No gradient goes through the draw,
     and the labels have no say. Whether a batch is drawn depends on (seed, epoch, its first sample), and what is written
-    on (seed, epoch, sample): a resumed training repeats it. λ = 0 is `Distiller` to the bit.
+    on (seed, epoch, sample): a resumed training repeats it, and several processes that share a batch write what one
+    would. λ = 0 is `Distiller` to the bit.
 
     Models of transformers write by their `generate`, which keeps keys and values; any other model makes a pass over the
     whole text for each token.
@@ -103,10 +104,11 @@ class OnPolicyDistiller(Distiller):
     def generates(self) -> bool:
         return True
 
-    def asked(self, batch: Batch) -> Batch:
+    def asked(self, batch: Batch, first: int | None = None) -> Batch:
         """The batch itself, or with probability λ a `Generated` one, on the same device."""
         share = self._share(self.epoch)
-        number = uniform(derive(self.seed, "on-policy", self.epoch, int(batch.index[0])))
+        drawn_by = int(batch.index[0]) if first is None else first
+        number = uniform(derive(self.seed, "on-policy", self.epoch, drawn_by))
         return self.written(batch) if number < share else batch
 
     @torch.no_grad()

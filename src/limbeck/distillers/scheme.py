@@ -119,8 +119,13 @@ class Scheme(nn.Module):
         """Whether some of the texts are the student's own, about which a store knows nothing."""
         return False
 
-    def asked(self, batch: Batch) -> Batch:
-        """What teacher and student read of a training batch, before the teacher is asked: the batch as it is."""
+    def asked(self, batch: Batch, first: int | None = None) -> Batch:
+        """What teacher and student read of a training batch, before the teacher is asked: the batch as it is.
+
+        Args:
+            batch: A process's.
+            first: Of several processes that read a batch together, its first sample; None: the first of `batch`.
+        """
         return batch
 
     def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:

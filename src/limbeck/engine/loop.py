@@ -18,6 +18,7 @@ from limbeck.distillers import Scheme
 from limbeck.engine.batches.generators import Generators
 from limbeck.engine.batches.held_out import HeldOut
 from limbeck.engine.batches.source import Source
+from limbeck.engine.batches.together import asked
 from limbeck.engine.callbacks.hooks import Callbacks, Training
 from limbeck.engine.callbacks.progress import tell
 from limbeck.engine.devices.fabric import Autocast, autocast, from_all
@@ -177,7 +178,7 @@ class Loop:
 
     def _update(self, window: Sequence[Batch], meter: Meter) -> None:
         """One step of the optimizer on the mean loss over all samples of the window, or all that the task counts."""
-        window = [self.scheme.asked(batch) for batch in window]
+        window = asked(self.scheme, window, self.fabric)
         weights = step_weights(window, self.task, self.fabric)
         for number, (batch, weight) in enumerate(zip(window, weights, strict=True), start=1):
             teacher_output = self.teacher(batch) if self.teacher else None

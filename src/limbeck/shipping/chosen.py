@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,10 +83,13 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
     def read(inputs: Any) -> Given:
         return plan.packing.read(subject, inputs)
 
-    asked = None if case.task.labelled else case.teacher_outputs(case.validation)
+    # Without labels the teacher is the measure, and is asked once for all files that are tried.
+    taught = None if case.task.labelled else [output for _, output in case.asked(case.validation)]
 
     def judge(run: Runner) -> Judged:
-        return runners.judge(plan.packing.logits(run), case.validation(), read, case.task, asked)
+        batches = map(case.task.batch, case.validation())
+        answered = zip(batches, itertools.repeat(None) if taught is None else taught, strict=False)
+        return runners.judge([(plan.packing.logits(run), read)], answered, case.task)[0]
 
     calibration = [read(batch.inputs) for batch in case.calibration()]
     made = partial(Quantiser, fp32, calibration, subject.reading.fixed, subject.network)

@@ -15,11 +15,13 @@ from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError, as_request
 from limbeck.models import preprocess
 from limbeck.shipping.plan import Plan
+from limbeck.shipping.several import Several, several
 from limbeck.shipping.subjects import Batches, Case, Subject
+from limbeck.taps import call, logits_of
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import ModuleTeacher
 from limbeck.teachers.coding import classes_of
-from limbeck.types import Batch
+from limbeck.types import Batch, each
 
 CPU = torch.device("cpu")
 
@@ -29,13 +31,16 @@ class OwnModel:
     """A trained network that comes from no run.
 
     Args:
-        network: From normalised samples (B, *shape) to outputs, such as logits (B, classes); it stays as it is.
-        test: Batches, or pairs (inputs, targets), for the table; read as often as there are rows.
+        network: From normalised samples (B, *shape), or from named inputs (as keyword arguments), to outputs, such as
+            logits (B, classes); it stays as it is.
+        test: Batches, or pairs (inputs, targets), for the table; inputs are a tensor, or a dict of tensors. An axis
+            besides the first whose size differs from batch to batch has any size up to the largest in the files.
         calibration: Training batches, whose targets are not looked at; needed for int8.
         validation: Batches on which int8 files are chosen; needed for int8.
         teacher: What agreement and speed are compared with.
         baseline: What scores are compared with.
-        mean, std: Of the normalisation, a value a channel; batches hold samples before it, from 0 to 1.
+        mean, std: Of the normalisation, a value a channel; batches hold samples before it, from 0 to 1. None with
+            named inputs.
         class_names: What the classes are called.
         task: What it learned; a class a sample by default.
         name: What the card calls it.
@@ -58,21 +63,20 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     """The case of a network of the user's own.
 
     Raises:
-        RequestError: int8 is wanted without the data that it needs, or the batches hold several inputs by name.
+        RequestError: int8 is wanted without the data that it needs, or the network cannot read its batches.
     """
     for what, given in (("calibration", own.calibration), ("validation", own.validation)):
         if plan.quantises and given is None:
             raise RequestError(f"int8 needs {what} data: give OwnModel {what}=…, or ship with int8=False")
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
-    if not isinstance(example, Tensor):
-        raise RequestError("only networks of one input can be shipped; this loader gives several by name")
+    reads = None if isinstance(example, Tensor) else _by_name(own)
     network = _copied(own.network)
     with torch.no_grad(), as_request(lambda reason: f"the network cannot read its test batches: {reason}"):
-        classes = classes_of(network(example[:1].float()))
+        classes = classes_of(logits_of(call(network, each(example, lambda x: _number(x[:1])))))
     ready = preprocess(own.mean, own.std, None)
     given = {
-        "shape": list(example.shape[1:]),
-        "range": [0, 1] if example.dim() == 4 else None,
+        "shape": list(example.shape[1:] if isinstance(example, Tensor) else reads.shape if reads else ()),
+        "range": [0, 1] if isinstance(example, Tensor) and example.dim() == 4 else None,
         "mean": own.mean,
         "std": own.std,
     }
@@ -82,8 +86,8 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     others = {name: _copied(one) for name, one in given_ones.items() if one is not None}
     return Case(
         name=own.name,
-        students=[Subject("distilled", network, about)],
-        references=[Subject(name, one, about) for name, one in others.items()],
+        students=[Subject("distilled", network, about, reads=reads)],
+        references=[Subject(name, one, about, reads=reads) for name, one in others.items()],
         calibration=lambda: _first(own, plan.samples),
         validation=_again(own, own.validation if own.validation is not None else own.test),
         chosen_on="the validation data that were given",
@@ -91,6 +95,22 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
         task=own.task,
         teacher=ModuleTeacher(others["teacher"], inputs=ready) if own.teacher is not None else None,
     )
+
+
+def _by_name(own: OwnModel) -> Several:
+    """What a network of several inputs reads: their shapes in all of the batches that were given."""
+    if own.mean is not None or own.std is not None:
+        raise RequestError(
+            "mean and std are those of one tensor, and this loader gives inputs by name: leave them out, and normalise "
+            "in the network or in the loader"
+        )
+    loaders = [one for one in (own.test, own.calibration, own.validation) if one is not None]
+    return several(batch.inputs for one in loaders for batch in _again(own, one)())
+
+
+def _number(x: Tensor) -> Tensor:
+    """Fractions in fp32, as files read them; whole numbers as they are."""
+    return x.float() if x.is_floating_point() else x
 
 
 def _copied(network: nn.Module) -> nn.Module:

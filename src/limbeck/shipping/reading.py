@@ -47,9 +47,11 @@ class Reading(Protocol):
         trials: Sizes at which a file is compared with its network.
     """
 
-    fixed: ClassVar[bool]
     script: ClassVar[str]
     samples: ClassVar[str]
+
+    @property
+    def fixed(self) -> bool: ...
 
     @property
     def names(self) -> tuple[str, ...]: ...

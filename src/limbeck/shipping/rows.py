@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from limbeck.errors import RequestError, RunError
 from limbeck.quantization import session
@@ -16,7 +14,6 @@ from limbeck.shipping import formats, runners
 from limbeck.shipping.chosen import Chosen, choose
 from limbeck.shipping.formats import FORMS, Packing
 from limbeck.shipping.plan import Plan
-from limbeck.shipping.score import Judged
 from limbeck.shipping.subjects import Case, Subject
 
 REFERENCE = "reference"
@@ -35,7 +32,6 @@ class Row:
         path: The file; None for a network that is only compared with, in torch.
         run: The file, loaded.
         packing: What stands inside the file.
-        judged: Its outputs on the test set.
         figures: More of its figures.
     """
 
@@ -46,7 +42,6 @@ class Row:
     path: Path | None
     run: Runner
     packing: Packing
-    judged: Judged | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,13 +55,6 @@ class Row:
     def read(self, inputs: Any) -> Given:
         """From a batch's inputs to what the file reads."""
         return self.packing.read(self.subject, inputs)
-
-    def judge(self, teacher: Sequence[Tensor] | None) -> Judged:
-        """Read the test set, once; beside what the teacher gives on its batches."""
-        if self.judged is None:
-            run, case = self.packing.logits(self.run), self.case
-            self.judged = runners.judge(run, case.test(), self.read, case.task, teacher)
-        return self.judged
 
 
 def build(case: Case, plan: Plan, folder: Path, tell: Callable[[str], None]) -> tuple[list[Row], dict[str, Chosen]]:

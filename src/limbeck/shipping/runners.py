@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.quantization.session import Array, Given, Runner
-from limbeck.shipping.score import Judged
+from limbeck.shipping.score import KEPT, Gathering, Judged
 from limbeck.tasks import Task
-from limbeck.types import Batch, Targets
+from limbeck.types import Batch
 
 
 def module(network: nn.Module) -> Runner:
@@ -45,29 +45,25 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def judge(
-    run: Runner,
-    batches: Iterable[Batch],
-    read: Callable[[Any], Given],
+    files: Sequence[tuple[Runner, Callable[[Any], Given]]],
+    asked: Iterable[tuple[Batch, Tensor | None]],
     task: Task,
-    teacher: Sequence[Tensor] | None = None,
-) -> Judged:
-    """Run a file over a split.
+    keep: int = KEPT,
+) -> list[Judged]:
+    """Run files over a split, which is read once: all of them on a batch, then the next batch.
 
     Args:
-        run: The file.
-        batches: The split, in order.
-        read: From a batch's inputs to what the file reads.
+        files: Each file, and from a batch's inputs to what it reads.
+        asked: The split's batches in order, each with the teacher's outputs; None without a teacher.
         task: What is learned.
-        teacher: The teacher's outputs on each of the batches.
+        keep: Numbers of each file's outputs that are kept to be compared with another one's.
 
     Raises:
         RequestError: The split is empty, or none of its samples has a label.
     """
-
-    def answered() -> Iterator[tuple[Tensor, Targets, Tensor | None]]:
-        for number, batch in enumerate(map(task.batch, batches)):
-            output = task.output(torch.from_numpy(run(read(batch.inputs))))
-            targets = batch.targets.cpu() if isinstance(batch.targets, Tensor) else batch.targets
-            yield output, targets, None if teacher is None else teacher[number]
-
-    return Judged.of(task, answered())
+    found = [Gathering(task, keep) for _ in files]
+    for batch, teacher in asked:
+        targets = batch.targets.cpu() if isinstance(batch.targets, Tensor) else batch.targets
+        for gathering, (run, read) in zip(found, files, strict=True):
+            gathering.add(task.output(torch.from_numpy(run(read(batch.inputs)))), targets, teacher)
+    return [one.judged() for one in found]

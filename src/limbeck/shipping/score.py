@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,38 +40,6 @@ class Judged:
     groups: tuple[Any, ...]
     hits: Array | None
     outputs: Array
-
-    @classmethod
-    def of(cls, task: Task, batches: Iterable[tuple[Tensor, Targets, Tensor | None]]) -> Judged:
-        """Gather outputs, targets and the teacher's outputs, batch by batch.
-
-        Raises:
-            RequestError: There is no batch, or a single sample of a score that is no share of samples.
-        """
-        share = counts_samples(task)
-        whole, groups = task.metrics(), [] if share else [task.metrics() for _ in range(GROUPS)]
-        hits: list[Array] = []
-        kept: list[Array] = []
-        seen = numbers = 0
-        for output, targets, teacher in batches:
-            whole.update(output, targets, teacher)
-            if share:
-                right, known = task.score(output, targets)
-                hits.append(right[known.bool()].bool().numpy())
-            for group, metrics in enumerate(groups):
-                at = slice((group - seen) % GROUPS, None, GROUPS)
-                if len(output[at]):
-                    metrics.update(output[at], _part(targets, at), _part(teacher, at))
-            if numbers < KEPT:
-                kept.append(output.numpy().ravel())
-                numbers += output.numel()
-            seen += len(output)
-        if not seen:
-            raise RequestError("nothing to evaluate: the loader gives no batch at all")
-        if seen == 1 and not share:
-            raise RequestError("one sample shows nothing; give at least two to evaluate on")
-        states = tuple(one.state() for one in groups[:seen])
-        return cls(task, whole.state(), states, np.concatenate(hits) if share else None, np.concatenate(kept))
 
     @cached_property
     def figures(self) -> Mapping[str, float]:
@@ -121,6 +89,53 @@ class Judged:
             metrics.figures([*groups[:at], *groups[at + 1 :]]).get(self.task.monitor, self.score)
             for at in range(len(groups))
         ]
+
+
+class Gathering:
+    """What `Judged` needs of one model's outputs; a batch is forgotten when the next one comes.
+
+    Args:
+        task: What is learned.
+        keep: Numbers of the outputs that are kept to be compared with another file's.
+    """
+
+    def __init__(self, task: Task, keep: int = KEPT) -> None:
+        self.task, self.left, self.seen = task, keep, 0
+        self.share = counts_samples(task)
+        self.whole = task.metrics()
+        self.groups = [] if self.share else [task.metrics() for _ in range(GROUPS)]
+        self.hits: list[Array] = []
+        self.kept: list[Array] = []
+
+    def add(self, output: Tensor, targets: Targets, teacher: Tensor | None) -> None:
+        """Take in a batch: outputs (B, …), its targets, and what the teacher gives."""
+        self.whole.update(output, targets, teacher)
+        if self.share:
+            right, known = self.task.score(output, targets)
+            self.hits.append(right[known.bool()].bool().numpy())
+        for group, metrics in enumerate(self.groups):
+            at = slice((group - self.seen) % GROUPS, None, GROUPS)
+            if len(output[at]):
+                metrics.update(output[at], _part(targets, at), _part(teacher, at))
+        if self.left > 0:
+            self.kept.append(output.numpy().ravel())
+            self.left -= output.numel()
+        self.seen += len(output)
+
+    def judged(self) -> Judged:
+        """The score of all batches.
+
+        Raises:
+            RequestError: There was no batch, or a single sample of a score that is no share of samples.
+        """
+        if not self.seen:
+            raise RequestError("nothing to evaluate: the loader gives no batch at all")
+        if self.seen == 1 and not self.share:
+            raise RequestError("one sample shows nothing; give at least two to evaluate on")
+        states = tuple(one.state() for one in self.groups[: self.seen])
+        hits = np.concatenate(self.hits) if self.share else None
+        outputs = np.concatenate(self.kept) if self.kept else np.empty(0, np.float32)
+        return Judged(self.task, self.whole.state(), states, hits, outputs)
 
 
 def distance(outputs: Array, reference: Array) -> float:

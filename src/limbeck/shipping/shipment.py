@@ -11,6 +11,7 @@ import limbeck
 from limbeck.engine.saving.files import write_json
 from limbeck.errors import RequestError
 from limbeck.notices import tell
+from limbeck.quantization.session import INPUT
 from limbeck.quantization.training import outputs_of
 from limbeck.report.ship import write_ship_page
 from limbeck.shipping import card, devices, early, plan, processor, table
@@ -114,7 +115,7 @@ def carry_out(
             exit = early.policy(case, given)
             rows += [*made, *([exit] if exit else [])]
         say(f"reading the test set for {len(rows)} rows")
-        rows = table.judged(rows, chosen, {case.name: case.teacher_outputs(case.test) for case in cases})
+        rows = table.judged(rows, chosen)
         table.measured(rows, given, say)
         result = _result(cases, rows, chosen, given, folder, command)
         for case in cases:
@@ -144,8 +145,12 @@ def _for_task(cases: Sequence[Case], given: Plan) -> Plan:
     if len(judged) > 1:
         raise RequestError(f"one table compares one task, and these are {', '.join(judged)}: ship them one by one")
     for name in devices.WRITERS.keys() & set(given.formats):
-        if not all(case.students[-1].reading.fixed for case in cases):
-            raise RequestError(f"{name} takes samples of one shape, and texts have any length; leave it out")
+        for reading in (case.students[-1].reading for case in cases):
+            if reading.group == "texts":
+                raise RequestError(f"{name} takes samples of one shape, and texts have any length; leave it out")
+            if reading.names != (INPUT,):
+                by_name = ", ".join(reading.names)
+                raise RequestError(f"{name} takes one input, and this network reads {by_name} by name; leave it out")
     for case in cases:
         classifies = case.task.classifies_samples and case.students[-1].output_shape != (1,)
         if given.packing.softmax_inside and not classifies:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,7 @@ class Subject:
         size: Height and width to which its images are resized before it reads them, beside the file; None for none.
         prepare: Of a teacher of texts with tokens of its own, what takes these out of a batch; None for none.
         int8: The int8 file that its run has trained (`quantize` in the recipe); None without one.
+        reads: What its files read, where the description does not say it.
     """
 
     name: str
@@ -58,11 +59,12 @@ class Subject:
     size: int | None = None
     prepare: nn.Module | None = None
     int8: Path | None = None
+    reads: Reading | None = None
 
     @cached_property
     def reading(self) -> Reading:
         """What its files read."""
-        return reading(self.about, self.network, self.size, self.prepare)
+        return self.reads or reading(self.about, self.network, self.size, self.prepare)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,17 +130,19 @@ class Case:
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def teacher_outputs(self, batches: Batches) -> list[Tensor] | None:
-        """The teacher's outputs on each batch of a split; None without a teacher."""
+    @torch.no_grad()
+    def teacher_output(self, batch: Batch) -> Tensor | None:
+        """The teacher's output on a batch; None without a teacher."""
         if self.teacher is None:
             return None
-        with torch.no_grad():
-            return [self._output(self.teacher(batch).output) for batch in batches()]
-
-    def _output(self, given: Tensor | None) -> Tensor:
+        given = self.teacher(batch).output
         if given is None:
             raise RequestError("the teacher gives features alone, no output to agree with")
         return self.task.output(given).float().cpu()
+
+    def asked(self, batches: Batches) -> Iterator[tuple[Batch, Tensor | None]]:
+        """The batches of a split, each with the teacher's output."""
+        return ((batch, self.teacher_output(batch)) for batch in map(self.task.batch, batches()))
 
 
 def from_run(run: Path, root: Path | None, samples: int) -> Case:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.models import multiply_adds
-from limbeck.shipping import early, latency, memory
+from limbeck.shipping import early, latency, memory, runners
 from limbeck.shipping.chosen import Chosen, settle
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.reading import Size
 from limbeck.shipping.rows import Row
 from limbeck.shipping.runners import torch_threads
-from limbeck.shipping.score import figures
+from limbeck.shipping.score import Judged, figures
+from limbeck.shipping.subjects import Case
 
 LATENCY_SECONDS = 20.0
 """For one batch size, about."""
@@ -23,32 +22,39 @@ TINY = 10**7
 """Multiply-adds of a batch below which to quantise and to go back costs more than it saves."""
 
 
-def judged(
-    rows: list[Row], chosen: Mapping[str, Mapping[str, Chosen]], teachers: Mapping[str, Sequence[Tensor] | None]
-) -> list[Row]:
+def judged(rows: list[Row], chosen: Mapping[str, Mapping[str, Chosen]]) -> list[Row]:
     """Read the test set for every row, and leave out the int8 files that it shows to be beyond the tolerance.
 
     Args:
         rows: All files.
         chosen: How int8 files were chosen, by case and network.
-        teachers: The teachers' outputs on each batch of the test set, by case.
     """
+    read = {row: found for case in _cases(rows) for row, found in _on_test(case, rows)}
     left = []
     for row in rows:
-        teacher = teachers[row.case.name]
-        own = row.judge(teacher)
         if row.precision == "int8" and row.path is not None:
             fp32 = _beside(rows, row, row.subject.name, "onnx")
             how = chosen[row.case.name][row.subject.name]
             if fp32 is not None:
-                settle(how, fp32.judge(teacher), own, row.path)
+                settle(how, read[fp32], read[row], row.path)
             if how.refused:
                 continue
         left.append(row)
     for row in left:
-        teacher, baseline = teachers[row.case.name], _beside(left, row, "baseline", "torch")
-        row.figures |= figures(row.judge(teacher), baseline.judge(teacher) if baseline else None)
+        baseline = _beside(left, row, "baseline", "torch")
+        row.figures |= figures(read[row], read[baseline] if baseline else None)
     return left
+
+
+def _cases(rows: Sequence[Row]) -> list[Case]:
+    return list({id(row.case): row.case for row in rows}.values())
+
+
+def _on_test(case: Case, rows: Sequence[Row]) -> Iterator[tuple[Row, Judged]]:
+    """The rows of a case, each with its score on the test set; no outputs are kept of it."""
+    own = [row for row in rows if row.case is case]
+    files = [(row.packing.logits(row.run), row.read) for row in own]
+    return zip(own, runners.judge(files, case.asked(case.test), case.task, keep=0), strict=True)
 
 
 def _beside(rows: Sequence[Row], row: Row, model: str, runtime: str) -> Row | None:
@@ -67,10 +73,17 @@ def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> No
         tell(f"latency of {len(rows)} rows, batches of {name}, {plan.threads} thread(s)")
         _latencies(rows, name, size, plan.threads)
     for row in rows:
-        row.figures["peak_memory_bytes"] = None
-        if plan.measure and row.path is not None and row.runtime in memory.CODE:
-            example = row.subject.reading.example((1, None))
-            row.figures["peak_memory_bytes"] = memory.peak_bytes(row.path, row.runtime, example, plan.threads)
+        found = _peak(row, plan)
+        row.figures |= {"peak_memory_bytes": found.bytes, "peak_memory_missing": found.missing}
+
+
+def _peak(row: Row, plan: Plan) -> memory.Peak:
+    if row.path is None or not plan.measure:
+        return memory.Peak(None, memory.NO_FILE if row.path is None else memory.NOT_ASKED)
+    found = memory.peak(row.path, row.runtime, row.subject.reading.example((1, None)), plan.threads)
+    if found.missing:
+        row.case.notes.append(f"{row.subject.name}: no peak memory of {row.path.name}: {found.missing}")
+    return found
 
 
 def _multiply_adds(row: Row) -> int | None:

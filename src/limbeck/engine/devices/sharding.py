@@ -50,10 +50,10 @@ def check_shared(scheme: Scheme, fabric: Fabric) -> None:
             f"the student came in a wrapper that shares gradients among {processes} processes, and fit was to train in "
             f"{fabric.world_size}: give fit fabric=, or devices and strategy='ddp'; it wraps the student itself"
         )
-    if scheme.generates and fabric.world_size > 1:
+    if scheme.generates and is_sharding(fabric):
         raise RequestError(
-            f"a student that writes its texts itself is trained by one process, and these are {fabric.world_size}; "
-            "take one device, or another scheme"
+            "a student that writes texts itself cannot be sharded, for processes write different numbers of tokens; "
+            "take strategy ddp in place of fsdp, or another scheme"
         )
 
 
