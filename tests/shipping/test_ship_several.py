@@ -48,12 +48,12 @@ def test_each_file_reads_the_inputs_by_name_and_any_length(tmp_path: Path, monke
     network = Both().eval()
     test = labelled(network, batch(1, 5), batch(2, 7), batch(3, 3))
     given = {"calibration": [batch(4, 6)], "validation": labelled(network, batch(5, 4))}
-    own = OwnModel(network, test=test, teacher=network, class_names=["a", "b", "c"], **given)
+    own = OwnModel(network, test=test, class_names=["a", "b", "c"], **given)
     chosen = ["onnx", "onnx-int8", "pt2"]
-    found = ship(own, out=tmp_path, formats=chosen, batch=[1, 4], tolerance=20, memory=False, progress=False)
+    found = ship(own, out=tmp_path, formats=chosen, batch=[1], tolerance=20, seconds=0.1, memory=False, progress=False)
     rows = {(row["model"], row["runtime"], row["precision"]): row for row in found["rows"]}
     for runtime in ("torch", "onnx", "torch.export"):
-        assert rows["distilled", runtime, "fp32"]["score"] == rows["distilled", runtime, "fp32"]["agreement"] == 1.0
+        assert rows["distilled", runtime, "fp32"]["score"] == 1.0
     assert ("distilled", "onnx", "int8") in rows
     for length in (2, 7):
         x = batch(9, length, 6)

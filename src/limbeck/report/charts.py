@@ -11,9 +11,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from limbeck.compare.labels import label_of
+from limbeck.report.labels import apart
 from limbeck.runs.entry import label, monitor_of
 from limbeck.runs.folder import student_folder
 
@@ -128,20 +129,25 @@ def frontier(found: Mapping[str, Any]) -> str:
     axes = figure.subplots()
     batch = next(iter(found["rows"][0]["latency"]))
     colours = {"teacher": GREY, "baseline": "#bf8700"}
+    notes = []
     for row in found["rows"]:
         at = (row["latency"][batch]["p50_ms"], row["score"])
         spread = [[row["score"] - row["interval"][0]], [row["interval"][1] - row["score"]]]
         colour = colours.get(row["model"].partition("-")[0], BLUE)
         axes.errorbar(*at, yerr=np.abs(spread), fmt=SHAPES[row["precision"]], color=colour, elinewidth=0.8)
         named = f"{row['model']}, {row['runtime']} {row['precision']}"
-        axes.annotate(named, at, xytext=(6, -3), textcoords="offset points", fontsize=7, color=colour)
+        notes.append(axes.annotate(named, at, xytext=(6, -3), textcoords="offset points", fontsize=7, color=colour))
     best = sorted((row["latency"][batch]["p50_ms"], row["score"]) for row in found["rows"] if row["frontier"])
     axes.plot(*zip(*best, strict=True), "-", color=BLUE, linewidth=1, alpha=0.6, label="frontier")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.15)
     axes.set_xlabel(f"median latency of a batch of {batch.replace('x', ' × ')}, ms")
     axes.set_ylabel(f"test {found['monitor']}")
     axes.legend(loc="lower right", fontsize=9)
+    apart(figure, notes)
     return _svg(figure)
 
 

@@ -9,6 +9,11 @@ from typing import Any
 
 from limbeck.report.document import document, write_drawn
 
+STYLE = """
+body { max-width: 84rem } table { font-size: .82rem } th { white-space: normal; vertical-align: bottom }
+th, td { padding: .3rem .45rem } th:nth-child(-n + 4), td:nth-child(-n + 4) { text-align: left }
+"""
+
 
 def write_ship_page(folder: Path) -> Path | None:
     """Write ship.html from the ship.json of a folder.
@@ -34,7 +39,7 @@ Speed: {html.escape(found["intervals"]["ratio_to_teacher"])}.</p>
 {_notes(found)}
 <p class="small">limbeck {machine["limbeck"]}, torch {machine["torch"]}, onnxruntime {machine["onnxruntime"]},
 {html.escape(machine["processor"])}, {machine["threads"]} thread(s), {html.escape(", ".join(machine["flags"]))}</p>"""
-    return document(name, body)
+    return document(name, body, STYLE)
 
 
 def size_of(name: str) -> str:
