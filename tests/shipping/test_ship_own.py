@@ -104,3 +104,13 @@ def test_batches_that_the_network_cannot_read_are_refused_in_one_line(tmp_path: 
         ship(OwnModel(nn.Linear(5, 3), test=pairs(2)), out=tmp_path / "out", int8=False)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["test", "calibration", "validation"])
+def test_an_iterator_that_is_read_once_is_refused(tmp_path: Path, what: str) -> None:
+    given: dict[str, Any] = {"test": pairs(0), "calibration": pairs(1), "validation": pairs(2)}
+    given[what] = iter(given[what])
+    with pytest.raises(RequestError, match=f"{what} is read several times, and an iterator is over after one"):
+        ship(OwnModel(nn.Linear(6, 3), **given), out=tmp_path / "out", progress=False)
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(given[what])) == 4, "nothing of it is used up"

@@ -68,6 +68,11 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     for what, given in (("calibration", own.calibration), ("validation", own.validation)):
         if plan.quantises and given is None:
             raise RequestError(f"int8 needs {what} data: give OwnModel {what}=…, or ship with int8=False")
+    for what in ("test", "calibration", "validation"):
+        if isinstance(getattr(own, what), Iterator):
+            raise RequestError(
+                f"{what} is read several times, and an iterator is over after one; give a list, or a DataLoader"
+            )
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
     reads = None if isinstance(example, Tensor) else _by_name(own)
     network = _copied(own.network)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from limbeck.atomic import ENDING
 from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
 
+try:
+    import fcntl
+except ImportError:  # on Windows nothing is locked, and nothing swept
+    fcntl = None  # type: ignore[assignment]
+
+BEFORE = ".before"
 MARK = "ship.json"
 """A folder that holds it was made by `ship`, and may be made anew."""
 
@@ -36,20 +43,51 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         RunError: It cannot be written.
     """
+    _sweep(out.absolute())
     temporary = out.absolute().with_name(f".{out.absolute().name}.{secrets.token_hex(4)}{ENDING}")
     try:
         try:
             temporary.mkdir(parents=True)
         except OSError as error:
             raise RunError(f"cannot write {temporary.parent}: {error.strerror}; choose another --out") from error
-        yield temporary
-        _take_place(temporary, out)
+        with ExitStack() as stack:
+            with suppress(OSError):  # a file system without locks
+                stack.enter_context(_held(temporary))
+            yield temporary
+            _take_place(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _sweep(out: Path) -> None:
+    """Remove what killed processes have left beside a folder, and bring back what one has taken from its place."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*{ENDING}*"):
+        with suppress(OSError), _held(path):
+            if path.name.endswith(BEFORE) and not out.exists():
+                path.rename(out)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Inside, no other process sweeps a folder; the kernel takes the lock from one that dies.
+
+    Raises:
+        OSError: Another process holds it, or there are no such locks here.
+    """
+    if fcntl is None:
+        raise OSError
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _take_place(temporary: Path, out: Path) -> None:
-    before = temporary.with_name(f"{temporary.name}.before")
+    before = temporary.with_name(f"{temporary.name}{BEFORE}")
     try:
         if out.exists():
             out.rename(before)
