@@ -43,7 +43,7 @@ def text_chat(
 
     Args:
         root: The data root.
-        train: File or files, also patterns: .jsonl or .parquet.
+        train: File or files, also patterns: .jsonl, .parquet, or a folder of Hugging Face's datasets.
         test: Likewise.
         validation: Likewise.
         messages: The column of the messages.
