@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
@@ -19,8 +20,29 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 # So they do from processes that compile for this one, which import torch once more.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+# Two threads that wait actively, where a test takes two, hinder the tests beside it.
+os.environ["OMP_WAIT_POLICY"] = "passive"
+# Each process would compile all sources anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-LONG = {"test_cli_exits.py", "test_examples.py", "test_faults.py", "test_hf_trainer.py", "test_memory.py"}
+LONG = {
+    "test_cli_exits.py",
+    "test_compare_identity.py",
+    "test_examples.py",
+    "test_export.py",
+    "test_faults.py",
+    "test_hf_trainer.py",
+    "test_key_maps.py",
+    "test_late_compiler.py",
+    "test_memory.py",
+    "test_plan.py",
+    "test_preactivations.py",
+    "test_report.py",
+    "test_ship_exits.py",
+    "test_ship_tasks.py",
+    "test_terminal.py",
+}
 """Files of few tests that take many seconds."""
 
 
@@ -37,7 +59,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and not config.option.collectonly:
         config.option.loadscopereorder = False
     else:
+        gc.disable()  # until all tests are imported, of which nothing goes again
         config.pluginmanager.register(importlib.import_module("shared"), "shared")
+
+
+class Backwards(pytest.Dir):
+    """A folder whose files are imported from the last to the first."""
+
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        yield from reversed([*super().collect()])
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Dir | None:
+    """Of two processes each prepares the asserts of half of the files, and finds the others' prepared by the other."""
+    odd = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[-1] in "13579"
+    made: pytest.Dir | None = Backwards.from_parent(parent, path=path) if odd else None
+    return made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from limbeck.data import InMemory, sets
 from limbeck.engine.devices.fabric import Fabric
 
 torch.set_num_threads(1)
+# pytest listens to each logger that it finds, and to this one torch tells every graph that it exports or compiles, in
+# words and with all sources, if anybody listens: most of such a test's time.
+logging.root.manager.loggerDict.pop("torch.__trace", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What was imported by now stays: the collector need not look through it again, at a second each time."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,28 +27,22 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("processor", "checks"),
-    [
-        ("AVX2", ["odd:1", "odd:2", "networks:2"]),
-        ("this one", ["odd:2"]),  # on which all other tests of the networks run
-    ],
-)
-def test_gradients_are_those_of_the_contiguous_layout(processor: str, checks: list[str]) -> None:
-    """In a process of its own: where they are not, it may well be killed."""
+def test_gradients_are_those_of_the_contiguous_layout_with_avx2_alone() -> None:
+    """In a process of its own: where they are not, it may well be killed; oneDNN asks once what it may use."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment["OMP_WAIT_POLICY"] = "passive"  # two threads that wait actively hinder the tests beside these
-    if processor == "AVX2":
-        environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    environment["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     paths = [str(SCRIPT.parents[2]), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    checks = ("odd:1", "odd:2", "networks:2")
     done = subprocess.run([sys.executable, SCRIPT, *checks], env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout.decode()[-300:] + done.stderr.decode()[-600:]
 
 
 @forked.needed
-def test_so_they_are_with_one_thread_on_this_processor() -> None:
-    process = forked.begun(layouts.check, "odd", 1)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_so_they_are_on_this_processor(threads: int) -> None:
+    """On which all other tests of the networks run."""
+    process = forked.begun(layouts.check, "odd", threads)
     process.join(300)
     assert process.exitcode == 0
 
