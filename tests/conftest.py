@@ -22,9 +22,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 # Two threads that wait actively, where a test takes two, hinder the tests beside it.
 os.environ["OMP_WAIT_POLICY"] = "passive"
-# Each process would compile all sources anew.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LONG = {
     "test_cli_exits.py",
@@ -60,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.loadscopereorder = False
     else:
         gc.disable()  # until all tests are imported, of which nothing goes again
+        sys.dont_write_bytecode = False  # until then too: what one process has compiled, the others find
         config.pluginmanager.register(importlib.import_module("shared"), "shared")
 
 

@@ -35,6 +35,7 @@ def pytest_collection_finish() -> None:
     """What was imported by now stays: the collector need not look through it again, at a second each time."""
     gc.freeze()
     gc.enable()
+    sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
 
 
 @pytest.fixture(scope="session", autouse=True)
