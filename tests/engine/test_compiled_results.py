@@ -75,7 +75,7 @@ def train(student: nn.Module, compile: str | None) -> None:
 def test_other_results_are_refused(wrong: str, dropout: float, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = backend(WRONG[wrong])
     monkeypatch.setattr(torch, "compile", lambda function, **_: COMPILE(function, backend=made))
-    with pytest.raises(RequestError, match=f"another {what} than .*code.*; compile: null does without, or TORCHIND"):
+    with pytest.raises(RequestError, match=f"another {what} than .*code.*; compile: null does without, or set TORCH"):
         train(network(dropout), "default")
     with pytest.raises(RequestError, match=f"another {what} than .*; a student that is not compiled does without"):
         train(torch.compile(network(dropout)), None)

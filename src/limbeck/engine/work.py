@@ -194,7 +194,7 @@ class Work:
 def _without_compile(fault: str, mode: str | None) -> str:
     """What torch.compile does wrong, and what to do."""
     without = "compile: null" if mode else "a student that is not compiled"
-    return f"{fault}; {without} does without, or {PLACE} may name an empty folder for what torch compiles"
+    return f"{fault}; {without} does without, or set {PLACE} to an empty folder, free of other processors' code"
 
 
 def _choose_compile(
