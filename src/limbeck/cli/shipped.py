@@ -19,10 +19,10 @@ def shipped(found: Mapping[str, Any]) -> None:
     console = printing.console(WIDTH)
     batches = list(found["rows"][0]["latency"])
     table = printing.table(f"{', '.join(found['runs'])}: on the test set, and on this machine")
-    columns = ["model", "file", found["monitor"], "95 % interval", "agreement", "bytes"]
+    columns = ["model", "runtime", found["monitor"], "95 % interval", "agreement", "bytes"]
     columns += [_size(batch, few=len(batches) <= FEW) for batch in batches] + ["× teacher", "peak MB"]
     for column in columns:
-        table.add_column(column, justify="left" if column in ("model", "file") else "right")
+        table.add_column(column, justify="left" if column in ("model", "runtime") else "right")
     for row in found["rows"]:
         table.add_row(*_cells(row, batches, several=len(found["runs"]) > 1))
     console.print(table)
@@ -58,7 +58,8 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         for name, how in each.items():
             what = f"int8 of {name}, {run}"
             if how["refused"]:
-                lines.append(f"{what}: refused: {how['refused']}")
+                late = "; the time ran out before all was tried: --seconds gives more" if how["time_ran_out"] else ""
+                lines.append(f"{what}: refused: {how['refused']}{late}")
                 continue
             left = f"; in fp32 stay {', '.join(how['left_out'])}" if how["left_out"] else ""
             drops = [lost(how[f"{split}_drop"], found["mode"]) for split in ("validation", "test")]
@@ -68,4 +69,5 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         lines.append("ms: the median of a batch, of texts with the tokens of each; p95 stands in ship.json")
     lines += [*found["slower"], *found["notes"]]
     out = found["out"]
-    return [*lines, f"figures: {out}/ship.json   card: README.md   for a device build: limbeck.json, all in {out}"]
+    where = f"in {out}" if len(found["runs"]) == 1 else f"in the folder of each run in {out}"
+    return [*lines, f"figures: {out}/ship.json   card: README.md and, for a device build, limbeck.json, {where}"]

@@ -135,7 +135,8 @@ def frontier(found: Mapping[str, Any]) -> str:
         spread = [[row["score"] - row["interval"][0]], [row["interval"][1] - row["score"]]]
         colour = colours.get(row["model"].partition("-")[0], BLUE)
         axes.errorbar(*at, yerr=np.abs(spread), fmt=SHAPES[row["precision"]], color=colour, elinewidth=0.8)
-        named = f"{row['model']}, {row['runtime']} {row['precision']}"
+        run = f"{row['run']}: " if len(found["runs"]) > 1 else ""
+        named = f"{run}{row['model']}, {row['runtime']} {row['precision']}"
         notes.append(axes.annotate(named, at, xytext=(6, -3), textcoords="offset points", fontsize=7, color=colour))
     best = sorted((row["latency"][batch]["p50_ms"], row["score"]) for row in found["rows"] if row["frontier"])
     axes.plot(*zip(*best, strict=True), "-", color=BLUE, linewidth=1, alpha=0.6, label="frontier")
