@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import ContextVar
 
 _MUTED = ContextVar("muted", default=False)
@@ -32,6 +34,18 @@ def muted() -> Iterator[None]:
         yield
     finally:
         _MUTED.reset(token)
+
+
+@contextmanager
+def tools_silenced() -> Iterator[None]:
+    """Inside, tools of others, such as exporters, tell nothing of their own steps; what they raise says enough."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

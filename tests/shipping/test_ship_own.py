@@ -100,7 +100,7 @@ def test_the_user_s_networks_stay_as_they_are_and_agree_on_normalised_samples(
 
 
 def test_batches_that_the_network_cannot_read_are_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="the network cannot read its test batches: mat1 and mat2") as error:
+    with pytest.raises(RequestError, match="the network cannot read the test batches: mat1 and mat2") as error:
         ship(OwnModel(nn.Linear(5, 3), test=pairs(2)), out=tmp_path / "out", int8=False)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -114,3 +114,25 @@ def test_an_iterator_that_is_read_once_is_refused(tmp_path: Path, what: str) -> 
         ship(OwnModel(nn.Linear(6, 3), **given), out=tmp_path / "out", progress=False)
     assert list(tmp_path.iterdir()) == []
     assert len(list(given[what])) == 4, "nothing of it is used up"
+
+
+def test_a_teacher_that_cannot_read_the_batches_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    own = OwnModel(nn.Linear(6, 3), test=pairs(2), teacher=nn.Linear(5, 3))
+    with pytest.raises(RequestError, match="the teacher cannot read the test batches: mat1 and mat2"):
+        ship(own, out=tmp_path / "out", int8=False, formats=["safetensors"], progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_of_a_network_that_cannot_be_exported_one_line_is_said(
+    form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Looks(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.sum() > 0 else -x)
+
+    with pytest.raises(RequestError, match="Could not guard on data-dependent") as error:
+        ship(OwnModel(Looks(6, 3), test=pairs(2)), out=tmp_path / "out", int8=False, formats=[form], progress=False)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

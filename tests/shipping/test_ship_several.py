@@ -93,7 +93,7 @@ def test_the_example_of_the_document_runs(
         ({"test": [({"image": batch(1, 3)}, torch.zeros(24))]}, "tensors by name, without groups"),
         ({"test": [(batch(1, 3), torch.zeros(24)), (batch(1, 3) | {"more": torch.ones(24)}, torch.zeros(24))]}, "more"),
         ({"test": [(batch(1, 3) | {"image": torch.ones(3, 1, 4, 4)}, torch.zeros(24))]}, "first axis of each input"),
-        ({"test": [({"picture": torch.ones(4, 16)}, torch.zeros(4))]}, "the network cannot read its test batches"),
+        ({"test": [({"picture": torch.ones(4, 16)}, torch.zeros(4))]}, "the network cannot read the test batches"),
         ({"formats": ["openvino"]}, "openvino takes one input, and this network reads image, ids by name"),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, reason_of
+from limbeck.notices import tools_silenced
 
 
 def check_packages() -> None:
@@ -61,7 +62,7 @@ def exported(
         RequestError: The network cannot be written as ONNX.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tools_silenced():
             warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
             program = torch.onnx.export(
                 model,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from limbeck.notices import tools_silenced
 from limbeck.quantization.session import Array
 
 Runner = Callable[[Array], Array]
@@ -78,6 +79,6 @@ def write(name: str, model: nn.Module, shape: tuple[int, ...], path: Path, threa
         path: The file.
         threads: On which it is run.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tools_silenced():
         warnings.simplefilter("ignore")  # these tools warn of their own internals
         return WRITERS[name](model, shape, path, threads)

@@ -21,6 +21,7 @@ from limbeck.errors import RequestError, RunError, as_request, unknown
 from limbeck.export.onnx import difference
 from limbeck.models.logits import to_logits
 from limbeck.models.onnx_writer import check_packages, exported
+from limbeck.notices import tools_silenced
 from limbeck.quantization import session
 from limbeck.quantization.session import INPUT, Array, Given, Runner
 from limbeck.shipping import devices, runners
@@ -184,7 +185,7 @@ def _onnx(path: Path, subject: Subject, packing: Packing, threads: int) -> Runne
 def _pt2(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
     model, reading = packing.model(subject), subject.reading
     example = tuple(reading.example((2, None), seed=0).values())
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tools_silenced():
         warnings.simplefilter("ignore")  # torch.export warns of its own internals
         torch.export.save(torch.export.export(model, example, dynamic_shapes=reading.axes), path)
         loaded = runners.program(path)

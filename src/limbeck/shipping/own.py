@@ -21,7 +21,7 @@ from limbeck.taps import call, logits_of
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import ModuleTeacher
 from limbeck.teachers.coding import classes_of
-from limbeck.types import Batch, each
+from limbeck.types import Batch, Inputs, each
 
 CPU = torch.device("cpu")
 
@@ -76,8 +76,7 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
     reads = None if isinstance(example, Tensor) else _by_name(own)
     network = _copied(own.network)
-    with torch.no_grad(), as_request(lambda reason: f"the network cannot read its test batches: {reason}"):
-        classes = classes_of(logits_of(call(network, each(example, lambda x: _number(x[:1])))))
+    classes = _answers("network", network, example)
     ready = preprocess(own.mean, own.std, None)
     given = {
         "shape": list(example.shape[1:] if isinstance(example, Tensor) else reads.shape if reads else ()),
@@ -89,6 +88,8 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     about = {"model": type(own.network).__name__, "options": {}, "classes": classes, "input": given, **named}
     given_ones = {"teacher": own.teacher, "baseline": own.baseline}
     others = {name: _copied(one) for name, one in given_ones.items() if one is not None}
+    for name, one in others.items():
+        _answers(name, one, example)
     return Case(
         name=own.name,
         students=[Subject("distilled", network, about, reads=reads)],
@@ -111,6 +112,17 @@ def _by_name(own: OwnModel) -> Several:
         )
     loaders = [one for one in (own.test, own.calibration, own.validation) if one is not None]
     return several(batch.inputs for one in loaders for batch in _again(own, one)())
+
+
+@torch.no_grad()
+def _answers(name: str, network: nn.Module, example: Inputs) -> int:
+    """How many outputs a network gives of a sample.
+
+    Raises:
+        RequestError: It cannot read one.
+    """
+    with as_request(lambda reason: f"the {name} cannot read the test batches: {reason}"):
+        return classes_of(logits_of(call(network, each(example, lambda x: _number(x[:1])))))
 
 
 def _number(x: Tensor) -> Tensor:

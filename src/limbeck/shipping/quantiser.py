@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import logging
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from limbeck.notices import tools_silenced
 from limbeck.quantization.session import Given
 from limbeck.types import content
 
@@ -77,7 +74,7 @@ class Quantiser:
         self.calibration, self.fixed = calibration, fixed
         self._folder = tempfile.TemporaryDirectory(prefix="limbeck-int8-")
         self._ready = Path(self._folder.name) / "ready.onnx"
-        with _silent():
+        with tools_silenced():
             quant_pre_process(path, self._ready, skip_symbolic_shape=True)
         self._names = _weights(onnx.load(path), network)
         self._ranges: dict[str, Any] = {}
@@ -112,7 +109,7 @@ class Quantiser:
     def file(self, scheme: Scheme, only: str | None = None) -> bytes:
         """The file that a scheme makes; with `only`, that one node quantised."""
         target = Path(self._folder.name) / "int8.onnx"
-        with _silent():
+        with tools_silenced():
             if scheme.method == "dynamic":
                 self._dynamic(scheme, target, [only] if only else None)
             else:
@@ -210,15 +207,3 @@ def _contents(weight: Any) -> list[bytes]:
 def _content(tensor: Tensor) -> bytes:
     shape = repr(tuple(tensor.shape)).encode()
     return hashlib.sha256(shape + bytes(content(tensor))).digest()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Inside, onnxruntime's tools tell nothing of their progress."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
