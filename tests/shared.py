@@ -20,8 +20,8 @@ from limbeck.data import InMemory, sets
 from limbeck.engine.devices.fabric import Fabric
 
 torch.set_num_threads(1)
-# pytest listens to each logger that it finds, and to this one torch tells every graph that it exports or compiles, in
-# words and with all sources, if anybody listens: most of such a test's time.
+# pytest listens to each logger that it finds, and to this one torch tells every graph that it compiles, in words and
+# with all sources, if anybody listens: an eighth of the time of tests that compile.
 logging.root.manager.loggerDict.pop("torch.__trace", None)
 
 
