@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.gpu.process import Outcome, watched
 from benchmarks.zoo.families import networks
 
-SECONDS = 480.0
+SECONDS = 900.0
 """The time limit of a network."""
 STEPS = ("build", "taps", "pairs", "teaches", "learns", "weights", "onnx")
 RESULTS = Path(__file__).parent.parent / "results"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import signal
+import multiprocessing
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from limbeck.taps import TapInfo, Taps, trace
 from limbeck.taps.pairs import match
 
 CLASSES, BATCH, BATCHES = 10, 4, 2
-SIZES = (64, 128, 224, 240, 256)
+SIZES = (64, 128, 192, 224, 240, 256)
 """Heights of the images, of which the first that a network reads is taken; after them its own."""
 ROUNDING = 1e-4
 ONNX_SECONDS = 200
@@ -131,19 +131,34 @@ class Trial:
     def onnx(self) -> str:
         """It is written as ONNX, whose answers `write_onnx` compares, or refused: torch cannot write every network.
 
-        With some, as those that attend within blocks, torch's exporter does not come to an end in minutes: that is
-        told too.
+        With some, as those that attend within blocks, torch's exporter does not come to an end in minutes, and no
+        signal interrupts it: so it is a process that can be killed.
         """
+        fork = multiprocessing.get_context("fork")
+        receiver, sender = fork.Pipe(duplex=False)
         with tempfile.TemporaryDirectory() as folder:
-            shape = (3, self.size, self.size)
+            exporter = fork.Process(target=self._write_onnx, args=(Path(folder) / "x.onnx", sender), daemon=True)
+            exporter.start()
+            sender.close()
             try:
-                with _limited(ONNX_SECONDS):
-                    told = write_onnx(Path(folder) / "x.onnx", (self.trained or self.network).eval(), {"shape": shape})
-            except RequestError as error:
-                return f"refused: {error}"[:200]
-            except _TooLong:
-                return f"torch's exporter takes longer than {ONNX_SECONDS} s"
-        return f"{told['largest_difference']:.0e}"
+                if not receiver.poll(ONNX_SECONDS):
+                    return f"torch's exporter takes longer than {ONNX_SECONDS} s"
+                return str(receiver.recv())
+            except EOFError as error:
+                exporter.join()
+                raise RuntimeError(f"the exporter ends with {exporter.exitcode}") from error
+            finally:
+                exporter.kill()
+                exporter.join()
+
+    def _write_onnx(self, path: Path, sender: Connection) -> None:
+        network = (self.trained or self.network).eval()
+        try:
+            told = write_onnx(path, network, {"shape": (3, self.size, self.size)})
+        except RequestError as error:
+            sender.send(f"refused: {error}"[:200])
+        else:
+            sender.send(f"{told['largest_difference']:.0e}")
 
     def _made(self, size: int) -> nn.Module:
         """The network for images of this size, where it takes one."""
@@ -253,26 +268,6 @@ def _own_size(name: str) -> list[int]:
 def _spread(taps: list[TapInfo], most: int) -> list[TapInfo]:
     """Some taps from the first to the last."""
     return taps if len(taps) <= most else [taps[round(i * (len(taps) - 1) / (most - 1))] for i in range(most)]
-
-
-class _TooLong(BaseException):
-    """The time is over; no Exception, which torch's exporter would take for a failure of its own."""
-
-
-@contextmanager
-def _limited(seconds: int) -> Iterator[None]:
-    """Raise _TooLong where what runs inside takes longer."""
-
-    def over(*_: Any) -> None:
-        raise _TooLong
-
-    before = signal.signal(signal.SIGALRM, over)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _line(error: Exception) -> str:
