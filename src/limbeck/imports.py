@@ -25,6 +25,8 @@ def load_object(name: str, kind: str) -> Any:
     Raises:
         RequestError: The module cannot be imported, or has no such name.
     """
+    # pkgutil.resolve_name refuses files such as my-nets.py, and does not tell a name that is missing from an
+    # AttributeError of the module itself.
     module_path, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

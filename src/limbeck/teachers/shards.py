@@ -14,8 +14,6 @@ import os
 import secrets
 import shutil
 import struct
-import tempfile
-import weakref
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+from fsspec.implementations.cached import SimpleCacheFileSystem
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -52,7 +51,7 @@ class Shards:
         except (ValueError, ImportError) as error:
             raise RequestError(f"cannot open the place {self.place} of stored teacher outputs: {error}") from error
         self._is_local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
-        self._near: Path | None = None
+        self._near: SimpleCacheFileSystem | None = None
         self._open: dict[tuple[int, int], dict[str, Tensor]] = {}
 
     def description(self) -> Description | None:
@@ -165,17 +164,14 @@ class Shards:
         return RequestError(f"{name} is damaged ({reason}); delete it, and {again}")
 
     def _fetched(self, view: int, number: int) -> str:
-        name = _name(view, number)
+        """The path of a shard on this machine."""
+        path = f"{self._root}/{_name(view, number)}"
         if self._is_local:
-            return f"{self._root}/{name}"
-        if self._near is None:
-            self._near = Path(tempfile.mkdtemp(prefix="limbeck-teacher outputs-"))
-            weakref.finalize(self, shutil.rmtree, self._near, ignore_errors=True)
-        here = self._near / name
-        if not here.exists():
-            here.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(f"{self._root}/{name}", str(here))
-        return str(here)
+            return path
+        if self._near is None:  # its own, and in a folder that goes with it: a place may be written anew
+            self._near = SimpleCacheFileSystem(fs=self._files, cache_storage="TMP", skip_instance_cache=True)
+        with self._near.open(path) as file:
+            return str(file.name)
 
     def _write(self, name: str, content: bytes) -> None:
         path = f"{self._root}/{name}"

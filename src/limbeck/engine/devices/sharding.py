@@ -1,4 +1,11 @@
-"""Networks sharded over processes (FSDP2), and their states whole, as checkpoints and shipped models hold them."""
+"""Networks sharded over processes (FSDP2), and their states whole, as checkpoints and shipped models hold them.
+
+`torch.distributed.checkpoint.state_dict` does not serve here. With `full_state_dict` and `cpu_offload` it gives the
+states to the first process alone, and all of them need the best student. To read an optimizer without moments it
+makes a step with it, which LBFGS refuses. It refuses parameters without moments, such as those of layers without a
+gradient, and parameters of no module. And it leaves moments in the strides in which they were saved: fused kernels,
+which take weight and moment by their places in memory, then make wrong steps.
+"""
 
 from __future__ import annotations
 
