@@ -215,16 +215,3 @@ def test_an_order_that_cannot_be_brought_back_is_named(
     said = capsys.readouterr().err
     assert "Counting.calls cannot be restored; give the sampler set_epoch(epoch) or a generator" in said
     assert said.count("\n") == 1
-
-
-def test_a_checkpoint_from_before_generators_were_kept_goes_on(
-    blobs: InMemory, student: nn.Module, teacher: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(Killed):
-        go(student, teacher, Interrupted(by_loader(blobs), 2, 0), tmp_path)
-    path = tmp_path / "checkpoints" / "last.pt"
-    content = torch.load(path, weights_only=True)
-    del content["state"]["drawing"]
-    torch.save(content, path)
-    go(student, teacher, by_loader(blobs), tmp_path, resume=True)
-    assert "of an earlier version, holds no states of the loader's generators" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def _students(folder: Path) -> Iterator[_Student]:
         at = folder / student_folder(method, seed)
         made_of, result = identity.read(at), read_result(at)
         if made_of is None:
-            raise RequestError(f"{at} does not record what it was made of: an earlier limbeck trained it")
+            raise RequestError(f"{at} does not record what it was made of: bring back its {identity.FILE}")
         if result.get("identity") != identity.digest(made_of):
             raise RequestError(f"{at}: its result.json is that of another student")
         yield _Student(folder, method, seed, result, made_of)

@@ -79,7 +79,7 @@ def changes(folder: Path, now: Identity) -> list[str]:
         return identity.differences(before, now)
     if not folder.exists() or all(path.name in _DESCRIBES for path in folder.iterdir()):
         return []
-    return ["it does not record what it was made of: an earlier limbeck began it"]
+    return [f"it does not record what it was made of: {identity.FILE} is missing"]
 
 
 def reasons(changed: Sequence[str]) -> str:

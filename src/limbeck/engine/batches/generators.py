@@ -147,7 +147,7 @@ class Generators:
         """Bring back what a checkpoint holds.
 
         Args:
-            drawing: How far the loaders had drawn when the epoch began; None where a checkpoint does not say.
+            drawing: How far the loaders had drawn when the epoch began; None where a training begins.
             epoch: The epoch (from 0) that begins or goes on.
 
         Returns:
@@ -160,8 +160,6 @@ class Generators:
                 self._restore(drawing["states"])
             except Exception:  # of many kinds
                 reason = "the loader's generators are others than the checkpoint's"
-        elif self.all:
-            reason = "the checkpoint, of an earlier version, holds no states of the loader's generators"
         if any(getattr(loader, "persistent_workers", False) for loader in self.loaders[:1]):
             reason = "persistent workers cannot be put back to what they had drawn"
         if self._changed:
