@@ -34,6 +34,11 @@ IDS, MASK = torch.randint(0, 9, (4, 5)), torch.tensor([[1, 1, 1, 0, 0]] * 4)
         ({"input": X}, X, None),
         ((X, None), X, None),
         ((X, [{"boxes": X}] * 4), X, [{"boxes": X}] * 4),
+        ((X.numpy(), Y.numpy()), X, Y),
+        (X.numpy(), X, None),
+        ((IDS.numpy(), MASK.numpy(), Y), {"input_ids": IDS, "attention_mask": MASK}, Y),
+        ({"image": X.numpy(), "path": ["a"] * 4, "label": Y.numpy()}, X, Y),
+        (({"ids": IDS.numpy()}, Y), {"ids": IDS}, Y),
     ],
 )  # fmt: skip
 def test_items(item: Any, inputs: Any, targets: Any) -> None:

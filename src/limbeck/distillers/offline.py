@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from limbeck.distillers.exclusive import for_exclusive_classes
 from limbeck.distillers.scheme import Scheme, TaskLoss, check_targets, weighted_sum
 from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
@@ -219,6 +220,8 @@ class Distiller(Scheme):
 
     def _check_classes(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> None:
         compared = any(term.compares_logits for term in self._bound.values())
+        for line in for_exclusive_classes(self._bound.values(), self.task) if is_first() else ():
+            tell(line)
         if isinstance(teacher, TopK | Sampled):
             check_indices(logits, teacher)
         elif teacher is not None and self.task.classifies and compared:

@@ -29,13 +29,14 @@ def as_batch(item: Any) -> Batch:
     the first, which then are the inputs "input_ids" and "attention_mask"; a dict, whose "labels" (or "label",
     "targets", "target", "y") are the targets, "index" the samples' positions, and whose other tensors are the inputs;
     x alone, a tensor or (x,), without targets. Targets that are an array, a list of numbers, or of tensors of one value
-    each, become a tensor.
+    each, become a tensor, and so do arrays among the inputs.
 
     Raises:
         RequestError: It is none of these.
     """
     if isinstance(item, Batch):
         return item
+    item = _with_tensors(item)
     if isinstance(item, Tensor):
         return made(item, None)
     if isinstance(item, Mapping):
@@ -75,6 +76,18 @@ def _of_mapping(item: Mapping[Any, Any]) -> Batch:
     batch = made(inputs[name] if not others and name in SINGLE else inputs, targets, item)
     index = item.get("index")
     return batch._replace(index=index.cpu().long()) if isinstance(index, Tensor) and index.dim() == 1 else batch
+
+
+def _with_tensors(item: Any) -> Any:
+    """The same with tensors in place of NumPy's arrays of numbers among its inputs."""
+    if isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
+        return torch.as_tensor(item)
+    if isinstance(item, Mapping) and any(isinstance(one, np.ndarray | Mapping) for one in item.values()):
+        return {name: _with_tensors(one) for name, one in item.items()}
+    if type(item) in (tuple, list) and item and isinstance(item[0], np.ndarray | Mapping):
+        inputs, *rest = item
+        return [_with_tensors(inputs), *(_with_tensors(one) if isinstance(one, np.ndarray) else one for one in rest)]
+    return item
 
 
 def _are_inputs(inputs: Any, groups: bool = True) -> bool:

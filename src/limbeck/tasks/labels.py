@@ -8,6 +8,9 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.types import Targets, labelled
 
+ROUNDING = 0.02
+"""By how much probabilities of half precision may miss the sum of 1."""
+
 
 def hard_labels(targets: Tensor) -> Tensor:
     """(B,) class indices, also of (B, 1); of (B, C) probabilities the likeliest class, of two classes' (B,) too."""
@@ -68,6 +71,12 @@ def check_classes(logits: Tensor, targets: Targets) -> None:
             )
         if bool(((targets < 0) | (targets > 1)).any()):
             raise RequestError("probabilities of classes lie between 0 and 1, and these targets do not")
+        sums = targets.float().sum(1)
+        if bool(((sums - 1).abs() > ROUNDING).any()):
+            raise RequestError(
+                f"probabilities of classes add up to 1, and those of a sample here to {sums.min():.3g} or "
+                f"{sums.max():.3g}; several labels a sample are for task=MultiLabel() (in a recipe task: multi-label)"
+            )
         return
     if targets.dtype not in (torch.int64, torch.uint8):
         raise RequestError(f"class indices are of {targets.dtype}; cross-entropy takes int64: targets.long()")
