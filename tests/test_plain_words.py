@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PRIVATE = {
     r"\bsignals?\b(?= (?:of the|is|are) (?:teacher|stored|kept))": "teacher outputs",
-    r"asked once about|asked at every step": "precomputed; online teacher",
+    r"[Aa]sk(?:ed|ing) (?:it )?once|asked at every step": "precomputed; online teacher",
     r"\blive teachers?\b|\b(?:teacher|else|or|asked) live\b|['\"]live['\"]|\| live \|": "online teacher",
     r"(?<!from )\bscratch\b|\bSCRATCH\b": "baseline",
     r"\bcontradict(?:s|ion)\b": "training accuracy",

@@ -91,7 +91,7 @@ def cache(
     unreachable: Unreachable = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Ask the teacher once about every sample, and store what it says for all runs to come; or list, or prune."""
+    """Precompute the teacher's outputs for every sample, and store them for all later runs; or list, or prune."""
     if where == "":
         if recipe is not None or list_ or prune:
             raise RequestError("--where takes a folder or an address; alone it prints where limbeck's cache is")
