@@ -41,12 +41,13 @@ from limbeck.runs import components, hits, teachers
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
+from limbeck.runs.entry import trial
 from limbeck.runs.folder import COMPARISON, RECIPE, choose, environment, opened
 from limbeck.runs.identity import Origins
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.parallel.processes import Pool
-from limbeck.runs.train import Job, settled, settled_as, trial
+from limbeck.runs.train import Job, settled, settled_as
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limbeck.measure.evaluation import Evaluation
+    from limbeck.recipes.schema import Recipe
 
 
 def tested(metrics: Mapping[str, float], monitor: str, mode: str) -> dict[str, Any]:
     """The entry of a model: `test` with all its metrics, `monitor` and `mode`, and `test_MONITOR` by itself."""
     return {f"test_{monitor}": metrics[monitor], "test": dict(metrics), "monitor": monitor, "mode": mode}
+
+
+def entry_of(evaluation: Evaluation) -> dict[str, Any]:
+    """What result.json says of a tested model."""
+    return tested(evaluation.metrics, evaluation.monitor, evaluation.mode)
+
+
+def trial(recipe: Recipe) -> dict[str, Any]:
+    """What a result says of a trial, whose data were limited; nothing of a whole run."""
+    return {"trial": recipe.data.trial} if recipe.data.trial else {}
 
 
 def score(entry: Mapping[str, Any]) -> float:

@@ -21,6 +21,7 @@ from limbeck.runs.beginning import beginning
 from limbeck.runs.checks import check_shares, dry_run
 from limbeck.runs.compiling import decided
 from limbeck.runs.diagnose import examine
+from limbeck.runs.entry import trial
 from limbeck.runs.finished.read import finished_run
 from limbeck.runs.folder import RESULT, opened
 from limbeck.runs.identity import Origins
@@ -28,7 +29,7 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.same import record, refuse
 from limbeck.runs.stages import Distilled, distil
-from limbeck.runs.train import Job, settled, trial
+from limbeck.runs.train import Job, settled
 from limbeck.teachers import ModuleTeacher
 
 

@@ -25,13 +25,14 @@ from limbeck.engine.saving.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.settings import stopped
 from limbeck.engine.validation import Hear
 from limbeck.errors import RequestError
-from limbeck.measure.evaluation import Evaluation, evaluate, evaluate_each, evaluate_teacher
+from limbeck.measure.evaluation import evaluate, evaluate_each, evaluate_teacher
 from limbeck.models import move
 from limbeck.quantization.processor import whole_bits
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
-from limbeck.runs.entry import tested
+from limbeck.runs.each_minute import Passing
+from limbeck.runs.entry import entry_of
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.given_teacher import outputs_of
@@ -161,7 +162,8 @@ class Job:
         if isinstance(teacher, StoredTeacher):  # of whom nothing else is there
             self.outputs.note(teacher.fingerprint, outputs_of(teacher))
             return teacher, 0.0
-        asking = Asking(self.recipe, self.data, self.fabric, found[0].spec.store if found else schema.Store())
+        store = found[0].spec.store if found else schema.Store()
+        asking = Asking(self.recipe, self.data, self.fabric, store, shown=self._shown)
         key = f"{teacher.fingerprint} in {asking.views} views"
         kept = self.memory.pop(key, None)
         while len(self.memory) >= HELD_OUTPUTS:
@@ -172,7 +174,7 @@ class Job:
             if kept.outputs != before:
                 self.outputs.note(key, kept.outputs)
             lines = [] if kept.where == "online" else check_steady(teacher, next(iter(asking.batches(0))))
-            if self.machine.progress and self.fabric.is_global_zero:
+            if self._shown:
                 for line in (kept.reason, *lines):
                     tell(line)
         self.memory[key] = kept
@@ -184,7 +186,7 @@ class Job:
         `hear` gets the outputs and targets themselves (`evaluate_each`).
         """
         move(scheme, self.fabric.device)
-        loader = self.held_out(self.data.test)
+        loader = self._passing(self.data.test, "test")
         judge = self._judge(teacher, "test") if teacher else None
         if scheme.classes is None:  # this process did not train it, and does not know yet how it reads inputs
             settle(scheme, Source(loader, self.fabric.device).first(), self.recipe.seed)
@@ -197,13 +199,13 @@ class Job:
         self, predict: Callable[[Inputs], Tensor], teacher: Teacher | None = None, hear: Hear | None = None
     ) -> dict[str, Any]:
         """The same of a function from inputs to outputs, such as a file in another runtime."""
-        loader, task = self.held_out(self.data.test), components.task(self.recipe, self.data)
+        loader, task = self._passing(self.data.test, "test"), components.task(self.recipe, self.data)
         judge = self._judge(teacher, "test") if teacher else None
         return entry_of(evaluate(predict, loader, task=task, device=self.fabric.device, teacher=judge, hear=hear))
 
     def test_teacher(self, teacher: Teacher) -> dict[str, Any]:
         """The test figures of a teacher, such as an ensemble."""
-        loader, task = self.held_out(self.data.test), components.task(self.recipe, self.data)
+        loader, task = self._passing(self.data.test, "test"), components.task(self.recipe, self.data)
         return entry_of(evaluate_teacher(self._judge(teacher, "test"), loader, task=task, device=self.fabric.device))
 
     def held_out(self, split: Split) -> Loader:
@@ -214,6 +216,14 @@ class Job:
             device=self.fabric.device,
             workers=self.recipe.data.workers,
         )
+
+    @property
+    def _shown(self) -> bool:
+        """Whether this process says what happens."""
+        return self.machine.progress and self.fabric.is_global_zero
+
+    def _passing(self, split: Split, what: str) -> Passing:
+        return Passing(self.held_out(split), what, len(split), self._shown)
 
     def _finished(self, phase: str) -> tuple[Path, str] | None:
         """Where a student lies that this run has done with before it was resumed."""
@@ -236,7 +246,8 @@ class Job:
             one = next(iter(make_loader(split, 1, device=self.fabric.device)))
             if memory_need(teacher, one, len(split)) > MEMORY_BYTES:
                 return teacher
-            self.judges[key] = CachedTeacher(teacher, [self.held_out(split)], len(split), features=False)
+            asked = self._passing(split, f"teacher on the {part} set")
+            self.judges[key] = CachedTeacher(teacher, [asked], len(split), features=False)
         return self.judges[key]
 
 
@@ -270,11 +281,6 @@ def settled_as(settled: schema.Recipe, other: schema.Recipe) -> schema.Recipe:
     return with_bits(other.model_copy(update={"precision": settled.precision, "student": student}))
 
 
-def trial(recipe: schema.Recipe) -> dict[str, Any]:
-    """What a result says of a trial, whose data were limited; nothing of a whole run."""
-    return {"trial": recipe.data.trial} if recipe.data.trial else {}
-
-
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:
     """Where the recipe's networks can be compared; of several teachers the first one counts.
 
@@ -292,8 +298,3 @@ def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate]
         components.shape(teacher.spec, data),
         (recipe.student.model, teacher.spec.model),
     )
-
-
-def entry_of(evaluation: Evaluation) -> dict[str, Any]:
-    """What result.json says of a tested model."""
-    return tested(evaluation.metrics, evaluation.monitor, evaluation.mode)

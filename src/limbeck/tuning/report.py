@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from limbeck.runs import components, hits
-from limbeck.runs.entry import score
+from limbeck.runs.entry import score, trial
 from limbeck.runs.folder import environment
-from limbeck.runs.train import trial
 from limbeck.tuning.contenders import Contender
 from limbeck.tuning.fresh import verdicts
 from limbeck.tuning.prepared import Prepared

@@ -38,6 +38,8 @@ class Asking:
     data: DataSet
     fabric: Fabric
     spec: schema.Store
+    shown: bool = False
+    """Whether a line each minute says how far it has come."""
 
     @property
     def views(self) -> int:

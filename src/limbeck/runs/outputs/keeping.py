@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from limbeck.errors import counted
 from limbeck.recipes import schema
 from limbeck.runs.cache.in_use import use
+from limbeck.runs.each_minute import EachMinute
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.ledger import Outputs
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need
@@ -104,7 +105,8 @@ def _as_before(spec: schema.Store, before: Outputs) -> schema.Store:
 def _cached(asking: Asking, teacher: Teacher) -> Kept:
     samples, views = len(asking.data.train), asking.views
     began = time.perf_counter()
-    known = CachedTeacher(teacher, (asking.batches(view) for view in range(views)), samples, views)
+    passing = _passing(asking)
+    known = CachedTeacher(teacher, (passing.over(asking.batches(view)) for view in range(views)), samples, views)
     seconds = time.perf_counter() - began
     reason = _reason("kept in memory", samples, views, _need(asking, teacher))
     return Kept(known, "memory", seconds, Outputs("memory", reason))
@@ -160,9 +162,10 @@ def store_outputs(
     samples, began = len(asking.data.train), time.perf_counter()
     claim = use(place)
     found = _is_stored(place, asking.views) if found is None else found
+    passing = _passing(asking)
     store(
         teacher,
-        asking.batches,
+        lambda *which: passing.over(asking.batches(*which)),
         place,
         samples=samples,
         views=asking.views,
@@ -183,6 +186,11 @@ def store_outputs(
     reason = _reason(what, samples, asking.views, size)
     outputs = Outputs("disk", reason, place, found, held.about["dtype"], held.about["top_k"], known.coding.draws)
     return Kept(known, place, time.perf_counter() - began, outputs)
+
+
+def _passing(asking: Asking) -> EachMinute:
+    own = asking.views * len(asking.data.train)
+    return EachMinute("teacher outputs", own, asking.shown)
 
 
 def seconds_per_sample(asking: Asking, teacher: Teacher) -> float:
