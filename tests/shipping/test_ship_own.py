@@ -12,6 +12,7 @@ from torch import nn
 
 from limbeck.errors import RequestError
 from limbeck.shipping import OwnModel, latency, memory, ship
+from limbeck.tasks import Classification
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -23,13 +24,23 @@ def pairs(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(batch, batch[:, :3].argmax(1)) for batch in x]
 
 
-def test_a_network_with_loaders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Several(nn.Linear):
+    """Gives two tensors by name."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        return {"wrong": -super().forward(x), "scores": super().forward(x)}
+
+
+@pytest.mark.parametrize(("kind", "output"), [(nn.Linear, None), (Several, "scores")])
+def test_a_network_with_loaders(
+    kind: type[nn.Linear], output: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(latency, "ROUNDS", 8)
-    network = nn.Linear(6, 3)
+    network, task = kind(6, 3), Classification(output=output)
     with torch.no_grad():  # it says which of the first three numbers is the largest
         network.weight.copy_(10 * torch.eye(3, 6))
         network.bias.zero_()
-    own = OwnModel(network, test=pairs(2), class_names=["a", "b", "c"], name="mine")
+    own = OwnModel(network, test=pairs(2), class_names=["a", "b", "c"], name="mine", task=task)
     found = ship(own, out=tmp_path / "out", int8=False, formats=["safetensors", "onnx"], batch=[1], memory=False)
     assert [row["score"] for row in found["rows"]] == [1.0, 1.0]
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"distilled.onnx", "limbeck.json", "ship.json"}

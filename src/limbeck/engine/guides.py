@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeGuard
 
-from torch import Tensor, nn
+from torch import nn
 
 from limbeck.distillers import Scheme
 from limbeck.errors import RequestError
-from limbeck.taps import logits_of
-from limbeck.tasks import Task
 from limbeck.teachers import CachedTeacher, FunctionTeacher, ModuleTeacher, StoredTeacher, Teacher
+from limbeck.teachers.chosen import chosen_by
 
 AnyTeacher = Teacher | nn.Module | Callable[..., Any]
 
@@ -56,25 +54,10 @@ def _as_teacher(given: AnyTeacher, scheme: Scheme, taps: Sequence[str] = (), log
     """A teacher of what was given: a module, a teacher already, or a function."""
     if not isinstance(given, nn.Module) and _is_teacher(given):
         return given
-    output = partial(_output, scheme) if logits and _decides(scheme.task) else None
+    output = chosen_by(scheme.task, scheme.classes) if logits else None
     if isinstance(given, nn.Module):
         return ModuleTeacher(given, taps, logits=logits, classes=scheme.classes, output=output)
     return FunctionTeacher(given, classes=scheme.classes, output=output)
-
-
-def _decides(task: Task) -> bool:
-    """Whether a task may take something else for the output than a tensor, "logits", or a tensor of a tuple."""
-    return task.choice is not None or not type(task).__module__.startswith("limbeck.")
-
-
-def _output(scheme: Scheme, returned: Any) -> Tensor:
-    """What the scheme's task takes for the output of a teacher; its logits, where it has no part of that name."""
-    try:
-        return scheme.task.output(returned, scheme.classes)
-    except RequestError:
-        if scheme.task.choice is None:
-            raise
-        return logits_of(returned, scheme.classes)
 
 
 def _is_teacher(given: Any) -> TypeGuard[Teacher]:

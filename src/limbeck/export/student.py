@@ -15,6 +15,7 @@ from limbeck.export.onnx import write_onnx
 from limbeck.export.texts import text_inputs, write_text_onnx
 from limbeck.models import multiply_adds, parameter_count
 from limbeck.models.load import load_network, read_description
+from limbeck.models.logits import to_logits
 from limbeck.models.networks.multi_exit import MultiExit, exit_network
 from limbeck.runs.folder import read_result
 from limbeck.runs.texts import of_texts, tokenizer_of
@@ -49,6 +50,7 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
     words, zeros = of_texts(about), torch.zeros(1, *shape)
     described: dict[str, Any] = {
         "model": about["model"],
+        **({"output": about["output"]} if "output" in about else {}),
         "options": about["options"] if exit is None else {**about["options"], "exit": exit},
         "classes": about["classes"],
         **({"class_names": about["class_names"]} if "class_names" in about else {}),
@@ -61,7 +63,7 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
     name = "student" if exit is None else f"exit-{exit}"
     if onnx:
         described["onnx"] = (write_text_onnx if words else write_onnx)(
-            out / f"{name}.onnx", network, described["input"]
+            out / f"{name}.onnx", to_logits(network, about.get("output")), described["input"]
         )
     weights = save_student(out, name, network, described)
     files = [str(weights), *([str(out / f"{name}.onnx")] if onnx else [])]

@@ -39,14 +39,17 @@ def load_model(path: str | Path) -> nn.Sequential:
         ids and mask (B, L), in this order, by name, or as a dict. A text that is padded needs its mask, or padding
         counts as tokens. Its part `inputs` subtracts
         the mean and divides by the standard deviation; its part `network` is the plain network with the weights, of a
-        model of Hugging Face's transformers within `limbeck.models.logits.Logits`.
+        model with a chosen output, and of Hugging Face's transformers, within `limbeck.models.logits.Logits`.
 
     Raises:
         RequestError: A file is missing or damaged, does not say how the model is built, or does not fit it.
     """
     about = read_description(path)
     mean, std = about["input"].get("mean"), about["input"].get("std")
-    parts = {"inputs": preprocess(mean, std, None) or nn.Identity(), "network": to_logits(load_network(path))}
+    parts = {
+        "inputs": preprocess(mean, std, None) or nn.Identity(),
+        "network": to_logits(load_network(path), about.get("output")),
+    }
     return Ready(OrderedDict(parts)).eval()
 
 
@@ -144,3 +147,4 @@ class _Description(BaseModel):
     options: dict[str, Any]
     classes: PositiveInt | None
     input: _Input
+    output: str | int | None = None

@@ -84,7 +84,7 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
             task = components.task(recipe, data)
             task.check_teacher(task.output(output), example.targets, learned=False)
         if one.kept:
-            _check_step(one, example, components.task(recipe, data))
+            _check_step(one, example, components.task(recipe, data, one.spec))
             _check_batches(one.module, one.spec, one.spec.batch_size or recipe.data.batch_size, data)
     _check_schemes(recipe, student, found, data)
     for spec in recipe.assistants if recipe.distill.scheme == "assistant" else ():

@@ -38,8 +38,9 @@ from limbeck.options import fitting, values
 from limbeck.recipes import schema
 from limbeck.recipes.schema.own_tokens import OWN
 from limbeck.seeds import derive, seeded
-from limbeck.taps import call, evaluating
+from limbeck.taps import Choice, call, evaluating
 from limbeck.tasks import TASKS, Classification, Embedding, LanguageModelling, Task
+from limbeck.teachers.chosen import chosen_by
 from limbeck.types import TEACHER, Inputs
 
 HELD_OUT, HELD_OUT_VALUES = 1000, 2**24
@@ -168,6 +169,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     return {
         "model": spec.model,
         "options": options(spec, data),
+        **({} if spec.output is None else {"output": spec.output}),
         "classes": data.classes,
         **({"class_names": list(data.class_names)} if data.class_names else {}),
         "input": {
@@ -192,12 +194,27 @@ def _sample(data: DataSet) -> dict[str, Any]:
     return {"shape": list(data.input_shape), "dtype": dtype}
 
 
-def task(recipe: schema.Recipe, data: DataSet) -> Task:
+def output(spec: schema.Model, recipe: schema.Recipe, data: DataSet) -> Choice:
+    """Which part of what a network that teaches returns is its output: as it says, else as its student's task does."""
+    return chosen_by(task(recipe, data, spec)) if spec.output is None else spec.output
+
+
+def task(recipe: schema.Recipe, data: DataSet, of: schema.Model | None = None) -> Task:
     """What is learned: as the recipe says, else the data set's own task, else a class a sample.
+
+    Args:
+        recipe: The recipe.
+        data: Its data.
+        of: Whose output it reads; None for the student's.
 
     Raises:
         RequestError: An unknown task, or an option that it does not take.
     """
+    found, chosen = _task(recipe, data), (of or recipe.student).output
+    return found if chosen is None else found.reading(chosen)
+
+
+def _task(recipe: schema.Recipe, data: DataSet) -> Task:
     if recipe.task is None:
         return data.task or Classification()
     name, options = recipe.task.name, recipe.task.options

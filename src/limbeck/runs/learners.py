@@ -111,7 +111,7 @@ def alone(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
 
 def on_labels(network: nn.Module, spec: schema.Model, recipe: schema.Recipe, data: DataSet) -> Distiller:
     """A network, such as a teacher, that learns the recipe's task from labels, or is tested in it."""
-    return Distiller(network, inputs=components.inputs(spec), task=components.task(recipe, data))
+    return Distiller(network, inputs=components.inputs(spec), task=components.task(recipe, data, spec))
 
 
 def _make(kind: Callable[..., Scheme], student: Any, options: Mapping[str, Any], **given: Any) -> Scheme:

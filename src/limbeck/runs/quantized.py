@@ -177,13 +177,14 @@ def _taught(job: Job, trained: Distilled) -> tuple[Teacher | None, Teacher | Non
     if trained.guide is not None and not isinstance(trained.teacher, VirtualTeacher):
         return trained.guide, trained.teacher, "the teacher"
     whole = copy.deepcopy(trained.scheme.student).eval().requires_grad_(False)
-    itself = ModuleTeacher(whole, inputs=components.inputs(job.recipe.student))
+    spec = job.recipe.student
+    itself = ModuleTeacher(whole, inputs=components.inputs(spec), output=components.output(spec, job.recipe, job.data))
     return itself, itself, "the student itself in fp32"
 
 
 def with_quantisers(recipe: schema.Recipe, student: nn.Module, data: DataSet, samples: int) -> torch.fx.GraphModule:
     """A copy of the student with quantisers, whose ranges are those of some training samples."""
-    plain = to_logits(copy.deepcopy(unwrapped(student)).cpu().eval())
+    plain = to_logits(copy.deepcopy(unwrapped(student)).cpu().eval(), recipe.student.output)
     shape, prepare = components.shape(recipe.student, data), components.inputs(recipe.student)
 
     def batches() -> Iterator[Tensor]:

@@ -146,7 +146,7 @@ def _teachers(found: Sequence[teachers.Candidate], job: Job) -> dict[str, Any] |
 def teacher_entry(one: teachers.Candidate, job: Job) -> dict[str, Any]:
     """What result.json says of a teacher."""
     labelled = components.task(job.recipe, job.data).labelled
-    teacher = ModuleTeacher(one.module, inputs=components.inputs(one.spec))
+    teacher = ModuleTeacher(one.module, inputs=components.inputs(one.spec), output=one.output)
     tested = job.test_teacher(teacher) if labelled else {}  # beside itself it would be perfect
     kept = str(one.kept / "teacher.safetensors") if one.kept else one.spec.weights
     return {

@@ -95,7 +95,8 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     training["seconds"] = round(training["seconds"] + asking + start.seconds, 3)
     if guide is not None and guide is not online:  # its outputs were there before the first step
         training["teacher_seconds"] = round(asking, 3)
-    everyone = [ModuleTeacher(m, inputs=components.inputs(recipe.student)) for m in (*start.previous, scheme.student)]
+    own = {"inputs": components.inputs(recipe.student), "output": components.output(recipe.student, recipe, job.data)}
+    everyone = [ModuleTeacher(one, **own) for one in (*start.previous, scheme.student)]
     judge = teachers.teacher_output(start.found, mix=recipe.ensemble) if isinstance(online, EnsembleTeacher) else online
     if isinstance(judge, StoredTeacher):  # which knows the training samples alone
         judge = None
@@ -155,7 +156,8 @@ def schemes(
     Without a teacher, the student's form stands in for an earlier generation of it.
     """
     itself = _as_teacher(recipe.student)
-    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student))]
+    output = components.output(itself, recipe, data)
+    stand_in = list(found) or [teachers.Candidate(itself, "student", copy.deepcopy(student), output)]
     parts, rest = parts_of(recipe, lambda: places(recipe, student, stand_in, data))
     for part in (*(part.recipe for part in parts), rest):
         yield assemble(part, copy.deepcopy(student), stand_in, data)
@@ -247,7 +249,8 @@ def _next_teacher(job: Job, phase: str, module: nn.Module, start: Start) -> Star
     else:
         training = job.train(learners.alone(module, job.recipe, job.data), phase)
     spec = _as_teacher(job.recipe.student)
-    one = teachers.Candidate(spec, phase, module, None, training["epochs"], training["seconds"], "trained")
+    output = components.output(spec, job.recipe, job.data)
+    one = teachers.Candidate(spec, phase, module, output, None, training["epochs"], training["seconds"], "trained")
     return replace(start, found=[one], seconds=start.seconds + training["seconds"] + asking)
 
 

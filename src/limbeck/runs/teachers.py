@@ -33,7 +33,7 @@ from limbeck.runs.folder import claimed
 from limbeck.runs.machine import Machine
 from limbeck.runs.pixels import with_pixels
 from limbeck.sources import names_in, own_code
-from limbeck.taps import LOGITS
+from limbeck.taps import LOGITS, Choice
 from limbeck.teachers import EnsembleTeacher, ModuleTeacher, Teacher
 from limbeck.teachers.ensemble import Mix
 
@@ -53,6 +53,7 @@ class Candidate:
         spec: What the recipe says of it.
         name: "teacher", or "teacher-0", … where there are several.
         module: The network.
+        output: Which part of what it returns is its output; None finds it.
         kept: Where its weights are kept once it is trained; None for one that came trained.
         epochs: What its training took; None where that is unknown.
         seconds: Likewise.
@@ -62,6 +63,7 @@ class Candidate:
     spec: schema.Teacher
     name: str
     module: nn.Module
+    output: Choice = None
     kept: Path | None = None
     epochs: int | None = None
     seconds: float | None = None
@@ -86,7 +88,8 @@ def candidates(recipe: schema.Recipe, data: DataSet, machine: Machine | None = N
         module = components.model(spec, data, spec.seed)
         spec = with_pixels(spec, module, data)
         name = "teacher" if len(recipe.teachers) == 1 else f"teacher-{number}"
-        one = Candidate(settled(spec, module, data, recipe, machine or Machine()), name, module)
+        output = components.output(spec, recipe, data)
+        one = Candidate(settled(spec, module, data, recipe, machine or Machine()), name, module, output)
         if spec.epochs and not spec.weights:
             one.kept = cache_root() / "teachers" / _key(one, recipe, data)
             _check_writable(cache_root())
@@ -264,7 +267,12 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
 
 def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
     return ModuleTeacher(
-        one.module, taps, dtype=components.dtype(one.spec), inputs=components.inputs(one.spec), logits=logits
+        one.module,
+        taps,
+        dtype=components.dtype(one.spec),
+        inputs=components.inputs(one.spec),
+        logits=logits,
+        output=one.output,
     )
 
 

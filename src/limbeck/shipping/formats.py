@@ -65,7 +65,7 @@ class Packing:
 
     def network(self, subject: Subject) -> nn.Module:
         """The network with what stands behind it."""
-        plain = to_logits(unwrapped(subject.network).eval())
+        plain = to_logits(unwrapped(subject.network).eval(), subject.output)
         return _Probabilities(plain).eval() if self.softmax_inside else plain
 
     def logits(self, run: Runner) -> Runner:

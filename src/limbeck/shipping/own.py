@@ -17,9 +17,10 @@ from limbeck.models import preprocess
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.several import Several, several
 from limbeck.shipping.subjects import Batches, Case, Subject
-from limbeck.taps import call, logits_of
+from limbeck.taps import Choice, call, output_of
 from limbeck.tasks import Classification, Task
-from limbeck.teachers import ModuleTeacher
+from limbeck.teachers import ModuleTeacher, Teacher
+from limbeck.teachers.chosen import chosen_by
 from limbeck.teachers.coding import classes_of
 from limbeck.types import Batch, Inputs, each
 
@@ -76,7 +77,7 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
     reads = None if isinstance(example, Tensor) else _by_name(own)
     network = _copied(own.network)
-    classes = _answers("network", network, example)
+    classes = _answers("network", network, example, own.task.choice)
     ready = preprocess(own.mean, own.std, None)
     given = {
         "shape": list(example.shape[1:] if isinstance(example, Tensor) else reads.shape if reads else ()),
@@ -84,12 +85,14 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
         "mean": own.mean,
         "std": own.std,
     }
-    named = {"class_names": list(own.class_names)} if own.class_names else {}
+    named: dict[str, Any] = {"class_names": list(own.class_names)} if own.class_names else {}
+    if isinstance(own.task.choice, str | int):
+        named["output"] = own.task.choice
     about = {"model": type(own.network).__name__, "options": {}, "classes": classes, "input": given, **named}
     given_ones = {"teacher": own.teacher, "baseline": own.baseline}
     others = {name: _copied(one) for name, one in given_ones.items() if one is not None}
     for name, one in others.items():
-        _answers(name, one, example)
+        _answers(name, one, example, own.task.choice)
     return Case(
         name=own.name,
         students=[Subject("distilled", network, about, reads=reads)],
@@ -99,7 +102,7 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
         chosen_on="the validation data that were given",
         test=_again(own, own.test),
         task=own.task,
-        teacher=ModuleTeacher(others["teacher"], inputs=ready) if own.teacher is not None else None,
+        teacher=_teacher(others.get("teacher"), ready, own.task),
     )
 
 
@@ -115,19 +118,23 @@ def _by_name(own: OwnModel) -> Several:
 
 
 @torch.no_grad()
-def _answers(name: str, network: nn.Module, example: Inputs) -> int:
+def _answers(name: str, network: nn.Module, example: Inputs, choice: Choice) -> int:
     """How many outputs a network gives of a sample.
 
     Raises:
         RequestError: It cannot read one.
     """
     with as_request(lambda reason: f"the {name} cannot read the test batches: {reason}"):
-        return classes_of(logits_of(call(network, each(example, lambda x: _number(x[:1])))))
+        return classes_of(output_of(call(network, each(example, lambda x: _number(x[:1]))), choice))
 
 
 def _number(x: Tensor) -> Tensor:
     """Fractions in fp32, as files read them; whole numbers as they are."""
     return x.float() if x.is_floating_point() else x
+
+
+def _teacher(network: nn.Module | None, ready: nn.Module | None, task: Task) -> Teacher | None:
+    return None if network is None else ModuleTeacher(network, inputs=ready, output=chosen_by(task))
 
 
 def _copied(network: nn.Module) -> nn.Module:

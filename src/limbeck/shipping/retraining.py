@@ -16,6 +16,7 @@ from limbeck.data.splits import Split
 from limbeck.engine import Hardware, Saving, fit
 from limbeck.engine.optimizers.named import cosine
 from limbeck.models import preprocess
+from limbeck.models.logits import to_logits
 from limbeck.quantization.fake import faked
 from limbeck.quantization.session import INPUT, Given
 from limbeck.quantization.training import SHARE, SLOWER, TEMPERATURE, as_file, largest, learner, metadata
@@ -63,7 +64,7 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
     inside = packing.normalised_inside
     given = [torch.from_numpy(batch[INPUT]) for batch in calibration]
     samples = [ready(x) if inside else x for x in given]
-    network = faked(subject.network, subject.shape, samples, most)
+    network = faked(to_logits(subject.network, subject.output), subject.shape, samples, most)
     split, epochs = _share(recipe, data.train)
     short = recipe.model_copy(update={"epochs": epochs})
     fabric = Machine(accelerator="cpu", progress=False).fabric("32-true")
@@ -120,7 +121,8 @@ def _teacher(case: Case, subject: Subject, recipe: schema.Recipe) -> Teacher:
     """The run's teacher; of a run without one, the student in fp32."""
     if case.teacher is not None:
         return case.teacher
-    return ModuleTeacher(subject.network, inputs=components.inputs(recipe.student))
+    spec = recipe.student
+    return ModuleTeacher(subject.network, inputs=components.inputs(spec), output=spec.output)
 
 
 def _temperature(recipe: schema.Recipe) -> float:

@@ -29,6 +29,7 @@ from limbeck.runs.teachers import Candidate, teacher_output
 from limbeck.runs.texts import in_own_tokens
 from limbeck.shipping.kinds import reading
 from limbeck.shipping.reading import Reading
+from limbeck.taps import Choice
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
 from limbeck.types import Batch
@@ -71,10 +72,16 @@ class Subject:
         """One sample's shape as the file reads it."""
         return self.reading.shape
 
+    @property
+    def output(self) -> Choice:
+        """Which part of what the network returns is its output; None finds it."""
+        found: str | int | None = self.about.get("output")
+        return found
+
     @cached_property
     def output_shape(self) -> tuple[int, ...]:
         """One sample's output."""
-        model = self.reading.model(to_logits(self.network), {})
+        model = self.reading.model(to_logits(self.network, self.output), {})
         with torch.no_grad():
             found: Tensor = model(*self.reading.example((1, None)).values())
         return tuple(found.shape[1:])

@@ -16,7 +16,10 @@ from limbeck.types import Inputs
 
 Choice = str | int | Callable[[Any], Any] | None
 """Which part of what a model returns is its output: a field's name, a position, a function; None finds it."""
-_SAY = "output='NAME', as in task=Classification(output='NAME') for a student, ModuleTeacher(teacher, output='NAME')"
+_SAY = (
+    "output='NAME', as in task=Classification(output='NAME') for a student, ModuleTeacher(teacher, output='NAME'); in "
+    "a recipe output: NAME of the student or teacher"
+)
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -104,6 +105,12 @@ class Task:
     def choice(self) -> Choice:
         """Which part of what a model returns was said to be its output; None where it is found."""
         return self._output
+
+    def reading(self, output: Choice) -> Self:
+        """The same task with another part of what a model returns as its output."""
+        copied = copy.copy(self)
+        copied._output = output
+        return copied
 
     def batch(self, item: Any) -> Batch:
         """A batch of what a loader gives.

@@ -7,7 +7,8 @@ from typing import Any
 
 from limbeck.recipes.schema.models import Model, Student, Teacher
 
-_OF_INPUT = ("model", "inputs", "mean", "std", "size")
+_SHARED = ("model", "inputs", "mean", "std", "size", "output")
+"""Keys of a teacher that hold for a student which is cut out of it."""
 _CUT = ("layers", "heads", "tokens")
 """Options that keep some of a folder's model."""
 _OWN = ("lora", *_CUT, "replace_head")
@@ -22,8 +23,8 @@ def with_teachers_model(recipe: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(student, Mapping) or not isinstance(teacher, Mapping) or not student.get("from_teacher"):
         return dict(recipe)
     options = {key: value for key, value in teacher.items() if key not in (*Teacher.model_fields, *_OWN)}
-    of_input = {key: teacher[key] for key in _OF_INPUT if key in teacher}
-    return {**recipe, "student": {**options, **of_input, **student}}
+    shared = {key: teacher[key] for key in _SHARED if key in teacher}
+    return {**recipe, "student": {**options, **shared, **student}}
 
 
 def check_from_teacher(student: Student, teachers: Sequence[Teacher]) -> None:

@@ -29,6 +29,8 @@ class Model(Open):
     """Standard deviation per channel that the inputs are divided by; null: none."""
     size: Count | None = None
     """Height and width in pixels that inputs are resized to; null: as they are."""
+    output: str | int | None = None
+    """Which of what the network returns is its output: a field's name, or a position from 0; null: its logits."""
     weights: str | None = None
     """File of weights that are loaded; null: none."""
     new_head: bool = False

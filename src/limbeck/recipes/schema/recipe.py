@@ -139,4 +139,6 @@ class Recipe(Strict):
         check_from_teacher(self.student, self.teachers)
         if self.task is not None:
             set_heads(self.task.name, [self.student, *self.teachers, *self.assistants])
+            if self.student.output is None:
+                self.student.output = self.task.output
         return self

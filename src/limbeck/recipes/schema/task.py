@@ -16,6 +16,12 @@ class Task(Open):
     """classification, multi-label, regression, token-classification, language-modelling, segmentation, embedding, or
     module:Class."""
 
+    @property
+    def output(self) -> str | int | None:
+        """Which part of what a model returns is its output, where one of limbeck's tasks is told so."""
+        found = None if ":" in self.name else self.options.get("output")
+        return found if isinstance(found, str | int) else None
+
     @model_validator(mode="before")
     @classmethod
     def by_name(cls, given: Any) -> Any:

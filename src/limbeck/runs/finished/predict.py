@@ -27,6 +27,7 @@ from limbeck.runs.components import HELD_OUT, HELD_OUT_VALUES
 from limbeck.runs.machine import Machine
 from limbeck.runs.texts import tokenizer_of
 from limbeck.taps import evaluating
+from limbeck.tasks import Classification
 from limbeck.types import Batch, Inputs, each
 
 MOST_NAMED = 20
@@ -182,19 +183,20 @@ def predictor(
     shape = tuple(given["shape"])
     size = shape[1:] if len(shape) == 3 and shape[1:] != form.shape[1:] else None
     device = (machine or Machine(progress=False)).fabric("32-true").device
-    scheme = _scheme(network, exit, path, preprocess(given.get("mean"), given.get("std"), size))
+    task = Classification(output=about.get("output"))
+    scheme = _scheme(network, exit, path, inputs=preprocess(given.get("mean"), given.get("std"), size), task=task)
     names = about.get("class_names") or [str(number) for number in range(about["classes"])]
     return Predictor(scheme.to(device), form, names, device, tokenizer)
 
 
-def _scheme(network: nn.Module, exit: int | None, path: Path, inputs: nn.Module | None) -> Scheme:
+def _scheme(network: nn.Module, exit: int | None, path: Path, **common: Any) -> Scheme:
     if isinstance(network, MultiExit):
         if exit is None:
-            return SelfDistiller(network, inputs=inputs)
-        return Distiller(exit_network(network, exit), inputs=inputs)
+            return SelfDistiller(network, **common)
+        return Distiller(exit_network(network, exit), **common)
     if exit is not None and path.stem != f"exit-{exit}":
         raise RequestError(f"the student of {path} has a single exit; leave --exit out")
-    return Distiller(network, inputs=inputs)
+    return Distiller(network, **common)
 
 
 def _description(source: Path, exit: int | None) -> Path:

@@ -40,7 +40,7 @@ class Finished:
         recipe: Its recipe.
         data: Its data set, found again.
         student: Its student, with its weights.
-        made_of: What it records of its origins; None of an earlier limbeck's.
+        made_of: What it records of its origins; None without that file.
     """
 
     recipe: schema.Recipe
@@ -74,7 +74,7 @@ def take_up(run: Path, root: Path | None = None) -> Finished:
 
 def _as_built(spec: schema.Model, about: Mapping[str, Any]) -> schema.Model:
     """How a run's student is built, without weights: a method may ship another network than the recipe's student."""
-    kept = {name: getattr(spec, name) for name in ("inputs", "mean", "std", "size", "freeze")}
+    kept = {name: getattr(spec, name) for name in ("inputs", "mean", "std", "size", "output", "freeze")}
     return schema.Model(model=about["model"], **kept, **about["options"])
 
 
