@@ -95,7 +95,11 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
     training["seconds"] = round(training["seconds"] + asking + start.seconds, 3)
     if guide is not None and guide is not online:  # its outputs were there before the first step
         training["teacher_seconds"] = round(asking, 3)
-    own = {"inputs": components.inputs(recipe.student), "output": components.output(recipe.student, recipe, job.data)}
+    spec = recipe.student
+    own: dict[str, Any] = {
+        "inputs": components.inputs(spec),
+        "output": components.output(spec, recipe, job.data),
+    }
     everyone = [ModuleTeacher(one, **own) for one in (*start.previous, scheme.student)]
     judge = teachers.teacher_output(start.found, mix=recipe.ensemble) if isinstance(online, EnsembleTeacher) else online
     if isinstance(judge, StoredTeacher):  # which knows the training samples alone

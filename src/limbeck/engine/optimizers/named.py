@@ -112,8 +112,10 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
     if not isinstance(given, Optimizer):
         if not callable(given):
             raise RequestError(f"optimizer is a function such as partial(torch.optim.Adam, lr=1e-3), not {given!r}")
-        with as_request(lambda reason: f"the function for the optimizer fails: {reason}{_hint(given)}"):
-            made = given(named_parameters(distiller) if _takes_names(given) else trained)
+        names = _takes_names(given)
+        hint = "" if names else "; it gets parameters, and (name, parameter) if it calls them named_parameters"
+        with as_request(lambda reason: f"the function for the optimizer fails: {reason}{hint}"):
+            made = given(named_parameters(distiller) if names else trained)
         if not isinstance(made, Optimizer):
             raise RequestError(f"the function for the optimizer gives {shown(made)}, which is no torch.optim.Optimizer")
         return made
@@ -132,12 +134,6 @@ def named_parameters(distiller: Scheme) -> list[tuple[str, nn.Parameter]]:
     """All that a scheme trains, with names: the student's as it has them itself, adapters' and losses' after them."""
     named = ((name, one) for name, one in distiller.named_parameters() if one.requires_grad)
     return [(OUTER.sub("", name), one) for name, one in named]
-
-
-def _hint(given: Callable[..., Optimizer]) -> str:
-    return (
-        "" if _takes_names(given) else "; it gets parameters, and (name, parameter) if it calls them named_parameters"
-    )
 
 
 def _takes_names(given: Callable[..., Optimizer]) -> bool:
