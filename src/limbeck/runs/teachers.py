@@ -266,14 +266,8 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
 
 
 def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
-    return ModuleTeacher(
-        one.module,
-        taps,
-        dtype=components.dtype(one.spec),
-        inputs=components.inputs(one.spec),
-        logits=logits,
-        output=one.output,
-    )
+    dtype, inputs = components.dtype(one.spec), components.inputs(one.spec)
+    return ModuleTeacher(one.module, taps, dtype=dtype, inputs=inputs, logits=logits, output=one.output)
 
 
 def _key(one: Candidate, recipe: schema.Recipe, data: DataSet) -> str:
