@@ -200,12 +200,8 @@ def output(spec: schema.Model, recipe: schema.Recipe, data: DataSet) -> Choice:
 
 
 def task(recipe: schema.Recipe, data: DataSet, of: schema.Model | None = None) -> Task:
-    """What is learned: as the recipe says, else the data set's own task, else a class a sample.
-
-    Args:
-        recipe: The recipe.
-        data: Its data.
-        of: Whose output it reads; None for the student's.
+    """What is learned, from the student's output or that `of` another network: as the recipe says, else the data set's
+    own task, else a class a sample.
 
     Raises:
         RequestError: An unknown task, or an option that it does not take.
