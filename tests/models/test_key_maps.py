@@ -148,7 +148,7 @@ def test_a_trained_resnet56_of_others_is_as_accurate_as_they_say(data_root: Path
     with torch.no_grad():
         right = [network((x - mean) / std).argmax(1) for x in images.split(250)]
     accuracy = (torch.cat(right) == labels).float().mean()
-    assert 0.915 < accuracy < 0.945  # 93 ± 1 % on all 10,000; a thousand of them have a standard error of 0.8 %
+    assert 0.92 < accuracy < 0.94  # 93 ± 1 %, as its author says: these give 0.939, all ten thousand 0.934
 
 
 def _every_tenth(archive: Path, codecs: object) -> tuple[Tensor, Tensor]:
