@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -53,6 +54,21 @@ def test_a_run_says_how_to_go_on_and_does(
     )
     assert Path("runs/digits/result.json").exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "status", "word"), STOPS)
+def test_an_error_of_what_swallowed_the_interruption_is_the_interruption(
+    number: int, status: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallows(*args: object, **options: object) -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), number)
+            signal.pause()
+        raise AttributeError("module 'half' has no attribute 'imported'")
+
+    monkeypatch.setattr("limbeck.runs.run.examine", swallows)
+    assert command(monkeypatch, *RUN) == status
+    assert capsys.readouterr().err == f"limbeck: {word}\n"
 
 
 @pytest.mark.parametrize(("number", "status", "word"), STOPS)

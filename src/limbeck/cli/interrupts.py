@@ -20,23 +20,37 @@ class Terminated(BaseException):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises Terminated; processes that are forked meanwhile die of it as ever."""
+    """Inside, SIGTERM raises Terminated, as SIGINT KeyboardInterrupt; processes that are forked meanwhile die of both.
+
+    Code of others may swallow either, as an import that it interrupts, and fail of what is missing then: such an error
+    counts as the interruption.
+    """
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python lets no one handle signals
         yield
         return
     own = os.getpid()
+    received: list[BaseException] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() == own:
-            raise Terminated
+            received.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+            raise received[-1]
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    handled = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background it may be ignored
+        handled.append(signal.SIGINT)
+    before = {number: signal.signal(number, end) for number in handled}
     try:
         yield
+    except Exception as error:
+        if received:
+            raise received[-1] from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
