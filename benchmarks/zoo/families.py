@@ -2,8 +2,9 @@
 
     python -m benchmarks.zoo.families > benchmarks/zoo/networks.txt    # makes the list anew, in some minutes
 
-A family is a module of the package, such as `torchvision.models.resnet`; networks that read no single image are left
-out. The list is a file, so that a trial need not build the thousand networks of timm to begin.
+A family is a module of the package, such as `torchvision.models.resnet`; networks that read no single image, or
+take no classifier, are left out. The list is a file, so that a trial need not build the thousand networks of timm to
+begin.
 """
 
 from __future__ import annotations

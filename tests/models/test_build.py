@@ -30,6 +30,15 @@ def test_timms_models_know_channels_too() -> None:
     assert (first.in_channels, last.out_features) == (1, 5)
 
 
+def test_an_encoder_of_timms_that_takes_no_classifier_is_refused() -> None:
+    timm = pytest.importorskip("timm")
+    name = "gemma4_vit_167m_enc"
+    if not timm.is_model(name):
+        pytest.skip("a timm without it")
+    with torch.device("meta"), pytest.raises(RequestError, match=r"is an encoder, and takes no classifier.*10 classes"):
+        build(f"timm:{name}", input_shape=(3, 192, 192), classes=10)
+
+
 def test_pretrained_keeps_torchvisions_own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 

@@ -172,6 +172,11 @@ def _timm(name: str, input_shape: tuple[int, ...], classes: int | None, options:
     given: dict[str, Any] = {"model_name": name, "in_chans": input_shape[0]}
     given |= {} if classes is None else {"num_classes": classes}
     model = _call(f"timm:{name}", timm.create_model, given, options)
+    if classes and getattr(model, "num_classes", classes) == 0:
+        raise RequestError(
+            f"timm:{name} is an encoder, and takes no classifier: its answers are not logits of {classes} classes; "
+            "wrap it in a network of your own that has one (package.module:callable)"
+        )
     # Also None is an answer: of weights that are trained here, or come from a file, its configuration knows nothing.
     vars(model)["pixels"] = configured(model, input_shape[0]) if options.get("pretrained") else None
     return model
