@@ -36,11 +36,12 @@ def measure(only: Sequence[str] = (), limit: int | None = None, out: Path | None
     """
     from limbeck.runs.folder import environment
 
-    path = (out or RESULTS) / "zoo.json"
+    path, listed = (out or RESULTS) / "zoo.json", networks()
     rows: dict[str, dict[str, Any]] = {}
     if path.exists():
-        rows = {row["network"]: row for row in json.loads(path.read_text(encoding="utf-8"))["figures"]["rows"]}
-    todo = list(only) or [name for name in networks() if name not in rows]
+        before = json.loads(path.read_text(encoding="utf-8"))["figures"]["rows"]
+        rows = {row["network"]: row for row in before if row["network"] in listed}
+    todo = list(only) or [name for name in listed if name not in rows]
     for name in todo[:limit]:
         done = watched([sys.executable, "-X", "faulthandler", "-m", "benchmarks.zoo.trial", name], SECONDS)
         rows[name] = _row(name, done)

@@ -136,7 +136,7 @@ def several(batches: Iterable[Inputs]) -> Several:
     sizes: dict[Axis, list[int]] = defaultdict(list)
     for given in batches:
         found = _tensors(given)
-        if longest and {name: x.dim() for name, x in found.items()} != {name: x.dim() for name, x in longest.items()}:
+        if longest and _axes(found) != _axes(longest):
             raise RequestError(
                 f"each batch has the same inputs, and one has {_words(longest)}, another {_words(found)}"
             )
