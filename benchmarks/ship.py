@@ -1,9 +1,10 @@
 """`limbeck ship` on runs on real data: is int8 as good as fp32, how large and how fast is it, and what hurts it?
 
 Runs that are finished in runs/NAME are taken as they are; others are trained here, two of them with fewer epochs than
-their recipes have, as their teachers take most of an hour on a core. The student of fashion-mobilenet is a
-MobileNetV1 of a quarter of the width, whose channels have ranges far apart, which int8 hurts. `quick` ships the first alone. Data root: MNIST, Fashion-MNIST and CIFAR-10 as
-torchvision reads them; where it has train/ and test/, these are taken for CIFAR-10.
+their recipes have, as their teachers take most of an hour on a core. The student of fashion-mobilenet is a MobileNetV1
+of a quarter of the width, whose channels have ranges far apart, which int8 hurts. `quick` ships the first alone. Data
+root: MNIST, Fashion-MNIST and CIFAR-10 as torchvision reads them; where it has train/ and test/, these are taken for
+CIFAR-10.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ def uneven_mobilenet(*, input_shape: tuple[int, ...], classes: int) -> nn.Module
     generator = torch.Generator().manual_seed(0)
     for name, norm in network.named_modules():
         if isinstance(norm, nn.BatchNorm2d) and ".depthwise." in name:
-            block = network.get_submodule(name.partition(".depthwise.")[0])
-            pointwise = next(one for one in block.pointwise.modules() if isinstance(one, nn.Conv2d))
+            following = network.get_submodule(f"{name.partition('.depthwise.')[0]}.pointwise")
+            pointwise = next(one for one in following.modules() if isinstance(one, nn.Conv2d))
             scale = 2 ** (UNEVEN * (2 * torch.rand(norm.num_features, generator=generator) - 1))
             with torch.no_grad():
-                norm.weight *= scale
-                pointwise.weight /= scale.view(1, -1, 1, 1)
+                norm.weight.mul_(scale)
+                pointwise.weight.div_(scale.view(1, -1, 1, 1))
     return network
 
 
