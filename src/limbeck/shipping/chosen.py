@@ -83,7 +83,7 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
     def read(inputs: Any) -> Given:
         return plan.packing.read(subject, inputs)
 
-    # Without labels the teacher is the measure, and is asked once for all files that are tried.
+    # Without labels the teacher is the measure: its outputs are precomputed for all files that are tried.
     taught = None if case.task.labelled else [output for _, output in case.asked(case.validation)]
 
     def judge(run: Runner) -> Judged:
