@@ -166,17 +166,19 @@ def schemes(*, convolves: bool, overflows: bool, fixed: bool = True) -> Iterator
     """All schemes in the order in which they are tried.
 
     Per channel before per tensor, methods of calibration within each; where 8-bit weights overflow, with 7 bits first.
-    Then products only, and for networks without convolutions the dynamic ones. Where samples have no fixed shape,
-    ranges that were found once do not hold for others: then the dynamic ones alone, with tables and without.
+    The second one is that of products only: what stands between them may have no range that calibration can find, such
+    as padding by −∞ before a maximum. For networks without convolutions the dynamic ones come last. Where samples have
+    no fixed shape, ranges that were found once do not hold for others: then the dynamic ones alone, with tables and
+    without.
     """
     if not fixed:
         for only, per_channel in product((False, True), (True, False)):
             yield Scheme(per_channel, "dynamic", overflows, products_only=only)
         return
     bits = (True, False) if overflows else (False,)
-    for method, per_channel, seven in product(METHODS, (True, False), bits):
-        yield Scheme(per_channel, method, seven)
-    yield Scheme(True, METHODS[0], overflows, products_only=True)
+    every = product(METHODS, (True, False), bits)
+    first, *others = (Scheme(per_channel, method, seven) for method, per_channel, seven in every)
+    yield from (first, replace(first, products_only=True), *others)
     if not convolves:
         for per_channel in (True, False):
             yield Scheme(per_channel, "dynamic", overflows)
