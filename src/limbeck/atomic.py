@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,12 +39,26 @@ def is_part(path: Path) -> bool:
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files in a folder, and in those inside it, that no process is writing any more."""
-    if fcntl is None:
-        return
     for path in filter(is_part, folder.rglob(f"*{ENDING}")):
-        with suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), held(path):
             path.unlink()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Inside, no other process holds a file or folder; the kernel takes the lock from one that dies.
+
+    Raises:
+        OSError: Another process holds it, or there are no such locks here.
+    """
+    if fcntl is None:
+        raise OSError
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _written(path: Path, temporary: Path, content: bytes | memoryview) -> bool:

@@ -50,6 +50,16 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Afterwards the global generators draw what they would have drawn without what ran inside."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
+
+
 def random_state() -> list[torch.Tensor]:
     """The state of the global generators: torch's on the CPU, Python's, NumPy's, then torch's on each GPU."""
     python = random.getstate()

@@ -147,7 +147,8 @@ def writing(fabric: Fabric, out: Path) -> None:
         def asked(self, batch: Batch, first: int | None = None) -> Batch:
             made = super().asked(batch, first)
             if isinstance(made, Generated):
-                texts = made.inputs[IDS].tolist()  # type: ignore[index]
+                assert isinstance(made.inputs, dict)
+                texts = made.inputs[IDS].tolist()
                 written.extend([self.epoch, *one] for one in zip(batch.index.tolist(), texts, strict=True))
             return made
 

@@ -33,7 +33,7 @@ from limbeck.engine.step_weights import step_weights
 from limbeck.engine.totals import Totals
 from limbeck.engine.validation import figures, predictions
 from limbeck.errors import RunError, reason_of
-from limbeck.seeds import derive, random_state, restore_random_state, seed_everything
+from limbeck.seeds import derive, restore_random_state, same_draws, seed_everything
 from limbeck.taps import evaluating
 from limbeck.tasks import Task
 from limbeck.teachers import Teacher
@@ -220,11 +220,11 @@ class Loop:
 
     def _validate_within(self, meter: Meter, held_out: HeldOut, state: Progressed) -> None:
         """Validate in the middle of an epoch, whose random numbers stay as they would be without."""
-        drawn, last = random_state(), self.training.record
-        share_buffers(self.scheme, self.fabric)
-        self._validated({**meter.look().means(), "epoch": state.epoch + 1, "step": state.step}, held_out)
+        last = self.training.record
+        with same_draws():
+            share_buffers(self.scheme, self.fabric)
+            self._validated({**meter.look().means(), "epoch": state.epoch + 1, "step": state.step}, held_out)
         self.training.record = last
-        restore_random_state(drawn)
 
     def _validated(self, record: dict[str, Any], held_out: HeldOut) -> None:
         """Add the validation's figures to a record."""

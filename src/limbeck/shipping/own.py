@@ -15,7 +15,7 @@ from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError, as_request
 from limbeck.models import preprocess
 from limbeck.shipping.plan import Plan
-from limbeck.shipping.several import Several, several
+from limbeck.shipping.several import Several, number, several
 from limbeck.shipping.subjects import Batches, Case, Subject
 from limbeck.taps import Choice, call, output_of
 from limbeck.tasks import Classification, Task
@@ -125,12 +125,7 @@ def _answers(name: str, network: nn.Module, example: Inputs, choice: Choice) -> 
         RequestError: It cannot read one.
     """
     with as_request(lambda reason: f"the {name} cannot read the test batches: {reason}"):
-        return classes_of(output_of(call(network, each(example, lambda x: _number(x[:1]))), choice))
-
-
-def _number(x: Tensor) -> Tensor:
-    """Fractions in fp32, as files read them; whole numbers as they are."""
-    return x.float() if x.is_floating_point() else x
+        return classes_of(output_of(call(network, each(example, lambda x: number(x[:1]))), choice))
 
 
 def _teacher(network: nn.Module | None, ready: nn.Module | None, task: Task) -> Teacher | None:

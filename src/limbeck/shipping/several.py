@@ -167,7 +167,12 @@ def _tensors(inputs: Inputs) -> dict[str, Tensor]:
     if not isinstance(inputs, Mapping) or not all(isinstance(x, Tensor) for x in inputs.values()):
         raise RequestError("a network of several inputs is shipped with batches of tensors by name, without groups")
     found = {name: x.detach().cpu() for name, x in inputs.items() if isinstance(x, Tensor)}
-    return {name: x.float() if x.is_floating_point() else x for name, x in found.items()}
+    return {name: number(x) for name, x in found.items()}
+
+
+def number(x: Tensor) -> Tensor:
+    """Fractions in fp32, as files read them; whole numbers as they are."""
+    return x.float() if x.is_floating_point() else x
 
 
 def _axes(found: Mapping[str, Tensor]) -> dict[str, int]:

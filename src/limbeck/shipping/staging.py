@@ -10,14 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from limbeck.atomic import ENDING
+from limbeck.atomic import ENDING, held
 from limbeck.errors import RequestError, RunError
 from limbeck.folders import nearest
-
-try:
-    import fcntl
-except ImportError:  # on Windows nothing is locked, and nothing swept
-    fcntl = None  # type: ignore[assignment]
 
 BEFORE = ".before"
 MARK = "ship.json"
@@ -52,7 +47,7 @@ def staged(out: Path) -> Iterator[Path]:
             raise RunError(f"cannot write {temporary.parent}: {error.strerror}; choose another --out") from error
         with ExitStack() as stack:
             with suppress(OSError):  # a file system without locks
-                stack.enter_context(_held(temporary))
+                stack.enter_context(held(temporary))
             yield temporary
             _take_place(temporary, out)
     finally:
@@ -62,28 +57,11 @@ def staged(out: Path) -> Iterator[Path]:
 def _sweep(out: Path) -> None:
     """Remove what killed processes have left beside a folder, and bring back what one has taken from its place."""
     for path in out.parent.glob(f".{glob.escape(out.name)}.*{ENDING}*"):
-        with suppress(OSError), _held(path):
+        with suppress(OSError), held(path):
             if path.name.endswith(BEFORE) and not out.exists():
                 path.rename(out)
             else:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Inside, no other process sweeps a folder; the kernel takes the lock from one that dies.
-
-    Raises:
-        OSError: Another process holds it, or there are no such locks here.
-    """
-    if fcntl is None:
-        raise OSError
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _take_place(temporary: Path, out: Path) -> None:

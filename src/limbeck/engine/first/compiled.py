@@ -7,8 +7,7 @@ what was compiled for another's instructions, and computes with it anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,7 @@ from limbeck.engine.devices.fabric import from_all
 from limbeck.engine.devices.sharding import is_sharding
 from limbeck.engine.first.prepared import Prepared
 from limbeck.engine.first.stand_in import has_compiled_parts, unchanged
-from limbeck.seeds import random_state, restore_random_state, seed_everything
+from limbeck.seeds import same_draws, seed_everything
 from limbeck.types import Batch, TeacherOutput
 
 EXPLAINED = 10.0
@@ -49,7 +48,7 @@ def compiled_wrongly(scheme: Scheme, first: Prepared, fabric: Fabric, mode: str 
     """
     if scheme.reads_inside or is_sharding(fabric) or (mode is None and not has_compiled_parts(scheme)):
         return ""
-    with _left_as_it_is(scheme), first.layout.kept(), compiled(scheme.student, mode, first.example.size):
+    with same_draws(), unchanged(scheme), first.layout.kept(), compiled(scheme.student, mode, first.example.size):
         own = _Steps(scheme.train(), first.example, first.teacher_output, fabric).other()
     return next(filter(None, from_all(fabric, own)), "")
 
@@ -116,14 +115,3 @@ def _rounded(batch: Batch, precision: torch.dtype) -> Batch:
     """A batch whose inputs differ from this one's as much as rounding to a precision makes them differ."""
     eps = torch.finfo(precision).eps
     return batch.changed(lambda x: x * (1 + eps * torch.randn_like(x)) if x.is_floating_point() else x)
-
-
-@contextmanager
-def _left_as_it_is(scheme: Scheme) -> Iterator[None]:
-    """Weights, buffers, gradients, modes and generators are afterwards as they were."""
-    state = random_state()
-    try:
-        with unchanged(scheme):
-            yield
-    finally:
-        restore_random_state(state)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.distillers import Scheme
 from limbeck.late_compiler import CompiledModule
-from limbeck.seeds import random_state, restore_random_state
+from limbeck.seeds import same_draws
 
 
 @contextmanager
@@ -21,25 +21,27 @@ def stand_in(scheme: Scheme) -> Iterator[Scheme]:
     Where a scheme holds something that cannot be copied, it stands in for itself: its weights, buffers, gradients and
     modes are put back, and only what a module keeps besides them may have changed.
     """
-    state = random_state()
-    try:
-        made = copy.deepcopy(scheme)
-        leaves = all(parameter.is_leaf for parameter in made.parameters())  # those of a script's copy are none
-        copied = made if leaves else None
-    except Exception:  # a handle, a lock, a tensor with a history
-        copied = None
     compiled = has_compiled_parts(scheme)
     plain: AbstractContextManager[object] = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    try:
+    with same_draws():
+        copied = _copied(scheme)
         with plain, _unchanged(scheme, copied):
             yield (copied or scheme).train()
-    finally:
-        restore_random_state(state)
 
 
 def has_compiled_parts(scheme: Scheme) -> bool:
     """Whether the user has compiled the student or a part of the scheme."""
     return scheme.is_compiled or any(isinstance(module, CompiledModule) for module in scheme.modules())
+
+
+def _copied(scheme: Scheme) -> Scheme | None:
+    """A copy that can be trained; None where there can be none."""
+    try:
+        made = copy.deepcopy(scheme)
+        leaves = all(parameter.is_leaf for parameter in made.parameters())  # those of a script's copy are none
+    except Exception:  # a handle, a lock, a tensor with a history
+        return None
+    return made if leaves else None
 
 
 @contextmanager
