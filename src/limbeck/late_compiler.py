@@ -2,7 +2,7 @@
 
 Two ask for it without a need. Fabric imports the class of compiled modules; torch's optimizers import the compiler at
 their first call, to be left out of what it compiles. Both hold here until somebody imports `torch._dynamo`; from then
-on everything is as torch has it. Where torch or Fabric look different than expected, nothing is changed.
+on everything is as torch has it. Triton, whose class of kernels torch's counter of operations asks for, waits likewise. Where torch or Fabric look different than expected, nothing is changed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,32 @@ from torch.optim import optimizer as torchs
 from limbeck.imports import standing_in
 
 COMPILER = "torch._dynamo"
+TRITON = "triton.runtime.jit"
 _MARK = "__dynamo_disable"
 """Where `torch._disable_dynamo` keeps what it calls instead of a function."""
 
 
-class _Compiled(type):
-    """The type of a class whose instances are those of torch's class of compiled modules."""
+class _Late(type):
+    """The type of a class whose instances are those of another one, `MODULE.NAME`, once somebody has imported that."""
+
+    MODULE: str
+    NAME: str
 
     def __instancecheck__(cls, value: Any) -> bool:
-        module = sys.modules.get(f"{COMPILER}.eval_frame")
-        return module is not None and isinstance(value, module.OptimizedModule)
+        module = sys.modules.get(cls.MODULE)
+        return module is not None and isinstance(value, getattr(module, cls.NAME))
 
 
-class CompiledModule(metaclass=_Compiled):
+class CompiledModule(metaclass=_Late):
     """What torch.compile makes of a module, as far as `isinstance` goes; asking imports nothing."""
+
+    MODULE, NAME = f"{COMPILER}.eval_frame", "OptimizedModule"
+
+
+class TritonFunction(metaclass=_Late):
+    """A kernel of Triton's, likewise."""
+
+    MODULE, NAME = TRITON, "JITFunction"
 
 
 @contextmanager
@@ -61,6 +73,13 @@ class _UntilCompiler(MetaPathFinder):
 
 
 _until = _UntilCompiler()
+
+
+@contextmanager
+def without_triton() -> Iterator[None]:
+    """Inside, importing Triton's kernels gives their class alone, as `TritonFunction`: one asks for no more."""
+    with standing_in(TRITON, JITFunction=TritonFunction):
+        yield
 
 
 def put_off(kind: type = Optimizer) -> None:

@@ -84,6 +84,13 @@ def test_depthwise_convolutions_stay_fp32_on_a_cpu() -> None:
     assert fabric.choose_precision(network, IMAGE, 1024, "cuda") == "bf16-mixed"
 
 
+@pytest.mark.usefixtures("with_bf16")
+def test_a_network_in_fp64_stays_so() -> None:
+    """And is not run with an example in fp32 to find out."""
+    student = tutorial_student(input_shape=(3, 32, 32), classes=10).double()
+    assert fabric.choose_precision(student, IMAGE, 128, "cpu") == "32-true"
+
+
 def test_fp32_where_the_hardware_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     for unit in ("amx_tile", "avx512_bf16"):
         monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda: False, raising=False)

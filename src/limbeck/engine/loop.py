@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from operator import length_hint
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from limbeck.engine.callbacks.hooks import Callbacks, Training
 from limbeck.engine.callbacks.progress import tell
 from limbeck.engine.devices.fabric import Autocast, autocast, from_all
 from limbeck.engine.devices.sharding import share_buffers
+from limbeck.engine.each_minute import EachMinute
 from limbeck.engine.meter import Meter
 from limbeck.engine.optimizers.named import Schedule
 from limbeck.engine.optimizers.schedulers import Scheduler
@@ -60,6 +62,7 @@ class Loop:
     settings: Settings
     val: Iterable[Any] | None
     val_teacher: Teacher | None
+    shown: bool
     said_short: bool = False
 
     def run(self, state: Progressed) -> None:
@@ -235,8 +238,15 @@ class Loop:
     def _validate(self, held_out: HeldOut) -> dict[str, float]:
         """The figures of the whole, the same in all processes: what is kept by them is one decision."""
         scheme, monitor = self.scheme, self.task.monitor
+        waiting = EachMinute(f"{self.phase}: validation", length_hint(held_out.loader), self.shown, "batches")
+
+        def predict(batch: Batch) -> Mapping[str, Tensor]:
+            found = predictions(scheme, batch)
+            waiting.passed(1)
+            return found
+
         with evaluating(scheme):
-            found = figures(lambda batch: predictions(scheme, batch), held_out, self.task, self.val_teacher)
+            found = figures(predict, held_out, self.task, self.val_teacher)
         record = {f"val_{name}": value for name, value in found[scheme.chosen].items() if name != "samples"}
         if f"val_{monitor}" not in record:
             raise RunError(

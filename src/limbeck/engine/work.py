@@ -153,6 +153,7 @@ class Work:
             settings=asked,
             val=val,
             val_teacher=judge,
+            shown=self.shown,
         )
 
     def train(self, begun: Begun, loop: Loop, laid: Layout, size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from limbeck.late_compiler import put_off
+from limbeck.late_compiler import put_off, without_triton
 from limbeck.taps import call, evaluating
 from limbeck.types import Inputs
 
@@ -24,7 +24,8 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> int:
         model: Its mode and statistics are left as they are.
         inputs: An example batch of exactly one sample.
     """
-    from torch.utils import flop_counter  # and triton, where that is installed
+    with without_triton():
+        from torch.utils import flop_counter
 
     put_off(flop_counter._FlopCounterMode)
     with evaluating(model), flop_counter.FlopCounterMode(display=False) as counter:

@@ -31,7 +31,7 @@ from limbeck.quantization.processor import whole_bits
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
-from limbeck.runs.each_minute import Passing
+from limbeck.engine.each_minute import Passing
 from limbeck.runs.entry import entry_of
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking

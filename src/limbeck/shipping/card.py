@@ -85,8 +85,8 @@ def _card(case: Case, rows: Sequence[Row], about: Mapping[str, Any], command: st
     score = best.figures["score"]
     front = [
         "---",
-        'license: ""  # to fill: of the weights',
-        'base_model: ""  # to fill: the teacher, where it is published',
+        "# license: to fill: of the weights, such as apache-2.0",
+        "# base_model: to fill: the teacher, where it is published, such as timm/resnet34.a1_in1k",
         "library_name: onnx",
         f"pipeline_tag: {task}",
         "tags: [knowledge-distillation, limbeck, onnx]",

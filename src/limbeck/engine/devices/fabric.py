@@ -102,7 +102,8 @@ def choose_precision(model: nn.Module, example: Inputs, samples: int, accelerato
     """
     kind = kind_of(accelerator)
     foreign = any(isinstance(module, Node) for module in model.modules())  # its framework says how it computes
-    if foreign or not _multiplies_bf16(kind):
+    others = any(one.dtype != torch.float32 for one in model.parameters())  # autocast leaves fp64 as it is
+    if foreign or others or not _multiplies_bf16(kind):
         return "32-true"
     depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
     if depthwise and kind == "cpu":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from limbeck.errors import counted
 from limbeck.recipes import schema
 from limbeck.runs.cache.in_use import use
-from limbeck.runs.each_minute import EachMinute
+from limbeck.engine.each_minute import EachMinute
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.ledger import Outputs
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need

@@ -1,4 +1,4 @@
-"""A line each minute while samples pass that no training counts: a teacher is asked about all of them, or a test."""
+"""A line each minute while samples pass that no training counts: a teacher is asked, or a model is tested."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ EVERY = 60.0
 
 
 class EachMinute:
-    """Says how far a count of samples has come, and how long the rest will take.
+    """Says how far a count has come, and how long the rest will take.
 
     Args:
         what: What passes, such as "test".
-        samples: Number of samples in all.
+        total: How many there are in all; 0 where nobody knows it.
         shown: False says nothing.
+        unit: What is counted.
     """
 
-    def __init__(self, what: str, samples: int, shown: bool = True) -> None:
-        self.what, self.samples, self.shown = what, samples, shown
+    def __init__(self, what: str, total: int, shown: bool = True, unit: str = "samples") -> None:
+        self.what, self.total, self.shown, self.unit = what, total, shown, unit
         self._done = 0
         self._began = self._said = monotonic()
 
@@ -31,16 +32,21 @@ class EachMinute:
         """The batches as they are, counted once they have been dealt with."""
         for batch in batches:
             yield batch
-            self._done += batch.size
-            self._tell()
+            self.passed(batch.size)
 
-    def _tell(self) -> None:
+    def passed(self, count: int) -> None:
+        """So many more have been dealt with."""
+        self._done += count
         now = monotonic()
-        if not self.shown or now - self._said < EVERY or self._done >= self.samples:
-            return
-        self._said = now
-        left = timedelta(seconds=round((now - self._began) / self._done * (self.samples - self._done)))
-        tell(f"{self.what}: {self._done:,} of {self.samples:,} samples, {left} left")
+        if self.shown and now - self._said >= EVERY and self._done != self.total:
+            self._said = now
+            tell(f"{self.what}: {self._so_far(now)}")
+
+    def _so_far(self, now: float) -> str:
+        if self._done > self.total:
+            return f"{self._done:,} {self.unit}"
+        left = timedelta(seconds=round((now - self._began) / self._done * (self.total - self._done)))
+        return f"{self._done:,} of {self.total:,} {self.unit}, {left} left"
 
 
 class Passing:

@@ -1,14 +1,19 @@
-"""Where a teacher is asked about all samples, and where a model is tested, a line is written each minute."""
+"""Where a teacher is asked about all samples, and where a model is validated or tested, a line is written each minute."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from limbeck import Distiller, Hardware, Term, fit, losses
+from limbeck.engine import each_minute
 from limbeck.recipes.read import read
-from limbeck.runs import each_minute
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 
@@ -39,3 +44,22 @@ def test_a_long_wait_is_heard_of_each_minute(
     assert asked == [f"limbeck: {SAID}", "limbeck: teacher outputs: 64 of 96 samples, 0:01:00 left"]
     tests = [line for line in said if line.startswith("limbeck: test: 32 of 96 samples, 0:02:00 left")]
     assert len(tests) == 2  # of the teacher's outputs and of the student
+
+
+@pytest.mark.parametrize(("known", "said"), [(True, "2 of 5 batches, 0:01:30 left"), (False, "2 batches")])
+def test_so_is_a_long_validation(
+    known: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the same clock; a loader may know its length or not."""
+    batches = [(torch.rand(8, 4), torch.randint(2, (8,))) for _ in range(5)]
+
+    class Stream:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            return iter(batches)
+
+    clock = itertools.count(0, 30)
+    monkeypatch.setattr(each_minute, "monotonic", lambda: next(clock))
+    distiller = Distiller(nn.Linear(4, 2), [Term(losses.kd)])
+    val, sgd = batches if known else Stream(), partial(torch.optim.SGD, lr=0.1)
+    fit(distiller, batches, teacher=nn.Linear(4, 2), val=val, epochs=1, optimizer=sgd, hardware=Hardware("cpu"))
+    assert f"limbeck: student: validation: {said}" in capsys.readouterr().err.splitlines()
