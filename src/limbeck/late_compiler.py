@@ -2,7 +2,8 @@
 
 Two ask for it without a need. Fabric imports the class of compiled modules; torch's optimizers import the compiler at
 their first call, to be left out of what it compiles. Both hold here until somebody imports `torch._dynamo`; from then
-on everything is as torch has it. Triton, whose class of kernels torch's counter of operations asks for, waits likewise. Where torch or Fabric look different than expected, nothing is changed.
+on everything is as torch has it. Triton, whose class of kernels torch's counter of operations asks for, waits likewise.
+Where torch or Fabric look different than expected, nothing is changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a teacher is asked about all samples, and where a model is validated or tested, a line is written each minute."""
+"""Where a teacher is asked about all samples, a model is validated or tested, a line is written each minute."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from limbeck.engine.callbacks.hooks import Callback
 from limbeck.engine.callbacks.progress import tell
 from limbeck.engine.devices.compiling import check_whole
 from limbeck.engine.devices.fabric import AUTO
+from limbeck.engine.each_minute import Passing
 from limbeck.engine.first.answers import check_steady
 from limbeck.engine.first.batch import settle
 from limbeck.engine.saving.checkpoint import checkpoint_phase, restore_student
@@ -31,7 +32,6 @@ from limbeck.quantization.processor import whole_bits
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
-from limbeck.engine.each_minute import Passing
 from limbeck.runs.entry import entry_of
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from limbeck.engine.each_minute import EachMinute
 from limbeck.errors import counted
 from limbeck.recipes import schema
 from limbeck.runs.cache.in_use import use
-from limbeck.engine.each_minute import EachMinute
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.ledger import Outputs
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need
