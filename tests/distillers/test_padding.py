@@ -120,6 +120,18 @@ def test_a_loss_of_one_s_own_gets_zeros_and_where_the_tokens_are() -> None:
     computed(Term(mine, student="hidden", teacher="hidden"), 4)
 
 
+@pytest.mark.parametrize("sparse", [losses.Sampled, losses.TopK])
+def test_a_sparse_teacher_of_padded_texts_is_one_tensor_of_logits(sparse: Any) -> None:
+    torch.manual_seed(0)
+    student, batch = Student(), batch_of(5)
+    values, which = torch.tensor([[0.25, 0.75]] * 4), torch.tensor([[0, 1]] * 4)
+    teacher = TeacherOutput(sparse(values.log() if sparse is losses.TopK else values, which))
+    distiller = Distiller(student, [Term(losses.kd, temperature=1.0)], task_weight=0)
+    distiller.prepare(batch, teacher)
+    p, q = values.numpy(), student(**batch.inputs).softmax(-1).detach().numpy()
+    assert distiller(batch, teacher).loss.item() == pytest.approx(np.mean((p * np.log(p / q)).sum(1)), rel=1e-5)
+
+
 def test_beside_inputs_that_are_no_texts_nothing_is_left_out() -> None:
     batch = batch_of(4)
     assert batch.mask is not None

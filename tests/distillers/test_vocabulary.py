@@ -88,6 +88,15 @@ def test_a_user_may_say_which_classes_are_the_same(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("sparse", [losses.Sampled, losses.TopK])
+def test_some_classes_of_a_teacher_cannot_be_cut_to_common_ones(sparse: Any) -> None:
+    batch = Batch(torch.randn(4, 6), torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    distiller = Distiller(nn.Identity(), [Term(losses.kd, temperature=1.0)], common_classes=3)
+    teacher = TeacherOutput(sparse(torch.full((4, 2), -1.0), torch.tensor([[0, 5]] * 4)))
+    with pytest.raises(RequestError, match="this teacher gives some classes alone; leave common_classes out"):
+        distiller.prepare(batch, teacher)
+
+
 def test_more_common_classes_than_there_are_is_refused() -> None:
     batch = Batch(torch.randn(4, 6), torch.zeros(4, dtype=torch.int64), torch.arange(4))
     distiller = Distiller(nn.Identity(), [Term(losses.kd)], common_classes=7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from limbeck import Batch, Diagnosis, TeacherOutput, diagnose
 from limbeck.errors import RequestError
+from limbeck.losses import Sampled
 
 
 class Reader:
@@ -133,9 +135,16 @@ def test_what_cannot_be_diagnosed_is_said() -> None:
         def __call__(self, batch: Batch) -> TeacherOutput:
             return TeacherOutput(None)
 
+    class Draws(Reader):
+        def __call__(self, batch: Batch) -> TeacherOutput:
+            output: Any = Sampled(torch.ones(batch.size, 1), torch.zeros(batch.size, 1, dtype=torch.long))
+            return TeacherOutput(output)
+
     loader = [(torch.eye(3), torch.arange(3))]
     with pytest.raises(RequestError, match="no logits"):
         diagnose(Silent(), loader, loader)
+    with pytest.raises(RequestError, match="some classes alone no entropy is known"):
+        diagnose(Reader(), loader, loader, cached=Draws())
     with pytest.raises(RequestError, match="no batch at all"):
         diagnose(Reader(), loader, [])
     with pytest.raises(RequestError, match="temperature must be above 0, not 0"):

@@ -98,7 +98,7 @@ def test_the_list_says_what_is_there(root: Path) -> None:
     entries = {entry.kind: entry for entry in content()}
     assert set(entries) == {"teacher", "teacher outputs"}
     teacher, outputs = entries["teacher"], entries["teacher outputs"]
-    assert teacher.words == "mlp, hidden [16]; 1 epochs on digits, seed 5"
+    assert teacher.words == "mlp, hidden [16]; 1 epoch on digits, seed 5"
     assert outputs.words.startswith("mlp on digits: logits; 1,437 samples × 1; float32; batches of 32 on cpu")
     for entry in entries.values():
         assert entry.bytes == sum(path.stat().st_size for path in entry.path.rglob("*") if path.is_file())
@@ -294,7 +294,7 @@ def invoke(*words: str) -> Any:
 def test_the_command_lists_and_prunes(root: Path) -> None:
     listed = invoke("--list").output
     assert "teacher outputs" in listed
-    assert "mlp, hidden [16]; 1 epochs on digits, seed 5" in " ".join(listed.split())
+    assert "mlp, hidden [16]; 1 epoch on digits, seed 5" in " ".join(listed.split())
     assert "10 d" in listed
     assert "2 entries" in listed
     tried = invoke("--prune", "--older-than", "1w", "--dry-run").output

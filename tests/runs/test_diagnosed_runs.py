@@ -53,6 +53,16 @@ def labels_by_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
+def test_a_teacher_whose_draws_are_stored_is_diagnosed_by_its_logits(tmp_path: Path) -> None:
+    made = SMALL | {"epochs": 1, "distill": {"terms": [{"loss": "kd", "temperature": 1}]}}
+    found = []
+    for number, store in enumerate(["memory", {"where": str(tmp_path / "draws"), "draws": 4}]):
+        teacher = made["teacher"] | {"store": store, "epochs": 1}
+        out = tmp_path / f"run{number}"
+        found.append(run(check(made | {"teacher": teacher}), root=tmp_path, out=out, machine=QUIET)["diagnosis"])
+    assert found[0] == pytest.approx(found[1])
+
+
 @pytest.mark.usefixtures("labels_by_chance")
 def test_a_teacher_that_has_memorised_its_training_set_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

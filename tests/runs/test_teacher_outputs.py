@@ -21,6 +21,7 @@ from limbeck.runs.outputs import keeping
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.beforehand import as_cached, cache, stored_at, taken_by
 from limbeck.runs.outputs.keeping import keep
+from limbeck.runs.outputs.ledger import table_line
 from limbeck.runs.run import run
 
 SMALL: dict[str, Any] = {
@@ -89,13 +90,29 @@ def test_rounded_outputs_are_said_in_result_and_table(tmp_path: Path, capsys: py
     assert "teacher outputs" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"top_k": 8, "bits": 8}, "the 8 likeliest, 8 bits: rounded"),
+        ({"top_k": 8, "draws": None}, "the 8 likeliest: rounded"),  # as earlier versions wrote it
+        ({"top_k": None, "draws": 9}, "9 draws: rounded"),
+        ({"top_k": None, "draws": 9, "bits": 12, "power": 0.5}, "9 draws from p^0.5, 12 bits: rounded"),
+    ],
+)
+def test_a_table_says_in_what_form_outputs_are_stored(form: dict[str, Any], words: str) -> None:
+    entry = {"where": "disk", "found": False, "place": "there", "dtype": "float16", **form}
+    assert table_line(entry).startswith(f"teacher outputs: stored in there as {words}")
+
+
 def test_a_comparison_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = recipe({"where": "disk", "top_k": 4}, epochs=1)
     result = compare(made, ["recipe"], [0, 1], root=tmp_path, out=tmp_path / "out", machine=QUIET)
     (entry,) = json.loads((tmp_path / "out" / "compare.json").read_text())["teacher_outputs"]
     assert (entry["found"], entry["dtype"], entry["top_k"]) == (False, "float16", 4)
     printed.comparison(result, None)
-    assert f"teacher outputs: stored in {entry['place']} as float16, top 4 classes: rounded" in capsys.readouterr().out
+    assert (
+        f"teacher outputs: stored in {entry['place']} as the 4 likeliest, 16 bits: rounded" in capsys.readouterr().out
+    )
 
 
 def test_auto_finds_only_what_has_the_very_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,11 @@ class Distiller(Scheme):
         for line in for_exclusive_classes(self._bound.values(), self.task) if is_first() else ():
             tell(line)
         if isinstance(teacher, TopK | Sampled):
+            if self.common_classes is not None:
+                raise RequestError(
+                    "common_classes compares the first of all logits, and this teacher gives some classes alone; leave "
+                    "common_classes out, or store all logits"
+                )
             check_indices(logits, teacher)
         elif teacher is not None and self.task.classifies and compared:
             self._check_common(logits, targets, teacher)

@@ -25,8 +25,8 @@ def without_padding(
     tokens there are (`tokens_in`). Padding in outputs is left to the targets, which do not count there.
 
     Args:
-        tapped: One tensor, or several.
-        names: Their taps.
+        tapped: One tensor, or several. What a sparse teacher gives is one, in a tuple of its own.
+        names: Their taps: one name, or several.
         mask: (B, L) which positions of the batch are no padding; None for a batch without padding.
         adapters: One for each tensor, or none.
         adapted: Runs an adapter.
@@ -35,14 +35,14 @@ def without_padding(
     if not given and mask is None:
         return tapped
     found = []
-    several = (tapped, names) if isinstance(tapped, tuple) else ((tapped,), (names,))
+    several = (tapped, names) if isinstance(names, tuple) else ((tapped,), (names,))
     for x, name, adapt in zip_longest(*several, given):
         hidden = None if name == LOGITS else mask
         if adapt is not None:
             x = adapted(adapt, _with_means(x, tokens_in(hidden, x)))
         tokens = tokens_in(hidden, x)
         found.append(x if tokens is None else x.where(tokens, 0))
-    return tuple(found) if isinstance(tapped, tuple) else found[0]
+    return tuple(found) if isinstance(names, tuple) else found[0]
 
 
 def tokens_in(mask: Tensor | None, x: Tapped) -> Tensor | None:

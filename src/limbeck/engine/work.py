@@ -182,8 +182,9 @@ class Work:
         form = [precision, first.layout.name or "", f"compiled ({state.compile})" if state.compile else ""]
         several = f"{self.fabric.world_size} processes on " if self.fabric.world_size > 1 else ""
         resumed = f", resumed in epoch {state.epoch + 1}" if state.epoch or state.step else ""
+        length = counted(self.settings.epochs, "epoch")
         return (
-            f"{self.settings.epochs} epochs of {counted(steps, 'step')} of {counted(size, 'sample')}{resumed}; "
+            f"{length} of {counted(steps, 'step')} of {counted(size, 'sample')}{resumed}; "
             f"{several}{self.fabric.device.type}, {', '.join(filter(None, form))}"
         )
 

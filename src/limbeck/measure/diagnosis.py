@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError
+from limbeck.losses import Sampled, TopK
 from limbeck.measure.evaluation import evaluate
 from limbeck.tasks.labels import hard_labels, with_labels
 from limbeck.teachers import Teacher
@@ -117,8 +118,8 @@ def diagnose(
         device: Where the batches go.
 
     Raises:
-        RequestError: A loader without a sample or without a label, a teacher without logits, a temperature that is not
-            above 0.
+        RequestError: A loader without a sample or without a label, a teacher without logits or with some of them
+            (`limbeck.losses.TopK`, `Sampled`), a temperature that is not above 0.
     """
     if not temperature > 0:
         raise RequestError(f"temperature must be above 0, not {temperature}")
@@ -149,6 +150,8 @@ def _answers(teacher: Teacher, loader: Iterable[Any], most: int, device: torch.d
         logits = teacher(batch).output
         if logits is None:
             raise RequestError("this teacher gives no logits, so it has no soft labels to diagnose")
+        if isinstance(logits, TopK | Sampled):
+            raise RequestError("of a teacher that gives some classes alone no entropy is known; give all its logits")
         answers.append(logits.to(torch.float32, copy=True))  # a function may give the same memory each time
         labels.append(hard_labels(batch.targets))
         asked += batch.size

@@ -23,7 +23,7 @@ from limbeck.runs.stages import assemble
 from limbeck.runs.temperatures import temperature
 from limbeck.runs.train import Job, places, settled
 from limbeck.runs.written_out import with_terms
-from limbeck.teachers import Teacher
+from limbeck.teachers import StoredTeacher, Teacher
 
 
 def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | None = None) -> dict[str, Any]:
@@ -88,7 +88,8 @@ def examine(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -
     if online is None:
         return {}
     guide, _ = job.precompute(online, found)
-    diagnosis = _examine(replace(job, recipe=recipe), online, guide)
+    drawn = isinstance(guide, StoredTeacher) and guide.coding.draws is not None
+    diagnosis = _examine(replace(job, recipe=recipe), online, online if drawn else guide)
     line = diagnosis.warning or (diagnosis.summary if job.machine.progress else None)
     if line and job.fabric.is_global_zero:
         tell(line)

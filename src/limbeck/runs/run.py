@@ -105,7 +105,6 @@ def _students(
     job: Job, found: Sequence[teachers.Candidate], student: nn.Module, alone: Scheme | None
 ) -> dict[str, Any]:
     """Train the student, before that the baseline if it is wanted, and test them: what result.json holds."""
-    size = parameter_count(student)
     diagnosis = examine(job, student, found)
     whole, job = job, replace(job, recipe=quantized.before(job.recipe))
     trained = job.train(alone, "baseline") if alone else {}
@@ -120,6 +119,7 @@ def _students(
         **diagnosis,
     }
     if alone:
+        size = parameter_count(alone.student)  # a plain one, now that it is trained
         result["baseline"] = {"parameters": size, **job.test(alone, distilled.teacher), **trained}
     tested = job.test(distilled.scheme, distilled.teacher)
     size = parameter_count(distilled.scheme.student)  # a method may ship another network

@@ -20,6 +20,7 @@ from limbeck.folders import cache_root
 from limbeck.runs.cache.in_use import gate, is_used
 from limbeck.runs.folder import CLAIM
 from limbeck.runs.teachers import KEYS
+from limbeck.teachers.coding import Coding
 from limbeck.teachers.shards import DESCRIPTION, Shards
 
 TEACHER, OUTPUTS, LEFTOVER = "teacher", "teacher outputs", "leftover"
@@ -189,7 +190,9 @@ def _teacher(folder: Path) -> Iterator[Entry]:
         reason = f"of limbeck {fields.get('limbeck', 'unknown')}, whose teachers have other names"
     training = _mapping(fields.get("training"))
     options = "".join(f", {key} {value}" for key, value in _mapping(fields.get("options")).items())
-    words = f"{fields.get('model', folder.name)}{options}; {training.get('epochs')} epochs on {training.get('data')}"
+    epochs = training.get("epochs")
+    length = f"{epochs} epoch{'' if epochs == 1 else 's'}"
+    words = f"{fields.get('model', folder.name)}{options}; {length} on {training.get('data')}"
     yield _entry(folder, TEACHER, f"{words}, seed {training.get('seed')}", reason)
 
 
@@ -214,12 +217,11 @@ def _outputs(folder: Path) -> Iterator[Entry]:
     reason = "" if there == len(found.shards) else f"half written: {there} of {len(found.shards)} shards"
     if found.made_of.get("limbeck") != limbeck.__version__:
         reason = f"of limbeck {found.made_of.get('limbeck')}"
-    top_k = "" if found.about["top_k"] is None else f", top {found.about['top_k']}"
-    top_k += f", {found.about['draws']} draws" if found.about.get("draws") else ""
-    form = f"{', '.join(sorted(found.tensors))}; {found.samples:,} samples × {found.views}; {found.about['dtype']}"
+    tensors, coding = ", ".join(sorted(found.tensors)), Coding.of(found.about)
+    form = f"{tensors}; {found.samples:,} samples × {found.views}; {coding.words}"
     made_of = " on ".join(found.words[name] for name in ("teacher", "data") if name in found.words)
     asked = f"; {found.words['asked']}" if "asked" in found.words else ""
-    yield _entry(folder, OUTPUTS, f"{made_of}: {form}{top_k}{asked}", reason)
+    yield _entry(folder, OUTPUTS, f"{made_of}: {form}{asked}", reason)
 
 
 def _entry(folder: Path, kind: str, words: str, unreachable: str) -> Entry:

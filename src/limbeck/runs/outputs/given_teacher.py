@@ -43,9 +43,5 @@ def given_teacher(recipe: schema.Recipe, data: DataSet) -> StoredTeacher:
 
 def outputs_of(teacher: StoredTeacher) -> Outputs:
     """What a result says of them."""
-    coding, held = teacher.coding, teacher.description
-    who = held.words.get("teacher", "a teacher that is not here")
-    return Outputs(
-        "disk", f"stored outputs of {who}, as {coding.words}", str(teacher.place), True, held.about["dtype"],
-        held.about["top_k"], coding.draws,
-    )  # fmt: skip
+    who = teacher.description.words.get("teacher", "a teacher that is not here")
+    return Outputs.stored(teacher, f"stored outputs of {who}, as {teacher.coding.words}", found=True)

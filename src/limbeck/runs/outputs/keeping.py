@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from limbeck.engine.each_minute import EachMinute
 from limbeck.errors import counted
@@ -20,9 +19,6 @@ from limbeck.teachers.coding import Coding
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.stored import store
 from limbeck.types import Batch, TeacherOutput
-
-if TYPE_CHECKING:
-    pass
 
 MEMORY_BYTES = 2 * 2**30
 """Teacher outputs are kept in memory up to this size."""
@@ -184,8 +180,7 @@ def store_outputs(
     size = held.samples * held.views * held.about["sample_bytes"]
     what = f"{'found' if found else 'stored'} in {place} as {known.coding.words}"
     reason = _reason(what, samples, asking.views, size)
-    outputs = Outputs("disk", reason, place, found, held.about["dtype"], held.about["top_k"], known.coding.draws)
-    return Kept(known, place, time.perf_counter() - began, outputs)
+    return Kept(known, place, time.perf_counter() - began, Outputs.stored(known, reason, found))
 
 
 def _passing(asking: Asking) -> EachMinute:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limbeck.engine.devices.fabric import from_first
 from limbeck.engine.saving.files import write_json
 from limbeck.errors import as_request
+from limbeck.teachers import StoredTeacher
+from limbeck.teachers.coding import Coding
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -30,6 +32,7 @@ class Outputs:
         dtype: How their values are kept.
         top_k: How many classes are kept of each sample; None for all.
         draws: How many were drawn in place of all.
+        bits, power: As `limbeck.teachers.coding.Coding` has them.
     """
 
     where: str
@@ -39,18 +42,22 @@ class Outputs:
     dtype: str = "float32"
     top_k: int | None = None
     draws: int | None = None
+    bits: int | None = None
+    power: float = 1.0
+
+    @classmethod
+    def stored(cls, teacher: StoredTeacher, what: str, found: bool) -> Outputs:
+        """Those that a teacher reads from disk."""
+        return cls("disk", what, str(teacher.place), found, **asdict(teacher.coding))
 
 
 def table_line(outputs: Mapping[str, Any]) -> str:
     """What a table says of an entry of result.json: nothing where the outputs were computed by the run itself."""
     if outputs["where"] != "disk":
         return ""
-    draws, top_k = outputs.get("draws"), outputs["top_k"]
-    kept = outputs["dtype"] if top_k is None else f"{outputs['dtype']}, top {top_k} classes"
-    kept = kept if draws is None else f"{draws} draws"
-    line = f"teacher outputs: {'found' if outputs['found'] else 'stored'} in {outputs['place']} as {kept}"
-    exact = outputs["dtype"] == "float32" and top_k is None and draws is None
-    return line if exact else f"{line}: rounded, so figures differ from those with store: memory"
+    coding = Coding(**{one.name: outputs[one.name] for one in fields(Coding) if one.name in outputs})
+    line = f"teacher outputs: {'found' if outputs['found'] else 'stored'} in {outputs['place']} as {coding.words}"
+    return line if coding == Coding("float32") else f"{line}: rounded, so figures differ from those with store: memory"
 
 
 class Ledger:
