@@ -21,6 +21,7 @@ import limbeck
 from limbeck.engine import Hardware, fit
 from limbeck.distillers import Distiller
 from limbeck.late_compiler import put_off, take_step
+from limbeck.models import multiply_adds
 from lightning_fabric.wrappers import OptimizedModule
 
 def trained(make, how):
@@ -41,6 +42,7 @@ light = [trained(make, take_step) for make in makes]
 network = nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten(), nn.Linear(8, 2))
 data = [(torch.randn(6, 1, 4), torch.arange(6) % 2)] * 2
 fit(Distiller(network), data, epochs=1, optimizer=makes[0], progress=False, hardware=Hardware("cpu"))
+assert multiply_adds(network, data[0][0][:1]) == 2 * 4 + 8 * 2
 assert not isinstance(network, OptimizedModule)
 assert not {"torch._dynamo", "torch.distributed.tensor", "sklearn", "triton"} & set(sys.modules)
 disabled = torch.optim.Optimizer.zero_grad.__wrapped__

@@ -34,8 +34,8 @@ class _Late(type):
     NAME: str
 
     def __instancecheck__(cls, value: Any) -> bool:
-        module = sys.modules.get(cls.MODULE)
-        return module is not None and isinstance(value, getattr(module, cls.NAME))
+        real = getattr(sys.modules.get(cls.MODULE), cls.NAME, None)
+        return real not in (None, cls) and isinstance(value, real)  # it is the class itself while that stands in
 
 
 class CompiledModule(metaclass=_Late):
