@@ -56,7 +56,7 @@ def main(data_root: Path) -> dict[str, Any]:
 
     def ours() -> float:
         scheme = learners.scheme(copy.deepcopy(student), recipe, data)
-        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.teacher_output(found))
+        kept = keep(Asking(recipe, data, fabric, recipe.teachers[0].store), teachers.as_one(found))
         make = components.optimizer(recipe.optimizer)
         options: dict[str, Any] = {"optimizer": make, "hardware": Hardware(fabric=fabric), "progress": False}
         return kept.seconds + timed(lambda: fit(scheme, loader, teacher=kept.teacher, epochs=EPOCHS, **options))

@@ -63,7 +63,7 @@ def measured(data: DataSet, images: Dataset[Any], device: str, rounds: int) -> d
         )
 
     def as_run() -> float:
-        kept = keep(Asking(recipe, data, fabric, spec.store), teachers.teacher_output([asked]))
+        kept = keep(Asking(recipe, data, fabric, spec.store), teachers.as_one([asked]))
         return timed(lambda: ours(kept.teacher)) + kept.seconds / EPOCHS
 
     contenders: dict[str, Callable[[], float]] = {

@@ -43,7 +43,7 @@ def test_a_method_is_written_out_where_it_needs_no_networks() -> None:
     assert head == "The method kd stands for task_weight: 0.25 and the terms:"
     assert [term["loss"] for term in yaml.safe_load("\n".join(terms))] == ["kd"]
     recipe = read("digits", ["distill={method: at}"])
-    assert as_yaml(recipe).splitlines()[-1].startswith("# The terms of the method at depend on the layers")
+    assert as_yaml(recipe).splitlines()[-1].startswith("# The terms of the method at depend on the two networks")
 
 
 def test_every_key_has_a_meaning() -> None:

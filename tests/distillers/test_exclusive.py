@@ -11,17 +11,42 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import Distiller, RequestError, Term, fit, losses
-from limbeck.tasks import Classification, MultiLabel, Regression, Task
+from limbeck.tasks import (
+    Classification,
+    LanguageModelling,
+    MultiLabel,
+    Regression,
+    Segmentation,
+    Task,
+    TokenClassification,
+)
+from limbeck.tasks.positions import Positions
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 LABELS = (X > 0).float()
 SGD = partial(torch.optim.SGD, lr=0.01)
 
 
+class Everywhere(nn.Module):
+    """Logits of four classes for each of four tokens, or of each of 2×2 pixels."""
+
+    def __init__(self, pixels: bool) -> None:
+        super().__init__()
+        self.head, self.pixels = nn.Linear(1, 4), pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x[..., None])
+        return logits.transpose(1, 2).unflatten(2, (2, 2)) if self.pixels else logits
+
+
+def network(task: Task) -> nn.Module:
+    return Everywhere(isinstance(task, Segmentation)) if isinstance(task, Positions) else nn.Linear(4, 4)
+
+
 def train(task: Task, targets: Tensor, *terms: Term) -> None:
     torch.manual_seed(0)
-    scheme = Distiller(nn.Linear(4, 4), terms, task=task)
-    fit(scheme, [(X, targets)], teacher=nn.Linear(4, 4) if terms else None, epochs=1, optimizer=SGD, progress=False)
+    scheme = Distiller(network(task), terms, task=task)
+    fit(scheme, [(X, targets)], teacher=network(task) if terms else None, epochs=1, optimizer=SGD, progress=False)
 
 
 def test_several_labels_are_no_probabilities() -> None:
@@ -46,10 +71,15 @@ def test_several_labels_are_no_probabilities() -> None:
         (Regression(), losses.mse, ""),
         (Regression(), losses.bounded_regression, ""),
         (Classification(), losses.kd, ""),
+        (TokenClassification(), losses.kd, ""),
+        (LanguageModelling(), losses.kd, ""),
+        (Segmentation(), losses.kd, ""),
     ],
 )
 def test_losses_for_other_tasks_are_said(task: Task, loss: Any, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     targets = X.argmax(1) if isinstance(task, Classification) else LABELS
+    if isinstance(task, Positions):
+        targets = LABELS.long().unflatten(1, (2, 2)) if isinstance(task, Segmentation) else LABELS.long()
     train(task, targets, Term(loss))
     said = [line for line in capsys.readouterr().err.splitlines() if "compares probabilities" in line]
     assert bool(said) == bool(words)

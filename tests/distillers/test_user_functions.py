@@ -170,7 +170,7 @@ def test_a_recipe_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     # Ten classes: result.json has both shares.
     assert result["distilled"]["test_accuracy"] <= result["distilled"]["test"]["top5"] <= 1
     assert '"gap"' in (tmp_path / "run" / "metrics.jsonl").read_text()
-    with pytest.raises(RequestError, match="unknown tap of Pair 'ad'"):
+    with pytest.raises(RequestError, match=r"unknown tap of the student \(Pair\) 'ad'"):
         run(check(recipe | {"distill": {"terms": [term | {"student": ["read", "ad"]}]}}), root=tmp_path, machine=quiet)
-    with pytest.raises(RequestError, match="unknown tap of Pair 'add_1'; did you mean add"):
+    with pytest.raises(RequestError, match=r"unknown tap of the teacher \(Pair\) 'add_1'; did you mean add"):
         run(check(recipe | {"distill": {"terms": [term | {"teacher": ["add_1"]}]}}), root=tmp_path, machine=quiet)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -45,6 +47,23 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         h = self.body(x)
         return {"h": h, self.name: self.head(h.relu())}
+
+
+class Returning(nn.Module):
+    """What is made of its logits."""
+
+    def __init__(self, made: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.body, self.made = nn.Linear(4, 3), made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made(self.body(x))
+
+
+@dataclass
+class Record:
+    first: Tensor
+    score: Tensor
 
 
 class Own(Classification):
@@ -131,11 +150,47 @@ def test_another_output_is_another_teacher() -> None:
 @pytest.mark.parametrize(
     ("scheme", "teacher", "words"),
     [
-        (lambda: Distiller(Net()), None, "no logits but a mapping of h, scores.*output='NAME'"),
+        (lambda: Distiller(Net()), None, r"the student returns no logits but a mapping of h, scores.*task=.*\(output="),
         (
             lambda: Distiller(Net(), task=Classification(output="z")),
             None,
-            "h, scores, which has no output 'z'.*output=",
+            "the student returns a mapping of h, scores, which has no output 'z'.*output=",
+        ),
+        (
+            lambda: Distiller(Net(), task=Classification(output=lambda out: out["z"])),
+            None,
+            r"the student returns .* which the function output= does not take \(KeyError: 'z'\)",
+        ),
+        (
+            lambda: Distiller(nn.Linear(4, 3), [Term(losses.kd)]),
+            ModuleTeacher(Net(), output="z"),
+            "the teacher returns a mapping of h, scores, which has no output 'z'.*ModuleTeacher",
+        ),
+        (
+            lambda: Distiller(nn.Linear(4, 3), [Term(losses.kd)]),
+            Returning(lambda z: None),
+            "the teacher returns no logits but None; say",
+        ),
+        (lambda: Distiller(Returning(lambda z: Record(z, z))), None, "but a value of type Record of first, score; say"),
+        (
+            lambda: Distiller(nn.Linear(4, 3), [Term(losses.kd)]),
+            Returning(torch.mean),
+            r"the teacher gives outputs of shape \(\) for 16 samples",
+        ),
+        (
+            lambda: Distiller(Returning(lambda z: (z.detach().repeat(1, 2), z))),
+            None,
+            r"no gradient: .*the student returns a tuple of 2 elements; element 0, of shape \(8, 6\), is taken",
+        ),
+        (
+            lambda: Distiller(nn.Linear(4, 3), [Term(losses.mse, student="2", teacher="0")]),
+            nn.Linear(4, 3),
+            r"unknown tap of the student \(Linear\) '2'",
+        ),
+        (
+            lambda: Distiller(nn.Sequential(nn.Linear(4, 3)), [Term(losses.mse, student="0", teacher="2")]),
+            nn.Sequential(nn.Linear(4, 3)),
+            r"unknown tap of the teacher \(Sequential\) '2'",
         ),
         (lambda: Distiller(Net(), [Term(losses.kd)], task=SCORES), Net(name="z"), r"ModuleTeacher\(teacher, output="),
         (lambda: Distiller(nn.Linear(4, 3), [Term(losses.kd)]), Net().forward, "FunctionTeacher.*output='h'"),
@@ -144,6 +199,27 @@ def test_another_output_is_another_teacher() -> None:
 def test_the_error_names_the_remedy(scheme: Any, teacher: Any, words: str) -> None:
     with pytest.raises(RequestError, match=words):
         train(scheme(), teacher=teacher)
+
+
+def test_what_was_chosen_is_not_told_again(capsys: pytest.CaptureFixture[str]) -> None:
+    def pair() -> Returning:
+        return Returning(lambda z: (z, 2 * z))
+
+    train(Distiller(pair(), [Term(losses.kd)]), teacher=pair())
+    said = capsys.readouterr().err
+    assert all(f"the {who} returns a tuple of 2 elements; element 0" in said for who in ("student", "teacher"))
+    task = Classification(output=1)
+    for teacher in (ModuleTeacher(pair(), output=1), FunctionTeacher(pair().forward, output=1)):
+        train(Distiller(pair(), [Term(losses.kd)], task=task), teacher=teacher)
+        assert "returns a tuple" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", [True, 1.5, ["scores"]])
+def test_what_names_no_output_is_refused(output: Any) -> None:
+    makers = (Classification, partial(ModuleTeacher, Net()), partial(FunctionTeacher, Net().forward))
+    for make in makers:
+        with pytest.raises(RequestError, match="output is a field's name, a position or a function, not"):
+            make(output=output)
 
 
 def test_of_heads_the_chosen_one_is_trained() -> None:

@@ -104,6 +104,17 @@ def test_samples_in_place_of_batches_are_refused(given: Any, words: str) -> None
         evaluate(student(), given)
 
 
+def test_a_data_set_of_hugging_face_is_refused_with_its_loader() -> None:
+    datasets = pytest.importorskip("datasets")
+    given = datasets.Dataset.from_dict({"x": X.tolist(), "label": Y.tolist()})
+    with pytest.raises(RequestError, match=r"single samples, .*DataLoader\(dataset.with_format\('torch'\)"):
+        train(Distiller(student()), given)
+    loader = DataLoader(given.with_format("torch"), 4)
+    assert train(Distiller(student()), loader).metrics[0]["loss"] == pytest.approx(
+        train(Distiller(student()), list(batches())).metrics[0]["loss"]
+    )
+
+
 def test_batches_of_inputs_alone_are_batches() -> None:
     assert len(train(Distiller(student(), [KD], task_weight=0), X.split(4), teacher=student()).metrics) == 1
 
@@ -140,6 +151,8 @@ class TestTargets:
         assert run.metrics[0]["val_accuracy"] == pytest.approx(after)
         with pytest.raises(RequestError, match="between 0 and 1"):
             train(Distiller(student(1)), [(X, share + 1)])
+        with pytest.raises(RequestError, match=r"class indices \(targets.long\(\)\).*task=Regression\(\)"):
+            train(Distiller(student()), [(X, Y.float())])
 
     def test_missing_labels_are_said_at_the_start(self, capsys: pytest.CaptureFixture[str]) -> None:
         train(Distiller(student(), [KD], task_weight=0.5), [X], teacher=student())
@@ -164,6 +177,7 @@ class TestReading:
             (lambda: Classification(output=[1]), "output is a field's name"),
             (lambda: Classification(label_smoothing="x"), "label_smoothing"),  # type: ignore[arg-type]
             (lambda: Classification(class_weights="x"), "weights are numbers"),  # type: ignore[arg-type]
+            (lambda: Classification(metrics={"a": len}), r"metric a is an object with update\(outputs, targets\)"),  # type: ignore[dict-item]
             (lambda: Segmentation(ignore_index="x"), "ignore_index is a class index.*'x'"),  # type: ignore[arg-type]
         ],
     )

@@ -39,7 +39,7 @@ def recipe(store: Any = "auto", **changes: Any) -> Any:
 def asking(made: Any, root: Path) -> tuple[Asking, Any]:
     data = components.data(made.data, root)
     found = teachers.candidates(made, data)
-    return Asking(made, data, QUIET.fabric("32-true"), found[0].spec.store), teachers.teacher_output(found)
+    return Asking(made, data, QUIET.fabric("32-true"), found[0].spec.store), teachers.as_one(found)
 
 
 def test_the_student_of_a_stored_teacher_output_is_that_of_a_live_teacher(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_of_many_teacher_outputs_the_last_two_are_held(tmp_path: Path) -> None:
     job = Job(made, asked.data, QUIET, asked.fabric, tmp_path)
     found = teachers.candidates(made, asked.data)
     for taps in ([], ["1"], [], ["2"], []):
-        job.precompute(teachers.teacher_output(found, taps), found)
+        job.precompute(teachers.as_one(found, taps), found)
     assert [list(kept.teacher._tables) for kept in job.memory.values()] == [["2"], []]
     assert len(job.outputs.entries()) == 3
 

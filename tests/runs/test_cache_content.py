@@ -116,7 +116,7 @@ def test_a_use_is_noted(root: Path) -> None:
     assert (teacher.kind, outputs.kind) == ("teacher", "teacher outputs")
     assert time.time() - teacher.used < DAY < time.time() - outputs.used
     asking = Asking(RECIPE, data, QUIET.fabric("32-true"), found[0].spec.store)
-    kept = store_outputs(asking, teachers.teacher_output(found))
+    kept = store_outputs(asking, teachers.as_one(found))
     assert kept.outputs.found
     assert all(time.time() - entry.used < DAY for entry in content())
     # As long as anybody reads the outputs they are in use.

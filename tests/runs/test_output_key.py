@@ -27,6 +27,7 @@ from limbeck.runs.finished.read import evaluate_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.run import run
+from limbeck.shipping import latency, ship
 from limbeck.types import Batch
 
 CODE = """
@@ -119,6 +120,30 @@ def test_the_right_outputs_teach_and_are_shipped(project: Path) -> None:
     assert said.top[0][0] == "1"
 
 
+@pytest.mark.parametrize("quantize", [{"epochs": 10, "samples": 16}, None])
+def test_int8_files_give_the_output(
+    quantize: dict[str, Any] | None, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other head is in no file; it would be right about class 0 alone."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    made = recipe({"output": "right"}, {"output": "b"}, epochs=40, quantize=quantize)
+    result = run(made, root=project, out=project / "run", machine=QUIET, baseline=False)
+    given: dict[str, Any] = {"formats": ["onnx-int8"], "batch": [1], "memory": False, "calibration_samples": 16}
+    found = ship(project / "run", out=project / "files", tolerance=20, progress=False, **given)
+    [row] = [one for one in found["rows"] if (one["model"], one["precision"]) == ("distilled", "int8")]
+    files = {project / "files" / row["file"]: row["score"]}
+    if quantize:
+        files[project / "run/student-int8.onnx"] = result["int8"]["distilled"]["test_accuracy"]
+    for path, score in files.items():
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        [answers] = session.run(None, {session.get_inputs()[0].name: X.numpy()})
+        assert (answers.argmax(1) == Y.numpy()).mean() == score == 1.0
+        weights = [one for one in onnx.load(path).graph.initializer if list(one.dims) == [4, 4]]
+        assert [one.data_type for one in weights] == [onnx.TensorProto.INT8]
+
+
 def test_the_wrong_output_is_another_teacher(project: Path) -> None:
     made = recipe({"model": "several:pair", "output": 0}, {"pair": True, "output": 1}, epochs=1)
     result = run(made, root=project, out=project / "run", machine=QUIET, baseline=False)
@@ -134,10 +159,10 @@ def test_the_tasks_output_holds_for_students_and_for_teachers_that_have_it(proje
     data = components.data(made.data, project)
     [one] = teachers.candidates(made, data)
     batch = Batch(X, Y, torch.arange(40))
-    assert torch.equal(teachers.teacher_output([one])(batch).output, 9 * X)
+    assert torch.equal(teachers.as_one([one])(batch).output, 9 * X)
     made = recipe({"model": "mlp", "hidden": [2], "epochs": 1}, {}, task={"name": "classification", "output": "b"})
     [one] = teachers.candidates(made, data)
-    assert torch.equal(teachers.teacher_output([one])(batch).output, one.module(X))
+    assert torch.equal(teachers.as_one([one])(batch).output, one.module(X))
 
 
 def test_a_teacher_is_trained_by_its_output_and_kept_apart(project: Path) -> None:
@@ -156,16 +181,20 @@ def keys(made: schema.Recipe, data: DataSet) -> tuple[str, dict[str, str]]:
     found = teachers.candidates(made, data)
     assert found[0].kept is not None
     asking = Asking(made, data, QUIET.fabric("32-true"), schema.Store())
-    return found[0].kept.name, asking.made_of(teachers.teacher_output(found))
+    return found[0].kept.name, asking.made_of(teachers.as_one(found))
 
 
 @pytest.mark.parametrize(
     ("teacher", "student", "words"),
     [
-        ({"output": "z"}, {"output": "b"}, "model returns .*zero, right, which has no output 'z'"),
-        ({"output": "right"}, {"output": "z"}, "model returns .*a, b, which has no output 'z'"),
-        ({"output": "right"}, {}, "model returns .*a, b.*output:"),
-        ({}, {"output": "b"}, "model returns .*zero, right.*output:"),
+        (
+            {"output": "z"},
+            {"output": "b"},
+            "teacher returns .*zero, right, which has no output 'z'; .*teacher.output",
+        ),
+        ({"output": "right"}, {"output": "z"}, "student returns .*a, b, which has no output 'z'; .*student.output"),
+        ({"output": "right"}, {}, "the student returns .*a, b.*student.output:"),
+        ({}, {"output": "b"}, "the teacher returns .*zero, right.*teacher.output:"),
     ],
 )
 def test_a_missing_or_wrong_output_is_said_before_the_first_step(

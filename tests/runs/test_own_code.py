@@ -64,7 +64,7 @@ def keys(made: schema.Recipe) -> tuple[str, dict[str, str]]:
     found = teachers.candidates(made, data)
     asking = Asking(made, data, QUIET.fabric("32-true"), schema.Store())
     assert found[0].kept is not None
-    return found[0].kept.name, asking.made_of(teachers.teacher_output(found))
+    return found[0].kept.name, asking.made_of(teachers.as_one(found))
 
 
 def test_an_edit_of_an_imported_module_trains_the_teacher_anew(project: Path) -> None:

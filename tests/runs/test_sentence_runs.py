@@ -87,7 +87,7 @@ def test_the_teacher_reads_its_own_tokens_and_gives_its_own_embeddings(encoder: 
     made = recipe(encoder)
     data = components.data(made.data, encoder)
     assert data.classes == 16
-    teacher = teachers.teacher_output(teachers.candidates(made, data))
+    teacher = teachers.as_one(teachers.candidates(made, data))
     batch = next(iter(make_loader(data.test, 20)))
     assert data.tokenizer is not None
     texts = [data.tokenizer.decode(row.tolist()) for row in batch.inputs[IDS]]
@@ -120,7 +120,7 @@ def test_students_of_other_tokenizers_share_the_stored_outputs(encoder: Path) ->
         found = recipe(encoder)
         found.data.options.update(options)
         data = components.data(found.data, encoder)
-        teacher = teachers.teacher_output(teachers.candidates(found, data))
+        teacher = teachers.as_one(teachers.candidates(found, data))
         return Asking(found, data, QUIET.fabric("32-true"), found.teachers[0].store).made_of(teacher), data
 
     (first, one), (second, other), (third, _) = made_of(), made_of(tokenizer="bytes"), made_of(teacher_length=6)

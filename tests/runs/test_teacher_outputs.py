@@ -55,7 +55,7 @@ def kept(made: schema.Recipe, root: Path) -> keeping.Kept:
     found = teachers.candidates(made, data)
     teachers.train_apart(found, made, data, QUIET)
     asking = Asking(made, data, QUIET.fabric("32-true"), found[0].spec.store)
-    return keep(asking, teachers.teacher_output(found))
+    return keep(asking, teachers.as_one(found))
 
 
 def test_what_is_cached_changes_no_student_under_auto(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_scripted_student_learns_from_a_hint_as_its_network_does(network: Netw
 def test_what_a_script_does_not_show_is_refused() -> None:
     with warnings.catch_warnings(action="ignore"):  # of TorchScript's future
         script = torch.jit.script(Loops().eval())
-    with pytest.raises(RequestError, match=r"tap 'step': .* within a loop or a branch, or not at all; it shows head"):
+    with pytest.raises(RequestError, match=r"tap 'step' of .* within a loop or a branch, or not at all; it shows head"):
         Taps(script, ["step"])
     with pytest.raises(RequestError, match=r"unknown tap of .* 'steps'; did you mean step"):
         Taps(script, ["steps"])

@@ -166,7 +166,7 @@ def test_a_teacher_output_without_logits_has_a_fingerprint_of_its_own() -> None:
         ([], "has nothing to say without taps"),
         (["logits"], "has nothing to say without taps"),
         (["0", "logits"], "tap 'logits' was asked of a teacher without logits"),
-        (["9"], "unknown tap of Sequential '9'"),
+        (["9"], r"unknown tap of the teacher \(Sequential\) '9'"),
     ],
 )
 def test_wrong_requests_are_refused_in_one_line(taps: list[str], message: str) -> None:

@@ -152,7 +152,7 @@ def _asking_seconds(among: Sequence[Group], job: Job) -> float:
         return 0.0
     group = among[0]
     asking = Asking(group.recipe, job.data, job.fabric, group.found[0].spec.store)
-    online = teachers.teacher_output(group.found, mix=job.recipe.ensemble)
+    online = teachers.as_one(group.found, mix=job.recipe.ensemble)
     return asking.views * len(job.data.train) * seconds_per_sample(asking, online)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from limbeck.tasks import Task
+from limbeck.tasks.positions import Positions
 
 if TYPE_CHECKING:
     from limbeck.distillers.term import BoundTerm
@@ -28,7 +29,8 @@ def for_exclusive_classes(terms: Iterable[BoundTerm], task: Task) -> list[str]:
     >>> for_exclusive_classes([BoundTerm(Term(losses.kd))], Classification())
     []
     """
-    if task.classifies or not type(task).__module__.startswith("limbeck."):  # of others nobody knows
+    has_classes = task.classifies or isinstance(task, Positions)
+    if has_classes or not type(task).__module__.startswith("limbeck."):  # of others nobody knows
         return []
     better = _INSTEAD.get(task.name, "mse")
     return [

@@ -86,7 +86,7 @@ class MeanTeacher(Distiller):
         self.ema = copy.deepcopy(self.student)
         for parameter in self.ema.parameters():  # a script has no `requires_grad_`
             parameter.requires_grad_(False)
-        self._ema_taps = Taps(self.ema, super().teacher_taps)
+        self._ema_taps = Taps(self.ema, super().teacher_taps, "teacher")
         self._averaged = 0
 
     @property

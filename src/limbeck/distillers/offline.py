@@ -86,7 +86,7 @@ class Distiller(Scheme):
         self._bound = _named(terms, self.task)
         self._compare(common_classes)
         self.terms = nn.ModuleDict(self._bound)
-        self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)])
+        self._student_taps = Taps(student, [name for term in terms for name in _flat(term.student)], "student")
         self._teacher_taps = tuple(dict.fromkeys(name for term in terms for name in _flat(term.teacher)))
 
     @property

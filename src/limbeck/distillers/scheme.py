@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.models.foreign.keras import refuse_keras
 from limbeck.models.foreign.programs import refuse_program
-from limbeck.taps import Conversion, call, heads_of
+from limbeck.taps import Conversion, NoOutputError, call, heads_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
 from limbeck.tasks import Classification, Task
 from limbeck.tasks.of_loss import of_loss
@@ -141,8 +141,12 @@ class Scheme(nn.Module):
 
     def answer(self, output: Any) -> Tensor:
         """The task's output in what the student returned."""
-        heads = heads_of(output) if self.two_heads else None
-        return self.task.output(output, self.classes) if heads is None else (heads[0] + heads[1]) / 2
+        if self.two_heads and (heads := heads_of(output)):
+            return (heads[0] + heads[1]) / 2
+        try:
+            return self.task.output(output, self.classes)
+        except NoOutputError as error:
+            raise error.of("student") from error
 
     def predictions(self, inputs: Inputs) -> Mapping[str, Tensor]:
         """Outputs that are measured each, by name, with `predict`'s under `chosen`; {} for that alone."""

@@ -90,7 +90,7 @@ class TokenDistiller(Distiller):
         if not self._of_logits and not self.task_weight:
             raise RequestError("nothing is learned from logits, so there is nothing to do in chunks; leave chunked out")
         names = [name for name in _taps(self._bound.values()) if name != LOGITS]
-        self._student_taps = Taps(student, [*names, self.head.hidden])
+        self._student_taps = Taps(student, [*names, self.head.hidden], "student")
         if self._guide is not None and self._of_logits:
             taken = dict.fromkeys([*self._teacher_taps, self._guide.head.hidden])
             self._teacher_taps = tuple(name for name in taken if name != LOGITS)

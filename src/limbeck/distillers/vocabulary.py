@@ -33,8 +33,9 @@ def common_vocabulary(student: Tensor, teacher: Tensor, targets: Tensor) -> int:
     of_sequences = student.dim() == teacher.dim() == 3 and student.shape[:2] == teacher.shape[:2]
     if not of_sequences or max(sizes) - common > PADDING * max(sizes):
         raise RequestError(
-            f"the teacher knows {sizes[1]} classes and the student {sizes[0]}; build both with the "
-            "data set's number of classes, or say that the first N are the same on both sides: common_classes=N"
+            f"the teacher knows {sizes[1]} classes and the student {sizes[0]}; build both with the data set's number "
+            "of classes, say that the first N are the same on both sides (common_classes=N), or of several outputs "
+            "which one is meant (output=)"
         )
     if not targets.is_floating_point():
         behind = targets[(targets >= common) & labelled(targets)]

@@ -83,10 +83,12 @@ def as_folder(out: object) -> Path | None:
     """The run folder, where one is given.
 
     Raises:
-        RequestError: It is no path.
+        RequestError: It is no path, or that of a file.
     """
     if out is not None and not isinstance(out, str | PathLike):
         raise RequestError(f"out is the path of a run folder, not {shown(out)}")
+    if out and Path(out).is_file():
+        raise RequestError(f"out={str(out)!r} is a file; give the path of a run folder")
     return Path(out) if out else None
 
 

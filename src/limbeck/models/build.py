@@ -139,6 +139,8 @@ def _own(name: str) -> Callable[..., nn.Module]:
             *(f"{one}:{'FOLDER' if one == 'hf' else 'FILE'}" for one in _READERS),
             "package.module:callable",
         ]
+        if name.endswith(".py") and Path(name).is_file():
+            raise RequestError(f"{name} is a file of Python: name the function in it that gives the model, {name}:NAME")
         raise unknown("model", name, known)
     return NETWORKS[name]
 

@@ -122,8 +122,11 @@ def faked(network: nn.Module, shape: tuple[int, ...], batches: Iterable[Tensor],
     with warnings.catch_warnings(), as_request(lambda reason: f"torch.export cannot take it apart: {reason}"):
         warnings.simplefilter("ignore")  # torch.export warns of its own internals
         example = torch.zeros(2, *shape)
+        # By tensor: a network may take its input as one of any number.
+        shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+        shapes[example] = {0: torch.export.Dim("batch")}
         own = copy.deepcopy(network)  # an exported program shares its parameters with what it was made from
-        exported = torch.export.export(own, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        exported = torch.export.export(own, (example,), dynamic_shapes=shapes).module()
     whole: Any = exported
     graph = whole.graph
     for node in list(graph.nodes):

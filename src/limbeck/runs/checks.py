@@ -79,7 +79,7 @@ def dry_run(recipe: schema.Recipe, student: nn.Module, found: Sequence[teachers.
             Shards(one.spec.store.where).check_writable()
         components.teacher_views(one.spec, recipe, data)
         with _reading("teacher", one.spec.model, example):
-            output = teachers.teacher_output([one])(example).output
+            output = teachers.as_one([one])(example).output
         if output is not None:
             task = components.task(recipe, data)
             task.check_teacher(task.output(output), example.targets, learned=False)
@@ -135,9 +135,11 @@ def _check_step(teacher: teachers.Candidate, example: Batch, task: Task) -> None
     try:
         with as_request(str):
             settle(scheme, example, teacher.spec.seed)
+            scheme.prepare(example, None)
             Trial(scheme, example, None, nullcontext).check()
     except RequestError as error:
-        raise RequestError(f"the {teacher.name} {teacher.spec.model} cannot be trained: {error}") from error
+        reason = str(error).replace("the student's", "its").replace("the student", "it")
+        raise RequestError(f"the {teacher.name} {teacher.spec.model} cannot be trained: {reason}") from error
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def diagnose_recipe(recipe: schema.Recipe, *, root: Path, machine: Machine | Non
     fabric = machine.fabric(recipe.precision)
     teachers.train_apart(found, recipe, data, machine)
     written = with_terms(recipe, lambda: places(recipe, student, found, data), {})
-    teacher = teachers.teacher_output(found, mix=recipe.ensemble, temperature=temperature(written))
+    teacher = teachers.as_one(found, mix=recipe.ensemble, temperature=temperature(written))
     diagnosis = _examine(Job(written, data, machine, fabric, Path()), teacher, teacher)
     return {
         "recipe": recipe.title,

@@ -15,7 +15,7 @@ from limbeck.runs.written_out import declared
 
 
 class _NetworksNeededError(Exception):
-    """A method's terms depend on where its networks can be compared."""
+    """A method's terms depend on its networks."""
 
 
 def as_yaml(recipe: Recipe, *, defaults: bool = True) -> str:
@@ -61,7 +61,7 @@ def _method(recipe: Recipe) -> list[str]:
     try:
         written, stages = declared(recipe, _no_networks)
     except _NetworksNeededError:
-        return [f"The terms of the method {method} depend on the layers of the two networks."]
+        return [f"The terms of the method {method} depend on the two networks."]
     distill = written.distill
     terms = [f"- {plain(term.model_dump(mode='json', exclude_unset=True))}" for term in distill.terms]
     more = [f"Before it: {len(stages)} training stages of the method."] if stages else []

@@ -80,7 +80,7 @@ def begun(job: Job, found: Sequence[teachers.Candidate]) -> tuple[nn.Module, Tea
     if not found:
         return student, None
     components.begin(student, recipe.student, found[0].module)
-    return student, teachers.teacher_output(found, mix=recipe.ensemble)
+    return student, teachers.as_one(found, mix=recipe.ensemble)
 
 
 def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) -> Distilled:
@@ -101,7 +101,7 @@ def distil(job: Job, student: nn.Module, found: Sequence[teachers.Candidate]) ->
         "output": components.output(spec, recipe, job.data),
     }
     everyone = [ModuleTeacher(one, **own) for one in (*start.previous, scheme.student)]
-    judge = teachers.teacher_output(start.found, mix=recipe.ensemble) if isinstance(online, EnsembleTeacher) else online
+    judge = teachers.as_one(start.found, mix=recipe.ensemble) if isinstance(online, EnsembleTeacher) else online
     if isinstance(judge, StoredTeacher):  # which knows the training samples alone
         judge = None
     return Distilled(scheme, judge, training, EnsembleTeacher(everyone) if start.previous else None, guide)
@@ -149,7 +149,7 @@ def _taught_by(
 ) -> Teacher:
     """The teachers as one, several averaged at the temperature of the first term that reads their logits."""
     temperature = next(iter(scheme.teacher_temperatures), 1.0)
-    return teachers.teacher_output(found, scheme.teacher_taps, logits, mix=recipe.ensemble, temperature=temperature)
+    return teachers.as_one(found, scheme.teacher_taps, logits, mix=recipe.ensemble, temperature=temperature)
 
 
 def schemes(

@@ -121,7 +121,7 @@ def settled(
     return spec.model_copy(update={"dtype": "bfloat16" if precision == "bf16-mixed" else "float32"})
 
 
-def teacher_output(
+def as_one(
     found: Sequence[Candidate],
     taps: Sequence[str] = (),
     logits: bool = True,
@@ -136,11 +136,11 @@ def teacher_output(
         RequestError: A tap that the teacher does not have.
     """
     if len(found) == 1:
-        return _live(found[0], taps, logits)
+        return _online(found[0], taps, logits)
     members = {}
     for number, one in enumerate(found):
         own = [tap.removeprefix(f"{number}.") for tap in taps if tap.startswith(f"{number}.")]
-        members[str(number)] = _live(one, [tap for tap in own if tap != LOGITS])
+        members[str(number)] = _online(one, [tap for tap in own if tap != LOGITS])
     stray = [tap for tap in taps if tap.partition(".")[0] not in members or "." not in tap]
     if stray:
         raise RequestError(f"there are {len(found)} teachers: name the one that has the tap, as in '0.{stray[0]}'")
@@ -265,7 +265,7 @@ def train_apart(found: Sequence[Candidate], recipe: schema.Recipe, data: DataSet
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _live(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
+def _online(one: Candidate, taps: Sequence[str], logits: bool = True) -> ModuleTeacher:
     dtype, inputs = components.dtype(one.spec), components.inputs(one.spec)
     return ModuleTeacher(one.module, taps, dtype=dtype, inputs=inputs, logits=logits, output=one.output)
 

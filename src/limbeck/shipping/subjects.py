@@ -25,7 +25,7 @@ from limbeck.recipes import schema
 from limbeck.runs import components, identity
 from limbeck.runs.finished.read import Finished, take_up, teachers_of
 from limbeck.runs.folder import RESULT
-from limbeck.runs.teachers import Candidate, teacher_output
+from limbeck.runs.teachers import Candidate, as_one
 from limbeck.runs.texts import in_own_tokens
 from limbeck.shipping.kinds import reading
 from limbeck.shipping.reading import Reading
@@ -184,7 +184,7 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         chosen_on=chosen_on,
         test=lambda: loaded(data.test),
         task=components.task(recipe, data),
-        teacher=teacher_output(candidates, mix=recipe.ensemble) if candidates else None,
+        teacher=as_one(candidates, mix=recipe.ensemble) if candidates else None,
         finished=found,
         tokenizer=data.tokenizer,
         candidates=candidates,

@@ -8,9 +8,10 @@
 "logits"              the model's own output
 """
 
-from limbeck.taps.forward import Choice, by_position, call, evaluating, heads_of, logits_of, output_of, taken_from
+from limbeck.taps.forward import by_position, call, evaluating
 from limbeck.taps.listing import TapInfo, trace
 from limbeck.taps.names import LOGITS, Tap
+from limbeck.taps.outputs import Choice, NoOutputError, check_choice, heads_of, logits_of, output_of, taken_from
 from limbeck.taps.pairs import match
 from limbeck.taps.read import Taps
 from limbeck.taps.reading import FLOATS, NUMBERS, Conversion, dtype_of, readable
@@ -21,11 +22,13 @@ __all__ = [
     "NUMBERS",
     "Choice",
     "Conversion",
+    "NoOutputError",
     "Tap",
     "TapInfo",
     "Taps",
     "by_position",
     "call",
+    "check_choice",
     "dtype_of",
     "evaluating",
     "heads_of",

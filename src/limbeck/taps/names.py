@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -22,15 +22,17 @@ class Tap:
         path: The path, in its model, of a module, or of an operation in a module's forward.
         side: "in" for its input, "out" for its output.
         element: Which element of a tuple (int) or mapping (str), or None for a plain tensor.
+        model: Whose it is, for errors, such as "the student (ResNet)".
     """
 
     name: str
     path: str
     side: str
     element: int | str | None
+    model: str
 
     @classmethod
-    def parse(cls, name: str) -> Tap:
+    def parse(cls, name: str, model: str) -> Tap:
         """Read a tap name; raise RequestError where it has too many parts."""
         path, *rest = name.split(":")
         side = "out"
@@ -41,7 +43,7 @@ class Tap:
                 f"tap {name!r} is not of the form module, module:in, module:ELEMENT or module:in:ELEMENT"
             )
         element = int(rest[0]) if rest and rest[0].isdigit() else rest[0] if rest else None
-        return cls(name, path, side, element)
+        return cls(name, path, side, element, model)
 
     def read(self, value: Any) -> Tensor:
         """The tensor that this tap names in what its module was given or has returned."""
@@ -51,16 +53,22 @@ class Tap:
             try:
                 value = value[self.element]
             except (KeyError, IndexError, TypeError):
-                raise RequestError(f"tap {self.name!r}: no element {self.element!r} in {describe(value)}") from None
+                raise RequestError(f"{self}: no element {self.element!r} in {describe(value)}") from None
         if not isinstance(value, Tensor):
-            raise RequestError(f"tap {self.name!r} names no tensor but {describe(value)}")
+            raise RequestError(f"{self} names no tensor but {describe(value)}")
         return value
+
+    def __str__(self) -> str:
+        return f"tap {self.name!r} of {self.model}"
 
 
 def describe(value: Any) -> str:
     """What a value is that should have been a tensor, for an error."""
+    if value is None:
+        return "None"
     if isinstance(value, Mapping):
         return f"a mapping of {', '.join(map(str, value))}"
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} elements"
-    return f"a {type(value).__name__}"
+    parts = f" of {', '.join(field.name for field in fields(value))}" if is_dataclass(value) else ""
+    return f"a value of type {type(value).__name__}{parts}"

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from limbeck.errors import RequestError, unknown
-from limbeck.taps.forward import call, logits_of
+from limbeck.taps.forward import call
 from limbeck.taps.names import LOGITS, Tap
 from limbeck.taps.operations import Operations, guessed, scope_of, unnumbered
+from limbeck.taps.outputs import logits_of
 from limbeck.taps.scripts import TapsOfScripts
 from limbeck.taps.wrappers import hooks_run, part_at, real_paths, runnable, unwrapped
 from limbeck.types import Inputs
@@ -26,6 +27,7 @@ class Taps:
     Args:
         model: The model to read; wrappers around it or its parts (torch.compile, DataParallel) are seen through.
         names: Tap names; "logits" may be among them and is always given.
+        role: Which model it is, for errors, where several are read: "student" or "teacher".
 
     Raises:
         RequestError: A name that is no module of the model, nor could be an operation in the forward of one; the
@@ -38,9 +40,11 @@ class Taps:
     {'0': (5, 3), '2:in': (5, 3), 'logits': (5, 2)}
     """
 
-    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+    def __init__(self, model: nn.Module, names: Iterable[str], role: str = "") -> None:
         self.model = unwrapped(model)
-        self.taps = [Tap.parse(name) for name in dict.fromkeys(names) if name != LOGITS]
+        kind = type(self.model).__name__
+        self._called = f"the {role} ({kind})" if role else kind
+        self.taps = [Tap.parse(name, self._called) for name in dict.fromkeys(names) if name != LOGITS]
         self._whole = self.model if self.taps else runnable(model)
         self._parts = tuple(self.model.modules())
         self._paths = real_paths(self.model)
@@ -51,9 +55,9 @@ class Taps:
                 scope = scope_of(tap.path, self.model)
                 if scope is None:
                     known = [*filter(None, self._paths), *guessed(self.model)]
-                    raise unknown(f"tap of {type(self.model).__name__}", tap.name, known)
+                    raise unknown(f"tap of {self._called}", tap.name, known)
                 if tap.side == "in":
-                    raise RequestError(f"tap {tap.name!r}: an operation has no input to tap; name what gives it")
+                    raise RequestError(f"{tap}: an operation has no input to tap; name what gives it")
                 self._scopes.setdefault(scope, []).append(tap)
             else:
                 self._scripts.take(tap, self._paths[tap.path])
@@ -146,10 +150,9 @@ class Taps:
         missing = next((tap for tap in self.taps if tap.name not in tensors), None)
         if missing is None:
             return
-        model = type(self.model).__name__
         if missing.path in self._paths:
-            raise RequestError(f"tap {missing.name!r}: the forward pass of {model} does not reach it")
-        raise unknown(f"tap of {model}", missing.name, [*filter(None, self._paths), *seen])
+            raise RequestError(f"{missing}: the forward pass does not reach it")
+        raise unknown(f"tap of {self._called}", missing.name, [*filter(None, self._paths), *seen])
 
     def _check_modes(self) -> None:
         """What is counted differs where only one of the modes runs an operation, as noise in training."""
@@ -159,7 +162,7 @@ class Taps:
             training, evaluation = (self._counts[mode].get(unnumbered(tap.path), 0) for mode in (True, False))
             if training != evaluation:
                 raise RequestError(
-                    f"tap {tap.name!r}: there are {training} such operations in training and {evaluation} in "
+                    f"{tap}: there are {training} such operations in training and {evaluation} in "
                     "evaluation, so its number is not sure; pass what you mean through an nn.Identity, and tap that"
                 )
         self._counts[False] = self._counts[True]  # compared once

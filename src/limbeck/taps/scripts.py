@@ -122,7 +122,7 @@ class TapsOfScripts:
             self._scripted[root] = Scripted(part_at(self._model, root))  # type: ignore[arg-type]  # it is one
         if inner not in self._scripted[root].paths:
             raise RequestError(
-                f"tap {tap.name!r}: the TorchScript program calls it within a loop or a branch, or not at all; "
+                f"{tap}: the TorchScript program calls it within a loop or a branch, or not at all; "
                 f"{_others(self._scripted[root].paths[:-1])}"
             )
         self._taps.setdefault(root, {}).setdefault(inner, []).append(tap)

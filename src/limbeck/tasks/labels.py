@@ -66,8 +66,8 @@ def check_classes(logits: Tensor, targets: Targets) -> None:
     if targets.is_floating_point():
         if targets.shape != logits.shape:
             raise RequestError(
-                f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices, or probabilities of shape "
-                f"{tuple(logits.shape)}"
+                f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices (targets.long()), or "
+                f"probabilities of shape {tuple(logits.shape)}; numbers are for task=Regression()"
             )
         if bool(((targets < 0) | (targets > 1)).any()):
             raise RequestError("probabilities of classes lie between 0 and 1, and these targets do not")

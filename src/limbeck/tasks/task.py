@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError, as_request, shown
-from limbeck.taps import Choice, output_of
+from limbeck.taps import Choice, check_choice, output_of
 from limbeck.tasks.items import as_batch, described
 from limbeck.tasks.metrics import Metrics, WithLibrary
 from limbeck.types import Batch, Targets
@@ -31,6 +31,14 @@ class Measure(Protocol):
 def _check_called(name: str, given: Any, takes: str, gives: str) -> None:
     if given is not None and not callable(given):
         raise RequestError(f"{name} is a function of ({takes}) that gives {gives}, not {shown(given)}")
+
+
+def _check_measure(name: str, given: Any) -> None:
+    if not all(callable(getattr(given, one, None)) for one in ("update", "compute")):
+        raise RequestError(
+            f"metric {name} is an object with update(outputs, targets) and compute(), such as one of torchmetrics, not "
+            f"{shown(given)}"
+        )
 
 
 class Task:
@@ -79,10 +87,11 @@ class Task:
             raise RequestError(f"mode is max or min, not {mode!r}")
         _check_called("batch", batch, "item", "(inputs, targets)")
         _check_called("loss", loss, "output, targets", "one value")
-        if output is not None and not (isinstance(output, str | int) or callable(output)):
-            raise RequestError(f"output is a field's name, a position or a function, not {shown(output)}")
+        check_choice(output)
         self._batch, self._output, self._loss = batch, output, loss
         self._measures = dict(metrics or {})
+        for name, measure in self._measures.items():
+            _check_measure(name, measure)
         if monitor is not None and mode is not None:
             self.monitor, self.mode = monitor, mode
 

@@ -15,7 +15,19 @@ from limbeck.errors import RequestError
 from limbeck.models import refuse_lazy
 from limbeck.models.foreign.pieces import Pieces
 from limbeck.models.probabilities import Ending
-from limbeck.taps import LOGITS, Choice, Conversion, by_position, dtype_of, evaluating, output_of, readable, taken_from
+from limbeck.taps import (
+    LOGITS,
+    Choice,
+    Conversion,
+    NoOutputError,
+    by_position,
+    check_choice,
+    dtype_of,
+    evaluating,
+    output_of,
+    readable,
+    taken_from,
+)
 from limbeck.teachers.reached import modules_reached
 from limbeck.teachers.state import Frozen
 from limbeck.types import Batch, Inputs, TeacherOutput, each, flat, tensors_of
@@ -62,6 +74,7 @@ class FunctionTeacher:
         classes: int | None = None,
         output: Choice = None,
     ) -> None:
+        check_choice(output)
         if not callable(function):
             raise RequestError(f"a teacher is a module, a Teacher or a function of the inputs, not {function!r}")
         self.function = function
@@ -127,7 +140,7 @@ class FunctionTeacher:
             by_name = said if isinstance(said, Mapping) else {LOGITS: self._logits_in(said)}
             found = {name: _tensor(name, value, size, device) for name, value in by_name.items()}
             if self.output is not None and isinstance(said, Mapping):
-                found[LOGITS] = _tensor(LOGITS, output_of(found, self.output), size, device)
+                found[LOGITS] = _tensor(LOGITS, self._output_of(found), size, device)
             return found
 
         inputs = each(batch.inputs, Tensor.clone)  # the student reads them too, and a function may write into its own
@@ -147,10 +160,17 @@ class FunctionTeacher:
         return self.function(**{name: self._given(value) for name, value in flat(inputs).items()})
 
     def _logits_in(self, said: Any) -> Any:
-        return output_of(said, self.output, self.classes) if _has_parts(said) else said
+        return self._output_of(said) if _has_parts(said) else said
+
+    def _output_of(self, said: Any) -> Tensor:
+        try:
+            return output_of(said, self.output, self.classes)
+        except NoOutputError as error:
+            raise error.of("teacher") from error
 
     def _taken_from(self, said: Any) -> str | None:
-        return taken_from(said, self._logits_in(said)) if _has_parts(said) else None
+        named = isinstance(self.output, str | int)
+        return taken_from(said, self._logits_in(said)) if _has_parts(said) and not named else None
 
     def _given(self, value: Tensor) -> Any:
         return value.cpu().numpy() if self.numpy else value

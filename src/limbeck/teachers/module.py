@@ -22,7 +22,9 @@ from limbeck.taps import (
     NUMBERS,
     Choice,
     Conversion,
+    NoOutputError,
     Taps,
+    check_choice,
     dtype_of,
     evaluating,
     output_of,
@@ -65,7 +67,8 @@ class ModuleTeacher:
         notes: What should be known of how it is run, such as "returns a tuple …"; empty before its first call.
 
     Raises:
-        RequestError: A tap that the module does not have; no logits wanted, and no other tap either; an unknown dtype.
+        RequestError: A tap that the module does not have; no logits wanted, and no other tap either; an unknown dtype;
+            an `output` that names none.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class ModuleTeacher:
         output: Choice = None,
     ) -> None:
         refuse_keras(module)
+        check_choice(output)
         if isinstance(dtype, str):
             if dtype not in DTYPES:
                 raise unknown("dtype of a teacher", dtype, DTYPES)
@@ -96,7 +100,7 @@ class ModuleTeacher:
         self.logits = logits
         self.output = output
         self._output = partial(output_of, choice=output, classes=classes)
-        self._taps = Taps(module if dtype is None else self.module, taps)
+        self._taps = Taps(module if dtype is None else self.module, taps, "teacher")
         self._device: torch.device | None = None
         self._reads: Conversion | None = None
         self._pixels = Found()
@@ -140,7 +144,10 @@ class ModuleTeacher:
         def run(inputs: Inputs) -> dict[str, Tensor]:
             if not self.logits:
                 return self._taps.run_to_last(inputs)
-            output, tensors = self._taps.run(inputs, self._output)
+            try:
+                output, tensors = self._taps.run(inputs, self._output)
+            except NoOutputError as error:
+                raise error.of("teacher") from error
             see(output, tensors)
             return tensors
 
@@ -158,9 +165,18 @@ class ModuleTeacher:
             if conversion is None and as_floats(self.module, batch.inputs):
                 self._reads = Conversion(NUMBERS, dtype)
             self._pixels = find_pixels(self.module, self.inputs, batch.inputs, self._prepared(batch.inputs))
-            return self._run(batch, lambda output, tensors: taken.append(taken_from(output, tensors.get(LOGITS))))
+            return self._run(batch, see)
+
+        def see(output: Any, tensors: dict[str, Tensor]) -> None:
+            if not isinstance(self.output, str | int):
+                taken.append(taken_from(output, tensors.get(LOGITS)))
 
         tensors, _ = readable(run, batch.inputs, dtype)
+        if LOGITS in tensors and tensors[LOGITS].shape[:1] != (batch.size,):
+            raise RequestError(
+                f"the teacher gives outputs of shape {tuple(tensors[LOGITS].shape)} for {batch.size} samples; they are "
+                "logits (B, C), or numbers (B,)"
+            )
         read = self._reads.note(batch.inputs) if self._reads else None
         self._said = [read, self._pixels.note, *taken[:1], *getattr(self.module, "notes", ())]
         self._settled = True

@@ -286,7 +286,7 @@ class TestScikitLearn:
             from_sklearn(model, folder / "names_of_classes.onnx"), logits="output_probability", probabilities=True
         )
         assert {tap.shape for tap in trace(named, images)} == {(5, 10)}
-        with pytest.raises(RequestError, match="names no tensor but a ndarray"):
+        with pytest.raises(RequestError, match="names no tensor but a value of type ndarray"):
             Taps(named, ["output_label"]).run(images)
 
     def test_coefficients_count(self, digits: InMemory, folder: Path) -> None:
@@ -382,7 +382,10 @@ class TestErrors:
         ("make", "message"),
         [
             (lambda path: OnnxModel(path.parent / "none.onnx"), r"there is no ONNX file .*none\.onnx"),
-            (lambda path: ModuleTeacher(OnnxModel(path), ["rel"]), "unknown tap of OnnxModel 'rel'; did you mean relu"),
+            (
+                lambda path: ModuleTeacher(OnnxModel(path), ["rel"]),
+                r"unknown tap of the teacher .* 'rel'; did you mean relu",
+            ),
             (lambda path: OnnxModel(path, logits="logit"), "unknown tensor of .* 'logit'; did you mean logits"),
             (
                 lambda path: OnnxModel(path, providers=["CPU"]),

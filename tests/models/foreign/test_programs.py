@@ -26,7 +26,7 @@ from limbeck.models.inspect import inspect
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
-from limbeck.runs.teachers import candidates, teacher_output
+from limbeck.runs.teachers import as_one, candidates
 from limbeck.taps import Taps, trace
 from limbeck.types import Batch
 
@@ -140,7 +140,7 @@ def test_a_recipe_sees_the_accuracy_of_the_network(
         }
     )
     (one,) = candidates(recipe, data)
-    assert evaluate_teacher(teacher_output([one]), make_loader(split, 7))["accuracy"] == pytest.approx(0.75)
+    assert evaluate_teacher(as_one([one]), make_loader(split, 7))["accuracy"] == pytest.approx(0.75)
 
 
 def test_a_script_is_inspected_and_one_in_training_mode_is_said_before_its_outputs_are_stored(

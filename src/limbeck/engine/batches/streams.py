@@ -153,6 +153,11 @@ def _samples(given: Any) -> tuple[str, str] | None:
         return f"a dict of {', '.join(map(str, given))}", _TENSORS
     if isinstance(given, Dataset) and not isinstance(given, Iterable):
         return f"the data set {type(given).__name__}, which gives single samples", _DATASET
+    if hasattr(given, "with_format") and hasattr(given, "__len__"):  # of Hugging Face's datasets
+        return (
+            f"the data set {type(given).__name__}, which gives single samples",
+            "DataLoader(dataset.with_format('torch'), batch_size=64, shuffle=True, collate_fn=…)",
+        )
     if not isinstance(given, Iterable) and hasattr(given, "subset"):  # a split of limbeck's
         return f"the data set {type(given).__name__}", "limbeck.data.make_loader(dataset, 64, shuffle=True)"
     return None

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from limbeck.engine.callbacks.hooks import Callback, Training
@@ -44,10 +44,7 @@ class Progress(Callback):
         self.task = task or Classification()
         self._bar: Bar | None = None
         if shown and alone() and sys.stderr.isatty():
-            columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
-                TimeRemainingColumn(),
-            )  # fmt: skip
+            columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._task = self._bar.add_task(phase, total=epochs * steps, state="")
         self._every = LOOK_EVERY["bar" if self._bar else "line"]
@@ -86,13 +83,14 @@ class Progress(Callback):
         """Show where training stands after `done` steps in all."""
         now = time.monotonic()
         self._since = self._since or (done, now)
-        epoch = min(done // self.steps + 1, self.epochs)
-        state = f"epoch {epoch}/{self.epochs}  loss {means['loss']:.4f}  {self._score(means)}"
-        if self._bar:
-            self._bar.update(self._task, completed=done, state=f"{state}  {self._pace(done, now)}")
-        elif self.shown and now >= self._next_line and (pace := self._pace(done, now)):
+        number = min(done // self.steps + 1, self.epochs)
+        epoch, step = f"{self.phase}  epoch {number}/{self.epochs}", f"step {done % self.steps}/{self.steps}"
+        figures, pace = f"loss {means['loss']:.4f}  {self._score(means)}", self._pace(done, now)
+        if self._bar:  # in two lines, which 80 columns hold
+            self._bar.update(self._task, completed=done, description=epoch, state=f"{pace}\n{figures}  {step}")
+        elif self.shown and now >= self._next_line and pace:
             self._next_line = now + LINE_EVERY
-            _print(f"{self.phase}  {state}  step {done % self.steps}/{self.steps}  {pace}")
+            _print(f"{epoch}  {figures}  {step}  {pace}")
 
     def _pace(self, done: int, now: float) -> str:
         """Steps a second since the first look, and the time that the epoch and the whole take yet."""
@@ -101,7 +99,7 @@ class Progress(Callback):
         rate = (done - self._since[0]) / max(now - self._since[1], 1e-9)
         ends = (self.steps - done % self.steps, self.epochs * self.steps - done)
         epoch, whole = (timedelta(seconds=round(steps / rate)) for steps in ends)
-        return f"{rate:,.1f} steps/s  {epoch} left of the epoch, {whole} of all"
+        return f"{rate:,.1f} steps/s  left: epoch {epoch}, all {whole}"
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Show the numbers of a finished epoch."""

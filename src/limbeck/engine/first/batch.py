@@ -72,7 +72,8 @@ def settle(scheme: Scheme, example: Batch, seed: int) -> list[str]:
     if len(output) != few.size or any(len(x) != targets for x in tensors_of(example.inputs)):
         raise RequestError(f"a batch holds inputs {_described(example)} and {targets} targets")
     scheme.classes = output.shape[1] if output.dim() == 2 else None
-    read, taken = scheme.reads and scheme.reads.note(few.inputs), taken_from(outputs[-1], output) if outputs else None
+    read = scheme.reads.note(few.inputs) if scheme.reads else None
+    taken = taken_from(outputs[-1], output) if outputs and scheme.task.choice is None else None
     pixels = students_pixels(scheme.student, scheme.inputs, few.inputs, scheme.prepared(few.inputs))
     return [f"the student {note}" for note in (read, taken, pixels) if note]
 
@@ -226,9 +227,10 @@ class Trial:
             with self.autocast():
                 step = scheme(self.batch, self.teacher_output)
             if not step.loss.requires_grad:
+                taken = taken_from(outputs[-1], scheme.answer(outputs[-1])) if outputs else None
                 raise RequestError(
                     "the loss has no gradient: between the student's weights and it stands something that stops it, "
-                    "such as detach, no_grad or argmax"
+                    f"such as detach, no_grad or argmax{f'; the student {taken}' if taken else ''}"
                 )
             step.loss.backward()
             trained = [weight for weight in scheme.student.parameters() if weight.requires_grad]

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from limbeck.distillers import Scheme
 from limbeck.dtensors import is_dtensor
 from limbeck.engine.optimizers.groups import OUTER, Grouped
-from limbeck.errors import RequestError, as_request, shown, unknown
+from limbeck.errors import RequestError, as_request, shown, some, unknown
 from limbeck.imports import load_object
 from limbeck.late_compiler import put_off, take_step
 from limbeck.options import fitting
@@ -103,7 +103,7 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
     """The optimizer of all that a scheme trains: the one that is given, or made by the function that is given.
 
     Raises:
-        RequestError: There is nothing to train, or the given one does not hold all of it.
+        RequestError: There is nothing to train, or the optimizer does not hold all of it.
     """
     trained = trained_parameters(distiller)
     put_off()
@@ -118,16 +118,21 @@ def made_optimizer(given: MakeOptimizer | Grouped | Optimizer, distiller: Scheme
             made = given(named_parameters(distiller) if names else trained)
         if not isinstance(made, Optimizer):
             raise RequestError(f"the function for the optimizer gives {shown(made)}, which is no torch.optim.Optimizer")
+        _check_holds(made, distiller, "put them into a group, or freeze them by requires_grad_(False)")
         return made
     given = plain_optimizer(given)
-    held = {id(p) for group in given.param_groups for p in group["params"]}
-    left_out = [name for name, p in distiller.named_parameters() if p.requires_grad and id(p) not in held]
-    if left_out:
-        raise RequestError(
-            f"the optimizer does not hold {', '.join(left_out[:4])}; give a function of the parameters instead, "
-            "such as partial(torch.optim.Adam, lr=1e-3)"
-        )
+    _check_holds(
+        given, distiller, "give a function of the parameters instead, such as partial(torch.optim.Adam, lr=1e-3)"
+    )
     return given
+
+
+def _check_holds(optimizer: Optimizer, distiller: Scheme, remedy: str) -> None:
+    """Raise RequestError for parameters that would not be trained."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    left_out = [name for name, p in named_parameters(distiller) if id(p) not in held]
+    if left_out:
+        raise RequestError(f"the optimizer does not hold {some(left_out, 4)}; {remedy}")
 
 
 def named_parameters(distiller: Scheme) -> list[tuple[str, nn.Parameter]]:

@@ -207,7 +207,7 @@ class _Probe:
             scheme = learner(network, task, inputs, taught=teacher is not None)
             return self.steps * epochs * self.student(scheme, teacher)
 
-        online = teachers.teacher_output(found, mix=self.recipe.ensemble) if taught else None
+        online = teachers.as_one(found, mix=self.recipe.ensemble) if taught else None
         alone = seconds(None) if task.labelled else seconds(online)
         return [_Run("int8", epochs, seconds(online) if online else alone, [], stored=alone)]
 

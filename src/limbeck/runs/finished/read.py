@@ -128,9 +128,7 @@ def evaluated(run: Path, found: Finished, machine: Machine | None = None) -> dic
     teaching = teachers_of(run, found)
     with evaluating(scheme):
         mix = found.recipe.ensemble
-        figures = evaluate(
-            scheme.predict, loader, teacher=teachers.teacher_output(teaching, mix=mix) if teaching else None
-        )
+        figures = evaluate(scheme.predict, loader, teacher=teachers.as_one(teaching, mix=mix) if teaching else None)
     return figures.as_dict()
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from limbeck.data.image_folder import Images, part_folders, read_parts, square
 from limbeck.data.sets import NAMES
-from limbeck.errors import RequestError, shown, unknown
+from limbeck.errors import RequestError, counted, shown, unknown
 from limbeck.imports import load_object
 from limbeck.models.build import FILES, check_name
 from limbeck.recipes.document import parse
@@ -231,7 +231,8 @@ def _head(file: Path, recipe: Recipe) -> str:
     spec, name = recipe.teachers[0], shlex.quote(str(file))
     own_names = _modules(recipe)
     own = sorted({part.partition(":")[0] for part in own_names})
-    trains = f"The teacher is trained first, for {spec.epochs} epochs; or give it weights: FILE, and no epochs."
+    length = counted(spec.epochs or 0, "epoch")
+    trains = f"The teacher is trained first, for {length}; or give it weights: FILE, and no epochs."
     lines = [
         f"{recipe.student.model} learns from {spec.model}, on {recipe.data.name}.",
         f"  limbeck run {name} --limit-steps 2 --epochs 1    a trial",
@@ -239,7 +240,8 @@ def _head(file: Path, recipe: Recipe) -> str:
         f"  limbeck show {name}                              all keys, with their defaults",
     ]
     if recipe.distill.method:
-        lines.append(f"  limbeck compare {name} --methods recipe,dkd      other methods: limbeck list methods")
+        other = "rkd" if recipe.distill.method == "dkd" else "dkd"
+        lines.append(f"  limbeck compare {name} --methods recipe,{other}      other methods: limbeck list methods")
     lines += [trains] if spec.epochs else ["The teacher comes trained."]
     if not spec.epochs and not spec.weights and spec.model in own_names:
         lines[-1] = f"{spec.model} must give the teacher with trained weights; if it does not, give the teacher"
