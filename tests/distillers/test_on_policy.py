@@ -143,7 +143,7 @@ def test_a_batch_is_continued_as_each_of_its_texts_is_by_itself(make: Any) -> No
         made, sizes = generated_by(net, ids, lengths, choose, tokens=6, end=END, pad=0)
         assert net.generation_config.repetition_penalty == 1.5
     else:
-        rows = continued(lambda some: net(some.ids), Rows(ids, lengths), choose, tokens=6, end=END)
+        rows = continued(lambda some: some.last(net(some.ids)), Rows(ids, lengths), choose, tokens=6, end=END)
         made, sizes = rows.ids, rows.lengths
     assert [row[:size].tolist() for row, size in zip(made, sizes.tolist(), strict=True)] == expected
     assert not made[torch.arange(L) >= sizes[:, None]].any()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from limbeck import OnPolicyDistiller
+from limbeck import OnPolicyDistiller, OnPolicyTokenDistiller, TokenDistiller
 from limbeck.data import DataSet
 from limbeck.data.text.texts import IDS, Texts, following, mask_of
 from limbeck.data.text.tokenizers import ByteTokenizer
@@ -71,11 +71,21 @@ def test_a_recipe_says_how_its_student_writes() -> None:
     assert learners.scheme(student, check(OWN | {"seed": 3}), texts(answers=True)).prompt is None
 
 
+def test_a_recipe_says_that_its_student_s_logits_are_made_in_chunks() -> None:
+    data = texts()
+    recipe, student, found, _ = parts(changed(distill={"options": {"chunked": True, "chunk": 3, "share": 1.0}}), data)
+    scheme = learners.scheme(student, recipe, data)
+    assert isinstance(scheme, OnPolicyTokenDistiller)
+    assert (scheme.chunk, scheme.share, scheme.prompt) == (3, 1.0, L // 2)
+    assert isinstance(learners.alone(student, recipe, data), TokenDistiller)
+    dry_run(recipe, student, found, data)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"teacher": {"store": "disk"}}, "no store knows; set teacher.store to never"),
-        ({"distill": {"options": {"chunked": True}}}, "unknown option of scheme on-policy 'chunked'"),
+        ({"distill": {"options": {"chunk": 3}}}, "chunk of the scheme on-policy go with chunked: true"),
         ({"distill": {"options": {"share": "half"}}}, "option share of scheme OnPolicyDistiller is 'half'"),
         ({"distill": {"options": {"prompt": 9}}}, "prompt 9 leaves nothing to write of samples of 8 tokens"),
         ({"distill": {"terms": [{"loss": "mse", "student": "norm", "teacher": "norm"}]}}, "terms on logits alone"),

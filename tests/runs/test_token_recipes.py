@@ -12,6 +12,7 @@ from limbeck.data import DataSet
 from limbeck.data.text.texts import IDS, Texts
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.recipes.read import check, read
+from limbeck.recipes.schema import Store
 from limbeck.runs import components, learners
 from limbeck.runs.checks import dry_run
 from limbeck.runs.outputs.asking import form_of
@@ -111,3 +112,12 @@ def test_the_command_line_changes_the_form() -> None:
     store = as_cached(recipe, draws=5).teachers[0].store
     assert (store.where, store.draws, store.top_k) == ("disk", 5, None)
     assert as_cached(recipe) == recipe
+    for store, change, meant in (
+        ("top_k: 8, bits: 8", {"draws": 5}, {"draws": 5}),
+        ("draws: 5, power: 0.5", {"top_k": 8}, {"top_k": 8}),
+        ("top_k: 8, bits: 8", {"top_k": 4}, {"top_k": 4, "bits": 8}),
+    ):
+        made_so = as_cached(read("lm-tiny", [f"teacher.store={{where: disk, {store}}}"]), **change)
+        assert made_so.teachers[0].store == Store(where="disk", **meant)
+    with pytest.raises(RequestError, match="either top_k or draws"):
+        as_cached(recipe, draws=5, top_k=4)

@@ -94,6 +94,33 @@ def test_parquet_with_a_distribution_at_each_position(tmp_path):
     assert torch.equal(found.indices[:, : L - 1], top.indices[:, : L - 1])
 
 
+@pytest.mark.parametrize(
+    "change", [lambda rows: rows[1].pop(), lambda rows: rows[1][2].pop(), lambda rows: rows.__setitem__(1, None)]
+)
+def test_parquet_whose_columns_do_not_fit_is_refused(tmp_path, change):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    ids, top = data()[0], table()
+    values = top.log_probs.tolist()
+    change(values)
+    columns = {"input_ids": ids.tolist(), "top_indices": top.indices.tolist(), "top_logprobs": values}
+    path = tmp_path / "said.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(RequestError, match="sample 2: each of top_indices has its own of top_logprobs"):
+        read_logprobs(path, *data(), V)
+
+
+def test_a_line_ends_where_the_file_ends_it(tmp_path):
+    path = written(tmp_path, as_ids, lambda rows: [row | {"text": "a\u2028b\x85c"} for row in rows])
+    lines = [json.dumps(json.loads(line), ensure_ascii=False) for line in path.read_text().split("\n") if line]
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    torch.testing.assert_close(read_logprobs(path, *data(), V).log_probs[:, : L - 1], table().log_probs[:, : L - 1])
+    path.write_text("\n\n".join([*lines[:2], "{"]), encoding="utf-8")
+    with pytest.raises(RequestError, match="line 5 is no JSON"):
+        read_logprobs(path, *data(), V)
+
+
 def test_positions_with_fewer_tokens_hold_no_more_mass(tmp_path):
     def fewer(rows):
         rows[1]["top_logprobs"][2] = {"3": -0.5}

@@ -15,6 +15,7 @@ from limbeck.cli.printing import table as new_table
 from limbeck.cli.show import outputs
 from limbeck.compare.labels import label_of
 from limbeck.compare.words import ended, equal_time, needed, procedure
+from limbeck.errors import counted
 from limbeck.runs.entry import label, metric, monitor_of, span
 
 
@@ -22,7 +23,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     """The table at the end of a comparison."""
     console = new_console(WIDE)
     seeds = ", ".join(map(str, comparison["seeds"]))
-    title = f"{comparison['recipe']} on {comparison['data']}, {comparison['epochs']} epochs, seeds {seeds}"
+    title = f"{comparison['recipe']} on {comparison['data']}, {counted(comparison['epochs'], 'epoch')}, seeds {seeds}"
     console.print(_methods(comparison, comparison["methods"], title))
     if "equal_time" in comparison:
         timed = comparison["equal_time"]

@@ -13,6 +13,7 @@ from limbeck.cli.printing import cell as _cell
 from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
+from limbeck.errors import counted
 from limbeck.runs.entry import advantage, in_int8, label, metric, score
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
     if as_json:
         document(found)
         return
-    table = _table(f"{found['recipe']}: {found['samples']:,} samples, {found['epochs']} epochs")
+    table = _table(f"{found['recipe']}: {found['samples']:,} samples, {counted(found['epochs'], 'epoch')}")
     table.add_column("")
     for column in ("parameters", "multiply-adds", "ms a step", "training"):
         table.add_column(column, justify="right")
@@ -129,7 +130,7 @@ def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
         cells = [f"{side['parameters']:,}", f"{side['multiply_adds']:,}"]
         table.add_row(name, *cells, "–" if step is None else f"{1000 * step:.1f}", _duration(training))
     for stage in found.get("stages", ()):
-        name = f"stage {stage['name']}, {stage['epochs']} epochs, online teacher"
+        name = f"stage {stage['name']}, {counted(stage['epochs'], 'epoch')}, online teacher"
         table.add_row(name, "", "", "", _duration(stage["online"]))
     table.add_row("student, online teacher", "", "", "", _duration(found["online"]))
     if "stored" in found:

@@ -29,7 +29,7 @@ from limbeck.cli.options import (
 )
 from limbeck.cli.pools import Jobs, On, pool_of
 from limbeck.cli.printing import document
-from limbeck.errors import RequestError, shown
+from limbeck.errors import RequestError, counted, shown
 
 Trials = Annotated[int, typer.Option(help="Trials of the baseline, and as many of each method.", min=1)]
 Methods = Annotated[
@@ -141,7 +141,7 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
 
     entries = contenders_of(found)
     seeds = ", ".join(map(str, found["fresh_seeds"]))
-    table = new_table(f"{found['title']} on {found['data']}, {found['epochs']} epochs, fresh seeds {seeds}")
+    table = new_table(f"{found['title']} on {found['data']}, {counted(found['epochs'], 'epoch')}, fresh seeds {seeds}")
     monitor = label(found["monitor"])
     left = ("contender", "verdict")
     columns = ("contender", "trials", "seconds", f"best validation {monitor}", f"fresh test {monitor}")

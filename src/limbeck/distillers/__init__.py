@@ -6,6 +6,7 @@ from limbeck.distillers.mean_teacher import MeanTeacher
 from limbeck.distillers.mutual import MutualDistiller
 from limbeck.distillers.offline import Distiller
 from limbeck.distillers.on_policy import OnPolicyDistiller
+from limbeck.distillers.on_policy_tokens import OnPolicyTokenDistiller
 from limbeck.distillers.scheme import Scheme
 from limbeck.distillers.self_distillation import SelfDistiller
 from limbeck.distillers.term import Term
@@ -17,6 +18,7 @@ __all__ = [
     "MeanTeacher",
     "MutualDistiller",
     "OnPolicyDistiller",
+    "OnPolicyTokenDistiller",
     "Scheme",
     "SelfDistiller",
     "Term",

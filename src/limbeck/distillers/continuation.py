@@ -34,6 +34,10 @@ class Rows:
         """(B, L) booleans: which positions are no padding."""
         return torch.arange(self.ids.shape[1], device=self.ids.device) < self.lengths[:, None]
 
+    def last(self, x: Tensor) -> Tensor:
+        """(B, ...) what a tensor (B, L, ...) holds at each text's last token."""
+        return x[torch.arange(len(x), device=x.device), self.lengths - 1]
+
 
 def choosing(index: Tensor, tokens: int, *, seed: int, epoch: int, temperature: float, classes: int | None) -> Choose:
     """Draws from softmax(logits / T), the k-th token of a prompt by a number that (seed, prompt, epoch, k) fixes.
@@ -67,12 +71,12 @@ def choosing(index: Tensor, tokens: int, *, seed: int, epoch: int, temperature: 
 
 
 def continued(
-    logits_of: Callable[[Rows], Tensor], prompts: Rows, choose: Choose, *, tokens: int, end: int | None
+    next_of: Callable[[Rows], Tensor], prompts: Rows, choose: Choose, *, tokens: int, end: int | None
 ) -> Rows:
     """The prompts with what a causal language model writes behind them, by one pass over all tokens for each new one.
 
     Args:
-        logits_of: From some of the texts (b, l), padded on the right, to logits (b, l, V).
+        next_of: From some of the texts (b, l), padded on the right, to logits (b, V) of what follows each.
         prompts: (B, L) texts of one token or more each; one that fills its row stays as it is.
         choose: Who draws.
         tokens: Tokens that are added at most; no text outgrows L.
@@ -85,8 +89,8 @@ def continued(
         if not len(rows):
             break
         place = at[rows]
-        logits = logits_of(Rows(ids[rows, : int(place.max())], place))
-        chosen = choose(logits[torch.arange(len(rows), device=ids.device), place - 1], number, rows).to(ids.dtype)
+        logits = next_of(Rows(ids[rows, : int(place.max())], place))
+        chosen = choose(logits, number, rows).to(ids.dtype)
         ids[rows, place] = chosen
         at[rows] = place + 1
         going = place + 1 < last[rows]

@@ -151,9 +151,9 @@ class Distiller(Scheme):
         teacher = self._tensors(teacher_output)
         parts: dict[str, Tensor] = {}
         weights: list[float] = []
-        if self.task_weight:
+        if of_labels := self._weight_of_labels(batch):
             parts[TASK] = task_value(self.task, labelled, batch.targets)
-            weights.append(self.task_weight)
+            weights.append(of_labels)
         for name, term in self._bound.items():
             if not term.ready:
                 raise RequestError(
@@ -188,6 +188,10 @@ class Distiller(Scheme):
                     raise RequestError(f"term {name} ({term.term.student} → {term.term.teacher}): {reason}") from error
                 if value.dim():
                     raise RequestError(f"term {name}: its loss gives {tuple(value.shape)} instead of one value")
+
+    def _weight_of_labels(self, batch: Batch) -> float:
+        """The weight of the task loss on this batch; 0 leaves it out."""
+        return self.task_weight
 
     def _by_head(self, output: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Of a student with two heads: what learns the labels, what terms read as its logits, and its answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.distillers.continuation import Rows, choosing, continued, targets_of
-from limbeck.distillers.offline import TASK, Distiller
-from limbeck.distillers.scheme import weighted_sum
+from limbeck.distillers.offline import Distiller
 from limbeck.distillers.term import Term
 from limbeck.errors import RequestError
 from limbeck.models.foreign.hugging_face_generate import generated_by, generates
@@ -87,12 +87,25 @@ class OnPolicyDistiller(Distiller):
         inputs: nn.Module | None = None,
         common_classes: int | None = None,
     ) -> None:
-        if not isinstance(task, LanguageModelling):
-            raise RequestError(f"a student that writes texts learns language modelling, and the task is {task!r}")
         super().__init__(
             student, terms, task_weight=task_weight, task=task, inputs=inputs, common_classes=common_classes
         )
-        if not terms or not all(one.compares_logits for one in self._bound.values()):
+        self._writes(share, prompt, new_tokens, temperature, end, pad, seed)
+
+    def _writes(
+        self,
+        share: float | Callable[[int], float],
+        prompt: int | None,
+        new_tokens: int | None,
+        temperature: float,
+        end: int | None,
+        pad: int,
+        seed: int,
+    ) -> None:
+        """Take and check what is said of the texts."""
+        if not isinstance(self.task, LanguageModelling):
+            raise RequestError(f"a student that writes texts learns language modelling, and the task is {self.task!r}")
+        if not self._bound or not all(one.compares_logits for one in self._bound.values()):
             raise RequestError("on-policy distillation compares logits at generated tokens: give terms on logits alone")
         _check(temperature=temperature, prompt=prompt, new_tokens=new_tokens)
         self.share = share
@@ -128,28 +141,17 @@ class OnPolicyDistiller(Distiller):
                 )
                 texts = Rows(ids, lengths)
             else:
-                texts = continued(
-                    lambda rows: self.predict(_inputs(batch.inputs, rows)), prompts, choose, tokens=tokens, end=self.end
-                )
+                following = functools.partial(self._following, batch.inputs)
+                texts = continued(following, prompts, choose, tokens=tokens, end=self.end)
         targets = targets_of(prompts, texts, self.task.loss_options["ignore_index"])
-        return Generated(_inputs(batch.inputs, texts), targets, batch.index, batch.view)
+        return Generated(inputs_of(batch.inputs, texts), targets, batch.index, batch.view)
 
     def forward(self, batch: Batch, teacher_output: TeacherOutput | None = None) -> Step:
+        step = super().forward(batch, teacher_output)
         if not isinstance(batch, Generated):
-            return super().forward(batch, teacher_output)
-        logits, parts, weights = self.losses(batch, teacher_output)
-        own = {name: part.detach() for name, part in parts.items()}
-        nothing = logits.new_zeros(2, dtype=torch.float32)  # hits among one's own tokens say nothing of the data
-        return Step(weighted_sum(parts.values(), weights), logits[:1, :1], own, nothing)
-
-    def losses(
-        self, batch: Batch, teacher_output: TeacherOutput | None = None
-    ) -> tuple[Tensor, Mapping[str, Tensor], Sequence[float]]:
-        logits, parts, weights = super().losses(batch, teacher_output)
-        if not isinstance(batch, Generated):
-            return logits, parts, weights
-        kept = [(name, weight) for name, weight in zip(parts, weights, strict=True) if name != TASK]
-        return logits, {name: parts[name] for name, _ in kept}, [weight for _, weight in kept]
+            return step
+        nothing = step.output.new_zeros(2, dtype=torch.float32)  # hits among one's own tokens say nothing of the data
+        return step._replace(output=step.output[:1, :1], score=nothing)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, teacher_output: TeacherOutput | None) -> None:
@@ -173,6 +175,13 @@ class OnPolicyDistiller(Distiller):
         except Exception as error:  # the student may be anybody's
             reason = str(error) if isinstance(error, RequestError | RuntimeError) else repr(error)
             raise RequestError(f"the student cannot write behind the first samples' prompts: {reason}") from error
+
+    def _weight_of_labels(self, batch: Batch) -> float:
+        return 0.0 if isinstance(batch, Generated) else super()._weight_of_labels(batch)
+
+    def _following(self, inputs: Inputs, rows: Rows) -> Tensor:
+        """(b, V) logits of what follows each of some texts, which take the place of those in a batch's inputs."""
+        return rows.last(self.predict(inputs_of(inputs, rows)))
 
     def _share(self, epoch: int) -> float:
         share = self.share(epoch) if callable(self.share) else self.share
@@ -210,7 +219,7 @@ def _ids(inputs: Inputs) -> Tensor:
     return found
 
 
-def _inputs(inputs: Inputs, rows: Rows) -> Inputs:
+def inputs_of(inputs: Inputs, rows: Rows) -> Inputs:
     """These texts in the form of a batch's inputs."""
     if not isinstance(inputs, Mapping):
         return rows.ids

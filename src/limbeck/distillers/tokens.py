@@ -165,11 +165,11 @@ class TokenDistiller(Distiller):
         """The losses through the head by name, and their weights."""
         parts: dict[str, Part] = {}
         weights: list[float] = []
-        if self.task_weight:
+        if of_labels := self._weight_of_labels(batch):
             if tokens.targets is None:
                 raise RequestError("the loader gives no labels; give them, or leave the task loss out: task_weight 0")
             parts[TASK] = tokens.cross_entropy
-            weights.append(self.task_weight)
+            weights.append(of_labels)
         for name, one in self._of_logits.items():
             options = one.options(self.epoch, batch.targets is not None)
             given = {key: value for key, value in options.items() if key not in _OF_ALL_TOKENS}

@@ -37,10 +37,10 @@ _ALL_LOGITS = ("CTKD", "dist", "logit_mse", "mlkd", "normkd", "probability_mse",
 _OF_DRAWS = ("kd", "soft_cross_entropy")
 """Losses whose gradient is right in expectation by what was drawn."""
 _TAKES = {
-    "offline": ("chunked", "chunk", "head", "scale", "cap"),
+    "offline": ("chunked", *learners.OF_CHUNKS),
     "assistant": (),
     "born-again": ("generations",),
-    "on-policy": ("share", "prompt", "new_tokens", "temperature", "end", "pad"),
+    "on-policy": ("share", "prompt", "new_tokens", "temperature", "end", "pad", "chunked", *learners.OF_CHUNKS),
     "two-stage": ("hint", "hint_epochs"),
     "teacher-free": ("probability", "softens"),
 }

@@ -15,6 +15,7 @@ from limbeck.distillers import (
     MeanTeacher,
     MutualDistiller,
     OnPolicyDistiller,
+    OnPolicyTokenDistiller,
     Scheme,
     SelfDistiller,
     Term,
@@ -31,6 +32,9 @@ from limbeck.recipes import schema
 from limbeck.runs import components
 from limbeck.seeds import derive
 from limbeck.types import IGNORED
+
+OF_CHUNKS = ("chunk", "head", "scale", "cap")
+"""The options that go with `chunked: true`."""
 
 
 def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
@@ -54,7 +58,8 @@ def scheme(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:
         case "mean-teacher":
             return _make(MeanTeacher, student, distill.options, terms=terms, **common, **weight)
         case "on-policy":
-            return _make(OnPolicyDistiller, student, _of_writing(recipe, data), terms=terms, **common, **weight)
+            kind = OnPolicyTokenDistiller if is_chunked(recipe) else OnPolicyDistiller
+            return _make(kind, student, _of_writing(recipe, data), terms=terms, **common, **weight)
         case "offline" if is_chunked(recipe):
             return _make(TokenDistiller, student, _of_chunks(recipe), terms=terms, **common, **weight)
         case _:
@@ -76,14 +81,15 @@ def is_chunked(recipe: schema.Recipe) -> bool:
     chunked = options.get("chunked", False)
     if not isinstance(chunked, bool):
         raise RequestError(f"chunked is true or false, not {shown(chunked)}; chunk says how many tokens at a time")
-    if options and not chunked and recipe.distill.scheme == "offline":
-        raise RequestError(f"{', '.join(options)} of the scheme offline go with chunked: true")
+    named = [name for name in OF_CHUNKS if name in options]
+    if named and not chunked:
+        raise RequestError(f"{', '.join(named)} of the scheme {recipe.distill.scheme} go with chunked: true")
     return chunked
 
 
 def _of_writing(recipe: schema.Recipe, data: DataSet) -> dict[str, Any]:
     """The options of the scheme on-policy, with what the data say of prompts and ends."""
-    options = dict(recipe.distill.options)
+    options = {name: value for name, value in recipe.distill.options.items() if name != "chunked"}
     if is_schedule(options.get("share")):
         options["share"] = by_epoch(options["share"])
     found: dict[str, Any] = {"seed": recipe.seed}
@@ -97,7 +103,7 @@ def _of_writing(recipe: schema.Recipe, data: DataSet) -> dict[str, Any]:
 
 
 def _of_chunks(recipe: schema.Recipe) -> dict[str, Any]:
-    return {name: value for name, value in recipe.distill.options.items() if name != "chunked"}
+    return {name: value for name, value in recipe.distill.options.items() if name in OF_CHUNKS}
 
 
 def alone(student: nn.Module, recipe: schema.Recipe, data: DataSet) -> Scheme:

@@ -162,11 +162,12 @@ def _lines(path: Path) -> Iterator[Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
-        try:
-            yield json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise RequestError(f"{path}, line {number} is no JSON: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at more, such as U+2028
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise RequestError(f"{path}, line {number} is no JSON: {error}") from error
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -180,8 +181,12 @@ def _parquet(path: Path) -> Iterator[Any]:
         rows = parquet.read_table(path, columns=columns).to_pylist()
     except (OSError, ArrowException, KeyError) as error:
         raise RequestError(f"cannot read {path} with the columns {', '.join(columns)}: {error}") from error
-    for row in rows:
-        beside = [dict(zip(*pair, strict=False)) for pair in zip(row["top_indices"], row["top_logprobs"], strict=False)]
+    for number, row in enumerate(rows):
+        try:
+            pairs = zip(row["top_indices"], row["top_logprobs"], strict=True)
+            beside = [dict(zip(which or (), values or (), strict=True)) for which, values in pairs]
+        except (TypeError, ValueError):
+            raise _Place(path, number).wrong("each of top_indices has its own of top_logprobs, and here not") from None
         # There each position has what follows it, so that it stands beside the next token.
         yield {"tokens": row["input_ids"], "top_logprobs": [None, *beside][: len(row["input_ids"])]}
 

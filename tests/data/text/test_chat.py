@@ -27,10 +27,8 @@ def written(folder: Path, *conversations: object) -> Path:
 def test_targets_are_the_answers_and_their_end(tmp_path: Path) -> None:
     root = written(tmp_path, TALK, TALK[:1], TALK[:2])
     data = load("text-chat", root, options={**OPTIONS, "template": "{role}:{content};"})
-    row = [*b"user:hibot:yo;"][:14]
     whole = [*b"user:hi;bot:yo;", END]
     assert data.train.inputs[IDS].tolist() == [whole[:14]] * 2, "without an answer it is left out"
-    assert len(row) == 14
     assert data.note == "2 conversations without an answer within 14 tokens are left out", "of train and test one each"
     targets = data.train.targets[0].tolist()
     assert targets[:11] == [-100] * 11
@@ -54,6 +52,15 @@ def test_special_tokens_are_the_template_s_and_not_the_users(tmp_path: Path) -> 
     data = load("text-chat", root, options={**options, "length": 16})
     user, bot = [1, 8, 6, 2, 4, 3, 9, 1], [1, 7, 5, 9, 1, 0]
     assert data.train.inputs[IDS][0].tolist() == [*user, *bot, 0, 0]
+
+
+def test_a_share_of_the_conversations_is_for_validation(tmp_path: Path) -> None:
+    root = written(tmp_path, *[[{"role": "bot", "content": f"{number}!"}] for number in range(10)])
+    data = load("text-chat", root, options={**OPTIONS, "validation": 0.2})
+    assert data.validation is not None
+    parts = [{tuple(row) for row in part.inputs[IDS].tolist()} for part in (data.train, data.validation)]
+    assert [len(part) for part in parts] == [8, 2]
+    assert not parts[0] & parts[1]
 
 
 def test_what_is_no_conversation_is_named(tmp_path: Path) -> None:

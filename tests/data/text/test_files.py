@@ -52,6 +52,23 @@ def test_a_file_without_a_text_is_named(tmp_path: Path) -> None:
     assert [one for _, one in rows(tmp_path / "a.jsonl")] == ["0", "b"]
 
 
+def test_a_line_is_one_where_the_file_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a\u2028b\x0cc\r\n\nd", encoding="utf-8", newline="")
+    path = tmp_path / "a.txt"
+    assert list(rows(path)) == [(f"{path}:1", "a\u2028b\x0cc"), (f"{path}:3", "d")]
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n{"text"\n')
+    with pytest.raises(RequestError, match=r"a\.jsonl, line 3, is no JSON"):
+        records(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"a": 1}])
+def test_what_is_no_text_is_named(value: object, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": one}) for one in ("a", value)))
+    for name in ("text-files", "text-sentences"):
+        with pytest.raises(RequestError, match=r"a\.jsonl, record 2: text is .*, and no text; name another column"):
+            load(name, tmp_path, options={"train": "a.jsonl", **({} if name == "text-files" else {"width": 2})})
+
+
 def test_a_table_without_names_gets_them_and_uneven_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("1\tone\n0\tnull\n")
@@ -72,6 +89,19 @@ def test_files_are_found_in_the_root_or_its_folder_of_texts(tmp_path: Path) -> N
     assert located(tmp_path, str(tmp_path / "text" / "b.txt")) == [tmp_path / "text" / "b.txt"]
     with pytest.raises(RequestError, match=r"there is no file c\.txt .*--data-root"):
         located(tmp_path, ["a.txt", "c.txt"])
+
+
+def test_a_name_is_a_file_s_before_it_is_a_pattern(tmp_path: Path) -> None:
+    for name in ("a[1].txt", "a1.txt"):
+        (tmp_path / name).write_text(name)
+    assert located(tmp_path, "a[1].txt") == [tmp_path / "a[1].txt"]
+    assert located(tmp_path, str(tmp_path / "a[0-9].txt")) == [tmp_path / "a1.txt"]
+    for name in ("b.md", "**.md"):  # the second is no pattern in some versions of Python
+        with pytest.raises(RequestError, match="no file"):
+            located(tmp_path, name)
+    assert located(tmp_path, "") == [tmp_path]
+    with pytest.raises(RequestError, match="cannot read"):
+        records(tmp_path)
 
 
 @pytest.fixture
@@ -175,8 +205,13 @@ def test_a_text_is_taken_apart_by_its_ends_and_many_by_whole_documents() -> None
     assert len(parts["test"]) == 5
     assert sorted([*parts["train"], *parts["test"]]) == sorted(documents)
     assert parts == apart(documents, {"test": 0.1})
-    with pytest.raises(RequestError, match="below 1 together"):
-        apart(documents, {"validation": 0.5, "test": 0.5})
+
+
+@pytest.mark.parametrize("shares", [{"validation": 0.5, "test": 0.5}, {"test": 0.0}, {"test": -0.1}])
+def test_shares_that_leave_nothing_are_refused(shares: dict[str, float], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("word " * 99)
+    with pytest.raises(RequestError, match="shares of the text lie between 0 and 1, and below 1 together"):
+        load("text-files", tmp_path, options={"train": "a.txt", **OPTIONS, **shares})
 
 
 def test_nothing_of_a_training_text_is_lost_and_shares_are_kept() -> None:
@@ -200,6 +235,14 @@ def test_test_and_validation_texts_may_lie_in_several_files(labelled: Path) -> N
     assert data.test.inputs[IDS].tolist() == [[*b"abc", 257, *b"abc", 257]]
     assert len(data.validation) == 1
     assert len(classes(labelled, validation=["test.tsv", "test.tsv"]).validation) == 4
+
+
+def test_blocks_of_tables_whose_columns_are_named_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("no\tabcdefgh\nyes\tabcdefgh\n")
+    found = load(
+        "text-files", tmp_path, options={"train": "a.tsv", "test": "a.tsv", "columns": ["label", "text"], **OPTIONS}
+    )
+    assert found.train.inputs[IDS][0].tolist() == list(b"abcdefgh")  # type: ignore[index]
 
 
 def test_files_as_blocks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from limbeck.data.text.texts import IDS, Texts, mask_of, padded
 from limbeck.data.text.tokenizers import ByteTokenizer
 from limbeck.errors import RequestError
 from limbeck.runs.identity import data_differences
-from limbeck.types import MASK
+from limbeck.types import MASK, TEACHER
 
 TOKENIZER = ByteTokenizer()
 PAD, END = TOKENIZER.pad, TOKENIZER.end
@@ -39,8 +40,9 @@ def test_blocks_hold_documents_one_after_the_other_and_no_target_crosses_a_borde
     padded_out = blocks(["abcde"], TOKENIZER, 4)
     assert padded_out.inputs[IDS].tolist() == [[a, b, c, d], [e, END, PAD, PAD]]
     assert padded_out.targets.tolist() == [[b, c, d, -100], [END, -100, -100, -100]]
-    with pytest.raises(RequestError, match="1 tokens do not fill one block of 4"):
-        blocks([""], TOKENIZER, 4)
+    for documents_, length in (([], 4), (["", ""], 4), (["abc"], 1)):
+        with pytest.raises(RequestError, match="hold nothing to predict"):
+            blocks(documents_, TOKENIZER, length)
 
 
 def test_a_batch_is_cut_to_its_longest_text_or_not() -> None:
@@ -52,6 +54,14 @@ def test_a_batch_is_cut_to_its_longest_text_or_not() -> None:
         assert torch.equal(batch.index, batch.targets)
         assert torch.equal(ids, torch.where(mask.bool(), batch.index[:, None], PAD))
     assert {batch.inputs[IDS].shape for batch in make_loader(texts(), 4)} == {(4, 16)}
+
+
+@pytest.mark.parametrize("padding", ["batch", "length"])
+def test_a_teacher_s_own_tokens_are_padded_as_the_student_s_are(padding: str) -> None:
+    split = texts(padding=padding)
+    both = replace(split, inputs={**split.inputs, TEACHER: split.inputs}, teacher_sizes=split.sizes)
+    for batch in make_loader(both, 4):
+        assert torch.equal(batch.inputs[TEACHER][IDS], batch.inputs[IDS])
 
 
 def test_buckets_put_texts_of_like_length_together_and_lose_none() -> None:

@@ -72,6 +72,20 @@ def test_a_text_s_own_frame_is_not_read_as_one() -> None:
     assert one.framed(["cat [SEP] cat"], 9) == ([[3, 4, 5, 7, 6, 4, 1]], 0)
 
 
+def test_half_a_character_is_read_as_one_that_is_unknown(cache: Path) -> None:
+    half, whole = "a \ud83d b", "a \ufffd b"
+    made = trained_bpe([half], 300)
+    assert made.encode([half]) == made.encode([whole])
+    assert made.framed([half], 16) == made.framed([whole], 16)
+    assert made.decode(made.encode([half])[0]) == whole
+
+
+def test_a_length_that_holds_no_text_is_refused(cache: Path) -> None:
+    for one in (ByteTokenizer(), trained_bpe(["a"], 258)):
+        with pytest.raises(RequestError, match="sets 1 token around a text, so that length 1 holds none"):
+            one.framed(["a"], 1)
+
+
 def test_files_give_the_same_tokenizer(cache: Path, tmp_path: Path) -> None:
     for one in (trained_bpe(TEXTS, 270), ByteTokenizer()):
         folder = tmp_path / type(one).__name__

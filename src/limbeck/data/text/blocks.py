@@ -9,7 +9,8 @@ import torch
 
 from limbeck.data.text.texts import IDS, Texts, following
 from limbeck.data.text.tokenizers import Tokenizer
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, counted
+from limbeck.types import IGNORED
 
 
 def blocks(documents: Sequence[str], tokenizer: Tokenizer, length: int) -> Texts:
@@ -19,15 +20,19 @@ def blocks(documents: Sequence[str], tokenizer: Tokenizer, length: int) -> Texts
     and the last position of a block has no target. The last block is filled up with padding, which is no target.
 
     Raises:
-        RequestError: The documents do not fill a block of two tokens.
+        RequestError: No token has another one before it in its document and block.
     """
     rows = [[*row, tokenizer.end] for row in tokenizer.encode(documents)]
     stream = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int32)
-    if len(stream) < 2 or length < 2:
-        raise RequestError(f"{len(stream):,} tokens do not fill one block of {length}; give more text")
     real = len(stream)
     ids = torch.nn.functional.pad(stream, (0, -real % length), value=tokenizer.pad).view(-1, length)
     first = torch.zeros(ids.numel(), dtype=torch.bool)
-    first[torch.tensor([0, *map(len, rows[:-1])]).cumsum(0)] = True
+    first[torch.tensor([0, *map(len, rows)]).cumsum(0)[:-1]] = True
     counts = (~first & (torch.arange(ids.numel()) < real)).view(-1, length)
-    return Texts({IDS: ids}, following(ids, counts), tokenizer.digest)
+    targets = following(ids, counts)
+    if not (targets != IGNORED).any():
+        raise RequestError(
+            f"blocks of {counted(length, 'token')} hold nothing to predict in a text of {counted(real, 'token')}; give "
+            "more text, or blocks of 2 tokens or more (length)"
+        )
+    return Texts({IDS: ids}, targets, tokenizer.digest)

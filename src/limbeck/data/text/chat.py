@@ -29,7 +29,7 @@ def text_chat(
     *,
     train: Files,
     test: Files,
-    validation: Files | None = None,
+    validation: Files | float | None = None,
     messages: str = "messages",
     template: str = TEMPLATE,
     answers: str = "assistant",
@@ -45,7 +45,7 @@ def text_chat(
         root: The data root.
         train: File or files, also patterns: .jsonl, .parquet, or a folder of Hugging Face's datasets.
         test: Likewise.
-        validation: Likewise.
+        validation: Likewise, or a share of the training conversations.
         messages: The column of the messages.
         template: The text of a message; an answer is what stands from {content} on, and the end token behind it.
         answers: The role whose messages are learned.
@@ -60,8 +60,12 @@ def text_chat(
     """
     if CONTENT not in template:
         raise RequestError(f"the chat template has no {CONTENT}: {template!r}")
-    given = {"train": train, "test": test, **({} if validation is None else {"validation": validation})}
-    parts = {name: _conversations(located(root, files), messages) for name, files in given.items()}
+    given = {"train": train, "test": test, "validation": validation}
+    parts = {
+        name: _conversations(located(root, files), messages)
+        for name, files in given.items()
+        if isinstance(files, str | list)
+    }
     plain = ["".join(a + b + c for a, b, c, _ in pieces(one, template, answers)) for one in parts["train"]]
     made = made_tokenizer(tokenizer, vocab, plain)
     splits = {
@@ -70,7 +74,8 @@ def text_chat(
     }
     left = sum(len(some) - len(splits[name]) for name, some in parts.items())
     note = f"{counted(left, 'conversation')} without an answer within {length} tokens are left out" if left else ""
-    return replace(language_set("text-chat", splits, made, length), note=note)
+    found = replace(language_set("text-chat", splits, made, length), note=note)
+    return found.with_validation(validation) if isinstance(validation, int | float) else found
 
 
 def pieces(conversation: Sequence[Message], template: str, answers: str) -> list[tuple[str, str, str, bool]]:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from limbeck.data.splits import DataSet
-from limbeck.data.text.files import Files, as_text, column, located, records, texts
+from limbeck.data.text.files import Files, column, located, records, text_column, texts
 from limbeck.data.text.readings import Readings
 from limbeck.data.text.reduced import Most, reduced
+from limbeck.data.text.shares import drawn
 from limbeck.data.text.texts import Padding, Texts
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError, shown, some
 from limbeck.options import Width
-from limbeck.seeds import derive
 from limbeck.types import IGNORED
 
 _NONE = (None, "", "-1")
@@ -106,8 +106,7 @@ def text_classes(
 
 def few(targets: Tensor, each: int) -> Tensor:
     """Class indices of which each class keeps so many at most, drawn by one seed; the others are −100."""
-    generator = torch.Generator().manual_seed(derive(0, "labels") % 2**63)
-    order = torch.randperm(len(targets), generator=generator)
+    order = torch.tensor(drawn(len(targets), "labels"))
     found = torch.full_like(targets, IGNORED)
     for number in sorted(set(targets[targets >= 0].tolist())):
         kept = order[targets[order] == number][:each]
@@ -122,7 +121,7 @@ def _labelled(
     classes: list[str | None] = []
     for path in located(root, names):
         content = records(path, columns or ())
-        rows += map(as_text, column(content, text, path))
+        rows += [one or "" for one in text_column(content, text, path)]
         classes += [_word(value, f"{path}, record {at}") for at, value in enumerate(column(content, label, path), 1)]
     if not rows:
         raise RequestError(f"there is no text in {names}")

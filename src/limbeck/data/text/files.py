@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import RequestError, as_request, unknown
+from limbeck.errors import RequestError, as_request, shown, unknown
 
 FOLDER = "text"
 """The folder of the data root in which files are looked for too."""
@@ -29,9 +29,7 @@ def located(root: Path, names: str | Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for name in [names] if isinstance(names, str) else names:
-        own = Path(name)
-        places = [own.parent] if own.is_absolute() else [root / own.parent, root / FOLDER / own.parent]
-        files = next(filter(None, (sorted(place.glob(own.name)) for place in places)), [])
+        files = next(filter(None, (_named(place / name) for place in (root, root / FOLDER))), [])
         if not files:
             raise RequestError(
                 f"there is no file {name} in {root} or {root / FOLDER}; name the folder that holds it with --data-root "
@@ -39,6 +37,12 @@ def located(root: Path, names: str | Sequence[str]) -> list[Path]:
             )
         found += files
     return found
+
+
+def _named(path: Path) -> list[Path]:
+    """The file or folder of this name, else those that fit it as a pattern."""
+    with as_request(lambda reason: f"{path} names no file: {reason}"):
+        return [path] if path.exists() else sorted(path.parent.glob(path.name))
 
 
 def records(path: Path, columns: Sequence[str] = ()) -> list[Record]:
@@ -67,6 +71,19 @@ def column(some: Sequence[Record], name: str, path: Path) -> list[Any]:
     return [one.get(name) for one in some]
 
 
+def text_column(some: Sequence[Record], name: str, path: Path) -> list[str | None]:
+    """One column as texts; None where a record has no value.
+
+    Raises:
+        RequestError: No record has it, or it holds a list or another thing that is no text.
+    """
+    found = column(some, name, path)
+    for number, value in enumerate(found, start=1):
+        if isinstance(value, list | tuple | dict | bytes):
+            raise RequestError(f"{path}, record {number}: {name} is {shown(value)}, and no text; name another column")
+    return [None if value is None else str(value) for value in found]
+
+
 def rows(path: Path, name: str = TEXT, columns: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     """The texts of a file, each with its number from 1: its lines that are not empty, or a column.
 
@@ -79,10 +96,10 @@ def rows(path: Path, name: str = TEXT, columns: Sequence[str] = ()) -> Iterator[
         RequestError: The file cannot be read, has no such column, or holds no text.
     """
     if path.suffix.lower() in _READERS or path.is_dir():
-        values = column(records(path, columns), name, path)
-    else:
-        values = [line for record in records(path) for line in record[TEXT].splitlines()]
-    found = [(f"{path}:{at}", str(value)) for at, value in enumerate(values, start=1) if as_text(value).strip()]
+        values = text_column(records(path, columns), name, path)
+    else:  # not splitlines, for which more ends a line than a file's own line ends
+        values = [line for record in records(path) for line in record[TEXT].split("\n")]
+    found = [(f"{path}:{at}", value) for at, value in enumerate(values, start=1) if value and value.strip()]
     if not found:
         raise RequestError(f"{path} holds no text")
     yield from found
@@ -93,15 +110,10 @@ def is_dataset(path: Path) -> bool:
     return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def as_text(value: Any) -> str:
-    """A value as text; none is an empty one."""
-    return "" if value is None else str(value)
-
-
 def texts(paths: Sequence[Path], name: str, columns: Sequence[str] = ()) -> list[str]:
     """One column of several files as texts; those without one are left out."""
-    found = (value for path in paths for value in column(records(path, columns), name, path))
-    return [str(value) for value in found if value is not None]
+    found = (value for path in paths for value in text_column(records(path, columns), name, path))
+    return [value for value in found if value is not None]
 
 
 def _plain(path: Path, columns: Sequence[str]) -> Iterator[Record]:
@@ -112,7 +124,10 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                record = json.loads(line)
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise RequestError(f"{path}, line {number}, is no JSON: {error.msg}") from error
                 if not isinstance(record, dict):
                     raise RequestError(f"{path}, line {number}, is no JSON object")
                 yield record

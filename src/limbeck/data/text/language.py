@@ -6,16 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from limbeck.data.splits import DataSet
 from limbeck.data.text.blocks import blocks
 from limbeck.data.text.files import Files, located, texts
+from limbeck.data.text.shares import drawn, shares_of
 from limbeck.data.text.texts import Texts
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
-from limbeck.errors import RequestError
 from limbeck.options import Width
-from limbeck.seeds import derive
 from limbeck.tasks import LanguageModelling
 
 DRAWN = 20
@@ -31,6 +28,7 @@ def text_files(
     test: Files | float = 0.1,
     validation: Files | float | None = None,
     text: str = "text",
+    columns: list[str] | None = None,
     tokenizer: str = "bpe",
     vocab: Width = 4096,
     length: Width = 128,
@@ -44,6 +42,7 @@ def text_files(
         test: Likewise, or a share of the training documents: whole ones drawn by one seed, of fewer than 20 the ends.
         validation: Likewise.
         text: The column of the texts.
+        columns: The columns of .tsv and .csv files whose first line does not name them.
         tokenizer: "bpe", trained on the training documents, "bytes", or a file or folder.
         vocab: Tokens of the one that is trained.
         length: Tokens of a block.
@@ -51,11 +50,13 @@ def text_files(
     Raises:
         RequestError: A file or column is not there, or there is too little text.
     """
-    parts = {"train": texts(located(root, train), text)}
-    for name, given in (("test", test), ("validation", validation)):
-        if isinstance(given, str | list):
-            parts[name] = texts(located(root, given), text)
-    shares = {name: one for name, one in (("validation", validation), ("test", test)) if isinstance(one, int | float)}
+    given = {"train": train, "validation": validation, "test": test}
+    shares = shares_of(given, "text")
+    parts = {
+        name: texts(located(root, files), text, columns or ())
+        for name, files in given.items()
+        if isinstance(files, str | list)
+    }
     parts |= apart(parts["train"], shares)
     made = made_tokenizer(tokenizer, vocab, parts["train"])
     return language_set("text-files", {name: blocks(some, made, length) for name, some in parts.items()}, made, length)
@@ -69,19 +70,12 @@ def language_set(name: str, splits: dict[str, Texts], tokenizer: Tokenizer, leng
 
 
 def apart(documents: Sequence[str], shares: dict[str, float]) -> dict[str, list[str]]:
-    """Documents in parts: "train", and of each name its share.
-
-    Raises:
-        RequestError: Nothing is left to train on.
-    """
-    if not 0 <= sum(shares.values()) < 1 or any(share <= 0 for share in shares.values()):
-        raise RequestError(f"shares of the text lie between 0 and 1, and below 1 together, not {shares}")
+    """Documents in parts: "train", and of each name its share."""
     if not shares:
         return {"train": list(documents)}
     if len(documents) < DRAWN:
         return _ends(documents, shares)
-    generator = torch.Generator().manual_seed(derive(0, "documents") % 2**63)
-    order = torch.randperm(len(documents), generator=generator).tolist()
+    order = drawn(len(documents), "documents")
     parts, start = {}, 0
     for name, share in shares.items():
         stop = start + math.ceil(share * len(documents))

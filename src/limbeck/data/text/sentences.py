@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from limbeck.data.splits import DataSet
-from limbeck.data.text.files import ENDINGS, Files, as_text, column, located, records
+from limbeck.data.text.files import ENDINGS, Files, located, records, text_column
 from limbeck.data.text.python_docs import APART, documents
 from limbeck.data.text.readings import Readings
 from limbeck.data.text.reduced import Most, reduced
@@ -176,7 +176,7 @@ def _parts(
 
 
 def _in_file(path: Path, text: str, columns: Sequence[str]) -> list[str]:
-    some = [as_text(one) for one in column(records(path, columns), text, path)]
+    some = [one or "" for one in text_column(records(path, columns), text, path)]
     plain = not path.is_dir() and path.suffix.lower() not in ENDINGS[1:]
     return [one for whole in some for one in (sentences(whole) if plain else [whole.strip()]) if one]
 

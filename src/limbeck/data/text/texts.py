@@ -70,10 +70,11 @@ class Texts(InMemory):
 
     def handed_out(self, inputs: Inputs, targets: Tensor, index: Tensor) -> tuple[Inputs, Tensor]:
         targets = targets.long()
-        longest = None if self.sizes is None or self.padding == "length" else int(self.sizes[index].max())
-        found = {name: x if name == TEACHER else _cut(x, longest) for name, x in named(inputs).items()}
-        if self.teacher_sizes is not None:
-            found[TEACHER] = _cut(found[TEACHER], int(self.teacher_sizes[index].max()))
+        longest, theirs = (
+            None if sizes is None or self.padding == "length" else int(sizes[index].max())
+            for sizes in (self.sizes, self.teacher_sizes)
+        )
+        found = {name: _cut(x, theirs if name == TEACHER else longest) for name, x in named(inputs).items()}
         return found, targets[:, :longest] if targets.dim() == 2 else targets
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from limbeck.atomic import put
-from limbeck.errors import RequestError, as_request
+from limbeck.errors import RequestError, as_request, counted
 from limbeck.folders import cache_root
 
 FILE = "tokenizer.json"
@@ -26,16 +26,8 @@ PAD, END = "<|pad|>", "<|end|>"
 _BYTES = {"kind": "bytes", "pad": 256, "end": 257}
 _PADS = (PAD, "[PAD]", "<pad>", "<|padding|>")
 _ENDS = (
-    END,
-    "<|endoftext|>",
-    "</s>",
-    "[SEP]",
-    "<eos>",
-    "<|end_of_text|>",
-    "<｜end▁of▁sentence｜>",
-    "[EOS]",
-    "<|im_end|>",
-)
+    END, "<|endoftext|>", "</s>", "[SEP]", "<eos>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "[EOS]", "<|im_end|>",
+)  # fmt: skip
 """What others call them, the most common first."""
 
 
@@ -160,7 +152,7 @@ class FastTokenizer:
 
     def encode(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         self._own.encode_special_tokens = not special
-        found = [one.ids for one in self._own.encode_batch(list(texts), add_special_tokens=False)]
+        found = [one.ids for one in self._own.encode_batch(_whole(texts), add_special_tokens=False)]
         self._own.encode_special_tokens = True
         return found
 
@@ -173,10 +165,9 @@ class FastTokenizer:
         around = self._own.num_special_tokens_to_add(False)
         if not around:
             return _ended(self, texts, length)
-        if length <= around:
-            raise RequestError(f"the tokenizer sets {around} tokens around a text, so that length {length} holds none")
+        _check_room(length, around)
         self._own.enable_truncation(length)
-        found = self._own.encode_batch(list(texts))
+        found = self._own.encode_batch(_whole(texts))
         self._own.no_truncation()
         return [one.ids for one in found], sum(bool(one.overflowing) for one in found)
 
@@ -209,10 +200,23 @@ class FastTokenizer:
         return next((one for one in found if one is not None), None)
 
 
+def _whole(texts: Sequence[str]) -> list[str]:
+    """Texts as UTF-8 can hold them: for half a character, as JSON may write one, stands U+FFFD."""
+    return [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+
+
 def _ended(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
     """The ids of texts, each with an end, and how many are cut."""
+    _check_room(length, 1)
     ids = tokenizer.encode(texts)
     return [[*row[: length - 1], tokenizer.end] for row in ids], sum(len(row) >= length for row in ids)
+
+
+def _check_room(length: int, around: int) -> None:
+    if length <= around:
+        raise RequestError(
+            f"the tokenizer sets {counted(around, 'token')} around a text, so that length {length} holds none"
+        )
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -268,7 +272,7 @@ def _train(package: Any, texts: Sequence[str], vocab: int, uncased: bool) -> str
         initial_alphabet=sorted(package.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    own.train_from_iterator(texts, trainer)
+    own.train_from_iterator(_whole(texts), trainer)
     content: str = own.to_str()
     return content
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from limbeck.data.splits import DataSet
-from limbeck.data.text.files import Files, as_text, column, located, records
+from limbeck.data.text.files import Files, located, records, text_column
 from limbeck.data.text.readings import Readings
 from limbeck.data.text.reduced import Most, reduced
 from limbeck.data.text.sentences import width_of
@@ -132,8 +132,8 @@ def _shared_out(
 
 def _in_file(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[Triple]:
     content = records(path, columns)
-    rows = zip(*([as_text(one).strip() for one in column(content, name, path)] for name in names), strict=True)
-    found = list(rows)
+    columns_of = ([(one or "").strip() for one in text_column(content, name, path)] for name in names)
+    found = list(zip(*columns_of, strict=True))
     for number, triple in enumerate(found, start=1):
         if not all(triple):
             raise RequestError(f"{path}, record {number}, has no text for {names[triple.index('')]}")

@@ -110,6 +110,8 @@ def cache(
 def stored_at(recipe: schema.Recipe, **store: Any) -> schema.Recipe:
     """The recipe with its teacher outputs stored as these keys of `teacher.store` say.
 
+    Draws take the place of the likeliest classes, and these that of draws, with all that is said of their form.
+
     Raises:
         RequestError: It has no teacher.
     """
@@ -117,7 +119,10 @@ def stored_at(recipe: schema.Recipe, **store: Any) -> schema.Recipe:
         raise RequestError(f"recipe {recipe.name} has no trained teacher, so there are no teacher outputs to store")
     content = recipe.model_dump()
     first = content["teacher"][0] if isinstance(recipe.teacher, list) else content["teacher"]
-    first["store"] |= {key: value for key, value in store.items() if value is not None}
+    given = {key: value for key, value in store.items() if value is not None}
+    if any(name in given and first["store"][other] for name, other in (("top_k", "draws"), ("draws", "top_k"))):
+        first["store"] |= schema.Store().model_dump(include={"top_k", "draws", "codec", "bits", "power"})
+    first["store"] |= given
     return check_recipe(content, recipe.name)
 
 
