@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import limbeck
+from limbeck.cli import show
 from limbeck.cli.main import main
 from limbeck.recipes.read import read
 
@@ -132,3 +133,17 @@ def test_a_comparisons_own_recipe_has_its_variants_and_resumes_it(
     # --set on the base reaches no variant, and no variant that is not named is read.
     changed = ["compare", "mine.yaml", *options, "--seeds", "2", "--resume", "--set", "distill.method=dist"]
     assert command(*changed, monkeypatch=monkeypatch)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "ours", "words"),
+    [
+        ("rmse", "min", 4.25001, "RMSE +1.0e-05 (worse)"),
+        ("rmse", "min", 4.125, "RMSE -0.1250 (better)"),
+        ("rmse", "min", 4.25, "no difference"),
+        ("accuracy", "max", 4.26, "+1.00 points"),
+    ],
+)
+def test_a_difference_that_counts_is_not_shown_as_none(monitor: str, mode: str, ours: float, words: str) -> None:
+    one, other = ({"monitor": monitor, "mode": mode, "test": {monitor: score}} for score in (ours, 4.25))
+    assert show._difference(one, other) == words

@@ -163,7 +163,7 @@ def soft(): return pair(x, torch.rand(6, 3))
         ("unlabelled", "must hold two tensors"),
         ("empty", "of at least one sample"),
         ("pictures", "gives str as input"),
-        ("negative", "labels run from -1 to 1"),
+        ("negative", "labels run from -1 to 1; they must count from 0 on"),
     ],
 )
 def test_own_data_that_will_not_do(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

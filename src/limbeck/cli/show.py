@@ -85,7 +85,8 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if one["monitor"] == "accuracy":
         return f"{100 * difference:+.2f} points"
     better = "better" if advantage(one, other) > 0 else "worse"
-    return f"{label(one['monitor'])} {difference:+.4f} ({better})"
+    digits = f"{difference:+.4f}" if abs(difference) >= 5e-5 else f"{difference:+.1e}"  # not +0.0000, and yet worse
+    return f"{label(one['monitor'])} {digits} ({better})"
 
 
 def outputs(console: Console, found: Mapping[str, Any]) -> None:

@@ -102,8 +102,8 @@ def _check_labels(labels: Tensor, classes: int | None, name: str) -> None:
         return
     low, high = int(known.min()), int(known.max())
     if low < 0 or (classes is not None and high >= classes):
-        last = (classes or high + 1) - 1
-        raise RequestError(f"data set {name}: labels run from {low} to {high}; they must count from 0 to {last}")
+        wanted = "0 on" if classes is None else f"0 to {classes - 1}"
+        raise RequestError(f"data set {name}: labels run from {low} to {high}; they must count from {wanted}")
 
 
 def _shape_of(split: Split, name: str) -> tuple[int, ...]:

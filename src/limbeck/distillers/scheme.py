@@ -223,7 +223,7 @@ def check_classifies(scheme: Scheme) -> None:
     """Raise RequestError where a scheme whose losses compare class probabilities has a task without classes."""
     if not scheme.task.classifies:
         raise RequestError(
-            f"{type(scheme).__name__} compares the probabilities of classes, and {scheme.task!r} has none; take "
+            f"{type(scheme).__name__} compares probabilities of a sample's classes, and {scheme.task!r} has none; take "
             "Distiller with terms that compare what there is"
         )
 

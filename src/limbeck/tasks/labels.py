@@ -10,6 +10,7 @@ from limbeck.types import Targets, labelled
 
 ROUNDING = 0.02
 """By how much probabilities of half precision may miss the sum of 1."""
+_NUMBERS = "numbers are for task=Regression() (in a recipe task: regression)"
 
 
 def hard_labels(targets: Tensor) -> Tensor:
@@ -67,10 +68,10 @@ def check_classes(logits: Tensor, targets: Targets) -> None:
         if targets.shape != logits.shape:
             raise RequestError(
                 f"targets {tuple(targets.shape)} of {targets.dtype} must be class indices (targets.long()), or "
-                f"probabilities of shape {tuple(logits.shape)}; numbers are for task=Regression()"
+                f"probabilities of shape {tuple(logits.shape)}; {_NUMBERS}"
             )
         if bool(((targets < 0) | (targets > 1)).any()):
-            raise RequestError("probabilities of classes lie between 0 and 1, and these targets do not")
+            raise RequestError(f"probabilities of classes lie between 0 and 1, and these targets do not; {_NUMBERS}")
         sums = targets.float().sum(1)
         if bool(((sums - 1).abs() > ROUNDING).any()):
             raise RequestError(
