@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError, as_request
+from limbeck.losses.shapes import class_count
 from limbeck.models import preprocess
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.several import Several, number, several
@@ -21,7 +22,6 @@ from limbeck.taps import Choice, call, output_of
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import ModuleTeacher, Teacher
 from limbeck.teachers.chosen import chosen_by
-from limbeck.teachers.coding import classes_of
 from limbeck.types import Batch, Inputs, each
 
 CPU = torch.device("cpu")
@@ -125,7 +125,7 @@ def _answers(name: str, network: nn.Module, example: Inputs, choice: Choice) -> 
         RequestError: It cannot read one.
     """
     with as_request(lambda reason: f"the {name} cannot read the test batches: {reason}"):
-        return classes_of(output_of(call(network, each(example, lambda x: number(x[:1]))), choice))
+        return class_count(output_of(call(network, each(example, lambda x: number(x[:1]))), choice))
 
 
 def _teacher(network: nn.Module | None, ready: nn.Module | None, task: Task) -> Teacher | None:
