@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.errors import RequestError
+from limbeck.engine.saving import files
+from limbeck.errors import RequestError, RunError
 from limbeck.shipping import OwnModel, latency, memory, ship
-from limbeck.tasks import Classification
+from limbeck.tasks import Classification, Embedding
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -132,6 +137,71 @@ def test_a_teacher_that_cannot_read_the_batches_is_refused_before_anything_is_ma
     with pytest.raises(RequestError, match="the teacher cannot read the test batches: mat1 and mat2"):
         ship(own, out=tmp_path / "out", int8=False, formats=["safetensors"], progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher": nn.Linear(6, 5)}, "the teacher gives 5 outputs of a sample and the network 3, so"),
+        ({"baseline": nn.Linear(6, 2)}, "the baseline gives 2 outputs of a sample and the network 3, so"),
+        ({"class_names": ["a", "b"]}, "class_names are 2, and the network's outputs are of 3 classes"),
+        ({"name": "../mine"}, "name is what a folder and a card are called, not '../mine'"),
+        ({"test": [(torch.ones(4, 6, dtype=torch.uint8), torch.zeros(4).long())]}, "pixels in uint8; give them in"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused_in_one_line(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    own = OwnModel(nn.Linear(6, 3), **{"test": pairs(2), **options})
+    with pytest.raises(RequestError, match=message) as error:
+        ship(own, out=tmp_path / "out", int8=False, formats=["safetensors"], progress=False)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_embedding_and_its_teacher_may_differ_in_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    own = OwnModel(nn.Linear(6, 3), test=pairs(2), teacher=nn.Linear(6, 5), task=Embedding())
+    found = ship(own, out=tmp_path / "out", int8=False, formats=["safetensors"], memory=False, progress=False)
+    assert {row["model"]: row["score"] for row in found["rows"]}["teacher"] == pytest.approx(1.0)
+
+
+def test_a_binary_classifier_s_single_output_has_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    test = [(x, y.clamp(max=1)) for x, y in pairs(2)]
+    own = OwnModel(nn.Linear(6, 1), test=test, class_names=["no", "yes"])
+    ship(own, out=tmp_path / "out", int8=False, formats=["safetensors"], memory=False, progress=False)
+    assert json.loads((tmp_path / "out" / "limbeck.json").read_text())["classes"] == ["no", "yes"]
+
+
+def test_a_full_disk_is_no_property_of_the_teacher_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = files.put
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "teacher.onnx":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(path, content)
+
+    monkeypatch.setattr(files, "put", full)
+    own = OwnModel(nn.Linear(6, 3), test=pairs(2), teacher=nn.Linear(6, 3))
+    place = re.escape(str(tmp_path / "out" / "reference" / "teacher.onnx"))
+    with pytest.raises(RunError, match=f"cannot write {place}: No space left on device"):
+        ship(own, out=tmp_path / "out", int8=False, formats=["onnx"], progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_folder_stays_and_what_it_names_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "ROUNDS", 8)
+    link, real = tmp_path / "link", tmp_path / "real"
+    link.symlink_to(real)
+    for _ in range(2):  # made, and made anew
+        own = OwnModel(nn.Linear(6, 3), test=pairs(2))
+        ship(own, out=link, int8=False, formats=["safetensors"], memory=False, progress=False)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+        assert link.is_symlink()
+        assert (real / "distilled.safetensors").is_file()
 
 
 @pytest.mark.parametrize("form", ["onnx", "pt2"])

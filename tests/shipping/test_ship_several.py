@@ -89,7 +89,7 @@ def test_the_example_of_the_document_runs(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mean": [0.5]}, "mean and std are those of one tensor, and this loader gives inputs by name"),
+        ({"mean": [0.5], "test": [({"image": torch.ones(4, 16)}, torch.zeros(4))]}, "image is an image; leave mean"),
         ({"test": [({"image": batch(1, 3)}, torch.zeros(24))]}, "tensors by name, without groups"),
         ({"test": [(batch(1, 3), torch.zeros(24)), (batch(1, 3) | {"more": torch.ones(24)}, torch.zeros(24))]}, "more"),
         ({"test": [(batch(1, 3) | {"image": torch.ones(3, 1, 4, 4)}, torch.zeros(24))]}, "first axis of each input"),

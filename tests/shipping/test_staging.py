@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.shipping.staging import MARK, staged
+from limbeck.errors import RequestError
+from limbeck.shipping.staging import MARK, check_place, staged
 
 pytest.importorskip("fcntl")
 
@@ -38,3 +39,10 @@ def test_a_folder_that_a_killed_process_took_from_its_place_is_brought_back(tmp_
         raise ValueError("nothing new")
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out" / MARK).read_text() == "old"
+
+
+def test_a_mount_point_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(
+        RequestError, match="/ is a mount point, which cannot be replaced; choose a folder in it: /ship"
+    ):
+        check_place(Path("/"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from limbeck.cli import printing
-from limbeck.report.ship import size_of
+from limbeck.report.ship import size_of, when_busy
 from limbeck.shipping.score import lost
 
 WIDTH = 160
@@ -67,7 +67,7 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"{what}: {how['scheme']}{left}; {where}")
     if len(found["rows"][0]["latency"]) > FEW:
         lines.append("ms: the median of a batch, of texts with the tokens of each; p95 stands in ship.json")
-    lines += [*found["slower"], *found["notes"]]
+    lines += [*when_busy(found["machine"]), *found["slower"], *found["notes"]]
     out = found["out"]
     where = f"in {out}" if len(found["runs"]) == 1 else f"in the folder of each run in {out}"
     return [*lines, f"figures: {out}/ship.json   card: README.md and, for a device build, limbeck.json, {where}"]

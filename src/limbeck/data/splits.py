@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from limbeck.data.text.tokenizers import Tokenizer
 
 
+SEVERAL = "several inputs"
+"""The dtype of samples that are no single tensor, in a description."""
+
+
 @dataclass(frozen=True)
 class InMemory:
     """Samples as tensors: inputs (N, ...), uint8 for pixels 0–255 or float, or several by name; targets (N, ...), class

@@ -14,11 +14,10 @@ from limbeck.distillers.exclusive import for_exclusive_classes
 from limbeck.distillers.scheme import Scheme, TaskLoss, check_targets, weighted_sum
 from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
-from limbeck.distillers.vocabulary import check_indices, common_vocabulary, described
+from limbeck.distillers.vocabulary import check_indices, class_count, common_vocabulary, described
 from limbeck.errors import RequestError, unknown
 from limbeck.losses import Sampled, TopK
 from limbeck.losses.processes import is_first
-from limbeck.losses.shapes import class_count
 from limbeck.notices import tell
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
 from limbeck.tasks import Task

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses import Sampled, TopK
-from limbeck.losses.shapes import class_axis, class_count
 from limbeck.types import labelled
 
 PADDING = 0.05
@@ -70,6 +69,15 @@ def described(student: Tensor, teacher: Tensor, common: int) -> str:
     return f"{line}, on which the teacher puts {share:.2%} of its probability"
 
 
+def class_count(logits: Tensor) -> int:
+    """C of logits (B, C), (B, L, C) or (B, C, H, W)."""
+    return logits.shape[_axis(logits)]
+
+
 def first_classes(logits: Tensor, classes: int) -> Tensor:
     """The logits of the first classes of (B, C), (B, L, C) or (B, C, H, W): their softmax is normalised over these."""
-    return logits.narrow(class_axis(logits), 0, classes)
+    return logits.narrow(_axis(logits), 0, classes)
+
+
+def _axis(logits: Tensor) -> int:
+    return 1 if logits.dim() == 4 else -1

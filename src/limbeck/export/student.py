@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from limbeck.data.splits import SEVERAL
 from limbeck.data.text.tokenizers import FILE
 from limbeck.engine.saving.checkpoint import save_student
 from limbeck.errors import RequestError
@@ -37,12 +38,15 @@ def export_run(run: Path, *, exit: int | None = None, out: Path | None = None, o
         "json", the path of NAME.json, what was written beside it, and the model's size and test accuracy.
 
     Raises:
-        RequestError: No finished run, an exit that is not there, or a network that cannot be written as ONNX.
+        RequestError: No finished run, an exit that is not there, a student of several inputs by name, or a network
+            that cannot be written as ONNX.
         RunError: The ONNX file gives other logits, or a file cannot be written.
     """
     tested = read_result(run)
     tested = tested.get("distilled", tested)
     about = read_description(run / "student.json")
+    if (about["input"].get("sample") or {}).get("dtype") == SEVERAL:
+        raise RequestError(f"the student of {run} reads several inputs by name: limbeck ship {run} writes its files")
     whole = load_network(run / "student.json")
     network, prediction = _chosen(whole, exit, about["model"])
     monitor = tested["monitor"]

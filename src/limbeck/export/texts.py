@@ -21,14 +21,21 @@ AXES = ("batch", "length")
 
 
 class ByName(nn.Module):
-    """A network of named inputs as one that takes them in order, and gives its logits alone."""
+    """A network of named inputs as one that takes them in order, and gives its logits alone.
 
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+    Args:
+        network: The network.
+        names: Its inputs.
+        ready: What prepares them, by name; None for nothing.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str], ready: nn.Module | None = None) -> None:
         super().__init__()
-        self.network, self.names = network, tuple(names)
+        self.network, self.names, self.ready = network, tuple(names), ready
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return logits_of(call(self.network, dict(zip(self.names, inputs, strict=True))))
+        given = dict(zip(self.names, inputs, strict=True))
+        return logits_of(call(self.network, self.ready(given) if self.ready else given))
 
 
 def write_text_onnx(

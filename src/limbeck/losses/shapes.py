@@ -1,4 +1,4 @@
-"""Shapes that the losses share: where classes lie, and checks whose errors name both shapes."""
+"""Checks that the losses share: an error names both shapes."""
 
 from __future__ import annotations
 
@@ -72,13 +72,3 @@ def _describe(value: Any) -> str:
 
 def _both(student: Sequence[Any], teacher: Sequence[Any]) -> str:
     return f"student {tuple(student)} and teacher {tuple(teacher)}"
-
-
-def class_axis(logits: Tensor) -> int:
-    """Where logits (B, C), (B, L, C) or (B, C, H, W) have their classes: 1 or −1."""
-    return 1 if logits.dim() == 4 else -1
-
-
-def class_count(logits: Tensor) -> int:
-    """C of logits (B, C), (B, L, C) or (B, C, H, W)."""
-    return logits.shape[class_axis(logits)]

@@ -56,7 +56,7 @@ class Preprocess(nn.Module):
         """(B, C, H, W) on the scale 0–1 → the same, resized and normalised; or several inputs by name."""
         if isinstance(inputs, Tensor):
             return self._prepared(inputs)
-        images = {name: self._prepared(value) for name, value in flat(inputs).items() if _is_image(value)}
+        images = {name: self._prepared(value) for name, value in flat(inputs).items() if is_image(value)}
         if not images:
             raise RequestError(f"none of the inputs {', '.join(inputs)} is an image; leave mean, std and size out")
         return {**flat(inputs), **images}
@@ -71,7 +71,8 @@ class Preprocess(nn.Module):
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}, size={self.size}"
 
 
-def _is_image(value: Tensor) -> bool:
+def is_image(value: Tensor) -> bool:
+    """Whether an input (B, …) among several is one of images, which are resized and normalised."""
     return value.dim() == 4 and value.is_floating_point()
 
 

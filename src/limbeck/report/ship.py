@@ -9,9 +9,12 @@ from typing import Any
 
 from limbeck.report.document import document, write_drawn
 
+BUSY = 0.05
+"""Share of the time from which on it is said that other programs took it."""
 STYLE = """
 body { max-width: 84rem } table { font-size: .82rem } th { white-space: normal; vertical-align: bottom }
-th, td { padding: .3rem .45rem } th:nth-child(-n + 4), td:nth-child(-n + 4) { text-align: left }
+th, td { padding: .3rem .35rem } td.pair { white-space: normal } td span { white-space: nowrap }
+th:nth-child(-n + 4), td:nth-child(-n + 4) { text-align: left }
 """
 
 
@@ -48,6 +51,17 @@ def size_of(name: str) -> str:
     return f"batch {batch} × {length} tokens" if length else f"batch {batch}"
 
 
+def when_busy(machine: Mapping[str, Any]) -> list[str]:
+    """A line where other programs computed while latency was measured."""
+    share = machine.get("busy", 0)
+    if share <= BUSY:
+        return []
+    return [
+        f"other programs took {share:.0%} of the time while latency was measured: times are too long, p95 above all; "
+        "measure again on a quiet machine"
+    ]
+
+
 def _table(found: Mapping[str, Any]) -> str:
     batches = list(found["rows"][0]["latency"])
     head = ["model", "runtime", "precision", "file", "bytes", found["monitor"], "95 % interval", "− baseline"]
@@ -61,17 +75,26 @@ def _table(found: Mapping[str, Any]) -> str:
 def _row(row: Mapping[str, Any], batches: list[str], several: bool) -> str:
     name = f"{row['run']}: {row['model']}" if several else row["model"]
     beside, memory = row.get("beside_baseline"), row["peak_memory_bytes"]
-    cells = [name, row["runtime"], row["precision"], row["file"] or "–", f"{row['bytes']:,}", f"{row['score']:.4f}"]
+    cells: list[str | tuple[str, str]] = [name, row["runtime"], row["precision"], row["file"] or "–"]
+    cells += [f"{row['bytes']:,}", f"{row['score']:.4f}"]
     cells.append("{:.4f} to {:.4f}".format(*row["interval"]))
-    cells.append("–" if beside is None else f"{beside['difference']:+.4f} ({_span(beside['interval'], '+.4f')})")
+    cells.append("–" if beside is None else (f"{beside['difference']:+.4f}", f"({_span(beside['interval'], '+.4f')})"))
     cells.append("–" if row["agreement"] is None else f"{row['agreement']:.4f}")
     cells.append("–" if row["calibration_error"] is None else f"{row['calibration_error']:.4f}")
-    cells += [f"{row['latency'][batch]['p50_ms']:.3f} / {row['latency'][batch]['p95_ms']:.3f}" for batch in batches]
+    times = [row["latency"][batch] for batch in batches]
+    cells += [(f"{one['p50_ms']:.3f}", f"/ {one['p95_ms']:.3f}") for one in times]
     ratio = row["ratio_to_teacher"].get(batches[0])
-    cells.append("–" if ratio is None else f"{ratio['ratio']:.2f} ({_span(ratio['interval'], '.2f')})")
+    cells.append("–" if ratio is None else (f"{ratio['ratio']:.2f}", f"({_span(ratio['interval'], '.2f')})"))
     cells.append("–" if memory is None else f"{memory / 1e6:.0f}")
-    marked = ' class="better"' if row["frontier"] else ""
-    return f"<tr>{''.join(f'<td{marked}>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(_cell(one, 'better' if row['frontier'] else '') for one in cells)}</tr>"
+
+
+def _cell(shown: str | tuple[str, str], name: str) -> str:
+    """A cell; where there is no room, an interval or a p95 stands below the figure that it belongs to."""
+    if isinstance(shown, str):
+        return f'<td class="{name}">{html.escape(shown)}</td>'
+    figure, more = map(html.escape, shown)
+    return f'<td class="pair {name}">{figure} <span>{more}</span></td>'
 
 
 def _span(interval: list[float], form: str) -> str:
@@ -101,4 +124,5 @@ def _chosen(chosen: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 def _notes(found: Mapping[str, Any]) -> str:
-    return "".join(f'<p class="small">{html.escape(note)}</p>' for note in (*found["slower"], *found["notes"]))
+    notes = (*when_busy(found["machine"]), *found["slower"], *found["notes"])
+    return "".join(f'<p class="small">{html.escape(note)}</p>' for note in notes)

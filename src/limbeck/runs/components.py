@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from limbeck.data import DataSet, Views, load, make_loader, make_views
-from limbeck.data.splits import are_classes
+from limbeck.data.splits import SEVERAL, are_classes
 from limbeck.data.text.beside import give_tokenizer
 from limbeck.data.text.texts import TEXT
 from limbeck.data.text.tokenizers import FastTokenizer
@@ -166,6 +166,7 @@ def example(spec: schema.Model, data: DataSet) -> Inputs:
 
 def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
     """What one must know to load the network's weights."""
+    several = data.tokenizer is None and spec.inputs is not None and len(spec.inputs) > 1
     return {
         "model": spec.model,
         "options": options(spec, data),
@@ -177,7 +178,7 @@ def about(spec: schema.Model, data: DataSet) -> dict[str, Any]:
             "range": [0, 1] if len(data.input_shape) == 3 or _sample(data)["dtype"] == "uint8" else None,
             "mean": spec.mean,
             "std": spec.std,
-            **({"sample": _sample(data)} if spec.inputs in (None, OWN) else {}),
+            **({"sample": _sample(data)} if spec.inputs in (None, OWN) or several else {}),
         },
     }
 
@@ -189,8 +190,7 @@ def _sample(data: DataSet) -> dict[str, Any]:
     if data.tokenizer is not None:
         names = [name for name in next(iter(make_loader(data.train, 1))).inputs if name != TEACHER]
         return {"shape": list(data.input_shape), "dtype": TEXT, "inputs": names, "vocab": data.tokenizer.size}
-    first = data.train.sample(0)
-    dtype = str(first.dtype).removeprefix("torch.") if isinstance(first, Tensor) else "several inputs"
+    dtype = str(getattr(data.train.sample(0), "dtype", SEVERAL)).removeprefix("torch.")
     return {"shape": list(data.input_shape), "dtype": dtype}
 
 

@@ -12,7 +12,7 @@ from limbeck.data.text.device import for_device
 from limbeck.data.text.tokenizers import FILE
 from limbeck.engine.saving.files import write_json, write_text
 from limbeck.recipes.read import dump
-from limbeck.shipping.kinds import kind
+from limbeck.shipping.kinds import class_count, kind
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.rows import Row
 from limbeck.shipping.subjects import Case, Subject
@@ -61,7 +61,7 @@ def described(case: Case, shipped: Sequence[Row], plan: Plan) -> dict[str, Any]:
 
 def _classes(case: Case, subject: Subject) -> list[str]:
     """What the classes or labels are called; none where the outputs are of no classes."""
-    count = max(int(subject.about["classes"]), 2 if case.task.classifies_samples else 1)
+    count = class_count(case.task, int(subject.about["classes"]))
     return list(subject.about.get("class_names") or map(str, range(count))) if kind(case.task).named else []
 
 

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from limbeck.engine.saving.files import write_bytes
 from limbeck.errors import RequestError, RunError
 from limbeck.quantization import session
 from limbeck.quantization.processor import overflows
-from limbeck.quantization.session import Given, Runner
+from limbeck.quantization.session import INPUT, Given, Runner
 from limbeck.shipping import runners
 from limbeck.shipping.int8 import NAMED, ROUNDING, Attempt, Search, harmful, search
 from limbeck.shipping.plan import Plan
@@ -115,7 +116,7 @@ def choose(case: Case, subject: Subject, plan: Plan, fp32: Path, target: Path) -
         if best.drop > plan.tolerance + ROUNDING:
             _refuse(chosen, best.drop, chosen.on)
             return chosen
-        target.write_bytes(best.content)
+        write_bytes(target, best.content)
         return chosen
     finally:
         quantiser.close()
@@ -156,8 +157,8 @@ def _retrained(
     before = chosen.best
     if before is None or not plan.retrain or case.finished is None or subject not in case.students:
         return None
-    if not subject.reading.fixed:  # its ranges are found anew for each batch: there is nothing to learn of them
-        return None
+    if not subject.reading.fixed or subject.reading.names != (INPUT,):
+        return None  # ranges that are found anew for each batch cannot be learned, and `faked` takes one tensor
     try:
         trained = retrain(case, subject, plan.packing, calibration, seven=overflows())
         judged = judge(session.onnx(trained.content, plan.threads))

@@ -17,6 +17,7 @@ from limbeck.quantization.session import INPUT, Array, Given, Runner
 from limbeck.runs.finished.exits import THRESHOLDS, WITHIN
 from limbeck.shipping.formats import Packing
 from limbeck.shipping.plan import Plan
+from limbeck.shipping.reading import normalisation
 from limbeck.shipping.rows import Row
 from limbeck.shipping.subjects import UNVALIDATED, Case, Subject
 
@@ -54,8 +55,7 @@ def policy(case: Case, plan: Plan) -> Row | None:
 
 
 def _run(network: MultiExit, subject: Subject, packing: Packing, threshold: float) -> Runner:
-    given = subject.about["input"]
-    ready = preprocess(given.get("mean"), given.get("std"), None) or torch.nn.Identity()
+    ready = normalisation(subject.about["input"]) or torch.nn.Identity()
 
     @torch.no_grad()
     def run(given: Given) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from limbeck.models.onnx_writer import check_packages, exported
 from limbeck.notices import tools_silenced
 from limbeck.quantization import session
 from limbeck.quantization.session import INPUT, Array, Given, Runner
+from limbeck.quantization.training import metadata
 from limbeck.shipping import devices, runners
 from limbeck.shipping.score import distance
 from limbeck.shipping.subjects import Subject
@@ -170,13 +171,11 @@ def _safetensors(path: Path, subject: Subject, packing: Packing, threads: int) -
 
 
 def _onnx(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner:
-    metadata = {"limbeck": json.dumps({"input": subject.about["input"], "normalised": packing.normalised_inside})}
-    if "class_names" in subject.about:
-        metadata["classes"] = json.dumps(subject.about["class_names"])
     check_packages()
     reading, model = subject.reading, packing.model(subject)
     example = tuple(reading.example((2, None), seed=0).values())
-    content, _ = exported(model, example, list(reading.names), packing.output, reading.axes, metadata)
+    said = metadata(subject.about, packing.normalised_inside)
+    content, _ = exported(model, example, list(reading.names), packing.output, reading.axes, said)
     _compare(session.onnx(content, threads), runners.module(model), subject, path)
     write_bytes(path, content)
     return session.onnx(path, threads)
@@ -187,7 +186,9 @@ def _pt2(path: Path, subject: Subject, packing: Packing, threads: int) -> Runner
     example = tuple(reading.example((2, None), seed=0).values())
     with warnings.catch_warnings(), tools_silenced():
         warnings.simplefilter("ignore")  # torch.export warns of its own internals
-        torch.export.save(torch.export.export(model, example, dynamic_shapes=reading.axes), path)
+        content = io.BytesIO()  # torch itself writes a file by C++, which ends the process on a full disk
+        torch.export.save(torch.export.export(model, example, dynamic_shapes=reading.axes), content)
+        write_bytes(path, content.getbuffer())
         loaded = runners.program(path)
     _compare(loaded, runners.module(model), subject, path)
     return loaded
@@ -247,5 +248,5 @@ def halve(path: Path, to: Path, subject: Subject) -> str | None:
     changed = distance(session.onnx(content)(given), session.onnx(path)(given))
     if not changed <= HALF_DISTANCE:
         return f"fp16 changes the outputs by {changed:.1%} of their variance"
-    to.write_bytes(content)
+    write_bytes(to, content)
     return None

@@ -99,6 +99,11 @@ _KINDS: dict[type[Task], Kind] = {
 }
 
 
+def class_count(task: Task, outputs: int) -> int:
+    """How many classes or labels so many outputs are of: a classifier's single one is of two."""
+    return max(outputs, 2 if task.classifies_samples else 1)
+
+
 def kind(task: Task) -> Kind:
     """The kind of a task's outputs; of a task of the user's own that of what it is derived from, or is like."""
     other = _KINDS[Classification] if task.classifies_samples else _OTHER

@@ -15,6 +15,8 @@ from limbeck.shipping.intervals import median
 ROUNDS, LEAST_ROUNDS = 60, 8
 TURN = 0.004
 """Seconds that a turn lasts at least: a fast file runs several times in it."""
+PROBE = 0.2
+"""Seconds of a look at what else the machine computes."""
 WARM = 3
 """Runs before anything counts."""
 Run = Callable[[], object]
@@ -41,6 +43,14 @@ def in_turns(contenders: Mapping[str, Run], seconds: float) -> dict[str, list[li
         for name in names[first:] + names[:first]:
             turns[name].append([1000 * _timed(contenders[name]) for _ in range(repeats[name])])
     return turns
+
+
+def busy() -> float:
+    """The share of a processor's time that other programs take just now from a thread that computes without a break."""
+    began, computed = time.perf_counter(), time.thread_time()
+    while time.perf_counter() - began < PROBE:
+        pass
+    return max(0.0, 1 - (time.thread_time() - computed) / (time.perf_counter() - began))
 
 
 def _warmed(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -100,8 +101,6 @@ def peak(path: Path, runtime: str, inputs: Mapping[str, Tensor], threads: int) -
         inputs: A batch that it reads, whose values do not matter.
         threads: On which it computes.
     """
-    import json
-
     if runtime not in CODE:
         return Peak(None, f"no program here loads a file of {runtime} by itself")
     code = _HEAD + CODE[runtime] + _TAIL

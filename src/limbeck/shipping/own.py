@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.engine.batches.source import Source
-from limbeck.errors import RequestError, as_request
-from limbeck.losses.shapes import class_count
+from limbeck.errors import RequestError, as_request, shown
 from limbeck.models import preprocess
+from limbeck.shipping.kinds import class_count, kind
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.several import Several, number, several
 from limbeck.shipping.subjects import Batches, Case, Subject
 from limbeck.taps import Choice, call, output_of
-from limbeck.tasks import Classification, Task
+from limbeck.tasks import Classification, Embedding, Task
 from limbeck.teachers import ModuleTeacher, Teacher
 from limbeck.teachers.chosen import chosen_by
-from limbeck.types import Batch, Inputs, each
+from limbeck.teachers.coding import classes_of
+from limbeck.types import Batch, Inputs, each, tensors_of
 
 CPU = torch.device("cpu")
 
@@ -40,8 +42,8 @@ class OwnModel:
         validation: Batches on which int8 files are chosen; needed for int8.
         teacher: What agreement and speed are compared with.
         baseline: What scores are compared with.
-        mean, std: Of the normalisation, a value a channel; batches hold samples before it, from 0 to 1. None with
-            named inputs.
+        mean, std: Of the normalisation, a value a channel; batches hold samples before it, from 0 to 1. Of named inputs
+            it is that of the images, floating point of four dimensions.
         class_names: What the classes are called.
         task: What it learned; a class a sample by default.
         name: What the card calls it.
@@ -64,7 +66,8 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     """The case of a network of the user's own.
 
     Raises:
-        RequestError: int8 is wanted without the data that it needs, or the network cannot read its batches.
+        RequestError: int8 is wanted without the data that it needs, a network cannot read its batches, or teacher or
+            baseline gives another number of outputs than it.
     """
     for what, given in (("calibration", own.calibration), ("validation", own.validation)):
         if plan.quantises and given is None:
@@ -74,11 +77,18 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
             raise RequestError(
                 f"{what} is read several times, and an iterator is over after one; give a list, or a DataLoader"
             )
+    if own.name in ("", ".", "..") or Path(own.name).name != own.name:
+        raise RequestError(f"name is what a folder and a card are called, not {shown(own.name)}")
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
+    if any(x.dtype == torch.uint8 and (x is example or x.dim() == 4) for x in tensors_of(example)):
+        raise RequestError("the test batches hold pixels in uint8; give them in floating point, from 0 to 1")
     reads = None if isinstance(example, Tensor) else _by_name(own)
-    network = _copied(own.network)
-    classes = _answers("network", network, example, own.task.choice)
+    networks = {"network": own.network, "teacher": own.teacher, "baseline": own.baseline}
+    copies = {name: _copied(one) for name, one in networks.items() if one is not None}
     ready = preprocess(own.mean, own.std, None)
+    classes = _outputs(copies, each(example, lambda x: number(x[:1])), ready, own.task)
+    _check_names(own, classes)
+    network = copies.pop("network")
     given = {
         "shape": list(example.shape[1:] if isinstance(example, Tensor) else reads.shape if reads else ()),
         "range": [0, 1] if isinstance(example, Tensor) and example.dim() == 4 else None,
@@ -89,43 +99,55 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     if isinstance(own.task.choice, str | int):
         named["output"] = own.task.choice
     about = {"model": type(own.network).__name__, "options": {}, "classes": classes, "input": given, **named}
-    given_ones = {"teacher": own.teacher, "baseline": own.baseline}
-    others = {name: _copied(one) for name, one in given_ones.items() if one is not None}
-    for name, one in others.items():
-        _answers(name, one, example, own.task.choice)
     return Case(
         name=own.name,
         students=[Subject("distilled", network, about, reads=reads)],
-        references=[Subject(name, one, about, reads=reads) for name, one in others.items()],
+        references=[Subject(name, one, about, reads=reads) for name, one in copies.items()],
         calibration=lambda: _first(own, plan.samples),
         validation=_again(own, own.validation if own.validation is not None else own.test),
         chosen_on="the validation data that were given",
         test=_again(own, own.test),
         task=own.task,
-        teacher=_teacher(others.get("teacher"), ready, own.task),
+        teacher=_teacher(copies.get("teacher"), ready, own.task),
     )
+
+
+def _check_names(own: OwnModel, outputs: int) -> None:
+    """Raise RequestError for class names that are not those of the network's outputs."""
+    count = class_count(own.task, outputs)
+    if own.class_names and kind(own.task).named and count != len(own.class_names):
+        raise RequestError(f"class_names are {len(own.class_names)}, and the network's outputs are of {count} classes")
 
 
 def _by_name(own: OwnModel) -> Several:
     """What a network of several inputs reads: their shapes in all of the batches that were given."""
-    if own.mean is not None or own.std is not None:
-        raise RequestError(
-            "mean and std are those of one tensor, and this loader gives inputs by name: leave them out, and normalise "
-            "in the network or in the loader"
-        )
     loaders = [one for one in (own.test, own.calibration, own.validation) if one is not None]
     return several(batch.inputs for one in loaders for batch in _again(own, one)())
 
 
-@torch.no_grad()
-def _answers(name: str, network: nn.Module, example: Inputs, choice: Choice) -> int:
-    """How many outputs a network gives of a sample.
+def _outputs(networks: Mapping[str, nn.Module], sample: Inputs, ready: nn.Module | None, task: Task) -> int:
+    """How many outputs the first network gives of a sample.
 
     Raises:
-        RequestError: It cannot read one.
+        RequestError: One of them cannot read it, or gives another number; of embeddings the numbers may differ.
     """
+    given = ready(sample) if ready else sample
+    found = {name: _answers(name, network, given, task.choice) for name, network in networks.items()}
+    first, count = next(iter(found.items()))
+    for name, other in found.items():
+        if other != count and not isinstance(task, Embedding):
+            raise RequestError(
+                f"the {name} gives {other} outputs of a sample and the {first} {count}, so they cannot be compared; "
+                f"give a {name} for the same classes"
+            )
+    return count
+
+
+@torch.no_grad()
+def _answers(name: str, network: nn.Module, given: Inputs, choice: Choice) -> int:
+    """How many outputs a network gives of a sample; RequestError where it cannot read one."""
     with as_request(lambda reason: f"the {name} cannot read the test batches: {reason}"):
-        return class_count(output_of(call(network, each(example, lambda x: number(x[:1]))), choice))
+        return classes_of(output_of(call(network, given), choice))
 
 
 def _teacher(network: nn.Module | None, ready: nn.Module | None, task: Task) -> Teacher | None:

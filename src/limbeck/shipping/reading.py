@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.errors import RequestError
-from limbeck.models import preprocess
 from limbeck.models.networks.staged import named
+from limbeck.models.preprocess import as_pixels, preprocess
 from limbeck.quantization.session import INPUT, Array, Given
 from limbeck.types import Inputs
 
@@ -134,17 +134,12 @@ class Plain:
         return self.example(size)[INPUT]
 
     def model(self, network: nn.Module, input: Mapping[str, Any]) -> nn.Module:
-        return named(inputs=_ready(input) or nn.Identity(), network=network)
+        return named(inputs=normalisation(input) or nn.Identity(), network=network)
 
     def read(self, inputs: Inputs, input: Mapping[str, Any]) -> dict[str, Array]:
         if not isinstance(inputs, Tensor):
-            raise RequestError("only networks of one input, or of texts, can be shipped; this data set has several")
-        resized = preprocess(None, None, self.size)
-        x = inputs.detach().cpu().float()
-        x = x if resized is None else resized(x)
-        if len(self.shape) == 3 and x.shape[1] == 1 != self.shape[0]:
-            x = x.expand(-1, self.shape[0], -1, -1)
-        ready = _ready(input)
+            raise RequestError(f"a network of one tensor was given inputs by name: {', '.join(inputs)}")
+        x, ready = as_pixels(inputs.detach().cpu(), self.shape, self.size), normalisation(input)
         return {INPUT: np.ascontiguousarray(x.numpy() if ready is None else ready(x).float().numpy())}
 
     def sizes(self, batches: Sequence[int]) -> dict[str, Size]:
@@ -157,9 +152,6 @@ class Plain:
         return list(shape)
 
     def described(self, input: Mapping[str, Any], inside: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:
-        normalises = input.get("mean") is not None or input.get("std") is not None
-        mean, std = (list(input.get(name) or [plain] * self.shape[0]) for name, plain in (("mean", 0.0), ("std", 1.0)))
-        values = {"mean": mean, "std": std} if normalises else None
         return {
             "name": INPUT,
             "shape": ["batch", *self.shape],
@@ -167,17 +159,31 @@ class Plain:
             "range": input.get("range"),
             "layout": "NCHW" if len(self.shape) == 3 else "batch first",
             "resize": self.size,
-            "normalisation": values,
-            "normalise_before": None if inside else values,
+            **normalised(input, inside),
         }
 
     def sentence(self, described: Mapping[str, Any]) -> str:
         shape = " × ".join(map(str, self.shape))
         ranged = " from {} to {}".format(*described["range"]) if described["range"] else ""
-        where = "beside the file" if described["normalise_before"] else "inside the file"
-        normalised = f"normalisation {where}" if described["normalisation"] else "no normalisation"
-        return f"`{INPUT}`, {shape} in float32{ranged}, batch first; {normalised}"
+        return f"`{INPUT}`, {shape} in float32{ranged}, batch first; {where_normalised(described)}"
 
 
-def _ready(input: Mapping[str, Any]) -> nn.Module | None:
+def normalisation(input: Mapping[str, Any]) -> nn.Module | None:
+    """What subtracts the mean and divides by the standard deviation; None where `input` says neither."""
     return preprocess(input.get("mean"), input.get("std"), None)
+
+
+def normalised(input: Mapping[str, Any], inside: bool) -> dict[str, Any]:
+    """What a device build must know of it: the values, and those that the program must take care of itself."""
+    mean: Any = input.get("mean")
+    std: Any = input.get("std")
+    given = mean is not None or std is not None
+    values = {"mean": list(mean or [0.0] * len(std)), "std": list(std or [1.0] * len(mean))} if given else None
+    return {"normalisation": values, "normalise_before": None if inside else values}
+
+
+def where_normalised(described: Mapping[str, Any]) -> str:
+    """The same for people."""
+    if not described["normalisation"]:
+        return "no normalisation"
+    return f"normalisation {'beside' if described['normalise_before'] else 'inside'} the file"

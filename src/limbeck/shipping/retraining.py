@@ -15,7 +15,6 @@ from limbeck.data import InMemory, make_loader
 from limbeck.data.splits import Split
 from limbeck.engine import Hardware, Saving, fit
 from limbeck.engine.optimizers.named import cosine
-from limbeck.models import preprocess
 from limbeck.models.logits import to_logits
 from limbeck.quantization.fake import faked
 from limbeck.quantization.session import INPUT, Given
@@ -26,6 +25,7 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.keeping import keep
 from limbeck.shipping.formats import Packing
+from limbeck.shipping.reading import normalisation
 from limbeck.shipping.subjects import Case, Subject
 from limbeck.teachers import ModuleTeacher, Teacher
 
@@ -60,7 +60,7 @@ def retrain(case: Case, subject: Subject, packing: Packing, calibration: Sequenc
     assert case.finished is not None
     began, recipe, data = time.perf_counter(), case.finished.recipe, case.finished.data
     most = largest(7 if seven else 8)
-    ready = preprocess(subject.about["input"].get("mean"), subject.about["input"].get("std"), None) or nn.Identity()
+    ready = normalisation(subject.about["input"]) or nn.Identity()
     inside = packing.normalised_inside
     given = [torch.from_numpy(batch[INPUT]) for batch in calibration]
     samples = [ready(x) if inside else x for x in given]

@@ -83,6 +83,8 @@ def build(case: Case, plan: Plan, folder: Path, tell: Callable[[str], None]) -> 
         try:
             made, found = _files(case, subject, own, plan, target)
         except (RequestError, RunError) as error:
+            if isinstance(error.__cause__, OSError):  # a full disk is no property of the network
+                raise
             case.notes.append(str(error))
             continue
         rows += made

@@ -15,15 +15,20 @@ from torch import Tensor, nn
 from limbeck.data.text.tokenizers import Tokenizer
 from limbeck.errors import RequestError
 from limbeck.export.texts import ByName
+from limbeck.models.preprocess import is_image
 from limbeck.quantization.session import Array, Given
-from limbeck.shipping.reading import Size
+from limbeck.shipping.reading import Size, normalisation, normalised, where_normalised
 from limbeck.types import Inputs
 
 SCRIPT = '''"""Run the file with onnxruntime and NumPy alone: python run_onnx.py SAMPLES.npz [FILE.onnx]"""
 import json, sys, numpy as np, onnxruntime  # noqa: E401
 about = json.load(open("limbeck.json", encoding="utf-8"))
 found = np.load(sys.argv[1])  # an array (B, …) for each input, by its name
+before = about["input"]["normalise_before"]
 given = {one["name"]: found[one["name"]].astype(one["dtype"]) for one in about["input"]["inputs"]}
+for name in about["input"]["images"] if before else ():
+    x = (given[name] - np.reshape(before["mean"], (-1, 1, 1))) / np.reshape(before["std"], (-1, 1, 1))
+    given[name] = x.astype(np.float32)
 session = onnxruntime.InferenceSession((sys.argv[2:] or [about["file"]])[0], providers=["CPUExecutionProvider"])
 outputs, classes = session.run(None, given)[0], about["classes"]
 print(*SHOWN, sep="\\n")
@@ -41,10 +46,12 @@ class Several:
     Attributes:
         sample: A few samples of the longest batch: by name (B, …), as the file reads them.
         lengths: The axes that differ from batch to batch: what each is called, its shortest and its longest.
+        prepare: What makes the network's inputs of those of a batch, but for the normalisation; None for nothing.
     """
 
     sample: Mapping[str, Tensor]
     lengths: Mapping[Axis, tuple[str, int, int]]
+    prepare: nn.Module | None = None
     script: ClassVar[str] = SCRIPT
     samples: ClassVar[str] = "SAMPLES.npz"
     group: ClassVar[str] = "other"
@@ -92,10 +99,11 @@ class Several:
         return self.example(size)
 
     def model(self, network: nn.Module, input: Mapping[str, Any]) -> nn.Module:
-        return ByName(network, self.names)
+        return ByName(network, self.names, normalisation(input))
 
     def read(self, inputs: Inputs, input: Mapping[str, Any]) -> dict[str, Array]:
-        return {name: np.ascontiguousarray(x.numpy()) for name, x in _tensors(inputs).items()}
+        found = _tensors(inputs, self.prepare, normalisation(input))
+        return {name: np.ascontiguousarray(x.numpy()) for name, x in found.items()}
 
     def sizes(self, batches: Sequence[int]) -> dict[str, Size]:
         return {str(batch): (batch, None) for batch in batches}
@@ -110,9 +118,11 @@ class Several:
 
     def described(self, input: Mapping[str, Any], inside: bool, tokenizer: Tokenizer | None) -> dict[str, Any]:
         first, *_ = inputs = [self._described(name, x) for name, x in self.sample.items()]
-        return {**first, "names": list(self.names), "inputs": inputs, "range": None, "layout": "batch first"} | {
-            "normalisation": None,
-            "normalise_before": None,
+        images = [name for name, x in self.sample.items() if is_image(x)]
+        return {**first, "names": list(self.names), "inputs": inputs, "images": images} | {
+            "range": None,
+            "layout": "batch first",
+            **normalised(input, inside),
         }
 
     def _described(self, name: str, x: Tensor) -> dict[str, Any]:
@@ -122,11 +132,16 @@ class Several:
 
     def sentence(self, described: Mapping[str, Any]) -> str:
         inputs = [(one["name"], ", ".join(map(str, one["shape"])), one["dtype"]) for one in described["inputs"]]
-        return "; ".join(f"`{name}`, ({shape}) in {kind}" for name, shape, kind in inputs) + "; no normalisation"
+        each = "; ".join(f"`{name}`, ({shape}) in {kind}" for name, shape, kind in inputs)
+        return f"{each}; {where_normalised(described)}"
 
 
-def several(batches: Iterable[Inputs]) -> Several:
+def several(batches: Iterable[Inputs], prepare: nn.Module | None = None) -> Several:
     """What is read, from all batches that it shall read: axes that differ among them may have any size up to the most.
+
+    Args:
+        batches: Their inputs.
+        prepare: What makes the network's inputs of them, but for the normalisation; None for nothing.
 
     Raises:
         RequestError: Inputs in groups, inputs of another name or number of axes in one batch, or such that do not have
@@ -135,7 +150,7 @@ def several(batches: Iterable[Inputs]) -> Several:
     longest: dict[str, Tensor] = {}
     sizes: dict[Axis, list[int]] = defaultdict(list)
     for given in batches:
-        found = _tensors(given)
+        found = _tensors(given, prepare)
         if longest and _axes(found) != _axes(longest):
             raise RequestError(
                 f"each batch has the same inputs, and one has {_words(longest)}, another {_words(found)}"
@@ -148,7 +163,7 @@ def several(batches: Iterable[Inputs]) -> Several:
             if name not in longest or x[0].numel() > longest[name][0].numel():
                 longest[name] = x[:FEW].clone()
     count = min(map(len, longest.values()))
-    return Several({name: x[:count] for name, x in longest.items()}, _lengths(sizes))
+    return Several({name: x[:count] for name, x in longest.items()}, _lengths(sizes), prepare)
 
 
 def _lengths(sizes: Mapping[Axis, list[int]]) -> dict[Axis, tuple[str, int, int]]:
@@ -162,10 +177,15 @@ def _lengths(sizes: Mapping[Axis, list[int]]) -> dict[Axis, tuple[str, int, int]
     return found
 
 
-def _tensors(inputs: Inputs) -> dict[str, Tensor]:
-    """Inputs by name on the CPU, fractions in fp32."""
+def _tensors(inputs: Inputs, *prepare: nn.Module | None) -> dict[str, Tensor]:
+    """Inputs by name on the CPU after what prepares them, fractions in fp32."""
+    for one in prepare:
+        inputs = inputs if one is None else one(inputs)
     if not isinstance(inputs, Mapping) or not all(isinstance(x, Tensor) for x in inputs.values()):
-        raise RequestError("a network of several inputs is shipped with batches of tensors by name, without groups")
+        raise RequestError(
+            "a network of several inputs is shipped with tensors by name, without groups; a recipe names them by "
+            "`inputs` of the model, such as {ids: text.ids}"
+        )
     found = {name: x.detach().cpu() for name, x in inputs.items() if isinstance(x, Tensor)}
     return {name: number(x) for name, x in found.items()}
 

@@ -105,7 +105,6 @@ def carry_out(
     cases: Sequence[Case], given: Plan, place: Path, command: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Make, judge and measure all files, and put the folder in its place."""
-    check_place(place)
     with staged(place) as folder:
         rows: list[Row] = []
         chosen: dict[str, dict[str, Chosen]] = {}
@@ -116,8 +115,8 @@ def carry_out(
             rows += [*made, *([exit] if exit else [])]
         say(f"reading the test set for {len(rows)} rows")
         rows = table.judged(rows, chosen)
-        table.measured(rows, given, say)
-        result = _result(cases, rows, chosen, given, folder, command)
+        busy = table.measured(rows, given, say)
+        result = _result(cases, rows, chosen, given, folder, command, busy)
         for case in cases:
             card.write(homes[case.name], case, [row for row in rows if row.case is case], given, command)
         write_json(folder / MARK, result)
@@ -128,13 +127,17 @@ def carry_out(
 def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
     if not runs:
         raise RequestError("name the folder of at least one finished run")
-    if out is not None:
-        check_place(Path(out))
-        return Path(out)
     first = runs[0]
-    if isinstance(first, OwnModel) or len(runs) > 1:
-        raise RequestError("several runs, and networks of your own, are shipped into a folder that --out (out=…) names")
-    return Path(first) / FOLDER
+    if out is None:
+        if isinstance(first, OwnModel) or len(runs) > 1:
+            raise RequestError(
+                "several runs, and networks of your own, are shipped into a folder that --out (out=…) names"
+            )
+        out = Path(first) / FOLDER
+    place = Path(out)
+    place = place.resolve() if place.is_symlink() else place
+    check_place(place)
+    return place
 
 
 def _for_task(cases: Sequence[Case], given: Plan) -> Plan:
@@ -177,12 +180,13 @@ def _result(
     given: Plan,
     folder: Path,
     command: str,
+    busy: float,
 ) -> dict[str, Any]:
     entries = [_entry(row, folder) for row in rows]
     task = cases[0].task
     table.frontier(entries, task.mode)
     share = counts_samples(task)
-    machine = processor.described(given.threads)
+    machine = {**processor.described(given.threads), "busy": busy}
     return {
         "limbeck": limbeck.__version__,
         "command": command,

@@ -24,6 +24,8 @@ def check_place(out: Path) -> None:
     there = nearest(out)
     if not there.is_dir():
         raise RequestError(f"{there} is a file; choose another --out")
+    if out.is_mount():
+        raise RequestError(f"{out} is a mount point, which cannot be replaced; choose a folder in it: {out / 'ship'}")
     if out.exists() and not (out / MARK).exists() and any(out.iterdir()):
         raise RequestError(f"{out} is not empty and holds no {MARK}; choose another --out")
     writes = there if there != out else out.absolute().parent
@@ -36,7 +38,7 @@ def staged(out: Path) -> Iterator[Path]:
     """A folder to write in, which takes the place of `out` where nothing fails inside; else nothing is left of it.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: It cannot be written, or what is written inside cannot.
     """
     _sweep(out.absolute())
     temporary = out.absolute().with_name(f".{out.absolute().name}.{secrets.token_hex(4)}{ENDING}")
@@ -50,6 +52,8 @@ def staged(out: Path) -> Iterator[Path]:
                 stack.enter_context(held(temporary))
             yield temporary
             _take_place(temporary, out)
+    except RunError as error:
+        raise RunError(str(error).replace(str(temporary), str(out))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -29,6 +29,7 @@ from limbeck.runs.teachers import Candidate, as_one
 from limbeck.runs.texts import in_own_tokens
 from limbeck.shipping.kinds import reading
 from limbeck.shipping.reading import Reading
+from limbeck.shipping.several import FEW, several
 from limbeck.taps import Choice
 from limbeck.tasks import Classification, Task
 from limbeck.teachers import Teacher
@@ -132,7 +133,6 @@ class Case:
     teacher: Teacher | None = None
     finished: Finished | None = None
     tokenizer: Tokenizer | None = None
-    candidates: Sequence[Candidate] = ()
     whole: MultiExit | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -165,19 +165,16 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
     """
     found = take_up(run, root)
     recipe, data = found.recipe, found.data
-    about = dict(read_description(run / "student.json"))
     candidates = teachers_of(run, found)
     whole = found.student if isinstance(found.student, MultiExit) else None
-    students = _students(run, found.student.eval(), about, recipe.student.size)
     references = [_teacher(one, found) for one in candidates]
     if (run / "baseline.json").exists():
-        baseline = load_network(run / "baseline.json")
-        references += _baselines(run, baseline, dict(read_description(run / "baseline.json")), recipe.student.size)
+        references += _of_the_run(run, "baseline", load_network(run / "baseline.json"), found)[-1:]
     calibration, validation, chosen_on = _held(data, samples)
     loaded = _loader(recipe, data)
     return Case(
         name=run.resolve().name,
-        students=students,
+        students=_of_the_run(run, "student", found.student.eval(), found),
         references=references,
         calibration=lambda: make_loader(calibration, min(64, len(calibration))),
         validation=lambda: loaded(validation),
@@ -187,44 +184,45 @@ def from_run(run: Path, root: Path | None, samples: int) -> Case:
         teacher=as_one(candidates, mix=recipe.ensemble) if candidates else None,
         finished=found,
         tokenizer=data.tokenizer,
-        candidates=candidates,
         whole=whole,
         origin=_origin(run, found),
         notes=[] if candidates or not recipe.teachers else ["the teacher cannot be found; its rows are left out"],
     )
 
 
-def _students(run: Path, student: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
-    if not isinstance(student, MultiExit):
-        return [Subject("distilled", student, about, size, int8=_trained_for_int8(run, "student"))]
-    last = len(student.trunk)
+def _of_the_run(run: Path, stem: str, network: nn.Module, found: Finished) -> list[Subject]:
+    """The student ("distilled") or the baseline of a run; of one with several exits each of them, deepest last."""
+    about, spec = dict(read_description(run / f"{stem}.json")), found.recipe.student
+    size, reads, int8 = spec.size, _several(spec, found.data), run / f"{stem}-int8.onnx"
+    if not isinstance(network, MultiExit):
+        name = "distilled" if stem == "student" else stem
+        return [Subject(name, network, about, size, int8=int8 if int8.is_file() else None, reads=reads)]
+    last = len(network.trunk)
     return [
-        Subject(f"exit {number}/{last}", exit_network(student, number), _exit(about, number), size)
+        Subject(
+            f"exit {number}/{last}" if stem == "student" else stem,
+            exit_network(network, number),
+            {**about, "options": {**about["options"], "exit": number}},
+            size,
+            reads=reads,
+        )
         for number in range(1, last + 1)
     ]
 
 
-def _trained_for_int8(run: Path, name: str) -> Path | None:
-    path = run / f"{name}-int8.onnx"
-    return path if path.is_file() else None
-
-
-def _baselines(run: Path, network: nn.Module, about: dict[str, Any], size: int | None) -> list[Subject]:
-    """The baseline; of one with several exits the deepest."""
-    if not isinstance(network, MultiExit):
-        return [Subject("baseline", network, about, size, int8=_trained_for_int8(run, "baseline"))]
-    last = len(network.trunk)
-    return [Subject("baseline", exit_network(network, last), _exit(about, last), size)]
-
-
-def _exit(about: dict[str, Any], number: int) -> dict[str, Any]:
-    return {**about, "options": {**about["options"], "exit": number}}
+def _several(spec: schema.Model, data: DataSet) -> Reading | None:
+    """What a network's files read of samples that are several inputs by name; None of other samples."""
+    if data.tokenizer is not None or isinstance(data.train.sample(0), Tensor):
+        return None
+    prepare = components.inputs(spec.model_copy(update={"mean": None, "std": None}))
+    return several((next(iter(make_loader(split, FEW))).inputs for _, split in data.parts), prepare)
 
 
 def _teacher(one: Candidate, found: Finished) -> Subject:
     about, own = components.about(one.spec, found.data), in_own_tokens(one.spec, found.data)
-    prepare = components.inputs(one.spec) if own else None
-    return Subject(one.name, one.module.eval(), {**about, "input": {**about["input"], **own}}, one.spec.size, prepare)
+    prepare, reads = components.inputs(one.spec) if own else None, _several(one.spec, found.data)
+    described = {**about, "input": {**about["input"], **own}}
+    return Subject(one.name, one.module.eval(), described, one.spec.size, prepare, reads=reads)
 
 
 def _held(data: DataSet, samples: int) -> tuple[Split, Split, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -63,8 +64,13 @@ def _beside(rows: Sequence[Row], row: Row, model: str, runtime: str) -> Row | No
     return next((one for one in same if (one.runtime, one.precision) == (runtime, "fp32")), None)
 
 
-def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> None:
-    """Measure latency in turns, peak memory file by file, and count multiply-adds."""
+def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> float:
+    """Measure latency in turns, peak memory file by file, and count multiply-adds.
+
+    Returns:
+        The share of the time that other programs took, before and after each measurement of latency.
+    """
+    busy = [latency.busy()]
     for row in rows:
         row.figures |= {"latency": {}, "ratio_to_teacher": {}, "parameters": row.subject.parameters}
         if row.subject.name != early.NAME:
@@ -72,9 +78,11 @@ def measured(rows: Sequence[Row], plan: Plan, tell: Callable[[str], None]) -> No
     for name, size in _sizes(rows, plan).items():
         tell(f"latency of {len(rows)} rows, batches of {name}, {plan.threads} thread(s)")
         _latencies(rows, name, size, plan.threads)
+        busy.append(latency.busy())
     for row in rows:
         found = _peak(row, plan)
         row.figures |= {"peak_memory_bytes": found.bytes, "peak_memory_missing": found.missing}
+    return statistics.fmean(busy)
 
 
 def _peak(row: Row, plan: Plan) -> memory.Peak:
@@ -145,7 +153,7 @@ def frontier(entries: Sequence[dict[str, Any]], mode: str) -> None:
 
 
 def slower(entries: Sequence[Mapping[str, Any]], batch: int, machine: Mapping[str, Any]) -> list[str]:
-    """A line for each int8 file that is slower here than the fp32 file beside it, and why that may be."""
+    """A line for each int8 file that is slower here, or larger, than the fp32 file beside it, and why that may be."""
     lines, size = [], first_size(entries)
     for entry in entries:
         same = (one for one in entries if (one["run"], one["model"]) == (entry["run"], entry["model"]))
@@ -153,10 +161,13 @@ def slower(entries: Sequence[Mapping[str, Any]], batch: int, machine: Mapping[st
         if entry["precision"] != "int8" or fp32 is None:
             continue
         own, other = (one["latency"][size]["p50_ms"] for one in (entry, fp32))
+        who = f"{entry['model']}, {entry['run']}"
         if own > other:
             reasons = ["this processor has no VNNI"] * machine["int8_overflows"]
             reasons += ["its layers are tiny"] * ((entry["multiply_adds"] or 0) * batch < TINY)
             why = f": {' and '.join(reasons)}" if reasons else ""
-            who = f"{entry['model']}, {entry['run']}"
             lines.append(f"int8 is slower here than fp32 ({who}: {own:.3f} and {other:.3f} ms at batch {size}){why}")
+        if entry["bytes"] > fp32["bytes"]:
+            sizes = f"{entry['bytes']:,} and {fp32['bytes']:,} bytes"
+            lines.append(f"int8 is larger than fp32 ({who}: {sizes}): it has fewer weights than scales and nodes")
     return lines

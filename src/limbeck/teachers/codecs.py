@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from limbeck.losses import Sampled, TopK
-from limbeck.losses.shapes import class_axis
 from limbeck.teachers.draws import draw, starts
 from limbeck.teachers.packing import bits_for, coded, decoded, pack, unpack
 
@@ -124,9 +123,9 @@ class Sampling:
 
 def _last(logits: Tensor) -> Tensor:
     """Classes in the last dimension."""
-    return logits.movedim(class_axis(logits), -1)
+    return logits.movedim(1, -1) if logits.dim() == 4 else logits
 
 
 def _back(x: Tensor) -> Tensor:
     """Classes where logits of so many dimensions have theirs."""
-    return x.movedim(-1, class_axis(x))
+    return x.movedim(-1, 1) if x.dim() == 4 else x

@@ -12,7 +12,6 @@ from torch import Tensor
 from limbeck.errors import RequestError, unknown
 from limbeck.losses import TopK
 from limbeck.losses.response.sparse import spread
-from limbeck.losses.shapes import class_axis, class_count
 from limbeck.taps import LOGITS
 from limbeck.teachers.codecs import Codec, Likeliest, Plain, Sampling
 from limbeck.types import TeacherOutput
@@ -123,7 +122,7 @@ class Coding:
                 raise RequestError(f"the teacher's {name} are not finite, so they are not stored; ask it at every step")
             if name == LOGITS and self.codec != "dense":
                 at = torch.arange(len(tensor)) if index is None else index
-                coded |= self._codec(class_count(tensor)).encode(tensor, at, view)
+                coded |= self._codec(classes_of(tensor)).encode(tensor, at, view)
             else:
                 coded[name] = tensor.to(DTYPES[self.dtype])
                 if not torch.isfinite(coded[name]).all():
@@ -165,7 +164,13 @@ class Coding:
         return Likeliest(classes, self.top_k, self.value_bits)
 
 
+def classes_of(logits: Tensor) -> int:
+    """C of logits (B, C), (B, L, C) or (B, C, H, W)."""
+    return logits.shape[1 if logits.dim() == 4 else -1]
+
+
 def _dense(top: TopK, classes: int) -> Tensor:
     """All logits: the rest of the mass is spread evenly."""
-    axis = class_axis(top.log_probs)
-    return spread(top.log_probs.movedim(axis, -1), top.indices.movedim(axis, -1), classes, 1.0).movedim(-1, axis)
+    if top.log_probs.dim() == 4:  # (B, k, H, W)
+        return spread(top.log_probs.movedim(1, -1), top.indices.movedim(1, -1), classes, 1.0).movedim(-1, 1)
+    return spread(top.log_probs, top.indices, classes, 1.0)

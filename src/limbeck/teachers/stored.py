@@ -16,8 +16,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses import Sampled
-from limbeck.losses.shapes import class_count
-from limbeck.teachers.coding import Coding
+from limbeck.teachers.coding import Coding, classes_of
 from limbeck.teachers.description import Description
 from limbeck.teachers.shards import Shards
 from limbeck.teachers.teacher import Teacher
@@ -188,7 +187,7 @@ def describe(
     tensors = {name: (str(t.dtype).removeprefix("torch."), list(t.shape[1:])) for name, t in coded.items()}
     sample_bytes = sum(t[0].numel() * t.element_size() for t in coded.values())
     rows = max(1, SHARD_BYTES // sample_bytes // batch_size) * batch_size
-    classes = None if teacher_output.output is None else class_count(teacher_output.output)
+    classes = None if teacher_output.output is None else classes_of(teacher_output.output)
     about = {"classes": classes, **coding.about, "sample_bytes": sample_bytes}
     return Description(dict(made_of), samples, views, min(rows, math.ceil(samples / batch_size) * batch_size),
                        tensors, about, dict(words))  # fmt: skip

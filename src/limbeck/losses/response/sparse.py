@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.shapes import class_axis
 
 
 class TopK(NamedTuple):
@@ -34,7 +33,7 @@ class TopK(NamedTuple):
     @classmethod
     def of(cls, logits: Tensor, k: int) -> TopK:
         """The k likeliest classes of (B, C), (B, L, C) or (B, C, H, W) logits."""
-        axis = class_axis(logits)
+        axis = 1 if logits.dim() == 4 else -1
         if not 1 <= k <= logits.shape[axis]:
             raise RequestError(f"k = {k} is not between 1 and the classes of the logits {tuple(logits.shape)}")
         wide = logits if logits.dtype == torch.float64 else logits.float()
@@ -43,7 +42,7 @@ class TopK(NamedTuple):
 
 def check_sparse(student: Tensor, teacher: tuple[Tensor, Tensor]) -> None:
     """Raise RequestError unless a sparse teacher's values and indices lie over the student's positions."""
-    axis = class_axis(student)
+    axis = 1 if student.dim() == 4 else -1
     values, indices = teacher
     s, t = list(student.shape), list(values.shape)
     fits = student.dim() in (2, 3, 4) and len(s) == len(t) and indices.shape == values.shape

@@ -120,7 +120,7 @@ class Tokens:
 
     def count(self, given: int | Tensor | None = None) -> float:
         """What sums are divided by."""
-        return float(len(self.hidden) if given is None else given) or 1.0
+        return float(max(1, len(self.hidden)) if given is None else given)
 
     def cross_entropy(self, logits: Tensor, at: slice) -> Tensor:
         """(n,) cross-entropy of the labels of some tokens."""

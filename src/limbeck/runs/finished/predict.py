@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limbeck.data.given_files import SampleForm, find, samples
 from limbeck.data.loaders import pixels
+from limbeck.data.splits import SEVERAL
 from limbeck.data.text.files import TEXT as COLUMN
 from limbeck.data.text.readings import ids_of
 from limbeck.data.text.tokenizers import Tokenizer
@@ -175,7 +176,7 @@ def predictor(
         raise RequestError(f"predict gives classes, and the student of {source} learned {about['task']}")
     given = about["input"]
     sample = given.get("sample") or {"shape": given["shape"], "dtype": "uint8" if len(given["shape"]) == 3 else ""}
-    if sample["dtype"] == "several inputs":
+    if sample["dtype"] == SEVERAL:
         raise RequestError(f"the student of {source} reads several inputs by name, which files cannot give")
     form = SampleForm(tuple(sample["shape"]), sample["dtype"], column, columns)
     tokenizer = tokenizer_of(path) if form.is_text else None
