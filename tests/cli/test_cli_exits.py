@@ -50,7 +50,7 @@ def test_from_a_run_to_a_small_model(monkeypatch: pytest.MonkeyPatch, capsys: py
 
     for arguments, message in (
         (("export", "run"), "choose one with --exit"),
-        (("exits", "run", "--thresholds", "high"), "--thresholds are comma-separated numbers"),
+        (("exits", "run", "--thresholds", "high"), "--thresholds takes comma-separated numbers"),
         (("exits", "run", "--thresholds", "1.5"), "a threshold is a probability"),
         (("exits", "nowhere"), "holds no finished run"),
     ):

@@ -59,11 +59,11 @@ def test_the_student_of_a_stored_teacher_output_is_that_of_a_live_teacher(tmp_pa
 @pytest.mark.parametrize(
     ("store", "changes", "trainings", "where", "reason"),
     [
-        ("auto", {}, 1, "memory", "precomputed for 1,437 samples: 0.1 MB kept in memory"),
+        ("auto", {}, 1, "memory", "precomputed for 1,437 samples: 57.5 kB kept in memory"),
         ("auto", {"epochs": 1}, 1, "online", "saves nothing: 1 epoch in all, and 1 view of"),
         ("auto", {"epochs": 1}, 3, "memory", "precomputed"),
         ("auto", {"data": {"name": "digits", "augment": ["crop"]}}, 1, "online", "4 epochs in all, and 4 views of"),
-        ("auto", {"data": AUGMENTED}, 1, "memory", "1,437 samples in 2 views: 0.1 MB"),
+        ("auto", {"data": AUGMENTED}, 1, "memory", "1,437 samples in 2 views: 115.0 kB"),
         ("never", {}, 9, "online", "as the recipe says"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lightning_fabric import Fabric
 
-from limbeck.cli.show import _step_memory
+from limbeck.cli.planned import _step_memory
 from limbeck.recipes.read import check
 from limbeck.runs import components
 from limbeck.runs.cost import step_memory
@@ -55,6 +55,6 @@ def test_a_step_at_the_length_that_is_said_fills_the_memory(monkeypatch: pytest.
     assert less["longest"] > longest
     line = _step_memory(less, 4)
     assert "blocks computed anew" in line
-    assert f"about {less['longest']:,} tokens fit 0.0 GB at batches of 4" in line
+    assert f"about {less['longest']:,} tokens fit 6.0 MB at batches of 4" in line
     learned = measured(positions="learned")
     assert learned["longest"] == 32, "there are no more positions"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from limbeck.cli.shipped import shipped
 from limbeck.shipping import latency, table
 
 
@@ -45,3 +47,15 @@ def test_an_int8_file_that_is_slower_or_larger_than_the_fp32_file_is_named(
     said = table.slower([row("fp32", 1.0, 8_000), int8], 1, {"int8_overflows": False})
     assert len(said) == len(lines)
     assert all(one.startswith(f"int8 is {line}") for one, line in zip(said, lines, strict=True))
+
+
+def test_where_the_page_is_or_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = {**row("fp32", 1.0, 8_000), "score": 0.9, "interval": [0.8, 0.95], "agreement": None}
+    one |= {"ratio_to_teacher": {}, "peak_memory_bytes": None, "latency": {"1": {"p50_ms": 1.0, "p95_ms": 2.0}}}
+    found = {"runs": ["digits"], "monitor": "accuracy", "rows": [one], "chosen": {}, "machine": {}, "mode": "max"}
+    found |= {"slower": [], "notes": [], "out": str(tmp_path)}
+    shipped(found)
+    assert "page: needs pip install limbeck[report]" in capsys.readouterr().out
+    (tmp_path / "ship.html").write_text("")
+    shipped(found)
+    assert f"page: {tmp_path / 'ship.html'}" in capsys.readouterr().out

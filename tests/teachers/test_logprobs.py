@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,24 @@ def too_sure(rows):
     return rows
 
 
+def test_a_token_that_the_server_holds_impossible_is_as_one_that_it_does_not_name(tmp_path):
+    def never(rows):
+        for row in rows:
+            for some in row["top_logprobs"]:
+                if some:
+                    some[str(next(i for i in range(V) if str(i) not in some))] = -math.inf
+        return rows
+
+    plain, found = (read_logprobs(written(tmp_path, as_ids, change), *data(), V) for change in (list, never))
+    assert torch.equal(found.indices, plain.indices)
+    assert torch.equal(found.log_probs, plain.log_probs)
+
+
+def impossible(rows):
+    rows[2]["top_logprobs"][1] = {"1": -math.inf}
+    return rows
+
+
 def positive(rows):
     rows[2]["top_logprobs"][1] = {"1": 0.5}
     return rows
@@ -193,6 +212,7 @@ def longer(rows):
         (longer, "sample 1: token 6 is 1, and the data have the id none there"),
         (no_beside, "sample 1: token 4 has no log-probabilities"),
         (too_sure, "sample 3: the probabilities of one token sum to more than 1"),
+        (impossible, "sample 3: the probabilities of one token are all 0"),
         (positive, "sample 3: 0.5 is no log-probability"),
         (lambda rows: [*rows[:2], {"tokens": [1]}], "sample 3: a line has tokens and top_logprobs"),
         (lambda rows: [*rows[:2], 7], "sample 3: a line has tokens and top_logprobs"),

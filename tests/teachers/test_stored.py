@@ -419,7 +419,7 @@ def test_too_little_space_is_said_before_anything_is_written(
     tmp_path: Path, split: InMemory, teacher: ModuleTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards.Shards, "free_bytes", lambda self: 1000)
-    with pytest.raises(RequestError, match=r"0\.0 MB are free; store fewer views"):
+    with pytest.raises(RequestError, match=r"1\.0 kB are free; store fewer views"):
         write(tmp_path, teacher, split)
     assert not list(tmp_path.iterdir())
 

@@ -187,11 +187,11 @@ def plan(
 
     made = read(recipe, set_ or [], epochs)
     use_threads(threads)
-    from limbeck.cli import show
+    from limbeck.cli.planned import planned
     from limbeck.runs.cost.estimate import plan as carry_out
     from limbeck.runs.machine import Machine
 
-    show.plan(carry_out(made, root=root_of(data_root, made), samples=samples, machine=Machine(accelerator)), as_json)
+    planned(carry_out(made, root=root_of(data_root, made), samples=samples, machine=Machine(accelerator)), as_json)
 
 
 @app.command()

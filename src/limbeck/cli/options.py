@@ -130,14 +130,14 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise RequestError(f"--thresholds are comma-separated numbers, such as 0.8,0.9, not {shown(text)}") from None
+        raise RequestError(f"--thresholds takes comma-separated numbers, such as 0.8,0.9, not {shown(text)}") from None
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
     """Several numbers of an option such as --batch."""
     parts = names(text)
     if not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise RequestError(f"{option} are comma-separated whole numbers, such as 1,32, not {shown(text)}")
+        raise RequestError(f"{option} takes comma-separated whole numbers, such as 1,32, not {shown(text)}")
     return [int(part) for part in parts]
 
 

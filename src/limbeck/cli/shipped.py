@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from limbeck.cli import printing
@@ -70,4 +71,7 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     lines += [*when_busy(found["machine"]), *found["slower"], *found["notes"]]
     out = found["out"]
     where = f"in {out}" if len(found["runs"]) == 1 else f"in the folder of each run in {out}"
-    return [*lines, f"figures: {out}/ship.json   card: README.md and, for a device build, limbeck.json, {where}"]
+    page = Path(out, "ship.html")
+    drawn = page if page.exists() else "needs pip install limbeck[report]"
+    lines.append(f"figures: {out}/ship.json   page: {drawn}")
+    return [*lines, f"card: README.md and, for a device build, limbeck.json, {where}"]

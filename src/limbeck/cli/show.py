@@ -13,7 +13,6 @@ from limbeck.cli.printing import cell as _cell
 from limbeck.cli.printing import console as _console
 from limbeck.cli.printing import document
 from limbeck.cli.printing import table as _table
-from limbeck.errors import counted
 from limbeck.runs.entry import advantage, in_int8, label, metric, score
 
 if TYPE_CHECKING:
@@ -114,75 +113,6 @@ def diagnosis(found: Mapping[str, Any], as_json: bool = False) -> None:
     table.add_row(f"the same, {held_out}", f"{figures['held_out_entropy']:.4f} nats")
     table.add_row("maximum entropy", f"{figures['maximum_entropy']:.4f} nats")
     _console().print(table)
-
-
-def plan(found: Mapping[str, Any], as_json: bool = False) -> None:
-    """What a recipe will cost."""
-    if as_json:
-        document(found)
-        return
-    table = _table(f"{found['recipe']}: {found['samples']:,} samples, {counted(found['epochs'], 'epoch')}")
-    table.add_column("")
-    for column in ("parameters", "multiply-adds", "ms a step", "training"):
-        table.add_column(column, justify="right")
-    sides = [*((f"teacher {n}", one) for n, one in enumerate(found["teachers"])), ("baseline", found["student"])]
-    for name, side in sides:
-        step, training = side["step_seconds"], side["training_seconds"]
-        cells = [f"{side['parameters']:,}", f"{side['multiply_adds']:,}"]
-        table.add_row(name, *cells, "–" if step is None else f"{1000 * step:.1f}", _duration(training))
-    for stage in found.get("stages", ()):
-        name = f"stage {stage['name']}, {counted(stage['epochs'], 'epoch')}, online teacher"
-        table.add_row(name, "", "", "", _duration(stage["online"]))
-    table.add_row("student, online teacher", "", "", "", _duration(found["online"]))
-    if "stored" in found:
-        table.add_row("student, stored teacher", "", "", "", _duration(found["stored"]))
-    console = _console()
-    console.print(table)
-    if "store" in found:
-        store = found["store"]
-        token = f" ({store['token_bytes']:,.0f} bytes a token)" if store.get("token_bytes") else ""
-        size = f"{store['bytes'] / 1e9:,.3f} GB{token} in {store['views']} view(s)"
-        asked = f"{_duration(store['seconds'])} of the teacher, read at {store['bytes_a_second'] / 1e3:,.1f} kB/s"
-        console.print(f"stored teacher outputs: {size}, {asked}", soft_wrap=True)
-    console.print(_step_memory(found["memory"], found["batch_size"]), soft_wrap=True)
-    if "balance" in found:
-        _balance(console, found["balance"], found["teacher_trained"])
-
-
-def _step_memory(found: Mapping[str, Any], batch_size: int) -> str:
-    """What a training step holds, and up to what length texts fit."""
-    line = f"memory of a baseline's step: {found['step_bytes'] / 1e6:,.1f} MB"
-    line += " (blocks computed anew)" if found["recomputed"] else ""
-    line += f", beside {found['weight_bytes'] / 1e6:,.1f} MB of weights and optimizer"
-    if "longest" not in found:
-        return line
-    fit = f"fit {found['memory_bytes'] / 1e9:,.1f} GB at batches of {batch_size}"
-    return f"{line}; without a teacher, texts of about {found['longest']:,} tokens {fit}"
-
-
-def _balance(console: Console, pulls: Sequence[Mapping[str, Any]], teacher_trained: bool) -> None:
-    """How strongly each part of a loss pulls at the student."""
-    of = "first batch" if teacher_trained else "first batch, with a teacher that is not trained yet"
-    table = _table(f"losses on the {of}")
-    table.add_column("")
-    for column in ("weight", "weighted loss", "its gradient", "times the task's"):
-        table.add_column(column, justify="right")
-    for pull in pulls:
-        figures = (pull[key] for key in ("weight", "loss", "gradient", "share"))
-        name = f"{pull['stage']}: {pull['name']}" if "stage" in pull else pull["name"]
-        table.add_row(name, *(_cell(figure, ".3g") for figure in figures))
-    console.print(table)
-    for pull in pulls:
-        if pull["warning"]:
-            console.print(pull["warning"], soft_wrap=True)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def evaluation(figures: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
+from rich import box, filesize
 from rich.table import Table
 
 from limbeck.cli.printing import console as _console
@@ -18,7 +18,7 @@ from limbeck.runs.outputs.beforehand import Estimate
 def estimate(estimate: Estimate) -> None:
     """What storing teacher outputs will take, on stderr."""
     seen = "" if estimate.views == 1 else f" in {estimate.views} views"
-    cost = f"{estimate.bytes / 1e6:,.1f} MB, about {estimate.seconds:,.0f} s of the teacher"
+    cost = f"{filesize.decimal(estimate.bytes)}, about {estimate.seconds:,.0f} s of the teacher"
     token = "" if estimate.token_bytes is None else f" ({estimate.token_bytes:,.0f} bytes a token)"
     _tell(f"{estimate.samples:,} samples{seen} into {estimate.place}: {cost}{token}")
 
@@ -35,14 +35,14 @@ def stored(result: Mapping[str, Any], taken_by: str) -> None:
         _console().print(f"{result['place']}: {checked}, largest error {result['error']:.2%}", soft_wrap=True)
         return
     token = f" ({result['token_bytes']:,.0f} bytes a token)" if "token_bytes" in result else ""
-    size = f"{result['bytes'] / 1e6:,.1f} MB{token} in {result['seconds']:.1f} s"
+    size = f"{filesize.decimal(result['bytes'])}{token} in {result['seconds']:.1f} s"
     line = f"{result['place']}: {result['samples']:,} samples × {result['views']}, {size}"
     _console().print(f"{line}; {taken_by}", soft_wrap=True)
 
 
 def given(result: Mapping[str, Any]) -> None:
     """What was stored of a server's log-probabilities."""
-    size = f"{result['bytes'] / 1e6:,.1f} MB ({result['token_bytes']:,.0f} bytes a token)"
+    size = f"{filesize.decimal(result['bytes'])} ({result['token_bytes']:,.0f} bytes a token)"
     line = f"{result['place']}: {result['samples']:,} samples, the {result['top_k']} likeliest tokens, {size}"
     _console().print(f"{line}; StoredTeacher({result['place']!r}) reads it", soft_wrap=True)
 

@@ -19,7 +19,7 @@ def check_packages() -> None:
     """Raise RequestError where a package is not installed that ONNX needs."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise RequestError(f"ONNX needs {package} of the extra: pip install 'limbeck[onnx]'")
+            raise RequestError(f"ONNX needs {package}: pip install 'limbeck[onnx]'")
 
 
 def converted(

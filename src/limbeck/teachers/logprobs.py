@@ -119,9 +119,13 @@ def _distribution(place: _Place, given: Any, classes: int, id_of: Ids | None) ->
     pairs = given.items() if isinstance(given, Mapping) else _pairs(place, given)
     found = {}
     for token, value in pairs:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 1e-4 or math.isinf(value):
+        if value == -math.inf:  # never: as if it was not named
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 1e-4:
             raise place.wrong(f"{shown(value)} is no log-probability: these are numbers of 0 or less")
         found[_id(place, token, classes, id_of)] = min(float(value), 0.0)
+    if given and not found:
+        raise place.wrong("the probabilities of one token are all 0")
     if math.fsum(map(math.exp, found.values())) > 1.01:
         raise place.wrong("the probabilities of one token sum to more than 1")
     return found

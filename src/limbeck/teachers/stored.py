@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from rich import filesize
 from torch import Tensor
 
 from limbeck.errors import RequestError
@@ -224,7 +225,7 @@ def _check_space(shards: Shards, described: Description, missing: int) -> None:
     free = shards.free_bytes()
     if free is not None and need > free:
         raise RequestError(
-            f"storing them takes {need / 1e6:,.1f} MB in {shards.place}, and {free / 1e6:,.1f} MB are free; "
+            f"storing them takes {filesize.decimal(need)} in {shards.place}, and {filesize.decimal(free)} are free; "
             "store fewer views, fewer taps, top_k classes, or elsewhere"
         )
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from rich import filesize
+
 from limbeck.engine.each_minute import EachMinute
 from limbeck.errors import counted
 from limbeck.recipes import schema
@@ -135,7 +137,7 @@ def _decided(asking: Asking, teacher: Teacher, trainings: int) -> tuple[str, str
     together = asking.fabric.world_size > 1 and any(one.shard for one in asking.recipe.teachers)
     if free is not None and need <= free / 2 and cost > reading and not together:
         return "disk", "reading costs less than asking"
-    return "online", f"its outputs would take {need / 1e9:.1f} GB, and asking {1e6 * cost:.0f} µs a sample"
+    return "online", f"its outputs would take {filesize.decimal(need)}, and asking {1e6 * cost:.0f} µs a sample"
 
 
 def _need(asking: Asking, teacher: Teacher) -> int:
@@ -213,4 +215,4 @@ def _is_stored(place: str, views: int) -> bool:
 
 def _reason(what: str, samples: int, views: int, size: int) -> str:
     seen = "" if views == 1 else f" in {views} views"
-    return f"teacher outputs precomputed for {samples:,} samples{seen}: {size / 1e6:,.1f} MB {what}"
+    return f"teacher outputs precomputed for {samples:,} samples{seen}: {filesize.decimal(size)} {what}"
