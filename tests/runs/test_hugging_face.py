@@ -65,7 +65,8 @@ def test_a_vit_of_a_config_teaches_a_cnn_by_its_tokens(untrained: Path, tmp_path
     hint = {"loss": "mse", "weight": 0.1, "student": "stage2", "teacher": layer, "adapter": "auto"}
     result = run(
         recipe(
-            teacher={"model": f"hf:{untrained}", "epochs": 4, "optimizer": {"name": "adam", "lr": 0.01}},
+            epochs=4,
+            teacher={"model": f"hf:{untrained}", "epochs": 6, "optimizer": {"name": "adam", "lr": 0.01}},
             student={"model": "cnn", "channels": [8, 8]},
             distill={"task_weight": 0.5, "terms": [{"loss": "kd", "weight": 0.5}, hint]},
         ),

@@ -217,7 +217,7 @@ def test_without_its_packages_a_format_names_the_extra(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RequestError, match=r"needs onnx, onnxscript, onnxruntime .* 'limbeck\[onnx\]'"):
+    with pytest.raises(RequestError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'limbeck\[onnx\]'"):
         ship(digits_run, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -135,7 +135,7 @@ def check(names: tuple[str, ...]) -> None:
         missing = [package for package in form.packages if importlib.util.find_spec(package) is None]
         if missing:
             raise RequestError(
-                f"format {name} needs {' and '.join(missing)}: pip install 'limbeck[{form.extra}]'; "
+                f"format {name} needs {', '.join(missing)}: pip install 'limbeck[{form.extra}]'; "
                 "or leave it out with --formats"
             )
 
