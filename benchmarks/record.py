@@ -48,7 +48,7 @@ PUBLISHED = {
     f"system gives no accuracy. {BUSY}",
     "digits": BUSY,
     "lm-tiny": "Batch size and learning rates were changed once after a test table had been seen; the seeds 1 and 2 "
-    f"are new. {BUSY}",
+    "are new.",
     "text-trec": f"Teacher and student begin without pretraining. {BUSY}",
     "text-trec:bag": f"The student is the mean of its tokens' vectors; the teacher that of text-trec. {BUSY}",
     "text-trec:few": "Labels of 20 questions a class, for teacher and students alike; the distilled one learns the "
@@ -178,19 +178,30 @@ def _comparison(content: dict[str, Any]) -> str:
     )
     lines.append(f"The intervals contain the error from {' and '.join(_errors(content))}.\n")
     figure = f"test {label(monitor_of(content))}"
-    lines.append(f"| method | {figure} | − baseline | 95 % interval | simultaneous | verdict | agreement | seconds |")
-    lines.append("|---|---|---|---|---|---|---|---|")
     methods = _called(content)
+    lines += _methods_table(methods, figure) + _predictions(methods)
+    if timed := content.get("equal_time"):
+        called = {label_of(name, {**content["methods"][name], **row}): row for name, row in timed["methods"].items()}
+        lines.append(f"\nAt equal time, {timed['seconds']:.1f} s a student, what the baseline takes:\n")
+        lines += _methods_table(called, figure, steps=True)
+    return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+
+
+def _methods_table(methods: dict[str, Any], figure: str, steps: bool = False) -> list[str]:
+    """A row for each method of a comparison; with the steps of its training where these differ."""
+    head = ["method", figure, "− baseline", "95 % interval", "simultaneous", "verdict", "agreement", "seconds"]
+    head += ["steps"] if steps else []
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, row in methods.items():
         spread = "" if row["std"] is None else f" ± {row['std']:.4f}"
         intervals = [span(row[key]) if row.get(key) else "" for key in ("interval", "simultaneous")]
         shift = f"{row['difference']:+.4f}" if "difference" in row else ""
         agreed = metric(row, "agreement")
         agreement = "" if agreed is None else f"{agreed:.4f}"
-        cells = (name, f"{row['mean']:.4f}{spread}", shift, *intervals, row.get("verdict", ""), agreement)
-        lines.append(f"| {' | '.join(cells)} | {row['seconds']:.1f} |")
-    lines += _predictions(methods)
-    return "\n".join(lines) + f"\n\n{_machine(content['environment'])}\n"
+        cells = [name, f"{row['mean']:.4f}{spread}", shift, *intervals, row.get("verdict", ""), agreement]
+        cells += [f"{row['seconds']:.1f}", *([f"{row['steps']:,}"] if steps else [])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _errors(content: dict[str, Any]) -> list[str]:
