@@ -65,7 +65,7 @@ def batch() -> Batch:
 
 def said(model: nn.Module, some: Batch) -> TeacherOutput:
     with torch.no_grad():
-        output: Any = model(some.inputs[IDS])  # type: ignore[index]
+        output: Any = model(some.inputs[IDS])
     return TeacherOutput(output if isinstance(output, Tensor) else output.logits)
 
 
@@ -85,7 +85,7 @@ def test_texts_loss_and_gradients_are_those_of_all_logits(make: Any, share: floa
         steps[-1].loss.backward()
     assert chunked.student.heads == 0
     assert [isinstance(one, Generated) for one in asked] == [share == 1.0] * 2
-    assert torch.equal(asked[0].inputs[IDS], asked[1].inputs[IDS])  # type: ignore[index]
+    assert torch.equal(asked[0].inputs[IDS], asked[1].inputs[IDS])
     wanted, got = steps
     torch.testing.assert_close(got.loss, wanted.loss)
     assert got.parts.keys() == wanted.parts.keys() == {"jsd", "kd"} | ({"task"} if share == 0 else set())

@@ -177,7 +177,7 @@ class TestReading:
             (lambda: Classification(output=[1]), "output is a field's name"),
             (lambda: Classification(label_smoothing="x"), "label_smoothing"),  # type: ignore[arg-type]
             (lambda: Classification(class_weights="x"), "weights are numbers"),  # type: ignore[arg-type]
-            (lambda: Classification(metrics={"a": len}), r"metric a is an object with update\(outputs, targets\)"),  # type: ignore[dict-item]
+            (lambda: Classification(metrics={"a": len}), r"metric a is an object with update\(outputs, targets\)"),
             (lambda: Segmentation(ignore_index="x"), "ignore_index is a class index.*'x'"),  # type: ignore[arg-type]
         ],
     )

@@ -108,7 +108,7 @@ def test_each_file_gives_what_the_network_gives(trained: Path, tmp_path: Path, p
         assert scores["distilled", runtime, "fp32"] == pytest.approx(right)
     assert ("distilled", "onnx", "int8") in scores
     assert {("teacher", "onnx", "fp32"), ("baseline", "onnx", "fp32")} <= set(scores)
-    samples = {"image": inputs["picture"].float().numpy() / 255, "ids": inputs["text"]["ids"].numpy()}  # type: ignore[index,call-overload,union-attr]
+    samples = {"image": inputs["picture"].float().numpy() / 255, "ids": inputs["text"]["ids"].numpy()}
     np.savez(tmp_path / "out" / "samples.npz", **samples)
     command = [sys.executable, "run_onnx.py", "samples.npz", "distilled.onnx"]
     said = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True, check=True).stdout.split()

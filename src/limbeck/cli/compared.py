@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from limbeck.cli.printing import WIDE, cell
+from limbeck.cli.printing import WIDE, cell, drawn_at
 from limbeck.cli.printing import console as new_console
 from limbeck.cli.printing import table as new_table
 from limbeck.cli.show import outputs
@@ -33,7 +33,7 @@ def comparison(comparison: Mapping[str, Any], page: Path | None) -> None:
     outputs(console, comparison)
     _below(console, comparison)
     where = f"{comparison['out']}/compare.json"
-    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+    console.print(f"figures: {where}   page: {drawn_at(page)}", soft_wrap=True)
 
 
 def _methods(comparison: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]], title: str) -> Table:

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.table import Table
 
@@ -22,6 +24,11 @@ def document(found: Any) -> None:
 def cell(value: float | None, form: str) -> str:
     """A figure in a table."""
     return "–" if value is None else format(value, form)
+
+
+def drawn_at(page: Path | None) -> str:
+    """Where a page is; None is one that was not drawn, for what it needs is not installed."""
+    return "needs pip install limbeck[report]" if page is None else str(page)
 
 
 def table(title: str) -> Table:

@@ -72,6 +72,5 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     out = found["out"]
     where = f"in {out}" if len(found["runs"]) == 1 else f"in the folder of each run in {out}"
     page = Path(out, "ship.html")
-    drawn = page if page.exists() else "needs pip install limbeck[report]"
-    lines.append(f"figures: {out}/ship.json   page: {drawn}")
+    lines.append(f"figures: {out}/ship.json   page: {printing.drawn_at(page if page.exists() else None)}")
     return [*lines, f"card: README.md and, for a device build, limbeck.json, {where}"]

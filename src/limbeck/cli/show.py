@@ -11,7 +11,7 @@ from rich.table import Table
 
 from limbeck.cli.printing import cell as _cell
 from limbeck.cli.printing import console as _console
-from limbeck.cli.printing import document
+from limbeck.cli.printing import document, drawn_at
 from limbeck.cli.printing import table as _table
 from limbeck.runs.entry import advantage, in_int8, label, metric, score
 
@@ -168,7 +168,7 @@ def exits(found: Mapping[str, Any], page: Path | None) -> None:
     console.print(table)
     console.print(_choice(found), soft_wrap=True)
     where = f"{found['out']}/exits.json"
-    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+    console.print(f"figures: {where}   page: {drawn_at(page)}", soft_wrap=True)
 
 
 def _choice(found: Mapping[str, Any]) -> str:

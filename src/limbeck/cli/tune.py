@@ -28,7 +28,7 @@ from limbeck.cli.options import (
     use_threads,
 )
 from limbeck.cli.pools import Jobs, On, pool_of
-from limbeck.cli.printing import document
+from limbeck.cli.printing import document, drawn_at
 from limbeck.errors import RequestError, counted, shown
 
 Trials = Annotated[int, typer.Option(help="Trials of the baseline, and as many of each method.", min=1)]
@@ -167,7 +167,7 @@ def show(found: Mapping[str, Any], page: Path | None) -> None:
         else:
             console.print(f"  recipe: {found['out']}/{row['recipe']}", soft_wrap=True)
     where = f"{found['out']}/tune.json"
-    console.print(f"figures: {where}   page: {page or 'needs pip install limbeck[report]'}", soft_wrap=True)
+    console.print(f"figures: {where}   page: {drawn_at(page)}", soft_wrap=True)
 
 
 def _short(value: Any) -> str:

@@ -242,7 +242,7 @@ def test_blocks_of_tables_whose_columns_are_named_by_hand(tmp_path: Path) -> Non
     found = load(
         "text-files", tmp_path, options={"train": "a.tsv", "test": "a.tsv", "columns": ["label", "text"], **OPTIONS}
     )
-    assert found.train.inputs[IDS][0].tolist() == list(b"abcdefgh")  # type: ignore[index]
+    assert found.train.inputs[IDS][0].tolist() == list(b"abcdefgh")
 
 
 def test_files_as_blocks(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from limbeck.data.splits import DataSet
 from limbeck.data.text.files import Files, column, located, records
 from limbeck.data.text.language import language_set
+from limbeck.data.text.shares import files_of
 from limbeck.data.text.texts import IDS, Padding, Texts, following, mask_of, padded
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
 from limbeck.errors import RequestError, counted
@@ -61,11 +62,7 @@ def text_chat(
     if CONTENT not in template:
         raise RequestError(f"the chat template has no {CONTENT}: {template!r}")
     given = {"train": train, "test": test, "validation": validation}
-    parts = {
-        name: _conversations(located(root, files), messages)
-        for name, files in given.items()
-        if isinstance(files, str | list)
-    }
+    parts = {name: _conversations(located(root, files), messages) for name, files in files_of(given).items()}
     plain = ["".join(a + b + c for a, b, c, _ in pieces(one, template, answers)) for one in parts["train"]]
     made = made_tokenizer(tokenizer, vocab, plain)
     splits = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from limbeck.data.splits import DataSet
 from limbeck.data.text.blocks import blocks
 from limbeck.data.text.files import Files, located, texts
-from limbeck.data.text.shares import drawn, shares_of
+from limbeck.data.text.shares import drawn, files_of, shares_of
 from limbeck.data.text.texts import Texts
 from limbeck.data.text.tokenizers import Tokenizer, made_tokenizer
 from limbeck.options import Width
@@ -52,11 +52,7 @@ def text_files(
     """
     given = {"train": train, "validation": validation, "test": test}
     shares = shares_of(given, "text")
-    parts = {
-        name: texts(located(root, files), text, columns or ())
-        for name, files in given.items()
-        if isinstance(files, str | list)
-    }
+    parts = {name: texts(located(root, files), text, columns or ()) for name, files in files_of(given).items()}
     parts |= apart(parts["train"], shares)
     made = made_tokenizer(tokenizer, vocab, parts["train"])
     return language_set("text-files", {name: blocks(some, made, length) for name, some in parts.items()}, made, length)

@@ -17,7 +17,7 @@ from limbeck.data.text.files import ENDINGS, Files, located, records, text_colum
 from limbeck.data.text.python_docs import APART, documents
 from limbeck.data.text.readings import Readings
 from limbeck.data.text.reduced import Most, reduced
-from limbeck.data.text.shares import drawn, shares_of
+from limbeck.data.text.shares import drawn, files_of, shares_of
 from limbeck.data.text.texts import Padding
 from limbeck.data.text.tokenizers import made_tokenizer
 from limbeck.errors import RequestError
@@ -161,12 +161,9 @@ def _parts(
 ) -> dict[str, list[str]]:
     """The sentences of files, and of the shares of the training files' sentences that are drawn by one seed."""
     shares = shares_of(given, "sentences")
-    found = {
-        name: [one for path in located(root, files) for one in _in_file(path, text, columns)]
-        if isinstance(files, str | list)
-        else []
-        for name, files in given.items()
-    }
+    found: dict[str, list[str]] = {name: [] for name in given}
+    for name, files in files_of(given).items():
+        found[name] = [one for path in located(root, files) for one in _in_file(path, text, columns)]
     rest = list(dict.fromkeys(found["train"]))
     order = drawn(len(rest), "sentences")
     for name, share in shares.items():

@@ -27,6 +27,11 @@ def shares_of(given: Mapping[str, Any], things: str) -> dict[str, float]:
     return shares
 
 
+def files_of(given: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """Those of the parts that are files of their own."""
+    return {name: one for name, one in given.items() if isinstance(one, str | list)}
+
+
 def drawn(count: int, purpose: str) -> list[int]:
     """The numbers below `count` in an order that is the same in every run; another one for another purpose."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(0, purpose) % 2**63)).tolist()
