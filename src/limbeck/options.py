@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, TypeGuard
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -38,6 +38,16 @@ _DECLARE = ("limbeck.", "torch.optim.")
 def is_whole(value: object, least: int | None = None) -> TypeGuard[int]:
     """Whether a value is a whole number, of the least or more, and not true or false."""
     return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value is a list, a tuple or another sequence, and not a text."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def fitting(

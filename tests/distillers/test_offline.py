@@ -183,3 +183,17 @@ def test_what_does_not_fit_is_refused_before_the_first_step(
 def test_labels_out_of_range_are_refused(student: nn.Module) -> None:
     with pytest.raises(RequestError, match="label 3 is out of range: the student has 3 classes"):
         Distiller(student).prepare(batch()._replace(targets=torch.tensor([0, 1, 2, 3, 0])), None)
+
+
+@pytest.mark.parametrize("given", [5, None, "resnet18"], ids=repr)
+def test_what_is_no_network_neither_learns_nor_teaches(given: Any) -> None:
+    with pytest.raises(RequestError, match=r"a student is a torch\.nn\.Module, not"):
+        Distiller(given)
+    with pytest.raises(RequestError, match=r"a teacher's module is a torch\.nn\.Module, not"):
+        ModuleTeacher(given)
+
+
+@pytest.mark.parametrize("given", [5, "kd", ["kd"], [losses.kd]], ids=str)
+def test_terms_are_a_list_of_terms(student: nn.Module, given: Any) -> None:
+    with pytest.raises(RequestError, match="terms is a list, as in Distiller"):
+        Distiller(student, given)

@@ -15,7 +15,7 @@ from limbeck.distillers.scheme import Scheme, TaskLoss, check_targets, weighted_
 from limbeck.distillers.task import task_value
 from limbeck.distillers.term import BoundTerm, Term
 from limbeck.distillers.vocabulary import check_indices, class_count, common_vocabulary, described
-from limbeck.errors import RequestError, unknown
+from limbeck.errors import RequestError, shown, unknown
 from limbeck.losses import Sampled, TopK
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
@@ -75,8 +75,8 @@ class Distiller(Scheme):
         common_classes: int | None = None,
     ) -> None:
         super().__init__(student, inputs, task, task_loss)
-        if isinstance(terms, Term):
-            raise RequestError("terms is a list: Distiller(student, [Term(...)])")
+        if not (isinstance(terms, Sequence) and all(isinstance(term, Term) for term in terms)):
+            raise RequestError(f"terms is a list, as in Distiller(student, [Term(...)]), not {shown(terms)}")
         if not 0 <= task_weight < math.inf:
             raise RequestError(f"task_weight must be 0 or more, not {task_weight}")
         if not terms and not task_weight:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.models.foreign.keras import refuse_keras
 from limbeck.models.foreign.programs import refuse_program
+from limbeck.models.given import check_network
 from limbeck.taps import Conversion, NoOutputError, call, heads_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
 from limbeck.tasks import Classification, Task
@@ -52,7 +52,7 @@ class Scheme(nn.Module):
         task_loss: TaskLoss | None = None,
     ) -> None:
         super().__init__()
-        refuse_keras(student)
+        check_network("a student", student)
         refuse_program(student)
         self.student = unwrapped(student)
         self.is_compiled = is_compiled(student)

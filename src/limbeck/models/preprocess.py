@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, as_request
 from limbeck.types import Inputs, flat
 
 
@@ -41,8 +41,11 @@ class Preprocess(nn.Module):
         size: int | tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        mean = list(mean) if mean is not None else [0.0] * len(std or [1])
-        std = list(std) if std is not None else [1.0] * len(mean)
+        with as_request(lambda reason: f"mean and std are lists of a number a channel: {reason}"):
+            means = None if mean is None else [float(value) for value in mean]
+            stds = None if std is None else [float(value) for value in std]
+        mean = [0.0] * len(stds or [1]) if means is None else means
+        std = [1.0] * len(mean) if stds is None else stds
         self.size = (size, size) if isinstance(size, int) else size
         if len(mean) != len(std):
             raise RequestError(f"mean has {len(mean)} values and std {len(std)}; give one a channel for both")

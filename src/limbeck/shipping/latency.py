@@ -12,7 +12,10 @@ import numpy as np
 
 from limbeck.shipping.intervals import median
 
-ROUNDS, LEAST_ROUNDS = 60, 8
+ROUNDS, LEAST_ROUNDS = 60, 2
+LOADS = 4
+"""How often a file is loaded for it all: where its weights come to lie changes its speed by several percent, for as
+long as it is loaded."""
 TURN = 0.004
 """Seconds that a turn lasts at least: a fast file runs several times in it."""
 PROBE = 0.2
@@ -22,7 +25,21 @@ WARM = 3
 Run = Callable[[], object]
 
 
-def in_turns(contenders: Mapping[str, Run], seconds: float) -> dict[str, list[list[float]]]:
+def over_loads(load: Callable[[], Mapping[str, Run]], seconds: float) -> dict[str, list[list[float]]]:
+    """The milliseconds of each contender's runs, turn by turn, all of them loaded several times.
+
+    Args:
+        load: Gives what is run, by name, loaded anew.
+        seconds: About what all of it may take, as for `in_turns`.
+    """
+    turns: dict[str, list[list[float]]] = {}
+    for _ in range(LOADS):
+        for name, found in in_turns(load(), seconds / LOADS, -(-ROUNDS // LOADS)).items():
+            turns.setdefault(name, []).extend(found)
+    return turns
+
+
+def in_turns(contenders: Mapping[str, Run], seconds: float, rounds: int = ROUNDS) -> dict[str, list[list[float]]]:
     """The milliseconds of each contender's runs, turn by turn.
 
     In each round every contender has one turn of one or several runs; the order changes from round to round, so that
@@ -31,11 +48,12 @@ def in_turns(contenders: Mapping[str, Run], seconds: float) -> dict[str, list[li
     Args:
         contenders: What is run, by name.
         seconds: About what all of it may take; there are `LEAST_ROUNDS` rounds in any case.
+        rounds: How many there are where the time is enough.
     """
     alone = {name: _warmed(run) for name, run in contenders.items()}
     repeats = {name: max(1, int(TURN / max(took, 1e-7))) for name, took in alone.items()}
     whole = sum(alone[name] * repeats[name] for name in contenders)
-    rounds = min(ROUNDS, max(LEAST_ROUNDS, int(seconds / max(whole, 1e-7))))
+    rounds = min(rounds, max(LEAST_ROUNDS, int(seconds / max(whole, 1e-7))))
     turns: dict[str, list[list[float]]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(rounds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.distillers.scheme import checked_task
 from limbeck.engine.batches.source import Source
+from limbeck.engine.batches.streams import as_loader
 from limbeck.errors import RequestError, as_request, shown
 from limbeck.models import preprocess
+from limbeck.models.given import check_network
+from limbeck.models.preprocess import is_image
+from limbeck.options import is_list
 from limbeck.shipping.kinds import class_count, kind
 from limbeck.shipping.plan import Plan
 from limbeck.shipping.several import Several, number, several
@@ -72,13 +77,7 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     for what, given in (("calibration", own.calibration), ("validation", own.validation)):
         if plan.quantises and given is None:
             raise RequestError(f"int8 needs {what} data: give OwnModel {what}=…, or ship with int8=False")
-    for what in ("test", "calibration", "validation"):
-        if isinstance(getattr(own, what), Iterator):
-            raise RequestError(
-                f"{what} is read several times, and an iterator is over after one; give a list, or a DataLoader"
-            )
-    if own.name in ("", ".", "..") or Path(own.name).name != own.name:
-        raise RequestError(f"name is what a folder and a card are called, not {shown(own.name)}")
+    own = _checked(own)
     example = Source(own.test, CPU, read=own.task.batch).first().inputs
     if any(x.dtype == torch.uint8 and (x is example or x.dim() == 4) for x in tensors_of(example)):
         raise RequestError("the test batches hold pixels in uint8; give them in floating point, from 0 to 1")
@@ -86,6 +85,10 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     networks = {"network": own.network, "teacher": own.teacher, "baseline": own.baseline}
     copies = {name: _copied(one) for name, one in networks.items() if one is not None}
     ready = preprocess(own.mean, own.std, None)
+    if ready and isinstance(example, Tensor) and not is_image(example):
+        raise RequestError(
+            f"mean and std are of images (B, C, H, W), and the test batches are {tuple(example.shape)}: leave them out"
+        )
     classes = _outputs(copies, each(example, lambda x: number(x[:1])), ready, own.task)
     _check_names(own, classes)
     network = copies.pop("network")
@@ -112,6 +115,32 @@ def from_module(own: OwnModel, plan: Plan) -> Case:
     )
 
 
+def _checked(own: OwnModel) -> OwnModel:
+    """The same, its functions that make batches as loaders.
+
+    Raises:
+        RequestError: Something in it is of another kind than it should be.
+    """
+    loaders: dict[str, Any] = {}
+    for what in ("test", "calibration", "validation"):
+        given = getattr(own, what)
+        if what == "test" or given is not None:
+            loaders[what] = as_loader(given, what)
+        if isinstance(given, Iterator):
+            raise RequestError(
+                f"{what} is read several times, and an iterator is over after one; give a list, or a DataLoader"
+            )
+    for what in ("network", "teacher", "baseline"):
+        if what == "network" or getattr(own, what) is not None:
+            check_network(f"the {what}", getattr(own, what))
+    checked_task(own.task)
+    if not is_list(own.class_names):
+        raise RequestError(f"class_names is a list of texts, not {shown(own.class_names)}")
+    if not isinstance(own.name, str) or own.name in ("", ".", "..") or Path(own.name).name != own.name:
+        raise RequestError(f"name is what a folder and a card are called, not {shown(own.name)}")
+    return replace(own, **loaders)
+
+
 def _check_names(own: OwnModel, outputs: int) -> None:
     """Raise RequestError for class names that are not those of the network's outputs."""
     count = class_count(own.task, outputs)
@@ -131,8 +160,7 @@ def _outputs(networks: Mapping[str, nn.Module], sample: Inputs, ready: nn.Module
     Raises:
         RequestError: One of them cannot read it, or gives another number; of embeddings the numbers may differ.
     """
-    given = ready(sample) if ready else sample
-    found = {name: _answers(name, network, given, task.choice) for name, network in networks.items()}
+    found = {name: _answers(name, network, sample, ready, task.choice) for name, network in networks.items()}
     first, count = next(iter(found.items()))
     for name, other in found.items():
         if other != count and not isinstance(task, Embedding):
@@ -144,10 +172,10 @@ def _outputs(networks: Mapping[str, nn.Module], sample: Inputs, ready: nn.Module
 
 
 @torch.no_grad()
-def _answers(name: str, network: nn.Module, given: Inputs, choice: Choice) -> int:
+def _answers(name: str, network: nn.Module, sample: Inputs, ready: nn.Module | None, choice: Choice) -> int:
     """How many outputs a network gives of a sample; RequestError where it cannot read one."""
     with as_request(lambda reason: f"the {name} cannot read the test batches: {reason}"):
-        return classes_of(output_of(call(network, given), choice))
+        return classes_of(output_of(call(network, ready(sample) if ready else sample), choice))
 
 
 def _teacher(network: nn.Module | None, ready: nn.Module | None, task: Task) -> Teacher | None:

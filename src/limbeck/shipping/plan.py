@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from limbeck.errors import RequestError, shown, unknown
+from limbeck.options import is_list, is_number, is_whole
 from limbeck.shipping import formats
 from limbeck.shipping.formats import Packing
 
@@ -62,6 +63,10 @@ def made(
     Raises:
         RequestError: Something unknown, out of range or not installed.
     """
+    if names is not None and not is_list(names):
+        raise RequestError(f"formats is a list of names, such as ['onnx', 'onnx-int8'], not {shown(names)}")
+    if not is_list(batch) or not batch:
+        raise RequestError(f"batch is a list of at least one batch size, such as [1, 32], not {shown(batch)}")
     chosen = tuple(dict.fromkeys(formats.DEFAULT if names is None else names))
     if not int8:
         chosen = tuple(name for name in chosen if name != "onnx-int8")
@@ -70,13 +75,11 @@ def made(
     if needs and "onnx" not in chosen:
         chosen = ("onnx", *chosen)  # what they are made from, and compared with
     for what, number in (("threads", threads), ("samples", samples), *(("batch", size) for size in batch)):
-        if not isinstance(number, int) or number < 1:
+        if not is_whole(number, 1):
             raise RequestError(f"{what} is a whole number of 1 or more, not {shown(number)}")
-    if not batch:
-        raise RequestError("name at least one batch size, such as 1")
-    if not 0 <= tolerance <= 100:
+    if not (is_number(tolerance) and 0 <= tolerance <= 100):
         raise RequestError(f"tolerance is in points between 0 and 100, such as 0.3, not {shown(tolerance)}")
-    if not seconds > 0:
+    if not (is_number(seconds) and seconds > 0):
         raise RequestError(f"seconds is a time above 0, not {shown(seconds)}")
     for what, place in (("preprocessing", preprocessing), ("postprocessing", postprocessing)):
         if place not in PLACES:

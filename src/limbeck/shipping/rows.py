@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,12 @@ class Row:
             weights = self.path.with_suffix(".bin") if self.runtime == "openvino" else None
             return self.path.stat().st_size + (weights.stat().st_size if weights else 0)
         return sum(tensor.numel() * tensor.element_size() for tensor in self.subject.network.state_dict().values())
+
+    def loaded(self, threads: int) -> Runner:
+        """The ONNX file loaded anew, or a copy of the network in torch; of another runtime `run` itself."""
+        if self.runtime == "torch":
+            return runners.module(copy.deepcopy(self.packing.model(self.subject)))
+        return session.onnx(self.path, threads) if self.runtime == "onnx" and self.path else self.run
 
     def read(self, inputs: Any) -> Given:
         """From a batch's inputs to what the file reads."""

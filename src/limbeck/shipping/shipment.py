@@ -9,8 +9,9 @@ from typing import Any
 
 import limbeck
 from limbeck.engine.saving.files import write_json
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 from limbeck.notices import tell
+from limbeck.options import is_list
 from limbeck.quantization.session import INPUT
 from limbeck.quantization.training import outputs_of
 from limbeck.report.ship import write_ship_page
@@ -91,7 +92,7 @@ def ship(
         memory=memory,
         samples=calibration_samples,
     )
-    several = [runs] if isinstance(runs, str | Path | OwnModel) else list(runs)
+    several = _several(runs)
     place = _place(several, out)
     cases = [
         from_module(one, given) if isinstance(one, OwnModel) else from_run(Path(one), root, given.samples)
@@ -124,9 +125,17 @@ def carry_out(
     return {**result, "out": str(place)}
 
 
-def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
-    if not runs:
+def _several(runs: Shipped | Sequence[Shipped]) -> list[Shipped]:
+    given: list[Any] = list(runs) if is_list(runs) else [runs]
+    for one in given:
+        if not isinstance(one, Shipped):
+            raise RequestError(f"ship takes folders of finished runs, or OwnModel(network, …), not {shown(one)}")
+    if not given:
         raise RequestError("name the folder of at least one finished run")
+    return given
+
+
+def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
     first = runs[0]
     if out is None:
         if isinstance(first, OwnModel) or len(runs) > 1:
@@ -134,6 +143,8 @@ def _place(runs: Sequence[Shipped], out: str | Path | None) -> Path:
                 "several runs, and networks of your own, are shipped into a folder that --out (out=…) names"
             )
         out = Path(first) / FOLDER
+    if not isinstance(out, str | Path):
+        raise RequestError(f"out is the path of a folder, not {shown(out)}")
     place = Path(out)
     place = place.resolve() if place.is_symlink() else place
     check_place(place)

@@ -115,9 +115,11 @@ def _sizes(rows: Sequence[Row], plan: Plan) -> dict[str, Size]:
 
 
 def _latencies(rows: Sequence[Row], name: str, size: Size, threads: int) -> None:
-    contenders = {str(number): _contender(row, size) for number, row in enumerate(rows)}
+    def loaded() -> dict[str, Callable[[], object]]:
+        return {str(number): _contender(row, size, threads) for number, row in enumerate(rows)}
+
     with torch_threads(threads):
-        turns = latency.in_turns(contenders, LATENCY_SECONDS)
+        turns = latency.over_loads(loaded, LATENCY_SECONDS)
     for number, row in enumerate(rows):
         row.figures["latency"][name] = latency.figures(turns[str(number)], size[0])
         of = reference(rows, row)
@@ -132,11 +134,12 @@ def reference(rows: Sequence[Row], row: Row) -> Row | None:
     return next((one for one in found if one is not None), None)
 
 
-def _contender(row: Row, size: Size) -> Callable[[], object]:
+def _contender(row: Row, size: Size, threads: int) -> Callable[[], object]:
     if row.subject.name == early.NAME:
         return early.over_samples(row, size[0])
     given = row.subject.reading.resized(row.read(next(iter(row.case.validation())).inputs), size)
-    return lambda: row.run(given)
+    run = row.loaded(threads)
+    return lambda: run(given)
 
 
 def first_size(entries: Sequence[Mapping[str, Any]]) -> str:

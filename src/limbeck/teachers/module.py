@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from limbeck.dtensors import is_dtensor
 from limbeck.errors import RequestError, unknown
 from limbeck.models import move, refuse_lazy
-from limbeck.models.foreign.keras import refuse_keras
 from limbeck.models.foreign.outputs import choose_logits
 from limbeck.models.foreign.pieces import Pieces
+from limbeck.models.given import check_network
 from limbeck.taps import (
     LOGITS,
     NUMBERS,
@@ -82,7 +82,7 @@ class ModuleTeacher:
         classes: int | None = None,
         output: Choice = None,
     ) -> None:
-        refuse_keras(module)
+        check_network("a teacher's module", module)
         check_choice(output)
         if isinstance(dtype, str):
             if dtype not in DTYPES:

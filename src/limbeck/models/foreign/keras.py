@@ -263,15 +263,6 @@ def is_keras(model: Any) -> bool:
     return keras is not None and isinstance(model, keras.Model)
 
 
-def refuse_keras(model: Any) -> None:
-    """Raise RequestError for a bare Keras model, which would train without dropout and without batch statistics."""
-    if is_keras(model):
-        raise RequestError(
-            f"{model.name} is a bare Keras model, which follows neither train() nor eval(); "
-            "give limbeck.KerasModel(model)"
-        )
-
-
 def _again(model: Any, options: dict[str, Any], training: bool, requires_grad: list[bool]) -> KerasModel:
     made = KerasModel(model, **options).train(training)
     for parameter, flag in zip(made.parameters(), requires_grad, strict=True):
