@@ -9,7 +9,7 @@ import pytest
 
 from limbeck.errors import RequestError
 from limbeck.recipes.document import parse
-from limbeck.recipes.read import check, read
+from limbeck.recipes.read import check, names, read
 from limbeck.tuning.defaults import default_space
 from limbeck.tuning.files import space_in
 from limbeck.tuning.settings import own_settings, with_settings
@@ -142,7 +142,7 @@ def test_two_keys_for_one_thing_are_refused() -> None:
         check_keys({"distill.terms.*.weight": Range(0, 1), "distill.terms.0.weight": Range(0, 1)}, "kd")
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-cnn", "cifar10-tutorial", "mnist-mlp", "digits-byot"])
+@pytest.mark.parametrize("name", names())
 def test_every_recipe_has_a_default_space_that_its_own_setting_lies_in(name: str) -> None:
     recipe = read(name)
     for taught in (False, True):

@@ -34,7 +34,7 @@ def default_space(recipe: schema.Recipe, taught: bool) -> Space:
     if decay is not MISSING:
         space["optimizer.weight_decay"] = Choices(_with(DECAYS, decay))
     space["schedule"] = _schedules(recipe, content)
-    if recipe.data.augment:
+    if recipe.data.augment and recipe.data.views is None:  # so many views of nothing would be none
         space["data.augment"] = Choices(([*recipe.data.augment], []))
     return {**space, **dict(_of_distilling(recipe, content))} if taught else space
 
