@@ -12,7 +12,7 @@ import datasets
 import onnxruntime
 import pytest
 import torch
-from transformers import BertConfig
+from transformers import BertConfig, BertForMaskedLM
 
 from limbeck import load_model
 from limbeck.data.text.texts import IDS
@@ -166,6 +166,15 @@ def test_outputs_by_token_of_several_lengths_are_not_stored(reviews: Path, tmp_p
     recipe["distill"]["terms"] = [{"loss": "mse", "student": "norm", "teacher": "norm"}]
     recipe["student"] |= {"depth": 1, "heads": 2}
     with pytest.raises(RequestError, match=r"data\.options\.padding to length, or teacher\.store to never"):
+        run(check(recipe), root=reviews, out=tmp_path / "out", machine=QUIET)
+
+
+def test_a_language_model_does_not_teach_a_classifier(reviews: Path, tmp_path: Path) -> None:
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertForMaskedLM(BertConfig(vocab_size=280, max_position_embeddings=24, **size)).save_pretrained(tmp_path / "net")
+    recipe = recipe_of("bag_of_embeddings", tokenizer="bytes").model_dump(exclude_unset=True)
+    recipe["teacher"] = {"model": f"hf:{tmp_path}/net"}
+    with pytest.raises(RequestError, match="the teacher knows 280 classes and the student 2"):
         run(check(recipe), root=reviews, out=tmp_path / "out", machine=QUIET)
 
 

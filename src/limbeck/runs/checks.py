@@ -120,10 +120,10 @@ def _check_schemes(
         with _reading("student", recipe.student.model, example):
             settle(scheme, example, recipe.seed)
             teacher_output = online(example) if online else None
-            if not scheme.generates:
-                _check_lengths(resolved, example, teacher_output, data)
             laid = sized(scheme, example, teacher_output, layout)
             _check_labels(scheme, example, data)
+            if not scheme.generates:
+                _check_lengths(resolved, example, teacher_output, data)
         _check_loss(scheme, example, teacher_output)
         with laid.kept():
             Trial(scheme, example.changed(laid.inputs), teacher_output, nullcontext).check()
