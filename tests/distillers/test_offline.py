@@ -193,7 +193,7 @@ def test_what_is_no_network_neither_learns_nor_teaches(given: Any) -> None:
         ModuleTeacher(given)
 
 
-@pytest.mark.parametrize("given", [5, "kd", ["kd"], [losses.kd]], ids=str)
+@pytest.mark.parametrize("given", [5, "kd", ["kd"], [losses.kd]], ids=["number", "name", "names", "functions"])
 def test_terms_are_a_list_of_terms(student: nn.Module, given: Any) -> None:
     with pytest.raises(RequestError, match="terms is a list, as in Distiller"):
         Distiller(student, given)
