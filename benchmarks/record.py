@@ -108,7 +108,9 @@ def keep(folder: Path, command: str, data: str | None = None) -> None:
             outputs["reason"] = outputs["reason"].replace(place, "the cache")
     kept = {"command": command, **(searches.kept(content) if tuned else content)}
     RESULTS.mkdir(exist_ok=True)
-    name = f"tune-{kept['title'].partition(' (')[0]}" if tuned else f"compare-{kept['recipe']}"  # without "(trial: …)"
+    of = "title" if tuned else "recipe"
+    kept[of] = kept[of].partition(" (trial")[0]  # the command says on how much it was run
+    name = f"{'tune' if tuned else 'compare'}-{kept[of]}"
     text = json.dumps(kept, indent=2).replace('"scratch": {', '"baseline": {')  # its key in comparisons of before
     (RESULTS / f"{name.replace(':', '-')}.json").write_text(f"{text}\n", encoding="utf-8")
 
