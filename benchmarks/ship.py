@@ -21,7 +21,7 @@ from torch import nn
 from limbeck.models.networks.mobilenet import mobilenet_v1
 from limbeck.recipes import schema
 from limbeck.recipes.read import check, read
-from limbeck.runs.folder import RESULT
+from limbeck.runs.folder import RECIPE, RESULT
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
 from limbeck.shipping import ship
@@ -84,6 +84,7 @@ def _shipped(recipe: schema.Recipe, root: Path) -> dict[str, Any]:
         if not (place / RESULT).exists():
             place = Path(folder) / recipe.name
             run(recipe, root=root, out=place, machine=Machine(accelerator="cpu", progress=False))
+        epochs = read(str(place / RECIPE)).epochs  # a run that is taken may have others than the recipe here
         found = ship(place, root=root, out=Path(folder) / "first")
         options: dict[str, Any] = {"formats": ["onnx", "onnx-int8"], "memory": False, "seconds": 10}
         again = ship(place, root=root, out=Path(folder) / "again", **options)
@@ -95,7 +96,7 @@ def _shipped(recipe: schema.Recipe, root: Path) -> dict[str, Any]:
     for name, one in how.items():
         print(f"int8 of {name}: {one['refused'] or one['scheme']}")
     told = {"rows": rows, "chosen": how, "machine": found["machine"], "slower": found["slower"]}
-    return {**told, "ratios_of_two_calls": _ratios(found, again), "data": recipe.data.name, "epochs": recipe.epochs}
+    return {**told, "ratios_of_two_calls": _ratios(found, again), "data": recipe.data.name, "epochs": epochs}
 
 
 def _ratios(found: dict[str, Any], again: dict[str, Any]) -> dict[str, list[float]]:
