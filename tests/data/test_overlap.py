@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from limbeck.data import DataSet, InMemory
+from limbeck.compare.comparison import compare
+from limbeck.data import DataSet, InMemory, sets
 from limbeck.data.overlap import overlap_note, shared
 from limbeck.data.sets import load
+from limbeck.recipes.read import read
+from limbeck.runs.machine import Machine
+from limbeck.runs.run import run
 
 
 def split(inputs: Tensor | dict[str, Tensor]) -> InMemory:
@@ -53,4 +60,17 @@ def test_a_few_are_not_worth_a_line() -> None:
 def test_a_file_of_texts_that_trains_and_tests_is_told(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\nfine and warm,a\nawful weather,b\n", encoding="utf-8")
     options = {"train": "train.csv", "test": "train.csv"}
-    assert "2 of 2 test samples are training samples too" in load("text-classes", tmp_path, options=options).note
+    data = load("text-classes", tmp_path, options=options)
+    assert "2 of 2 test samples are training samples too" in overlap_note(data)
+
+
+@pytest.mark.parametrize("asked", [run, partial(compare, methods=["recipe"], seeds=[0])], ids=["run", "compare"])
+def test_who_trains_on_the_test_set_is_told(
+    asked: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = load("digits", tmp_path)
+    same = replace(digits, test=digits.train.subset(torch.arange(40)))
+    monkeypatch.setitem(sets.NAMES, "digits", lambda root, size: same)
+    recipe = read("digits", ["teacher.epochs=1", "epochs=1"])
+    asked(recipe, root=tmp_path, out=tmp_path / "out", machine=Machine(accelerator="cpu", progress=False))
+    assert capsys.readouterr().err.count("40 of 40 test samples are training samples too") == 1

@@ -174,7 +174,6 @@ def test_the_search_never_reads_the_test_set(tmp_path: Path, monkeypatch: pytest
     seal = ["sealed"]
     sealed = replace(data, test=Sealed(data.test.inputs, data.test.targets, seal))
     monkeypatch.setitem(sets.NAMES, "digits", lambda root, size: sealed)
-    monkeypatch.setattr(sets, "overlap_note", lambda data: "")  # counts test samples in training, and chooses nothing
     searched = fresh_module.Fresh.run
     looks = []
 

@@ -30,6 +30,7 @@ from limbeck.compare.sequential import news
 from limbeck.compare.students import results, train_all
 from limbeck.compare.verdicts import summarise, undecided
 from limbeck.data import DataSet
+from limbeck.data.overlap import overlap_note
 from limbeck.engine.callbacks.progress import tell
 from limbeck.engine.devices.fabric import from_first
 from limbeck.engine.saving.files import write_json
@@ -169,6 +170,8 @@ def _prepared(
     recipes = {name: settled_as(recipe, one) for name, one in recipes.items()}
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found[0], fabric.world_size)
+    if shared := overlap_note(data):
+        tell(shared)
     among = []
     for number, some in enumerate(found):
         own = {name: with_teacher(one, number) for name, one in recipes.items()}

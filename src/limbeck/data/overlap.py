@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from limbeck.data.splits import DataSet, InMemory, Split
-from limbeck.types import flat
 
 TOLD = 0.01
 """Share of a split from which on it is said how many of its samples are training samples."""
@@ -17,8 +16,7 @@ TOLD = 0.01
 
 def overlap_note(data: DataSet) -> str:
     """What is to be said of training samples in the other splits; "" where they are few, or are not in memory."""
-    others = {"test": data.test, "validation": data.validation}
-    counts = {name: (shared(data.train, other), len(other)) for name, other in others.items() if other is not None}
+    counts = {name: (shared(data.train, part), len(part)) for name, part in data.parts if name != "train"}
     return "; ".join(
         f"{count:,} of {samples:,} {name} samples are training samples too: figures on them show what was memorised"
         for name, (count, samples) in counts.items()
@@ -30,7 +28,7 @@ def shared(train: Split, other: Split) -> int:
     """How many samples of a split have the same inputs, byte for byte, as one of the training set."""
     if not (isinstance(train, InMemory) and isinstance(other, InMemory)):
         return 0
-    own, others = (_named(split) for split in (train, other))
+    own, others = train.by_name, other.by_name
     if own.keys() != others.keys():
         return 0
     pairs = [_alike(own[name], others[name]) for name in own]
@@ -38,10 +36,6 @@ def shared(train: Split, other: Split) -> int:
         return 0
     known = set(_digests([x for x, _ in pairs]))
     return sum(digest in known for digest in _digests([y for _, y in pairs]))
-
-
-def _named(split: InMemory) -> dict[str, Tensor]:
-    return {"": split.inputs} if isinstance(split.inputs, Tensor) else flat(split.inputs)
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from limbeck.data.digits import read_digits
-from limbeck.data.overlap import overlap_note
 from limbeck.data.own import load_own
 from limbeck.data.splits import DataSet, FromDisk, InMemory, Split, are_classes
 from limbeck.data.stratified import split
@@ -58,7 +56,7 @@ def load(
             f"{name} has only one class{called}, and a classifier tells two or more apart; give the samples of each "
             "class a label (for image-folder: a folder) of their own"
         )
-    return replace(found, note="; ".join(filter(None, (found.note, overlap_note(found)))))
+    return found
 
 
 def _known(name: str, root: Path, size: int | None, options: Mapping[str, Any]) -> DataSet:

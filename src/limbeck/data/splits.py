@@ -50,13 +50,17 @@ class InMemory:
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of every sample and label."""
-        named = {"": self.inputs} if isinstance(self.inputs, Tensor) else flat(self.inputs)
         digest = hashlib.blake2b(digest_size=8)
-        for name, tensor in named.items():
+        for name, tensor in self.by_name.items():
             digest.update(f"{name}{(tensor.shape, tensor.dtype)!r}".encode())
             digest.update(content(tensor))
         digest.update(content(self.targets))
         return digest.hexdigest()
+
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        """The inputs by name; "" for the one of samples that have one each."""
+        return {"": self.inputs} if isinstance(self.inputs, Tensor) else flat(self.inputs)
 
     @property
     def tensor(self) -> Tensor:

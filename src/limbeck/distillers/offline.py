@@ -19,6 +19,7 @@ from limbeck.errors import RequestError, shown, unknown
 from limbeck.losses import Sampled, TopK
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
+from limbeck.options import is_list
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
 from limbeck.tasks import Task
 from limbeck.types import Batch, Step, TeacherOutput
@@ -75,7 +76,7 @@ class Distiller(Scheme):
         common_classes: int | None = None,
     ) -> None:
         super().__init__(student, inputs, task, task_loss)
-        if not (isinstance(terms, Sequence) and all(isinstance(term, Term) for term in terms)):
+        if not (is_list(terms) and all(isinstance(term, Term) for term in terms)):
             raise RequestError(f"terms is a list, as in Distiller(student, [Term(...)]), not {shown(terms)}")
         if not 0 <= task_weight < math.inf:
             raise RequestError(f"task_weight must be 0 or more, not {task_weight}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from limbeck.data.overlap import overlap_note
 from limbeck.distillers import Scheme
 from limbeck.engine.saving.files import write_json
 from limbeck.models import parameter_count
@@ -77,6 +78,8 @@ def run(
     alone = learners.alone(copy.deepcopy(student), recipe, data)
     fabric = machine.fabric(recipe.precision)
     check_shares(recipe, found, fabric.world_size)
+    if shared := overlap_note(data):
+        tell(shared)
 
     origins = Origins(student, found, data, root)
     begun = origins.of(recipe)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from limbeck.compare.cells import BASELINE
 from limbeck.compare.verdicts import Rules, summarise
 from limbeck.data import DataSet
+from limbeck.data.overlap import overlap_note
 from limbeck.engine.saving.files import write_json, write_text
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
@@ -76,6 +77,8 @@ class Fresh:
 
     def run(self) -> Results:
         """Train and test what is not done yet, and wait for what other processes are at."""
+        if shared := overlap_note(self.data):
+            self.say(shared)
         count = len(self.winners) * len(self.seeds)
         while True:
             for trial in self.study.left():
