@@ -115,11 +115,9 @@ def _sizes(rows: Sequence[Row], plan: Plan) -> dict[str, Size]:
 
 
 def _latencies(rows: Sequence[Row], name: str, size: Size, threads: int) -> None:
-    def loaded() -> dict[str, Callable[[], object]]:
-        return {str(number): _contender(row, size, threads) for number, row in enumerate(rows)}
-
+    loaders = {str(number): _loader(row, size, threads) for number, row in enumerate(rows)}
     with torch_threads(threads):
-        turns = latency.over_loads(loaded, LATENCY_SECONDS)
+        turns = latency.over_loads(lambda: {key: load() for key, load in loaders.items()}, LATENCY_SECONDS)
     for number, row in enumerate(rows):
         row.figures["latency"][name] = latency.figures(turns[str(number)], size[0])
         of = reference(rows, row)
@@ -134,12 +132,18 @@ def reference(rows: Sequence[Row], row: Row) -> Row | None:
     return next((one for one in found if one is not None), None)
 
 
-def _contender(row: Row, size: Size, threads: int) -> Callable[[], object]:
+def _loader(row: Row, size: Size, threads: int) -> Callable[[], latency.Run]:
+    """What loads a row anew, to be run on samples that are read once."""
     if row.subject.name == early.NAME:
-        return early.over_samples(row, size[0])
+        run_early = early.over_samples(row, size[0])
+        return lambda: run_early
     given = row.subject.reading.resized(row.read(next(iter(row.case.validation())).inputs), size)
-    run = row.loaded(threads)
-    return lambda: run(given)
+
+    def load() -> latency.Run:
+        run = row.loaded(threads)
+        return lambda: run(given)
+
+    return load
 
 
 def first_size(entries: Sequence[Mapping[str, Any]]) -> str:
