@@ -24,18 +24,21 @@ from limbeck.models.networks.multi_exit import byot_small
 COMPILE = torch.compile
 
 
+OPERATION = Term(losses.mse, student="relu", teacher="logits", adapter="auto")
+
+
 class Network(nn.Module):
-    """A perceptron that notes how Python walks through it where it is not compiled."""
+    """A perceptron that notes how Python walks through it where it is not compiled; `relu` is one of its operations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 3))
         self.walked: list[tuple[int, bool]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             self.walked.append((len(x), self.training))
-        logits: Tensor = self.layers(x)
+        logits: Tensor = self.layers(torch.relu(x))
         return logits
 
 
@@ -88,6 +91,54 @@ def test_a_mode_by_name_is_torchs_and_the_student_is_handed_over_plain(eager: li
     assert (fast.compile, plain.compile) == ("reduce-overhead", None)
     assert fast.student._compiled_call_impl is None
     same(fast.student, plain.student)
+
+
+HIDDEN = {
+    "the output of a module that the next one overwrites": ("layers.1",),
+    "an input": ("layers.3:in",),
+    "the whole network's and a part's": ("", "layers.0"),
+}
+
+
+@pytest.mark.parametrize("taps", HIDDEN.values(), ids=HIDDEN)
+def test_terms_read_hidden_tensors_of_one_compiled_graph(taps: tuple[str, ...]) -> None:
+    terms = [Term(losses.mse, student=tap, teacher="logits", adapter="auto", name=f"of {tap}") for tap in taps]
+    start, found = Network(), []
+    for compile in ("default", None):
+        torch._dynamo.utils.counters.clear()
+        student = copy.deepcopy(start)
+        found.append(train(student, *terms, compile=compile))
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert (graphs, len(torch._dynamo.utils.counters["graph_break"])) == (compile is not None, 0)
+        assert [size for size, training in student.walked if training][-2:] == ([8, 8] if compile else [16, 8])
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
+    same(found[0].student, found[1].student)
+    assert [one.metrics[-1]["loss"] for one in found] == pytest.approx([found[1].metrics[-1]["loss"]] * 2)
+
+
+def test_a_student_with_hooks_does_not_run_what_was_compiled_without_or_with_others() -> None:
+    start = Network()
+    for tap in (None, "layers.0", "layers.2", "layers.0"):
+        terms = [Term(losses.mse, student=tap, teacher="logits", adapter="auto")] if tap else []
+        students = [train(copy.deepcopy(start), *terms, compile=compile).student for compile in ("default", None)]
+        same(*students)
+
+
+@pytest.mark.usefixtures("tries")
+def test_hooks_that_cannot_be_compiled_leave_the_student_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(graph: torch.fx.GraphModule, inputs: object) -> Any:
+        if len(graph.graph.output_node().args[0]) > 1:  # logits and a hidden tensor
+            raise RuntimeError("no kernel for hooks")
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: COMPILE(function, backend=broken))
+    hidden = Term(losses.mse, student="layers.0", teacher="logits", adapter="auto")
+    assert train(Network(), hidden, progress=True).compile is None
+    assert "not compiled: torch.compile fails on the student: no kernel for hooks" in capsys.readouterr().err
+    with pytest.raises(RequestError, match=r"no kernel for hooks; compile: null does without$"):
+        train(Network(), hidden, compile="default")
 
 
 def test_whole_training_batches_are_compiled_and_nothing_else() -> None:
@@ -215,8 +266,7 @@ def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch) -
     assert choose(Network()).mode == "default"
     untried = compiling.Choice(None)
     assert choose(Network(), 2) == untried  # three minutes
-    hidden = Term(losses.mse, student="layers.0", teacher="logits", adapter="auto")
-    assert choose(Network(), 6, hidden) == untried
+    assert choose(Network(), 6, OPERATION) == untried
     by_user = Network()
     by_user.compile(mode="default")
     assert choose(by_user) == choose(torch.compile(Network(), mode="default")) == untried
@@ -237,9 +287,8 @@ def test_a_pass_is_timed() -> None:
 
 
 def test_what_cannot_be_compiled_is_said() -> None:
-    term = Term(losses.mse, student="layers.0", teacher="logits", adapter="auto")
-    with pytest.raises(RequestError, match="reads hidden tensors"):
-        train(Network(), term, compile="default")
+    with pytest.raises(RequestError, match="compile: default, but a term reads 'relu', which compiled code does not"):
+        train(Network(), OPERATION, compile="default")
     with pytest.raises(RequestError, match="unknown mode of compile 'fast'"):
         train(Network(), compile="fast")
     with pytest.raises(RequestError, match="CUDA graphs, which put each batch's gradients"):

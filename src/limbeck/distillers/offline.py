@@ -95,8 +95,9 @@ class Distiller(Scheme):
         return tuple(name for name in self._teacher_taps if name != LOGITS)
 
     @property
-    def reads_inside(self) -> bool:
-        return bool(self._student_taps.taps)
+    def uncompiled(self) -> str:
+        hidden = self._student_taps.untraced
+        return f"a term reads {hidden.name!r}, which compiled code does not show" if hidden else ""
 
     @property
     def teacher_temperatures(self) -> Sequence[float]:

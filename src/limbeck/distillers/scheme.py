@@ -85,9 +85,9 @@ class Scheme(nn.Module):
         return ()
 
     @property
-    def reads_inside(self) -> bool:
-        """Whether hidden tensors of the student are read, by hooks that a compiled student would not run."""
-        return False
+    def uncompiled(self) -> str:
+        """Why the student cannot be compiled: what of it is read that compiled code does not show; "" where it can."""
+        return ""
 
     @property
     def teacher_logits(self) -> bool:

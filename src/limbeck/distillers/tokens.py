@@ -96,6 +96,10 @@ class TokenDistiller(Distiller):
             self._teacher_taps = tuple(name for name in taken if name != LOGITS)
 
     @property
+    def uncompiled(self) -> str:
+        return "with logits in chunks a pass ends at the hidden states, and compiled code would run on"
+
+    @property
     def takes_sparse(self) -> bool:
         return all(takes(one.loss, TopK) for one in self._of_logits.values())
 

@@ -28,7 +28,7 @@ def decided(job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, foun
     """The job with the mode in which all its students are trained, if its recipe says auto.
 
     It is tried once, on the student without a teacher, and kept in the folder for when the job is resumed. Where a
-    method reads hidden tensors, which a compiled student does not show, none is compiled.
+    method's student cannot be compiled, none is.
 
     Args:
         job: A run, or a comparison.
@@ -50,10 +50,10 @@ def decided(job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, foun
             else _tried(job, recipes, student, found)
         ),
     )
-    if choice.mode and _reads_inside(job, recipes, student, found):
+    if choice.mode and (reason := _uncompiled(job, recipes, student, found)):
         raise RequestError(
-            f"the students in {job.out} are compiled ({path.name}), and an added method reads hidden tensors, which a "
-            "compiled student does not show; compare it in another folder, or with compile: null"
+            f"the students in {job.out} are compiled ({path.name}), and that of an added method cannot be: {reason}; "
+            "compare it in another folder, or with compile: null"
         )
     return replace(job, compile=choice.mode)
 
@@ -64,8 +64,8 @@ def _tried(
     alone = learners.alone(copy.deepcopy(student), job.recipe, job.data)
     if not may_gain(alone, job.fabric):
         return Choice(None)
-    if _reads_inside(job, recipes, student, found):
-        choice = Choice(None, "no student is compiled, as a method reads hidden tensors")
+    if reason := _uncompiled(job, recipes, student, found):
+        choice = Choice(None, f"no student is compiled: {reason}")
     else:
         move(alone, job.fabric.device)
         loader = job.training_loader()
@@ -78,7 +78,9 @@ def _tried(
     return choice
 
 
-def _reads_inside(
+def _uncompiled(
     job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]
-) -> bool:
-    return any(scheme.reads_inside for one in recipes for _, scheme, _ in schemes(one, student, found, job.data))
+) -> str:
+    """Why a student cannot be compiled; "" where all can."""
+    reasons = (scheme.uncompiled for one in recipes for _, scheme, _ in schemes(one, student, found, job.data))
+    return next(filter(None, reasons), "")

@@ -48,7 +48,8 @@ class Tap:
     def read(self, value: Any) -> Tensor:
         """The tensor that this tap names in what its module was given or has returned."""
         if self.side == "in" and self.element is None:
-            value = next(iter(value.values() if isinstance(value, Mapping) else value), None)
+            inputs = [*(value.values() if isinstance(value, Mapping) else value)]
+            value = inputs[0] if inputs else None  # next() has no default where older torch compiles a hook
         elif self.element is not None:
             try:
                 value = value[self.element]

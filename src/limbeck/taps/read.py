@@ -21,6 +21,10 @@ from limbeck.types import Inputs
 Store = Callable[[Tap, Any], None]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Taps:
     """The taps of one model, checked against its modules when made, those of operations when it first runs.
 
@@ -49,6 +53,8 @@ class Taps:
         self._parts = tuple(self.model.modules())
         self._paths = real_paths(self.model)
         self._scopes: dict[str, list[Tap]] = {}  # taps of operations, by the module in whose forward they stand
+        self._pass = _Pass()
+        self._hooks: list[_Hook] = []
         self._scripts = TapsOfScripts(self.model)
         for tap in self.taps:
             if tap.path not in self._paths:
@@ -59,10 +65,16 @@ class Taps:
                 if tap.side == "in":
                     raise RequestError(f"{tap}: an operation has no input to tap; name what gives it")
                 self._scopes.setdefault(scope, []).append(tap)
-            else:
-                self._scripts.take(tap, self._paths[tap.path])
+            elif not self._scripts.take(tap, self._paths[tap.path]):
+                self._hooks.append(_Hook(tap, self._pass))
         self._counts: dict[bool, dict[str, int]] = {}
         self._reads: int | None = None
+
+    @property
+    def untraced(self) -> Tap | None:
+        """A tap that torch.compile would not see, as it sees modules' hooks: of an operation, or within TorchScript."""
+        hooked = [hook.tap for hook in self._hooks]
+        return next((tap for tap in self.taps if tap not in hooked), None)
 
     def run(self, inputs: Inputs, output: Callable[[Any], Tensor] = logits_of) -> tuple[Any, dict[str, Tensor]]:
         """One forward pass: what the model returned, and the tensor at each tap (and "logits").
@@ -104,7 +116,7 @@ class Taps:
         return tensors
 
     @contextmanager
-    def capture(self, after_read: Callable[[], None] = lambda: None) -> Iterator[dict[str, Tensor]]:
+    def capture(self, after_read: Callable[[], None] = _nothing) -> Iterator[dict[str, Tensor]]:
         """Read the taps of whatever forward pass runs inside; a module that runs twice gives its last tensor.
 
         Args:
@@ -113,23 +125,17 @@ class Taps:
         Raises:
             RequestError: A tap that the pass did not reach, or that is no tensor.
         """
-        tensors: dict[str, Tensor] = {}
-
-        def store(tap: Tap, value: Any) -> None:
-            # Cloned: a later in-place operation (ReLU(inplace=True), x += y) would overwrite it.
-            tensors[tap.name] = tap.read(value).clone()
-            after_read()
-
+        found: dict[str, Tensor] = {}
         with ExitStack() as stack:
+            stack.enter_context(self._pass.reading(found, after_read))
             stack.enter_context(hooks_run(self._parts))
             of_operations = [tap for taps in self._scopes.values() for tap in taps]
-            stack.enter_context(self._scripts.read(store))
-            for tap in self.taps:
-                if tap not in of_operations and tap not in self._scripts:
-                    stack.callback(_hook(tap, part_at(self.model, self._paths[tap.path]), store).remove)
-            seen = stack.enter_context(self._operations(of_operations, store)) if of_operations else []
-            yield tensors
-        self._check_reached(tensors, seen)
+            stack.enter_context(self._scripts.read(self._pass.store))
+            for hook in self._hooks:
+                stack.callback(hook.on(part_at(self.model, self._paths[hook.tap.path])).remove)
+            seen = stack.enter_context(self._operations(of_operations, self._pass.store)) if of_operations else []
+            yield found
+        self._check_reached(found, seen)
 
     @contextmanager
     def _operations(self, taps: Iterable[Tap], store: Store) -> Iterator[list[str]]:
@@ -172,14 +178,45 @@ class _Reached(BaseException):
     """The last tap is read; no Exception, so that no model's own error handling takes it for one."""
 
 
-def _hook(tap: Tap, module: nn.Module, store: Store) -> RemovableHandle:
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+class _Pass:
+    """What a forward pass has shown so far."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        self._after_read = _nothing
+
+    def store(self, tap: Tap, value: Any) -> None:
+        # Cloned: a later in-place operation (ReLU(inplace=True), x += y) would overwrite it.
+        self._tensors[tap.name] = tap.read(value).clone()
+        self._after_read()
+
+    @contextmanager
+    def reading(self, found: dict[str, Tensor], after_read: Callable[[], None]) -> Iterator[None]:
+        """Inside, tensors are stored; they are in `found` afterwards."""
+        self._after_read = after_read
+        try:
+            yield
+            found.update(self._tensors)
+        finally:
+            self._tensors.clear()
+            self._after_read = _nothing
+
+
+class _Hook:
+    """Reads a tap at a module. It is the same at each pass, so that code which was compiled with it serves the next."""
+
+    def __init__(self, tap: Tap, run: _Pass) -> None:
+        self.tap = tap
+        self._run = run
+
+    def on(self, module: nn.Module) -> RemovableHandle:
+        if self.tap.side == "in":
+            return module.register_forward_pre_hook(self._before, with_kwargs=True)
+        return module.register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # A module that is called by keywords alone has them as its inputs: "encoder:in:hidden_states".
-        store(tap, args if args and not isinstance(tap.element, str) else kwargs or args)
+        self._run.store(self.tap, args if args and not isinstance(self.tap.element, str) else kwargs or args)
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        store(tap, output)
-
-    if tap.side == "in":
-        return module.register_forward_pre_hook(before, with_kwargs=True)
-    return module.register_forward_hook(after)
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._run.store(self.tap, output)

@@ -105,18 +105,15 @@ class TapsOfScripts:
                     made.take(tap, f"{root}.{inner}".strip("."))
         return made
 
-    def __contains__(self, tap: Tap) -> bool:
-        return any(tap in one for taps in self._taps.values() for one in taps.values())
-
-    def take(self, tap: Tap, path: str) -> None:
-        """Take a tap at a module of this path, if that lies in a script.
+    def take(self, tap: Tap, path: str) -> bool:
+        """Take a tap at a module of this path, if that lies in a script, and say whether it does.
 
         Raises:
             RequestError: The script shows nothing of that module.
         """
         root = _outermost(self._model, path)
         if root is None:
-            return
+            return False
         inner = path.removeprefix(root).lstrip(".")
         if root not in self._scripted:
             self._scripted[root] = Scripted(part_at(self._model, root))  # type: ignore[arg-type]  # it is one
@@ -126,6 +123,7 @@ class TapsOfScripts:
                 f"{_others(self._scripted[root].paths[:-1])}"
             )
         self._taps.setdefault(root, {}).setdefault(inner, []).append(tap)
+        return True
 
     @contextmanager
     def read(self, store: Callable[[Tap, Any], None]) -> Iterator[None]:

@@ -5,9 +5,10 @@ A wrapper shares the network's parameters, so what is trained inside it is the u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import nn
@@ -98,11 +99,22 @@ def plain_names(model: nn.Module) -> dict[str, str]:
 
 
 def hooks_run(modules: Iterable[nn.Module]) -> AbstractContextManager[object]:
-    """Inside, those of these modules that were compiled run as they are: what is compiled calls no hooks."""
-    if any(type(one).__name__ == "OptimizedModule" or one._compiled_call_impl is not None for one in modules):
+    """Inside, those of these modules that their user compiled run as they are: what is compiled may call no hooks."""
+    if any(type(one).__name__ == "OptimizedModule" or _compiled_by_user(one) for one in modules):
         stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return stance
     return nullcontext()
+
+
+def calls_hooks(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark what a module is compiled to as calling the hooks that are on its parts."""
+    compiled.calls_hooks = True  # type: ignore[attr-defined]
+    return compiled
+
+
+def _compiled_by_user(module: nn.Module) -> bool:
+    compiled = module._compiled_call_impl
+    return compiled is not None and not getattr(compiled, "calls_hooks", False)
 
 
 def _paths(module: nn.Module, real: str = "", plain: str = "") -> Iterator[tuple[str, str, nn.Module]]:

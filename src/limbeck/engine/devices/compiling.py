@@ -21,6 +21,7 @@ from limbeck.engine.devices.fabric import AUTO
 from limbeck.engine.devices.sharding import is_sharding
 from limbeck.errors import RequestError, reason_of, unknown
 from limbeck.taps import call
+from limbeck.taps.wrappers import calls_hooks
 from limbeck.types import Batch, Inputs
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -47,11 +48,8 @@ def check_compile(mode: str | None, scheme: Scheme, accumulate_steps: int) -> No
         raise unknown("mode of compile", mode, (*MODES, AUTO))
     if scheme.is_compiled:
         raise RequestError(f"compile: {mode}, and the student is compiled already; leave compile out, or give it plain")
-    if scheme.reads_inside:
-        raise RequestError(
-            f"compile: {mode} takes terms on logits, and one here reads hidden tensors, which a compiled student does "
-            "not show; leave compile out, or use other terms"
-        )
+    if scheme.uncompiled:
+        raise RequestError(f"compile: {mode}, but {scheme.uncompiled}; leave compile out")
     if accumulate_steps > 1 and mode in REPLAYED:
         raise RequestError(
             f"compile: {mode} records CUDA graphs, which put each batch's gradients where the last batch's are; take "
@@ -112,7 +110,7 @@ def may_gain(scheme: Scheme, fabric: Fabric) -> bool:
     done = scheme.is_compiled or student._compiled_call_impl is not None
     # One process alone would wait for the others' statistics.
     together = fabric.world_size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in student.modules())
-    return not (scheme.reads_inside or done or together)
+    return not (scheme.uncompiled or done or together)
 
 
 def _tried(network: nn.Module, inputs: Inputs, size: int, fabric: Fabric, passes: int) -> Choice:
@@ -166,9 +164,10 @@ def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
             reason = reason_of(getattr(error, "inner_exception", error))
             raise RequestError(f"torch.compile fails on the student: {reason}; compile: null does without") from error
 
-    network._compiled_call_impl = choose  # which no copy and no file of the network takes along
+    network._compiled_call_impl = calls_hooks(choose)  # which no copy and no file of the network takes along
     try:
-        with config.patch({limit: STRUCTURES}):
+        # Else a network that has hooks now would run code compiled without them, which leaves them out.
+        with config.patch({limit: STRUCTURES, "skip_nnmodule_hook_guards": False}):
             yield
     finally:
         network._compiled_call_impl = own

@@ -37,8 +37,7 @@ def compiled_wrongly(scheme: Scheme, first: Prepared, fabric: Fabric, mode: str 
     """What a compiled student gives otherwise than its own code, in any process; "" where there is nothing.
 
     Two plain steps and a compiled one are compared, in training mode: loss, output, and the gradient of each weight.
-    Nothing is run where nothing compiled would be: without torch.compile, with terms that read hidden tensors, or with
-    a sharded student.
+    Nothing is run where nothing compiled would be: without torch.compile, or with a sharded student.
 
     Args:
         scheme: What is trained, on its device; left as it is.
@@ -46,7 +45,7 @@ def compiled_wrongly(scheme: Scheme, first: Prepared, fabric: Fabric, mode: str 
         fabric: Device and precision.
         mode: torch.compile's; None where at most the user has compiled the student.
     """
-    if scheme.reads_inside or is_sharding(fabric) or (mode is None and not has_compiled_parts(scheme)):
+    if is_sharding(fabric) or (mode is None and not has_compiled_parts(scheme)):
         return ""
     with same_draws(), unchanged(scheme), first.layout.kept(), compiled(scheme.student, mode, first.example.size):
         own = _Steps(scheme.train(), first.example, first.teacher_output, fabric).other()
