@@ -124,6 +124,16 @@ def test_a_student_with_hooks_does_not_run_what_was_compiled_without_or_with_oth
         same(*students)
 
 
+def test_a_loss_with_a_memory_is_not_changed_by_the_look_at_the_compiled_student() -> None:
+    start, found = Network(), []
+    for compile in ("default", None):
+        torch.manual_seed(0)
+        memory = losses.CRD(8, 3, samples=40, dimension=4, negatives=20)
+        found.append(train(copy.deepcopy(start), Term(memory, student="layers.0", teacher="logits"), compile=compile))
+    assert found[0].compile == "default"
+    same(found[0].student, found[1].student)
+
+
 @pytest.mark.usefixtures("tries")
 def test_hooks_that_cannot_be_compiled_leave_the_student_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

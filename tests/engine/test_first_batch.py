@@ -221,6 +221,22 @@ class TestTwoHeads:
         torch.testing.assert_close(student.head.weight, plain.head.weight - 0.1 * plain.head.weight.grad)
 
 
+class Remembers(nn.Module):
+    """Its state is replaced at every pass in training: a buffer, a count, a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+            self.runs += 1
+            self.last = x
+        return x
+
+
 class TestTheTriedStep:
     def scheme(self, student: nn.Module, **options: Any) -> Distiller:
         return Distiller(student, **options)
@@ -232,6 +248,7 @@ class TestTheTriedStep:
     def test_changes_nothing(self, copied: bool) -> None:
         student = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3))
         student[1].eval()
+        student.append(Remembers())
         if not copied:
             student.lock = threading.Lock()
         for parameter in student.parameters():
@@ -245,6 +262,7 @@ class TestTheTriedStep:
         assert all(torch.equal(p.grad, torch.ones_like(p)) for p in student.parameters())
         assert all(torch.equal(a, b) for a, b in zip(random_state()[:1], generators[:1], strict=True))
         assert [module.training for module in scheme.modules()] == modes
+        assert (student[-1].runs, hasattr(student[-1], "last")) == (0, False)
 
     @pytest.mark.parametrize(
         ("forward", "loss", "message"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from limbeck.distillers import Scheme
 from limbeck.engine.batches.source import Source
 from limbeck.engine.devices.fabric import enough_memory, from_first
-from limbeck.engine.first.stand_in import stand_in
+from limbeck.engine.first.stand_in import as_it_is, stand_in
 from limbeck.errors import RequestError, as_request
 from limbeck.models import Layout, device_of, lay_out, materialise
 from limbeck.models.probabilities import are_probabilities
@@ -91,7 +91,8 @@ def sized(scheme: Scheme, example: Batch, teacher_output: TeacherOutput | None, 
             scheme.predict(batch.inputs)
         scheme.prepare(batch, teacher_output)
 
-    return lay_out(scheme, layout, run)
+    with as_it_is(scheme):
+        return lay_out(scheme, layout, run)
 
 
 def check_step(

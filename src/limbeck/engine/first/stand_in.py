@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from limbeck.distillers import Scheme
 from limbeck.late_compiler import CompiledModule
@@ -18,15 +20,24 @@ from limbeck.seeds import same_draws
 def stand_in(scheme: Scheme) -> Iterator[Scheme]:
     """A copy of a scheme, in training mode, with its compiled parts run as they are; afterwards all is as it was.
 
-    Where a scheme holds something that cannot be copied, it stands in for itself: its weights, buffers, gradients and
-    modes are put back, and only what a module keeps besides them may have changed.
+    Where a scheme holds something that cannot be copied, it stands in for itself and is put back; only what its modules
+    change in place besides their tensors, such as a list, stays changed.
     """
-    compiled = has_compiled_parts(scheme)
-    plain: AbstractContextManager[object] = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with same_draws():
         copied = _copied(scheme)
-        with plain, _unchanged(scheme, copied):
+        with as_it_is(scheme), _unchanged(scheme, copied):
             yield (copied or scheme).train()
+
+
+def as_it_is(scheme: Scheme) -> AbstractContextManager[object]:
+    """Inside, what the user has compiled runs as it is.
+
+    In older torch (2.11 among it), what first runs while each operation is watched is never compiled afterwards.
+    """
+    if not has_compiled_parts(scheme):
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def has_compiled_parts(scheme: Scheme) -> bool:
@@ -58,17 +69,25 @@ def _unchanged(scheme: nn.Module, copied: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def unchanged(scheme: nn.Module) -> Iterator[None]:
-    """Afterwards a scheme's tensors, gradients, modes and extra states are as they were; inside it has no gradients."""
+    """Afterwards a scheme's tensors, gradients, modes and extra states are as they were; inside it has no gradients.
+
+    What its modules keep beside them is too, where it was replaced: a flag, a count, a buffer that was set anew.
+    """
     tensors: list[Tensor] = [*scheme.parameters(), *scheme.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in scheme.parameters()]
     modes = [(module, module.training) for module in scheme.modules()]
+    kept = [held for module in scheme.modules() if not isinstance(module, ScriptModule) for held in _held(module)]
     extras = [(module, copy.deepcopy(module.get_extra_state())) for module in scheme.modules() if _has_extra(module)]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
         yield
     finally:
+        for own, before in kept:
+            for name in own.keys() - before.keys():
+                del own[name]
+            own.update(before)
         with torch.no_grad():
             for tensor, value in zip(tensors, values, strict=True):
                 tensor.copy_(value)
@@ -78,6 +97,12 @@ def unchanged(scheme: nn.Module) -> Iterator[None]:
             module.training = mode
         for module, extra in extras:
             module.set_extra_state(extra)
+
+
+def _held(module: nn.Module) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The attributes and the buffers of a module, each with a copy."""
+    for own in (vars(module), module._buffers):
+        yield own, dict(own)
 
 
 def _has_extra(module: nn.Module) -> bool:
