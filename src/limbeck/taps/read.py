@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -19,6 +20,9 @@ from limbeck.taps.wrappers import hooks_run, part_at, real_paths, runnable, unwr
 from limbeck.types import Inputs
 
 Store = Callable[[Tap, Any], None]
+
+TRACED_INPUTS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11)
+"""Whether hooks on inputs are compiled once. torch 2.6 compiles them anew at every pass, and 2.11 does not."""
 
 
 def _nothing() -> None:
@@ -73,7 +77,7 @@ class Taps:
     @property
     def untraced(self) -> Tap | None:
         """A tap that torch.compile would not see, as it sees modules' hooks: of an operation, or within TorchScript."""
-        hooked = [hook.tap for hook in self._hooks]
+        hooked = [hook.tap for hook in self._hooks if hook.tap.side == "out" or TRACED_INPUTS]
         return next((tap for tap in self.taps if tap not in hooked), None)
 
     def run(self, inputs: Inputs, output: Callable[[Any], Tensor] = logits_of) -> tuple[Any, dict[str, Tensor]]:
