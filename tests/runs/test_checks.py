@@ -21,6 +21,11 @@ RECIPE: dict[str, Any] = {
     "distill": {"method": "kd"},
     "epochs": 1,
 }
+OPERATION = {
+    "teacher": {"model": "resnet8", "epochs": 1},
+    "student": {"model": "resnet8"},
+    "distill": {"terms": [{"loss": "mse", "student": "stage3.0.add", "teacher": "stage3.0.add"}]},
+}
 TOP_K = {"store": {"where": "memory", "top_k": 2}}
 
 
@@ -36,7 +41,7 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
         ),
         ({"student": {"model": "vgg8"}, "data": {"name": "digits", "batch_size": 1}}, "batches hold one sample each"),
         ({"teacher": {"model": "vgg8", "epochs": 1, "batch_size": 1}}, "batches hold one sample each"),
-        ({"compile": "default", "distill": {"method": "rkd"}}, "compile: default takes terms on logits"),
+        (OPERATION | {"compile": "default"}, "compile: default, but a term reads 'stage3.0.add'"),
         ({"compile": "reduce-overhead", "accumulate_steps": 2}, "compile: reduce-overhead records CUDA graphs"),
     ],
     ids=[
@@ -46,7 +51,7 @@ TOP_K = {"store": {"where": "memory", "top_k": 2}}
         "standardized",
         "batches of one",
         "teacher's batches of one",
-        "hidden tensors",
+        "operations",
         "graphs",
     ],
 )
