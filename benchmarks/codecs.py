@@ -6,8 +6,8 @@
 The texts, the teacher and the student are those of the recipe `lm-tiny`, with a vocabulary of 2,048. The teacher's
 outputs are stored in each form; students with the same starts and data order learn from them beside the labels, through
 the head in chunks. Validation loss in nats a token, the expected calibration error of the likeliest token in fifteen
-bins, and seconds a step beside a student that learns the labels alone; intervals are of differences to dense outputs,
-paired by seed.
+bins, and seconds a step beside a student that learns the labels alone, the forms in turns seed by seed; intervals are
+of differences to dense outputs, paired by seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import tempfile
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,24 @@ def main(quick: bool = False) -> dict[str, Any]:
     recipe = read("lm-tiny", [f"data.options={{vocab: 2048, part: {part}}}", *(["teacher.epochs=1"] if quick else [])])
     data = components.data(recipe.data, Path())
     teacher = ModuleTeacher(_teacher(recipe, data))
-    rows: list[dict[str, Any]] = []
+    found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         known: dict[str, StoredTeacher | None] = {ALONE: None}
         for name, coding in forms.items():
             known[name] = _stored(teacher, data, recipe.data.batch_size, Path(folder) / name, coding)
-        for name, one in known.items():
-            found = [_student(recipe, data, one, seed, 1 if quick else recipe.epochs) for seed in seeds]
-            size = None if one is None else one.description.about["sample_bytes"] / data.input_shape[0]
-            rows.append({"form": name, "token_bytes": size, **{key: [f[key] for f in found] for key in found[0]}})
-            _print(rows)
+        for seed, (name, one) in product(seeds, known.items()):
+            student = _student(recipe, data, one, seed, 1 if quick else recipe.epochs)
+            found.setdefault(name, []).append(student)
+            print(
+                f"seed {seed}  {name:20}", "  ".join(f"{key} {value:.4f}" for key, value in student.items()), flush=True
+            )
+        sizes = {
+            name: one and one.description.about["sample_bytes"] / data.input_shape[0] for name, one in known.items()
+        }
+    rows: list[dict[str, Any]] = [
+        {"form": name, "token_bytes": sizes[name], **{key: [student[key] for student in each] for key in each[0]}}
+        for name, each in found.items()
+    ]
     _compare(rows)
     shape = {"vocabulary": data.classes, "tokens": len(data.train) * data.input_shape[0], "seeds": list(seeds)}
     return {"rows": rows, "aim": AIM, **shape}
@@ -148,15 +156,8 @@ def _calibration(pairs: list[tuple[Tensor, Tensor]]) -> float:
 def _compare(rows: list[dict[str, Any]]) -> None:
     """Add to each row what differs from dense outputs, and its time beside a step on labels alone."""
     dense = next(row for row in rows if row["form"] == DENSE)
-    alone = statistics.median(rows[0]["step"])
     for row in rows:
-        row["step_ratio"] = statistics.median(row["step"]) / alone
+        ratios = [step / alone for step, alone in zip(row["step"], rows[0]["step"], strict=True)]
+        row["step_ratio"] = statistics.median(ratios)
         pairs = [one - other for one, other in zip(row["loss"], dense["loss"], strict=True)]
         row |= difference(pairs, mode="min") if len(pairs) > 1 and row is not dense else {}
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    row = rows[-1]
-    size = "" if row["token_bytes"] is None else f"{row['token_bytes']:,.0f}"
-    figures = " ".join(f"{statistics.mean(row[key]):8.4f}" for key in ("loss", "calibration", "step"))
-    print(f"{row['form']:20} {size:>6} bytes a token  {figures}", flush=True)

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck import RequestError, losses
-from limbeck.losses import TopK
+from limbeck.losses import Sampled, TopK
+from limbeck.losses.response.named import log_probs_of
 from limbeck.losses.tokens import Head, Projected, through, token_cross_entropy, token_loss
+from limbeck.losses.tokens.token_loss import Tokens
 
 B, L, D, V = 3, 5, 4, 11
 KINDS = {
@@ -99,6 +101,34 @@ def test_a_top_k_teacher_is_read_as_it_is(rest):
     logits = of_head(hidden, head)
     dense = losses.kd(logits, top, targets=targets, ignore_index=-100, average="positions", rest=rest).mean()
     torch.testing.assert_close(value, dense)
+
+
+@pytest.mark.parametrize("loss", [losses.kd, losses.soft_cross_entropy])
+@pytest.mark.parametrize("chunk", [4, None], ids=str)
+def test_draws_and_labels_share_the_logits(loss, chunk):
+    hidden, head, teacher, targets = made("scaled and capped")
+    drawn = (
+        teacher.softmax(-1).flatten(0, 1).multinomial(6, replacement=True, generator=torch.Generator()).view(B, L, 6)
+    )
+    sampled = Sampled(torch.full((B, L, 6), 1 / 6, dtype=torch.float64), drawn)
+    tokens = Tokens(hidden, targets, -100)
+    parts = [tokens.cross_entropy, tokens.part(loss, sampled, {"temperature": 1.0}), lambda z, at: z.square().sum(-1)]
+    total, _ = through.through_head(parts, [0.5, 2.0, 0.1], tokens.hidden, head, chunk)
+    logits, kept = of_head(hidden, head), targets != -100
+    by_draws = loss(logits, sampled, temperature=1.0, targets=targets, ignore_index=-100, average="positions").mean()
+    dense = 0.5 * F.cross_entropy(logits[kept], targets[kept]) + 2 * by_draws
+    dense = dense * kept.sum() + 0.1 * logits[kept].square().sum()
+    torch.testing.assert_close(total, dense)
+    torch.testing.assert_close(gradients(total, hidden, head), gradients(dense, hidden, head))
+    with pytest.raises(RequestError, match="drawn at temperature 1"):
+        tokens.part(loss, sampled, {})
+
+
+def test_log_probabilities_of_some_classes_have_the_gradients_of_all():
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    classes = torch.tensor([[0, 0, 4], [1, 2, 3], [4, 4, 4]])
+    torch.testing.assert_close(log_probs_of(logits, classes), logits.log_softmax(-1).gather(-1, classes))
+    assert torch.autograd.gradcheck(lambda x: log_probs_of(x, classes), logits)
 
 
 def test_two_batches_with_the_count_of_both_make_one_step():

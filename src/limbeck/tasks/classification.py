@@ -13,7 +13,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.models.probabilities import are_probabilities
 from limbeck.tasks.class_order import behind_sigmoid, doubts, refuse_probabilities
-from limbeck.tasks.labels import check_classes, hard_labels, of_classes, two_classes
+from limbeck.tasks.labels import check_classes, hard_labels, likeliest, of_classes, two_classes
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Task
 from limbeck.tasks.weights import Weights
@@ -96,7 +96,7 @@ class Classification(Task):
 
     def score(self, output: Tensor, targets: Targets) -> Tensor:
         labels = hard_labels(targets)
-        return torch.stack([output.argmax(-1) == labels, labelled(labels)])
+        return torch.stack([likeliest(output) == labels, labelled(labels)])
 
     def own_metrics(self) -> Metrics:
         return Sums(_row, _figures)
@@ -117,10 +117,10 @@ def _row(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
     wrong = labels[known & ((labels < 0) | (labels >= logits.shape[1]))]
     if len(wrong):
         raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {logits.shape[1]} classes")
-    first = logits.argmax(-1)
+    first = likeliest(logits)
     right = first == labels
     asked = torch.full_like(known, teacher is not None)
-    agreed = asked if teacher is None else first == two_classes(teacher).argmax(-1)
+    agreed = asked if teacher is None else first == likeliest(two_classes(teacher))
     top5 = (logits.topk(min(5, logits.shape[1])).indices == labels[:, None]).any(-1)
     dtype = wide(logits.device)
     counts = torch.stack([known, right, top5, agreed, asked]).sum(1).to(dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError, shown
 from limbeck.options import is_whole
+from limbeck.tasks.labels import likeliest
 from limbeck.tasks.metrics import Metrics, Sums, wide
 from limbeck.tasks.task import Mode, Task
 from limbeck.tasks.weights import Weights
@@ -81,7 +82,7 @@ class Positions(Task):
         return F.cross_entropy(first, targets.long(), weights, ignore_index=self.ignore_index)
 
     def score(self, output: Tensor, targets: Targets) -> Tensor:
-        right = (output.argmax(self.axis) == targets).flatten(1)
+        right = (likeliest(output, self.axis) == targets).flatten(1)
         return torch.stack([right.sum(1), self.known(targets).flatten(1).sum(1)])
 
     def own_metrics(self) -> Metrics:
@@ -171,14 +172,14 @@ def position_sums(
     position's likeliest class.
     """
     classes = output.shape[axis]
-    chosen, known = output.argmax(axis), targets != ignored
+    chosen, known = likeliest(output, axis), targets != ignored
     dtype = wide(output.device)
     wrong = targets[known & ((targets < 0) | (targets >= classes))]
     if len(wrong):
         raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {classes} classes")
     logits = output.movedim(axis, 1)
     loss = F.cross_entropy(logits, targets.long(), ignore_index=ignored, reduction="sum").to(dtype)
-    agreed = known & False if teacher is None else (chosen == teacher.argmax(axis)) & known
+    agreed = known & False if teacher is None else (chosen == likeliest(teacher, axis)) & known
     hit = (chosen == targets) & known
     counts = [known.sum(), hit.sum(), loss, agreed.sum(), known.sum() * (teacher is not None)]
     return torch.stack([loss.new_tensor(float(len(output))), *(one.to(dtype) for one in counts)]), chosen

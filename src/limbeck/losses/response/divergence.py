@@ -171,6 +171,10 @@ def soft_cross_entropy(
     )
 
 
+OF_DRAWS = {kd: True, soft_cross_entropy: False}
+"""Losses against what was drawn of a teacher, and whether their value is a divergence."""
+
+
 @sees_to_it
 def reverse_kl(
     student: Tensor,

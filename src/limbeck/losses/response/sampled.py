@@ -10,6 +10,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
+from limbeck.losses.response.named import log_probs_of
 from limbeck.losses.response.positions import Average, over_positions
 
 
@@ -46,26 +47,38 @@ def of_draws(
     Raises:
         RequestError: The shapes differ, or an option needs more of the teacher than its draws.
     """
-    if temperature != 1 or teacher_temperature not in (None, 1) or standardize:
-        raise RequestError(
-            "a sampled teacher was drawn at temperature 1: set temperature: 1, without another for the teacher and "
-            "without standardize, or store it with codec: topk"
-        )
+    check_drawn(temperature, teacher_temperature, standardize)
     distance = partial(_distance, divergence=divergence)
     return over_positions(
         distance, student, teacher, targets=targets, ignore_index=ignore_index, chunk=chunk, average=average
     )
 
 
+def check_drawn(temperature: float, teacher_temperature: float | None, standardize: bool) -> None:
+    """Raise RequestError for options that need more of a teacher than what was drawn."""
+    if temperature != 1 or teacher_temperature not in (None, 1) or standardize:
+        raise RequestError(
+            "a sampled teacher was drawn at temperature 1: set temperature: 1, without another for the teacher and "
+            "without standardize, or store it with codec: topk"
+        )
+
+
+def value_of_draws(log_s: Tensor, weights: Tensor, indices: Tensor, *, divergence: bool) -> Tensor:
+    """(...) values of (..., K) log-probabilities of the student at the draws."""
+    crossed = -(weights * log_s).sum(-1)
+    return crossed - _entropy(weights, indices) if divergence else crossed
+
+
 @full_precision
 def _distance(student: Tensor, weights: Tensor, indices: Tensor, *, divergence: bool) -> Tensor:
-    log_s = student.gather(-1, indices) - student.logsumexp(-1, keepdim=True)
-    if not divergence:
-        return -(weights * log_s).sum(-1)
-    return (weights * (_log_drawn(weights, indices) - log_s)).sum(-1)
+    return value_of_draws(log_probs_of(student, indices), weights, indices, divergence=divergence)
 
 
-def _log_drawn(weights: Tensor, indices: Tensor) -> Tensor:
-    """log q̂ of each draw's class: the weights of all draws of that class, added up."""
-    same = indices.unsqueeze(-1) == indices.unsqueeze(-2)
-    return torch.where(same, weights.unsqueeze(-2), 0.0).sum(-1).log()
+def _entropy(weights: Tensor, indices: Tensor) -> Tensor:
+    """−Σ weight · log q̂ over the draws; q̂ of a class is the sum of the weights of its draws."""
+    drawn, order = indices.sort(-1)
+    weights = weights.gather(-1, order)
+    number = torch.zeros_like(drawn)
+    number[..., 1:] = (drawn[..., 1:] != drawn[..., :-1]).cumsum(-1)  # which of the classes that were drawn
+    together = torch.zeros_like(weights).scatter_add_(-1, number, weights)
+    return -(weights * together.gather(-1, number).log()).sum(-1)

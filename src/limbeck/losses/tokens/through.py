@@ -7,6 +7,7 @@ hidden states and the head, so that nothing of them is kept for the backward pas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from limbeck.errors import RequestError
 from limbeck.losses.looks import can_look
+from limbeck.losses.response.named import log_probs_of
 from limbeck.losses.tokens.head import Head
 
 NUMBERS = 2**22
@@ -25,6 +27,22 @@ Part = Callable[[Tensor, slice], Tensor]
 """(logits (n, V) of some tokens, which rows these are) → (n,) values."""
 Look = Callable[[Tensor, slice], None]
 """Sees the same."""
+
+
+@dataclass(frozen=True)
+class OfClasses:
+    """A part that reads the log-probabilities of some classes alone; all such parts share one softmax.
+
+    Attributes:
+        classes: Of some rows, (n, K) classes.
+        values: (n,) values of their (n, K) log-probabilities, and of which rows these are.
+    """
+
+    classes: Callable[[slice], Tensor]
+    values: Callable[[Tensor, slice], Tensor]
+
+    def __call__(self, logits: Tensor, at: slice) -> Tensor:
+        return self.values(log_probs_of(logits, self.classes(at)), at)
 
 
 def through_head(
@@ -119,7 +137,7 @@ def _piece(
     differs = any(one is not None for one in gradients)
     with torch.set_grad_enabled(differs):
         logits = head.finished(product.requires_grad_(differs))
-        values = [part(logits, at).sum() for part in work.parts]
+        values = [value.sum() for value in _values(work.parts, logits, at)]
         total = sum((value * weight for value, weight in zip(values, work.weights, strict=True)), logits.new_zeros(()))
     work.look(logits.detach(), at)
     if total.requires_grad:
@@ -132,6 +150,16 @@ def _piece(
         if of_bias is not None:
             of_bias += slope.sum(0)
     return torch.stack([value.detach() for value in values])
+
+
+def _values(parts: Sequence[Part], logits: Tensor, at: slice) -> list[Tensor]:
+    """(n,) values of each part."""
+    classes = [part.classes(at) for part in parts if isinstance(part, OfClasses)]
+    found: Iterator[Tensor] = iter(())
+    if classes:
+        log_probs = log_probs_of(logits, torch.cat(classes, -1))
+        found = iter(log_probs.split_with_sizes([one.shape[-1] for one in classes], -1))
+    return [part.values(next(found), at) if isinstance(part, OfClasses) else part(logits, at) for part in parts]
 
 
 def _add_product(total: Tensor, slope: Tensor, hidden: Tensor) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import call_loss
-from limbeck.losses.response.sampled import Sampled
+from limbeck.losses.response.divergence import OF_DRAWS
+from limbeck.losses.response.sampled import Sampled, check_drawn, value_of_draws
 from limbeck.losses.response.sparse import TopK
 from limbeck.losses.tokens.head import Head, Projected
-from limbeck.losses.tokens.through import Part, through_head
+from limbeck.losses.tokens.through import OfClasses, Part, through_head
 from limbeck.types import IGNORED
 
 TokenTeacher = Tensor | TopK | Sampled | Projected
@@ -122,10 +122,12 @@ class Tokens:
         """What sums are divided by."""
         return float(max(1, len(self.hidden)) if given is None else given)
 
-    def cross_entropy(self, logits: Tensor, at: slice) -> Tensor:
+    @property
+    def cross_entropy(self) -> Part:
         """(n,) cross-entropy of the labels of some tokens."""
-        assert self.targets is not None
-        return F.cross_entropy(logits, self.targets[at], reduction="none")
+        labels = self.targets
+        assert labels is not None
+        return OfClasses(lambda at: labels[at, None], lambda log_probs, at: -log_probs.squeeze(-1))
 
     def part(self, loss: Callable[..., Tensor], teacher: TokenTeacher, options: dict[str, Any]) -> Part:
         """A loss against a teacher as `through_head` takes it."""
@@ -134,8 +136,22 @@ class Tokens:
             if one.dim() != 3 or one.shape[:2] != self.shape:
                 raise RequestError(f"the teacher's {tuple(one.shape)} do not lie over {tuple(self.shape)} tokens")
         rows = [self.rows(one.detach()) for one in parts]
+        if isinstance(teacher, Sampled) and loss in OF_DRAWS:
+            return _of_draws(loss, rows, options)
         labels = self.targets if "targets" in _parameters(loss) else None
         return partial(_values, loss, teacher, rows, labels, options)
+
+
+def _of_draws(loss: Callable[..., Tensor], rows: list[Tensor], options: dict[str, Any]) -> Part:
+    weights, indices = rows
+    given = inspect.signature(loss).bind_partial(**options)
+    given.apply_defaults()
+    check_drawn(*(given.arguments[name] for name in ("temperature", "teacher_temperature", "standardize")))
+
+    def values(log_probs: Tensor, at: slice) -> Tensor:
+        return value_of_draws(log_probs, weights[at], indices[at], divergence=OF_DRAWS[loss])
+
+    return OfClasses(lambda at: indices[at], values)
 
 
 def _tensors(teacher: TokenTeacher) -> tuple[Tensor, ...]:
