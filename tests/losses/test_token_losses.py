@@ -14,7 +14,7 @@ from torch import Tensor
 
 from limbeck import RequestError, losses
 from limbeck.losses import Sampled, TopK
-from limbeck.losses.response.named import log_probs_of
+from limbeck.losses.response.named import log_probs_of, with_rest
 from limbeck.losses.tokens import Head, Projected, through, token_cross_entropy, token_loss
 from limbeck.losses.tokens.token_loss import Tokens
 
@@ -129,6 +129,19 @@ def test_log_probabilities_of_some_classes_have_the_gradients_of_all():
     classes = torch.tensor([[0, 0, 4], [1, 2, 3], [4, 4, 4]])
     torch.testing.assert_close(log_probs_of(logits, classes), logits.log_softmax(-1).gather(-1, classes))
     assert torch.autograd.gradcheck(lambda x: log_probs_of(x, classes), logits)
+
+
+def test_one_logit_stands_for_all_others():
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    classes = torch.tensor([[0, 4], [1, 2], [3, 1]])
+    others = torch.ones(3, 5, dtype=torch.bool).scatter(1, classes, False)
+    wanted = logits[others].view(3, 3).logsumexp(1)
+    torch.testing.assert_close(with_rest(logits, classes), torch.cat([logits.gather(1, classes), wanted[:, None]], 1))
+    assert torch.autograd.gradcheck(lambda x: with_rest(x, classes), logits)
+    masked = logits.detach().masked_fill(others, -math.inf).requires_grad_()
+    found = with_rest(masked, classes)
+    assert found[:, 2].eq(-math.inf).all()
+    assert torch.autograd.grad(found[:, :2].sum(), masked)[0].equal((~others).double())
 
 
 def test_two_batches_with_the_count_of_both_make_one_step():

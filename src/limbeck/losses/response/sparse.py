@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses.response.named import with_rest
 
 
 class TopK(NamedTuple):
@@ -84,12 +85,9 @@ def bucket(log_probs: Tensor, classes: int, temperature: float) -> Tensor:
 
 def gather_bucket(logits: Tensor, indices: Tensor) -> Tensor:
     """Student's log-probabilities of the named classes and, last, of all others together."""
-    log_z = logits.logsumexp(-1, keepdim=True)
-    top = logits.gather(-1, indices)
-    if indices.shape[-1] == logits.shape[-1]:
-        return top - log_z
-    others = logits.scatter(-1, indices, -math.inf).logsumexp(-1, keepdim=True)
-    return torch.cat([top, others], -1) - log_z
+    every = indices.shape[-1] == logits.shape[-1]
+    found = logits.gather(-1, indices) if every else with_rest(logits, indices)
+    return found.log_softmax(-1)
 
 
 def _softened(log_probs: Tensor, classes: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
