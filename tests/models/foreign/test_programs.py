@@ -195,24 +195,28 @@ class Harm:
         return os.mkdir, ("harmed",)
 
 
+PROGRAM = ("model.json", "serialized_exported_program.json")
+"""Where an archive says what is computed; the latter in older torch."""
+
+
 def changed(old: str, new: str) -> Callable[[str, bytes], bytes]:
     def change(name: str, content: bytes) -> bytes:
-        return content.replace(old.encode(), new.encode()) if name.endswith("model.json") else content
+        return content.replace(old.encode(), new.encode()) if name.endswith(PROGRAM) else content
 
     return change
 
 
 def with_pickle(name: str, content: bytes) -> bytes:
-    """One weight is said to be pickled."""
+    """One weight is said to be pickled, or, in the archives of older torch, all of them are."""
     if name.endswith("weights_config.json"):
         config = json.loads(content)
         next(iter(config["config"].values()))["use_pickle"] = True
         return json.dumps(config).encode()
-    return pickle.dumps(Harm()) if name.endswith("weight_0") else content
+    return pickle.dumps(Harm()) if name.endswith(("weight_0", "serialized_state_dict.pt")) else content
 
 
 def with_pickled_inputs(name: str, content: bytes) -> bytes:
-    return pickle.dumps(Harm()) if "sample_inputs" in name else content
+    return pickle.dumps(Harm()) if "sample_inputs" in name or "example_inputs" in name else content
 
 
 @pytest.mark.parametrize(
@@ -223,7 +227,7 @@ def with_pickled_inputs(name: str, content: bytes) -> bytes:
         (changed("torch.ops.aten.relu.default", "torch.os.mkdir"), None, "names 'torch.os.mkdir', which is none of"),
         (changed("torch.ops.aten.relu.default", "_operator.methodcaller"), None, "which is none of PyTorch's"),
         (changed("torch.ops.aten.relu.default", "torch.ops.aten.from_file.default"), None, "which is none of"),
-        (changed("Symbol('s77'", "__import__('os').mkdir('harmed') or Symbol('s77'"), None, "in place of a formula"),
+        (changed("Symbol('s", "__import__('os').mkdir('harmed') or Symbol('s"), None, "in place of a formula"),
         (changed('"x"', "\"x=__import__('os').mkdir('harmed')\""), None, "in place of a name"),
         (lambda _, content: content, {"data/constants/opaque_obj_0": pickle.dumps(Harm())}, "which is never run"),
         (lambda _, content: content, {"data/aotinductor/model/model.so": b""}, "compiled code"),
