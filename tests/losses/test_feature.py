@@ -35,8 +35,8 @@ def test_activation_boundary_is_zero_beyond_the_margin():
     teacher = maps(3, 4, 2, 2)
     side = torch.where(teacher > 0, 1.0, -1.0)
     assert losses.activation_boundary(1.5 * side, teacher).eq(0).all()
-    torch.testing.assert_close(losses.activation_boundary(0 * side, teacher), torch.ones(3))
-    torch.testing.assert_close(losses.activation_boundary(-side, teacher, margin=2.0), torch.full((3,), 9.0))
+    torch.testing.assert_close(losses.activation_boundary(0 * side, teacher), torch.ones(3).double())
+    torch.testing.assert_close(losses.activation_boundary(-side, teacher, margin=2.0), torch.full((3,), 9.0).double())
 
 
 def test_margin_relu_lets_the_student_be_below_a_silent_teacher():

@@ -184,3 +184,13 @@ def test_limbecks_losses_see_to_it_themselves(name: str) -> None:
     sees_to_it = importlib.import_module("limbeck.losses.precision").keeps_precision
     loss = getattr(losses, name)
     assert sees_to_it(loss.forward if isinstance(loss, type) else loss)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64)], ids=str)
+def test_float64_beside_fp32_is_computed_in_float64(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    student, teacher = (torch.randn(4, 3, dtype=dtype) for dtype in dtypes)
+    leaf = student.clone().requires_grad_()
+    losses.mse(leaf, teacher).sum().backward()
+    wide = student.double().requires_grad_()
+    losses.mse(wide, teacher.double()).sum().backward()
+    torch.testing.assert_close(leaf.grad, wide.grad.to(leaf.dtype))

@@ -20,7 +20,7 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
     """Decorate a loss: half-precision tensors are cast to fp32, and autocast is off inside.
 
     In bf16, KL gradients are off by 3–19 %; in fp16, softmax of large logits overflows.
-    float64 stays float64, so that gradients can be checked.
+    float64 stays float64, so that gradients can be checked, and fp32 beside it becomes float64.
     """
 
     @wraps(loss)
@@ -75,7 +75,8 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
         return loss(*tensors, **options)
     if keeps_precision(loss):
         return loss(*tensors, **options)
-    return _widely(loss, tensors, {name: _widen(value) for name, value in options.items()})
+    dtype = _common(tensors)
+    return _widely(loss, tensors, {name: _widen(value, dtype) for name, value in options.items()})
 
 
 def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
@@ -89,14 +90,13 @@ def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _is_wide(values: Iterable[Any]) -> bool:
-    """Whether no tensor in half precision is among arguments, not among nested ones either."""
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.dtype in _HALF:
-                return False
-        elif isinstance(value, tuple | list) and not _is_wide(value):
-            return False
-    return True
+    """Whether the tensors among arguments, nested ones too, have one precision, fp32 or better."""
+    found = _precisions(values)
+    return len(found) < 2 and not found & _HALF
+
+
+def _precisions(values: Iterable[Any]) -> set[torch.dtype]:
+    return {x.dtype for x in _tensors(values) if x.is_floating_point()}
 
 
 def _autocasts(kind: str) -> bool:
@@ -117,8 +117,8 @@ def keeps_precision(loss: Any) -> bool:
 
 def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, Any]) -> R:
     """The loss of its arguments cast up, without autocast."""
-    device = _device(args)
-    wide = map(_widen, args)
+    device, dtype = _device(args), _common(args)
+    wide = [_widen(value, dtype) for value in args]
     if not _autocasts(device):
         return loss(*wide, **options)
     with torch.autocast(device, enabled=False):
@@ -139,10 +139,15 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _widen(value: Any) -> Any:
+def _common(values: Iterable[Any]) -> torch.dtype:
+    """float64 where a tensor is in it, else fp32: of both together some of torch's losses have no gradient."""
+    return torch.float64 if torch.float64 in _precisions(values) else torch.float32
+
+
+def _widen(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
-        return value.float() if value.dtype in _HALF else value
+        return value.to(dtype) if value.is_floating_point() and value.dtype != torch.float64 else value
     if isinstance(value, tuple | list):
-        wide = [_widen(v) for v in value]
+        wide = [_widen(v, dtype) for v in value]
         return cast(Any, type(value))(*wide) if hasattr(value, "_fields") else tuple(wide)
     return value
