@@ -14,7 +14,7 @@ from torch import Tensor
 
 from limbeck import RequestError, losses
 from limbeck.losses import Sampled, TopK
-from limbeck.losses.response.named import log_probs_of, with_rest
+from limbeck.losses.response.some_classes import log_probs_of, with_rest
 from limbeck.losses.tokens import Head, Projected, through, token_cross_entropy, token_loss
 from limbeck.losses.tokens.token_loss import Tokens
 
@@ -122,6 +122,8 @@ def test_draws_and_labels_share_the_logits(loss, chunk):
     torch.testing.assert_close(gradients(total, hidden, head), gradients(dense, hidden, head))
     with pytest.raises(RequestError, match="drawn at temperature 1"):
         tokens.part(loss, sampled, {})
+    with pytest.raises(RequestError, match=r"weights \(11, 6\) and indices \(11, 5\)"):
+        tokens.part(loss, sampled._replace(indices=drawn[..., 1:]), {"temperature": 1.0})
 
 
 def test_log_probabilities_of_some_classes_have_the_gradients_of_all():
@@ -129,6 +131,9 @@ def test_log_probabilities_of_some_classes_have_the_gradients_of_all():
     classes = torch.tensor([[0, 0, 4], [1, 2, 3], [4, 4, 4]])
     torch.testing.assert_close(log_probs_of(logits, classes), logits.log_softmax(-1).gather(-1, classes))
     assert torch.autograd.gradcheck(lambda x: log_probs_of(x, classes), logits)
+    assert torch.autograd.gradgradcheck(lambda x: log_probs_of(x, classes), logits)
+    (wanted,) = torch.autograd.grad(logits.log_softmax(-1).gather(-1, classes).sum(), logits)
+    torch.testing.assert_close(torch.func.grad(lambda x: log_probs_of(x, classes).sum())(logits), wanted)
 
 
 def test_one_logit_stands_for_all_others():
@@ -138,6 +143,7 @@ def test_one_logit_stands_for_all_others():
     wanted = logits[others].view(3, 3).logsumexp(1)
     torch.testing.assert_close(with_rest(logits, classes), torch.cat([logits.gather(1, classes), wanted[:, None]], 1))
     assert torch.autograd.gradcheck(lambda x: with_rest(x, classes), logits)
+    assert torch.autograd.gradgradcheck(lambda x: with_rest(x, classes), logits)
     masked = logits.detach().masked_fill(others, -math.inf).requires_grad_()
     found = with_rest(masked, classes)
     assert found[:, 2].eq(-math.inf).all()

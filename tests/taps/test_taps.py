@@ -69,6 +69,17 @@ def test_gradients_flow_through_a_tap() -> None:
     torch.testing.assert_close(model[0].bias.grad, torch.full((5,), 8.0))
 
 
+def test_a_pass_that_is_read_within_another_leaves_that_ones_tensors() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    reader, x = Taps(model, ["0"]), torch.randn(4, 3)
+    with reader.capture() as outer:
+        model(x)
+        with reader.capture() as inner:
+            model(2 * x)
+    assert inner["0"].equal(model[0](2 * x))
+    assert outer["0"].equal(model[0](x))
+
+
 def test_hooks_are_removed_also_after_an_error() -> None:
     model = Odd()
     names = Taps(model, ["first", "last:in"])

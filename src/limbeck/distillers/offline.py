@@ -21,6 +21,7 @@ from limbeck.losses.processes import is_first
 from limbeck.notices import tell
 from limbeck.options import is_list
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
+from limbeck.taps.wrappers import compiled_by_user
 from limbeck.tasks import Task
 from limbeck.types import Batch, Step, TeacherOutput
 
@@ -95,9 +96,12 @@ class Distiller(Scheme):
         return tuple(name for name in self._teacher_taps if name != LOGITS)
 
     @property
-    def uncompiled(self) -> str:
+    def why_uncompiled(self) -> str:
         hidden = self._student_taps.untraced
-        return f"a term reads {hidden.name!r}, which compiled code does not show" if hidden else ""
+        if hidden:
+            return f"a term reads {hidden.name!r}, which compiled code does not show"
+        apart = self._student_taps.taps and not self.is_compiled and compiled_by_user(self.student.modules())
+        return "a term reads hidden tensors of a student of which a part is compiled already" if apart else ""
 
     @property
     def teacher_temperatures(self) -> Sequence[float]:

@@ -85,7 +85,7 @@ class Scheme(nn.Module):
         return ()
 
     @property
-    def uncompiled(self) -> str:
+    def why_uncompiled(self) -> str:
         """Why the student cannot be compiled: what of it is read that compiled code does not show; "" where it can."""
         return ""
 

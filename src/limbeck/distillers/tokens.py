@@ -96,7 +96,7 @@ class TokenDistiller(Distiller):
             self._teacher_taps = tuple(name for name in taken if name != LOGITS)
 
     @property
-    def uncompiled(self) -> str:
+    def why_uncompiled(self) -> str:
         return "with logits in chunks a pass ends at the hidden states, and compiled code would run on"
 
     @property

@@ -106,12 +106,7 @@ class Work:
         state = checkpoint.load() if resume else Progressed()
         reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
         with enough_memory(asked.saving.phase, first.example.size, self.fabric.device):
-            try:
-                fault = compiled_wrongly(built.scheme, first, self.fabric, state.compile)
-            except RequestError as error:  # it cannot be compiled with the terms' hooks, without which it was tried
-                if compile != AUTO:
-                    raise
-                fault = str(error)
+            fault = compiled_wrongly(built.scheme, first, self.fabric, state.compile)
         if fault and compile != AUTO:
             raise RequestError(_without_compile(fault, state.compile))
         if fault:

@@ -50,7 +50,7 @@ def decided(job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, foun
             else _tried(job, recipes, student, found)
         ),
     )
-    if choice.mode and (reason := _uncompiled(job, recipes, student, found)):
+    if choice.mode and (reason := _why_uncompiled(job, recipes, student, found)):
         raise RequestError(
             f"the students in {job.out} are compiled ({path.name}), and that of an added method cannot be: {reason}; "
             "compare it in another folder, or with compile: null"
@@ -64,7 +64,7 @@ def _tried(
     alone = learners.alone(copy.deepcopy(student), job.recipe, job.data)
     if not may_gain(alone, job.fabric):
         return Choice(None)
-    if reason := _uncompiled(job, recipes, student, found):
+    if reason := _why_uncompiled(job, recipes, student, found):
         choice = Choice(None, f"no student is compiled: {reason}")
     else:
         move(alone, job.fabric.device)
@@ -78,9 +78,9 @@ def _tried(
     return choice
 
 
-def _uncompiled(
+def _why_uncompiled(
     job: Job, recipes: Sequence[schema.Recipe], student: nn.Module, found: Sequence[teachers.Candidate]
 ) -> str:
     """Why a student cannot be compiled; "" where all can."""
-    reasons = (scheme.uncompiled for one in recipes for _, scheme, _ in schemes(one, student, found, job.data))
+    reasons = (scheme.why_uncompiled for one in recipes for _, scheme, _ in schemes(one, student, found, job.data))
     return next(filter(None, reasons), "")

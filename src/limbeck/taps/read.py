@@ -123,6 +123,8 @@ class Taps:
     def capture(self, after_read: Callable[[], None] = _nothing) -> Iterator[dict[str, Tensor]]:
         """Read the taps of whatever forward pass runs inside; a module that runs twice gives its last tensor.
 
+        The tensors are there when the block has ended.
+
         Args:
             after_read: Called whenever a tap was read.
 
@@ -196,14 +198,17 @@ class _Pass:
 
     @contextmanager
     def reading(self, found: dict[str, Tensor], after_read: Callable[[], None]) -> Iterator[None]:
-        """Inside, tensors are stored; they are in `found` afterwards."""
+        """Inside, tensors are stored; they are in `found` afterwards, and what was read before is as it was."""
+        before = dict(self._tensors), self._after_read
+        self._tensors.clear()
         self._after_read = after_read
         try:
             yield
             found.update(self._tensors)
         finally:
             self._tensors.clear()
-            self._after_read = _nothing
+            self._tensors.update(before[0])
+            self._after_read = before[1]
 
 
 class _Hook:

@@ -100,7 +100,7 @@ def plain_names(model: nn.Module) -> dict[str, str]:
 
 def hooks_run(modules: Iterable[nn.Module]) -> AbstractContextManager[object]:
     """Inside, those of these modules that their user compiled run as they are: what is compiled may call no hooks."""
-    if any(type(one).__name__ == "OptimizedModule" or _compiled_by_user(one) for one in modules):
+    if compiled_by_user(modules):
         stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return stance
     return nullcontext()
@@ -112,7 +112,12 @@ def calls_hooks(compiled: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def _compiled_by_user(module: nn.Module) -> bool:
+def compiled_by_user(modules: Iterable[nn.Module]) -> bool:
+    """Whether the user has compiled one of some modules."""
+    return any(type(one).__name__ == "OptimizedModule" or _runs_compiled(one) for one in modules)
+
+
+def _runs_compiled(module: nn.Module) -> bool:
     compiled = module._compiled_call_impl
     return compiled is not None and not getattr(compiled, "calls_hooks", False)
 

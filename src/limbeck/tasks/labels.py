@@ -23,7 +23,11 @@ def hard_labels(targets: Tensor) -> Tensor:
 
 
 def likeliest(output: Tensor, axis: int = -1) -> Tensor:
-    """The index of the largest entry, the first of equal ones: `argmax`, which on CPUs takes three times as long."""
+    """The index of the largest entry, the first of equal ones: `argmax`, which on CPUs takes up to four times as long.
+
+    >>> likeliest(torch.tensor([[1.0, 2.0, 2.0]])).tolist()
+    [1]
+    """
     return output.max(axis).indices
 
 

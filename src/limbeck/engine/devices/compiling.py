@@ -48,8 +48,8 @@ def check_compile(mode: str | None, scheme: Scheme, accumulate_steps: int) -> No
         raise unknown("mode of compile", mode, (*MODES, AUTO))
     if scheme.is_compiled:
         raise RequestError(f"compile: {mode}, and the student is compiled already; leave compile out, or give it plain")
-    if scheme.uncompiled:
-        raise RequestError(f"compile: {mode}, but {scheme.uncompiled}; leave compile out")
+    if scheme.why_uncompiled:
+        raise RequestError(f"compile: {mode}, but {scheme.why_uncompiled}; leave compile out")
     if accumulate_steps > 1 and mode in REPLAYED:
         raise RequestError(
             f"compile: {mode} records CUDA graphs, which put each batch's gradients where the last batch's are; take "
@@ -63,6 +63,18 @@ def check_whole(mode: str | None) -> None:
         raise RequestError(
             f"compile: {mode} takes a whole student, and strategy fsdp keeps it sharded; leave one of them out"
         )
+
+
+class CompileError(RequestError):
+    """torch.compile fails on a student.
+
+    Args:
+        reason: What it says.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.fault = f"torch.compile fails on the student: {reason}"
+        super().__init__(f"{self.fault}; compile: null does without")
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ def may_gain(scheme: Scheme, fabric: Fabric) -> bool:
     done = scheme.is_compiled or student._compiled_call_impl is not None
     # One process alone would wait for the others' statistics.
     together = fabric.world_size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in student.modules())
-    return not (scheme.uncompiled or done or together)
+    return not (scheme.why_uncompiled or done or together)
 
 
 def _tried(network: nn.Module, inputs: Inputs, size: int, fabric: Fabric, passes: int) -> Choice:
@@ -161,8 +173,7 @@ def compiled(network: nn.Module, mode: str | None, size: int) -> Iterator[None]:
         try:
             return fast(network, *inputs, **named)
         except TorchDynamoException as error:
-            reason = reason_of(getattr(error, "inner_exception", error))
-            raise RequestError(f"torch.compile fails on the student: {reason}; compile: null does without") from error
+            raise CompileError(reason_of(getattr(error, "inner_exception", error))) from error
 
     network._compiled_call_impl = calls_hooks(choose)  # which no copy and no file of the network takes along
     try:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from limbeck.distillers import Scheme
-from limbeck.engine.devices.compiling import compiled
+from limbeck.engine.devices.compiling import CompileError, compiled
 from limbeck.engine.devices.fabric import from_all
 from limbeck.engine.devices.sharding import is_sharding
 from limbeck.engine.first.prepared import Prepared
@@ -68,7 +68,10 @@ class _Steps:
             again, _ = self._results(1, _rounded(self.batch, precision))
         noise = {name: _size(value - again[name]) for name, value in plain.items()}
         del again
-        found, _ = self._results(0, self.batch)
+        try:
+            found, _ = self._results(0, self.batch)
+        except CompileError as error:  # with the terms' hooks, without which it was tried
+            return error.fault
         share, largest = _shares(plain), LARGEST.get(precision, LARGEST_HALF)
         for name, value in plain.items():
             size = _size(value) + share[name in _OUTPUTS] * math.sqrt(value.numel())

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from limbeck.distillers import Scheme
-from limbeck.late_compiler import CompiledModule
 from limbeck.seeds import same_draws
+from limbeck.taps.wrappers import compiled_by_user
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def as_it_is(scheme: Scheme) -> AbstractContextManager[object]:
 
 def has_compiled_parts(scheme: Scheme) -> bool:
     """Whether the user has compiled the student or a part of the scheme."""
-    return scheme.is_compiled or any(isinstance(module, CompiledModule) for module in scheme.modules())
+    return scheme.is_compiled or compiled_by_user(scheme.modules())
 
 
 def _copied(scheme: Scheme) -> Scheme | None:
@@ -71,12 +71,12 @@ def _unchanged(scheme: nn.Module, copied: nn.Module | None) -> Iterator[None]:
 def unchanged(scheme: nn.Module) -> Iterator[None]:
     """Afterwards a scheme's tensors, gradients, modes and extra states are as they were; inside it has no gradients.
 
-    What its modules keep beside them is too, where it was replaced: a flag, a count, a buffer that was set anew.
+    What its modules hold by name is too, where it was replaced: a flag, a count, a buffer that was set anew.
     """
     tensors: list[Tensor] = [*scheme.parameters(), *scheme.buffers()]
     values = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad) for parameter in scheme.parameters()]
-    modes = [(module, module.training) for module in scheme.modules()]
+    scripts = [(module, module.training) for module in scheme.modules() if isinstance(module, ScriptModule)]
     kept = [held for module in scheme.modules() if not isinstance(module, ScriptModule) for held in _held(module)]
     extras = [(module, copy.deepcopy(module.get_extra_state())) for module in scheme.modules() if _has_extra(module)]
     for parameter, _ in gradients:
@@ -93,15 +93,15 @@ def unchanged(scheme: nn.Module) -> Iterator[None]:
                 tensor.copy_(value)
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        for module, mode in modes:
-            module.training = mode
+        for script, mode in scripts:
+            script.training = mode
         for module, extra in extras:
             module.set_extra_state(extra)
 
 
 def _held(module: nn.Module) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The attributes and the buffers of a module, each with a copy."""
-    for own in (vars(module), module._buffers):
+    """The attributes, parameters, buffers and parts of a module by name, each with a copy."""
+    for own in (vars(module), module._parameters, module._buffers, module._modules):
         yield own, dict(own)
 
 

@@ -171,8 +171,8 @@ def soft_cross_entropy(
     )
 
 
-OF_DRAWS = {kd: True, soft_cross_entropy: False}
-"""Losses against what was drawn of a teacher, and whether their value is a divergence."""
+TAKING_DRAWS = ((kd, True), (soft_cross_entropy, False))
+"""Losses that take a `Sampled`, and whether their value is a divergence."""
 
 
 @sees_to_it

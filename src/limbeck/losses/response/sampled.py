@@ -10,8 +10,8 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
-from limbeck.losses.response.named import log_probs_of
 from limbeck.losses.response.positions import Average, over_positions
+from limbeck.losses.response.some_classes import log_probs_of
 
 
 class Sampled(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.response.named import with_rest
+from limbeck.losses.response.some_classes import with_rest
 
 
 class TopK(NamedTuple):

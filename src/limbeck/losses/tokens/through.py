@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from limbeck.errors import RequestError
 from limbeck.losses.looks import can_look
-from limbeck.losses.response.named import log_probs_of
+from limbeck.losses.response.some_classes import log_probs_of
 from limbeck.losses.tokens.head import Head
 
 NUMBERS = 2**22
@@ -137,7 +137,7 @@ def _piece(
     differs = any(one is not None for one in gradients)
     with torch.set_grad_enabled(differs):
         logits = head.finished(product.requires_grad_(differs))
-        values = [value.sum() for value in _values(work.parts, logits, at)]
+        values = [value.sum() for value in _each(work.parts, logits, at)]
         total = sum((value * weight for value, weight in zip(values, work.weights, strict=True)), logits.new_zeros(()))
     work.look(logits.detach(), at)
     if total.requires_grad:
@@ -152,7 +152,7 @@ def _piece(
     return torch.stack([value.detach() for value in values])
 
 
-def _values(parts: Sequence[Part], logits: Tensor, at: slice) -> list[Tensor]:
+def _each(parts: Sequence[Part], logits: Tensor, at: slice) -> list[Tensor]:
     """(n,) values of each part."""
     classes = [part.classes(at) for part in parts if isinstance(part, OfClasses)]
     found: Iterator[Tensor] = iter(())

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import call_loss
-from limbeck.losses.response.divergence import OF_DRAWS
+from limbeck.losses.response.divergence import TAKING_DRAWS
 from limbeck.losses.response.sampled import Sampled, check_drawn, value_of_draws
 from limbeck.losses.response.sparse import TopK
 from limbeck.losses.tokens.head import Head, Projected
 from limbeck.losses.tokens.through import OfClasses, Part, through_head
 from limbeck.types import IGNORED
 
+_OF_DRAWS = {"temperature", "teacher_temperature", "standardize", "scale"}
+"""Options of a loss against draws that do not change it, or that are refused; at temperature 1 there is no scale."""
 TokenTeacher = Tensor | TopK | Sampled | Projected
 """Logits (B, L, V); the likeliest of them (B, L, k), or some that were drawn; or hidden states with their head."""
 
@@ -136,20 +138,23 @@ class Tokens:
             if one.dim() != 3 or one.shape[:2] != self.shape:
                 raise RequestError(f"the teacher's {tuple(one.shape)} do not lie over {tuple(self.shape)} tokens")
         rows = [self.rows(one.detach()) for one in parts]
-        if isinstance(teacher, Sampled) and loss in OF_DRAWS:
-            return _of_draws(loss, rows, options)
+        divergence = next((diverges for one, diverges in TAKING_DRAWS if one is loss), None)
+        if isinstance(teacher, Sampled) and divergence is not None and options.keys() <= _OF_DRAWS:
+            return _of_draws(rows, divergence, {"temperature": _parameters(loss)["temperature"].default, **options})
         labels = self.targets if "targets" in _parameters(loss) else None
         return partial(_values, loss, teacher, rows, labels, options)
 
 
-def _of_draws(loss: Callable[..., Tensor], rows: list[Tensor], options: dict[str, Any]) -> Part:
+def _of_draws(rows: list[Tensor], divergence: bool, options: dict[str, Any]) -> Part:
     weights, indices = rows
-    given = inspect.signature(loss).bind_partial(**options)
-    given.apply_defaults()
-    check_drawn(*(given.arguments[name] for name in ("temperature", "teacher_temperature", "standardize")))
+    if weights.shape != indices.shape:
+        raise RequestError(
+            f"a sampled teacher's weights {tuple(weights.shape)} and indices {tuple(indices.shape)} differ"
+        )
+    check_drawn(options["temperature"], options.get("teacher_temperature"), options.get("standardize", False))
 
     def values(log_probs: Tensor, at: slice) -> Tensor:
-        return value_of_draws(log_probs, weights[at], indices[at], divergence=OF_DRAWS[loss])
+        return value_of_draws(log_probs, weights[at], indices[at], divergence=divergence)
 
     return OfClasses(lambda at: indices[at], values)
 

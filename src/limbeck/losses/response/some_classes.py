@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def log_probs_of(logits: Tensor, classes: Tensor) -> Tensor:
@@ -27,18 +26,25 @@ def log_probs_of(logits: Tensor, classes: Tensor) -> Tensor:
     return found
 
 
-class _LogProbs(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, classes: Tensor) -> Tensor:
-        every = logits.log_softmax(-1)
-        ctx.save_for_backward(every, classes)
-        return every.gather(-1, classes)
+class _OfLogits(torch.autograd.Function):
+    """A function of logits and classes; its gradient is one of them too, and has a gradient itself."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+
+class _LogProbs(_OfLogits):
+    @staticmethod
+    def forward(logits: Tensor, classes: Tensor) -> Tensor:
+        return logits.log_softmax(-1).gather(-1, classes)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        every, classes = ctx.saved_tensors
-        slope = every.exp().mul_(-grad.sum(-1, keepdim=True))
+        logits, classes = ctx.saved_tensors
+        slope = logits.softmax(-1) * -grad.sum(-1, keepdim=True)
         return slope.scatter_add_(-1, classes, grad), None
 
 
@@ -59,18 +65,16 @@ def with_rest(logits: Tensor, classes: Tensor) -> Tensor:
     return found
 
 
-class _WithRest(torch.autograd.Function):
+class _WithRest(_OfLogits):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, classes: Tensor) -> Tensor:
+    def forward(logits: Tensor, classes: Tensor) -> Tensor:
         others = logits.scatter(-1, classes, -math.inf)
-        rest = others.logsumexp(-1, keepdim=True)
-        ctx.save_for_backward(others, rest, classes)
-        return torch.cat([logits.gather(-1, classes), rest], -1)
+        return torch.cat([logits.gather(-1, classes), others.logsumexp(-1, keepdim=True)], -1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        others, rest, classes = ctx.saved_tensors
-        # Where all others are masked, rest is −∞ as they are, and their gradients are 0.
-        slope = (others - rest.clamp(min=torch.finfo(rest.dtype).min)).exp_().mul_(grad[..., -1:])
+        logits, classes = ctx.saved_tensors
+        # Finite, so that there is a softmax where all others are masked, too.
+        others = logits.scatter(-1, classes, torch.finfo(logits.dtype).min)
+        slope = others.softmax(-1) * grad[..., -1:]
         return slope.scatter_(-1, classes, grad[..., :-1]), None
