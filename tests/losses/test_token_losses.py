@@ -120,6 +120,10 @@ def test_draws_and_labels_share_the_logits(loss, chunk):
     dense = dense * kept.sum() + 0.1 * logits[kept].square().sum()
     torch.testing.assert_close(total, dense)
     torch.testing.assert_close(gradients(total, hidden, head), gradients(dense, hidden, head))
+    half = token_loss(
+        loss, hidden, head, sampled._replace(weights=sampled.weights.half()), targets=targets, temperature=1
+    )
+    torch.testing.assert_close(half, by_draws, rtol=1e-3, atol=1e-3)
     with pytest.raises(RequestError, match="drawn at temperature 1"):
         tokens.part(loss, sampled, {})
     with pytest.raises(RequestError, match=r"weights \(11, 6\) and indices \(11, 5\)"):

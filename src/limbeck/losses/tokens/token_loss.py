@@ -154,7 +154,7 @@ def _of_draws(rows: list[Tensor], divergence: bool, options: dict[str, Any]) -> 
     check_drawn(options["temperature"], options.get("teacher_temperature"), options.get("standardize", False))
 
     def values(log_probs: Tensor, at: slice) -> Tensor:
-        return value_of_draws(log_probs, weights[at], indices[at], divergence=divergence)
+        return value_of_draws(log_probs, weights[at].to(log_probs.dtype), indices[at], divergence=divergence)
 
     return OfClasses(lambda at: indices[at], values)
 
