@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Real
 from typing import Annotated, Any, TypeGuard
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -42,7 +43,7 @@ def is_whole(value: object, least: int | None = None) -> TypeGuard[int]:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a number, and not true or false."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:

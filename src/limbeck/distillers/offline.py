@@ -19,7 +19,7 @@ from limbeck.errors import RequestError, shown, unknown
 from limbeck.losses import Sampled, TopK
 from limbeck.losses.processes import is_first
 from limbeck.notices import tell
-from limbeck.options import is_list
+from limbeck.options import is_list, is_number, is_whole
 from limbeck.taps import LOGITS, Taps, evaluating, heads_of
 from limbeck.taps.wrappers import compiled_by_user
 from limbeck.tasks import Task
@@ -79,8 +79,10 @@ class Distiller(Scheme):
         super().__init__(student, inputs, task, task_loss)
         if not (is_list(terms) and all(isinstance(term, Term) for term in terms)):
             raise RequestError(f"terms is a list, as in Distiller(student, [Term(...)]), not {shown(terms)}")
-        if not 0 <= task_weight < math.inf:
-            raise RequestError(f"task_weight must be 0 or more, not {task_weight}")
+        if not (is_number(task_weight) and 0 <= task_weight < math.inf):
+            raise RequestError(f"task_weight must be 0 or more, not {shown(task_weight)}")
+        if common_classes is not None and not is_whole(common_classes, 1):
+            raise RequestError(f"common_classes is a whole number from 1 on, not {shown(common_classes)}")
         if not terms and not task_weight:
             raise RequestError("nothing to learn: task_weight is 0 and there is no term")
         self.task_weight = task_weight

@@ -9,9 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 from limbeck.models.foreign.programs import refuse_program
 from limbeck.models.given import check_network
+from limbeck.options import is_number
 from limbeck.taps import Conversion, NoOutputError, call, heads_of
 from limbeck.taps.wrappers import is_compiled, is_shared, unwrapped
 from limbeck.tasks import Classification, Task
@@ -53,6 +54,8 @@ class Scheme(nn.Module):
     ) -> None:
         super().__init__()
         check_network("a student", student)
+        if inputs is not None:
+            check_network("what prepares the inputs", inputs)
         refuse_program(student)
         self.student = unwrapped(student)
         self.is_compiled = is_compiled(student)
@@ -236,8 +239,8 @@ def check_targets(task: Task, output: Tensor, targets: Targets) -> None:
 
 def check_options(*, temperature: float, **weights: float) -> None:
     """Raise RequestError for a temperature that is not above 0, or a weight below 0."""
-    if not temperature > 0:
-        raise RequestError(f"temperature must be above 0, not {temperature}")
+    if not (is_number(temperature) and temperature > 0):
+        raise RequestError(f"temperature must be above 0, not {shown(temperature)}")
     for name, weight in weights.items():
-        if not weight >= 0:
-            raise RequestError(f"{name} must be 0 or more, not {weight}")
+        if not (is_number(weight) and weight >= 0):
+            raise RequestError(f"{name} must be 0 or more, not {shown(weight)}")

@@ -15,8 +15,9 @@ from limbeck.distillers.by_epoch import ByEpoch
 from limbeck.distillers.padding import Tapped, tokens_in, without_padding
 from limbeck.distillers.signatures import FROM_BATCH, TOKENS, check_options, defaults, keywords, made_by
 from limbeck.distillers.vocabulary import first_classes
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 from limbeck.losses.precision import call_loss
+from limbeck.options import is_number
 from limbeck.taps import LOGITS
 from limbeck.types import Batch
 
@@ -80,6 +81,11 @@ class Term:
         self.name = name or _name(loss)
         self.options = options
         check_options(loss, options, self.name)
+        if not (callable(weight) or is_number(weight)):
+            raise RequestError(f"term {self.name}: weight is a number or a function of the epoch, not {shown(weight)}")
+        for side, names in (("student", self.student), ("teacher", self.teacher)):
+            if not all(isinstance(one, str) for one in _tuple(names)):
+                raise RequestError(f"term {self.name}: {side} is a tap such as 'layer2', or some, not {shown(names)}")
         adapters.check(adapter)
         if adapter is not None and len(_tuple(self.student)) != len(_tuple(self.teacher)):
             raise RequestError(f"term {self.name}: {student} and {teacher} do not pair up, so no adapter can be made")

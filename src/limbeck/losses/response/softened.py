@@ -10,7 +10,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 from limbeck.losses.looks import can_look
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import Average, over_positions
@@ -102,8 +102,12 @@ def _sparse(
 
 def positive(temperature: float) -> None:
     """Raise RequestError unless a temperature is one."""
-    if not 0 < temperature < math.inf:
-        raise RequestError(f"temperature must be above 0 and finite, not {temperature}")
+    try:
+        fits = 0 < temperature < math.inf
+    except TypeError:
+        fits = False
+    if not fits:
+        raise RequestError(f"temperature must be above 0 and finite, not {shown(temperature)}")
 
 
 def softer(logits: Tensor, temperature: float) -> Tensor:
