@@ -77,8 +77,9 @@ def test_other_results_are_refused(wrong: str, dropout: float, what: str, monkey
     monkeypatch.setattr(torch, "compile", lambda function, **_: COMPILE(function, backend=made))
     with pytest.raises(RequestError, match=f"another {what} than .*code.*; compile: null does without, or set TORCH"):
         train(network(dropout), "default")
-    with pytest.raises(RequestError, match=f"another {what} than .*; a student that is not compiled does without"):
-        train(torch.compile(network(dropout)), None)
+    for compile in (None, "auto"):
+        with pytest.raises(RequestError, match=f"another {what} than .*; a student that is not compiled does without"):
+            train(torch.compile(network(dropout)), compile)
 
 
 def test_unasked_it_is_then_trained_as_it_is(

@@ -107,7 +107,7 @@ class Work:
         reason = _choose_compile(state, compile, built.scheme, first.example, self.fabric, asked.epochs, steps)
         with enough_memory(asked.saving.phase, first.example.size, self.fabric.device):
             fault = compiled_wrongly(built.scheme, first, self.fabric, state.compile)
-        if fault and compile != AUTO:
+        if fault and (compile != AUTO or state.compile is None):  # the latter: the user compiled the student
             raise RequestError(_without_compile(fault, state.compile))
         if fault:
             state.compile, reason = None, f"not compiled: {fault}"
