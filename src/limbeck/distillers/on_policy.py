@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from limbeck.distillers.continuation import Rows, choosing, continued, targets_of
 from limbeck.distillers.offline import Distiller
+from limbeck.distillers.scheme import check_options
 from limbeck.distillers.term import Term
-from limbeck.errors import RequestError, shown
+from limbeck.errors import RequestError
 from limbeck.models.foreign.hugging_face_generate import generated_by, generates
-from limbeck.options import is_number, is_whole
+from limbeck.options import is_whole
 from limbeck.seeds import derive, uniform
 from limbeck.taps import evaluating
 from limbeck.tasks import LanguageModelling, Task
@@ -232,8 +233,7 @@ def _kind(mask: Any) -> torch.dtype:
 
 
 def _check(*, temperature: float, **counts: int | None) -> None:
-    if not (is_number(temperature) and temperature > 0):
-        raise RequestError(f"temperature must be above 0, not {shown(temperature)}")
+    check_options(temperature=temperature)
     for name, value in counts.items():
         if value is not None and not is_whole(value, 1):
             raise RequestError(f"{name} is a whole number of 1 or more, not {value!r}")

@@ -27,7 +27,7 @@ def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
     def in_full_precision(*args: P.args, **kwargs: P.kwargs) -> R:
         if _is_wide(args) and not _autocasts(_device(args)):  # the usual case first: nothing to cast, nothing to stop
             return loss(*args, **kwargs)
-        return _widely(loss, args, kwargs)
+        return _widely(loss, args, kwargs, _common(args))
 
     return sees_to_it(in_full_precision)
 
@@ -76,7 +76,7 @@ def call_loss(loss: Callable[..., R], *tensors: Any, **options: Any) -> R:
     if keeps_precision(loss):
         return loss(*tensors, **options)
     dtype = _common(tensors)
-    return _widely(loss, tensors, {name: _widen(value, dtype) for name, value in options.items()})
+    return _widely(loss, tensors, {name: _widen(value, dtype) for name, value in options.items()}, dtype)
 
 
 def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
@@ -115,9 +115,9 @@ def keeps_precision(loss: Any) -> bool:
     return marked is True or any(parameter.dtype in _HALF for parameter in loss.parameters())
 
 
-def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, Any]) -> R:
-    """The loss of its arguments cast up, without autocast."""
-    device, dtype = _device(args), _common(args)
+def _widely(loss: Callable[..., R], args: Iterable[Any], options: Mapping[str, Any], dtype: torch.dtype) -> R:
+    """The loss of its arguments cast up to a precision, without autocast."""
+    device = _device(args)
     wide = [_widen(value, dtype) for value in args]
     if not _autocasts(device):
         return loss(*wide, **options)

@@ -7,6 +7,7 @@ from torch import nn
 
 from limbeck.late_compiler import put_off, without_triton
 from limbeck.taps import call, evaluating
+from limbeck.taps.wrappers import hooks_run
 from limbeck.types import Inputs
 
 
@@ -28,7 +29,7 @@ def multiply_adds(model: nn.Module, inputs: Inputs) -> int:
         from torch.utils import flop_counter
 
     put_off(flop_counter._FlopCounterMode)
-    with evaluating(model), flop_counter.FlopCounterMode(display=False) as counter:
+    with evaluating(model), hooks_run(model.modules()), flop_counter.FlopCounterMode(display=False) as counter:
         call(model, inputs)
         elsewhere = getattr(model, "foreign_multiply_adds", None)
         more: int = elsewhere(inputs) if elsewhere else 0

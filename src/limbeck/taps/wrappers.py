@@ -100,10 +100,13 @@ def plain_names(model: nn.Module) -> dict[str, str]:
 
 def hooks_run(modules: Iterable[nn.Module]) -> AbstractContextManager[object]:
     """Inside, those of these modules that their user compiled run as they are: what is compiled may call no hooks."""
-    if compiled_by_user(modules):
-        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()
+    return as_written() if compiled_by_user(modules) else nullcontext()
+
+
+def as_written() -> AbstractContextManager[object]:
+    """Inside, nothing that was compiled runs so: every module runs its own code."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def calls_hooks(compiled: Callable[..., Any]) -> Callable[..., Any]:

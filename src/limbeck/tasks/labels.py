@@ -19,7 +19,7 @@ def hard_labels(targets: Tensor) -> Tensor:
         targets = targets.squeeze(1)
     if targets.dim() == 1:
         return (targets > 0.5).long() if targets.is_floating_point() else targets
-    return targets.argmax(-1)
+    return likeliest(targets)
 
 
 def likeliest(output: Tensor, axis: int = -1) -> Tensor:

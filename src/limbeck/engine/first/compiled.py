@@ -21,6 +21,7 @@ from limbeck.engine.devices.sharding import is_sharding
 from limbeck.engine.first.prepared import Prepared
 from limbeck.engine.first.stand_in import has_compiled_parts, unchanged
 from limbeck.seeds import same_draws, seed_everything
+from limbeck.taps.wrappers import as_written
 from limbeck.types import Batch, TeacherOutput
 
 EXPLAINED = 10.0
@@ -63,7 +64,7 @@ class _Steps:
 
     def other(self) -> str:
         """What the compiled step gives otherwise than a plain one."""
-        with torch.compiler.set_stance("force_eager"):
+        with as_written():
             plain, precision = self._results(0, self.batch)
             again, _ = self._results(1, _rounded(self.batch, precision))
         noise = {name: _size(value - again[name]) for name, value in plain.items()}

@@ -13,7 +13,7 @@ from torch.jit import ScriptModule
 
 from limbeck.distillers import Scheme
 from limbeck.seeds import same_draws
-from limbeck.taps.wrappers import compiled_by_user
+from limbeck.taps.wrappers import as_written, compiled_by_user
 
 
 @contextmanager
@@ -34,10 +34,7 @@ def as_it_is(scheme: Scheme) -> AbstractContextManager[object]:
 
     In older torch (2.11 among it), what first runs while each operation is watched is never compiled afterwards.
     """
-    if not has_compiled_parts(scheme):
-        return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
+    return as_written() if has_compiled_parts(scheme) else nullcontext()
 
 
 def has_compiled_parts(scheme: Scheme) -> bool:
