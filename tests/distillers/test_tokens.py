@@ -250,6 +250,18 @@ def test_a_loss_without_a_value_for_each_token_is_named():
         scheme(batch(), output)
 
 
+@pytest.mark.parametrize("terms", [[], [Term(losses.kd)]], ids=["labels", "and kd"])
+@pytest.mark.parametrize("wrong", [V, -1], ids=["too large", "below 0"])
+def test_a_label_outside_the_vocabulary_is_named_in_any_batch(wrong, terms):
+    data = batch()
+    data.targets[1, 2] = wrong
+    output = TeacherOutput(torch.zeros(B, L, V)) if terms else None
+    for scheme in both(terms):
+        scheme.prepare(batch(), output)
+        with pytest.raises(RequestError, match=rf"label {wrong} is out of range: .* {V} classes; .* \(now -100\)"):
+            scheme(data, output)
+
+
 def whole(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean()
 

@@ -112,7 +112,11 @@ def test_draws_and_labels_share_the_logits(loss, chunk):
     )
     sampled = Sampled(torch.full((B, L, 6), 1 / 6, dtype=torch.float64), drawn)
     tokens = Tokens(hidden, targets, -100)
-    parts = [tokens.cross_entropy, tokens.part(loss, sampled, {"temperature": 1.0}), lambda z, at: z.square().sum(-1)]
+    parts = [
+        tokens.cross_entropy(V),
+        tokens.part(loss, sampled, {"temperature": 1.0}),
+        lambda z, at: z.square().sum(-1),
+    ]
     total, _ = through.through_head(parts, [0.5, 2.0, 0.1], tokens.hidden, head, chunk)
     logits, kept = of_head(hidden, head), targets != -100
     by_draws = loss(logits, sampled, temperature=1.0, targets=targets, ignore_index=-100, average="positions").mean()

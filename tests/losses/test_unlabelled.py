@@ -18,6 +18,7 @@ from limbeck import (
     Hardware,
     MeanTeacher,
     MutualDistiller,
+    RequestError,
     SelfDistiller,
     TeacherOutput,
     Term,
@@ -62,6 +63,14 @@ def test_a_masked_class_does_them_no_harm(name: str) -> None:
     OF_LABELS[name](student, teacher, targets=targets).sum().backward()
     assert torch.isfinite(student.grad).all()
     assert torch.equal(student.grad[~KNOWN], torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("wrong", [4, -1], ids=["too large", "below 0"])
+@pytest.mark.parametrize("name", OF_LABELS)
+def test_a_label_that_no_class_has_is_named(name: str, wrong: int) -> None:
+    targets = torch.tensor([2, -100, wrong])
+    with pytest.raises(RequestError, match=f"label {wrong} is out of range: the student has 4 classes"):
+        OF_LABELS[name](torch.randn(3, 4), torch.randn(3, 4), targets=targets)
 
 
 @pytest.mark.parametrize("name", OF_LABELS)

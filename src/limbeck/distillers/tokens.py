@@ -172,7 +172,7 @@ class TokenDistiller(Distiller):
         if of_labels := self._weight_of_labels(batch):
             if tokens.targets is None:
                 raise RequestError("the loader gives no labels; give them, or leave the task loss out: task_weight 0")
-            parts[TASK] = tokens.cross_entropy
+            parts[TASK] = tokens.cross_entropy(len(self.head.of(self.student).weight))
             weights.append(of_labels)
         for name, one in self._of_logits.items():
             options = one.options(self.epoch, batch.targets is not None)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.losses.looks import can_look
+from limbeck.losses.shapes import in_range
 from limbeck.types import labelled
 
 
@@ -31,11 +32,18 @@ def mean_square(student: Tensor, teacher: Tensor, tokens: Tensor | None = None) 
     return by_sample(F.mse_loss(student, teacher, reduction="none"), tokens)
 
 
-def known_labels(targets: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Class indices that can be looked up, 0 where there is no label; and which samples have one, None if all have."""
-    if can_look(targets) and int(targets.min()) >= 0:
+def known_labels(targets: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
+    """Class indices that can be looked up, 0 where there is no label; and which samples have one, None if all have.
+
+    Raises:
+        RequestError: A label is out of range; on an accelerator nothing is raised, as that would stop the queue.
+    """
+    look = can_look(targets)
+    if look and 0 <= int(targets.min()) <= int(targets.max()) < classes:
         return targets.long(), None
     known = labelled(targets)
+    if look:
+        in_range(targets[known], classes)
     return targets.where(known, 0).long(), known
 
 

@@ -50,6 +50,21 @@ def class_indices(targets: Tensor, logits: Tensor) -> None:
         )
 
 
+def in_range(labels: Tensor, classes: int, *, what: str = "label", ignored: int | None = None) -> None:
+    """Raise RequestError unless labels, of any shape, are 0 or more and below the number of classes.
+
+    Args:
+        labels: Without those that do not count.
+        classes: Of the student.
+        what: The message's word for a label.
+        ignored: The label that does not count, where the message should say how to choose it.
+    """
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        hint = "" if ignored is None else f"; a class that is to be left out is named by ignore_index (now {ignored})"
+        raise RequestError(f"{what} {int(wrong[0])} is out of range: the student has {classes} classes{hint}")
+
+
 def channels(student: Sequence[int], teacher: Sequence[int]) -> tuple[int, int]:
     """C_s and C_t of two probed shapes (B, C, ...), for losses that build layers from them."""
     if not all(isinstance(n, int) for n in (*student, *teacher)) or min(len(student), len(teacher)) < 2:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses.shapes import in_range
 from limbeck.models.probabilities import are_probabilities
 from limbeck.tasks.class_order import behind_sigmoid, doubts, refuse_probabilities
 from limbeck.tasks.labels import check_classes, hard_labels, likeliest, of_classes, two_classes
@@ -114,9 +115,7 @@ def _row(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
     """
     labels = hard_labels(targets).long()
     known = labelled(labels)
-    wrong = labels[known & ((labels < 0) | (labels >= logits.shape[1]))]
-    if len(wrong):
-        raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {logits.shape[1]} classes")
+    in_range(labels[known], logits.shape[1], what="held-out label")
     first = likeliest(logits)
     right = first == labels
     asked = torch.full_like(known, teacher is not None)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError
+from limbeck.losses.shapes import in_range
 from limbeck.types import Targets, labelled
 
 ROUNDING = 0.02
@@ -93,6 +94,4 @@ def check_classes(logits: Tensor, targets: Targets) -> None:
     classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
     if targets.shape != wanted:
         raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
-    wrong = targets[((targets < 0) | (targets >= classes)) & labelled(targets)]
-    if wrong.numel():
-        raise RequestError(f"label {int(wrong[0])} is out of range: the student has {classes} classes")
+    in_range(targets[labelled(targets)], classes)

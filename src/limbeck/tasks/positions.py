@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError, shown
+from limbeck.losses.shapes import in_range
 from limbeck.options import is_whole
 from limbeck.tasks.labels import likeliest
 from limbeck.tasks.metrics import Metrics, Sums, wide
@@ -60,12 +61,7 @@ class Positions(Task):
                 f"{tuple(output.shape)}; these are {tuple(targets.shape)} of {targets.dtype}"
             )
         classes = output.shape[self.axis]
-        wrong = targets[((targets < 0) | (targets >= classes)) & self.known(targets)]
-        if wrong.numel():
-            raise RequestError(
-                f"label {int(wrong[0])} is out of range: the student has {classes} classes; a class that is to be left "
-                f"out is named by ignore_index (now {self.ignore_index})"
-            )
+        in_range(targets[self.known(targets)], classes, ignored=self.ignore_index)
 
     def known(self, targets: Targets) -> Tensor:
         known: Tensor = targets != self.ignore_index
@@ -174,9 +170,7 @@ def position_sums(
     classes = output.shape[axis]
     chosen, known = likeliest(output, axis), targets != ignored
     dtype = wide(output.device)
-    wrong = targets[known & ((targets < 0) | (targets >= classes))]
-    if len(wrong):
-        raise RequestError(f"held-out label {int(wrong[0])} is out of range: the student has {classes} classes")
+    in_range(targets[known], classes, what="held-out label")
     logits = output.movedim(axis, 1)
     loss = F.cross_entropy(logits, targets.long(), ignore_index=ignored, reduction="sum").to(dtype)
     agreed = known & False if teacher is None else (chosen == likeliest(teacher, axis)) & known

@@ -67,7 +67,7 @@ class VirtualTeacher:
             probabilities = (self.probability - rest) * batch.targets.float() + rest
         else:
             probabilities = torch.full((batch.size, self.classes), rest, device=batch.device)
-            targets, known = known_labels(batch.targets)
+            targets, known = known_labels(batch.targets, self.classes)
             probabilities.scatter_(1, targets[:, None], self.probability)
             if known is not None:
                 probabilities = probabilities.where(known[:, None], 1 / self.classes)

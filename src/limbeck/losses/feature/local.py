@@ -73,7 +73,7 @@ def sdd(
         raise unknown("base of sdd", base, get_args(Base))
     if not scales or min(scales) < 1:
         raise RequestError(f"sdd needs scales of 1 or more, not {list(scales)}")
-    labels, known = known_labels(targets)
+    labels, known = known_labels(targets, student_classifier.out_features)
     s = _logits(student_classifier, _means(student, scales))
     t = _logits(teacher_classifier, _means(teacher, scales))
     whole = _logits(teacher_classifier, teacher.mean((2, 3))).argmax(1) == labels

@@ -55,7 +55,7 @@ def dkd(
     _classified(student, teacher, targets, temperature)
     if standardize:
         student, teacher = standardized(student), standardized(teacher)
-    targets, known = known_labels(targets)
+    targets, known = known_labels(targets, student.shape[1])
     target_s, others_s = _split(student / temperature, targets)
     target_t, others_t = _split(teacher / temperature, targets)
     tckd = _kl(_binary(target_s, others_s), _binary(target_t, others_t))
@@ -96,7 +96,7 @@ def nkd(
         arXiv:2303.13005; recommended weight 1 beside the whole task loss.
     """
     _classified(student, teacher, targets, temperature)
-    targets, known = known_labels(targets)
+    targets, known = known_labels(targets, student.shape[1])
     log_s = F.log_softmax(student, dim=-1).gather(1, targets[:, None]).squeeze(1)
     t = F.softmax(teacher, dim=-1).gather(1, targets[:, None]).squeeze(1)
     _, others_s = _split(student / temperature, targets)

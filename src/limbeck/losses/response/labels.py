@@ -40,7 +40,7 @@ def wsld(student: Tensor, teacher: Tensor, *, targets: Tensor, temperature: floa
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     class_indices(targets, student)
-    _, known = known_labels(targets)
+    _, known = known_labels(targets, student.shape[1])
     with torch.no_grad():
         ce_s, ce_t = (F.cross_entropy(x, targets, reduction="none") for x in (student, teacher))
         weight = -torch.expm1(-ce_s / ce_t.clamp(min=1e-7))

@@ -15,6 +15,7 @@ from limbeck.losses.precision import call_loss
 from limbeck.losses.response.divergence import TAKING_DRAWS
 from limbeck.losses.response.sampled import Sampled, check_drawn, value_of_draws
 from limbeck.losses.response.sparse import TopK
+from limbeck.losses.shapes import in_range
 from limbeck.losses.tokens.head import Head, Projected
 from limbeck.losses.tokens.through import OfClasses, Part, through_head
 from limbeck.types import IGNORED
@@ -85,7 +86,9 @@ def token_cross_entropy(
     Args, returns and raises are those of `token_loss`.
     """
     tokens = Tokens(hidden, targets, ignore_index)
-    return through_head([tokens.cross_entropy], [1 / tokens.count(count)], tokens.hidden, head, chunk)[0]
+    return through_head(
+        [tokens.cross_entropy(len(head.weight))], [1 / tokens.count(count)], tokens.hidden, head, chunk
+    )[0]
 
 
 class Tokens:
@@ -109,7 +112,7 @@ class Tokens:
             raise RequestError(f"hidden states are (B, L, D), not {tuple(hidden.shape)}")
         if targets is not None and targets.shape != hidden.shape[:2]:
             raise RequestError(f"targets {tuple(targets.shape)} do not fit hidden states {tuple(hidden.shape)}")
-        self.shape = hidden.shape[:2]
+        self.shape, self._ignored = hidden.shape[:2], ignore_index
         self._at = None if targets is None else (targets.flatten() != ignore_index).nonzero().squeeze(1)
         self.hidden = self.rows(hidden)
         self.targets = None if targets is None else self.rows(targets).long()
@@ -124,11 +127,15 @@ class Tokens:
         """What sums are divided by."""
         return float(max(1, len(self.hidden)) if given is None else given)
 
-    @property
-    def cross_entropy(self) -> Part:
-        """(n,) cross-entropy of the labels of some tokens."""
+    def cross_entropy(self, classes: int) -> Part:
+        """(n,) cross-entropy of the labels of some tokens.
+
+        Raises:
+            RequestError: A label that none of the classes has.
+        """
         labels = self.targets
         assert labels is not None
+        in_range(labels, classes, ignored=self._ignored)
         return OfClasses(lambda at: labels[at, None], lambda log_probs, at: -log_probs.squeeze(-1))
 
     def part(self, loss: Callable[..., Tensor], teacher: TokenTeacher, options: dict[str, Any]) -> Part:
