@@ -47,6 +47,7 @@ from limbeck.runs.folder import COMPARISON, RECIPE, choose, environment, opened
 from limbeck.runs.identity import Origins
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
+from limbeck.runs.outputs.shared import sharing
 from limbeck.runs.parallel.processes import Pool
 from limbeck.runs.train import Job, settled, settled_as
 
@@ -139,11 +140,14 @@ def compare(
     with (
         opened(out, f"compare-{recipe.name}", described, resume, fabric, lambda at: weed(at, begun, redo)) as folder,
         once(),
+        sharing(folder, pool is not None) as shared,
     ):
         began(folder)
         outputs = Ledger(folder, fabric, resume)
         trainings = max(1, (asked.plan.most if asked.plan else len(seeds)) // teacher_count)
-        job = Job(recipe, ready.data, machine, fabric, folder, resume, trainings=trainings, outputs=outputs)
+        job = Job(
+            recipe, ready.data, machine, fabric, folder, resume, trainings=trainings, outputs=outputs, shared=shared
+        )
         comparison = _compared(job, asked, ready, root, redo, pool, seconds)
         if fabric.is_global_zero:
             write_json(folder / COMPARISON, comparison)

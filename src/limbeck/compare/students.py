@@ -45,6 +45,7 @@ class Order:
         compile: What was decided for all students.
         trainings: How many students have the same teacher.
         outputs: Where teacher outputs came from, as far as that is known.
+        shared: Where the processes share those in memory.
     """
 
     cell: Cell
@@ -57,6 +58,7 @@ class Order:
     compile: str | None
     trainings: int
     outputs: Mapping[str, Outputs]
+    shared: Path | None
 
 
 def train_all(students: Sequence[Cell], among: Sequence[Group], job: Job, root: Path, pool: Pool | None) -> None:
@@ -119,7 +121,7 @@ def _begun(order: Order) -> tuple[Job, list[teachers.Candidate]]:
         outputs = Ledger(known=order.outputs)
         job = Job(
             order.recipe, data, machine, fabric, order.folder, order.resume, order.compile, order.trainings,
-            outputs=outputs,
+            outputs=outputs, shared=order.shared,
         )  # fmt: skip
         _BEGUN[key] = job, found
     return _BEGUN[key]
@@ -129,7 +131,7 @@ def _order(cell: Cell, group: Group, job: Job, root: Path) -> Order:
     machine = replace(job.machine, loggers=())
     return Order(
         cell, group.recipe, group.number, root.absolute(), job.out.absolute(), machine, job.resume, job.compile,
-        job.trainings, job.outputs.known,
+        job.trainings, job.outputs.known, job.shared,
     )  # fmt: skip
 
 

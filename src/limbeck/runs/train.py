@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,8 @@ class Job:
     """Trainings whose losses' balance was said; a comparison's jobs share it."""
     outputs: Ledger = field(default_factory=Ledger)
     """Where the teacher outputs came from, as recorded and kept by a resumed run; a comparison's jobs share it."""
+    shared: Path | None = None
+    """Where processes that train side by side share teacher outputs (`limbeck.runs.outputs.shared`)."""
     callbacks: Sequence[Callback] = ()
     """What looks into the trainings."""
 
@@ -170,7 +173,8 @@ class Job:
             self.memory.pop(next(iter(self.memory)))
         if kept is None:
             before = self.outputs.get(key)
-            kept = keep(asking, teacher, self.trainings, before, lambda outputs: self.outputs.note(key, outputs))
+            begin = functools.partial(self.outputs.note, key)
+            kept = keep(asking, teacher, self.trainings, before, begin, self.shared)
             if kept.outputs != before:
                 self.outputs.note(key, kept.outputs)
             lines = [] if kept.where == "online" else check_steady(teacher, next(iter(asking.batches(0))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -64,6 +64,23 @@ class CachedTeacher:
             if table.device.type != "cpu":
                 table.flatten()[:1].tolist()  # until the device has computed it
 
+    @classmethod
+    def of_tensors(cls, fingerprint: str, tensors: Mapping[str, Tensor]) -> CachedTeacher:
+        """The teacher whose `fingerprint` and `tensors` these are."""
+        made = cls.__new__(cls)
+        made.fingerprint, made._logits, made._tables = fingerprint, [], {}
+        for name, table in sorted(tensors.items(), key=lambda one: _place(one[0])):
+            kind, _ = _place(name)
+            (made._tables.setdefault(kind, []) if kind else made._logits).append(table)
+        some = made._logits or next(iter(made._tables.values()))
+        made._views, made._samples, made._device = len(some), len(some[0]), some[0].device
+        return made
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it holds: (samples, ...) outputs by tap and view, "/0" for the logits of view 0."""
+        every = {"": self._logits, **self._tables}
+        return {f"{name}/{view}": table for name, some in every.items() for view, table in enumerate(some)}
+
     def __call__(self, batch: Batch) -> TeacherOutput:
         view, device = batch.view, batch.device
         index = send(batch.index, device)
@@ -84,6 +101,12 @@ class CachedTeacher:
         self._logits = [table.to(device) for table in self._logits]
         self._tables = {name: [table.to(device) for table in some] for name, some in self._tables.items()}
         self._device = device
+
+
+def _place(name: str) -> tuple[str, int]:
+    """The tap, "" for the logits, and the view that a name stands for."""
+    tap, view = name.rsplit("/", 1)
+    return tap, int(view)
 
 
 def _table(tables: list[Tensor], view: int, samples: int, example: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from limbeck.runs.folder import opened as opened_folder
 from limbeck.runs.identity import Identity
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
+from limbeck.runs.outputs.shared import sharing
 from limbeck.runs.parallel.processes import Pool
 from limbeck.runs.same import changes, reasons
 from limbeck.runs.train import Job
@@ -84,7 +85,11 @@ def tune(
     fabric = machine.fabric(prepared.recipe.precision)
     described = dump(prepared.recipe)
     fits = _refuser(prepared.made_of)
-    with opened_folder(out, f"tune-{recipe.name}", described, resume, fabric, fits) as folder, once():
+    with (
+        opened_folder(out, f"tune-{recipe.name}", described, resume, fabric, fits) as folder,
+        once(),
+        sharing(folder, pool is not None) as shared,
+    ):
         began(folder)
         named.write(folder)
         _describe(folder, prepared, machine)
@@ -95,7 +100,7 @@ def tune(
             teachers.train(one, prepared.recipe, prepared.searched, machine, folder, resume=resume, retrain=False)
         job = Job(prepared.recipe, prepared.searched, replace(machine, progress=False), fabric, folder, resume)
         trainings = len(prepared.contenders) * (asked.trials + asked.fresh)
-        job = replace(job, trainings=trainings, outputs=Ledger(folder, fabric, resume))
+        job = replace(job, trainings=trainings, outputs=Ledger(folder, fabric, resume), shared=shared)
         job = decided(job, [one.recipe for one in prepared.contenders if one.taught], prepared.student, prepared.found)
         say: Say = tell if machine.progress else silent
         trainer, several = Trainer(job, prepared.found), named.shared or pool is not None

@@ -42,6 +42,7 @@ class Order:
         compile: What was decided for all students.
         trainings: How many students have the same teacher.
         outputs: Where teacher outputs came from, as far as that is known.
+        shared: Where the processes share those in memory.
     """
 
     recipe: schema.Recipe
@@ -56,10 +57,11 @@ class Order:
     compile: str | None
     trainings: int
     outputs: Mapping[str, Outputs]
+    shared: Path | None
 
 
 def share_out(course: Course, pool: Pool, machine: Machine) -> float:
-    """Carry a search out by the processes of a pool; the seconds in which they computed teacher outputs.
+    """Carry a search out by the processes of a pool; the seconds that computing teacher outputs took.
 
     Raises:
         RequestError, RunError: What one of them has met with first; the others are ended.
@@ -69,13 +71,13 @@ def share_out(course: Course, pool: Pool, machine: Machine) -> float:
     order = Order(
         ready.recipe, everyone, ready.made_of, course.asked, course.begun, course.asked.storage or str(own(job.out)),
         course.root.absolute(), job.out.absolute(), replace(machine, loggers=()), job.compile, job.trainings,
-        job.outputs.known,
+        job.outputs.known, job.shared,
     )  # fmt: skip
     trainings = len(everyone) * max(course.asked.trials, course.asked.fresh)
     seconds = 0.0
     for took, noted in pool.map(work, [order] * min(pool.places(), trainings)):
         job.outputs.merge(noted)
-        seconds += took
+        seconds = max(seconds, took)  # each counts all of them, also those that another one has computed
     return seconds
 
 
@@ -107,6 +109,6 @@ def _begun(order: Order) -> tuple[Prepared, Job]:
     quiet = replace(machine, progress=False)
     job = Job(
         recipe, searched, quiet, machine.fabric(recipe.precision), order.folder, True, order.compile, order.trainings,
-        outputs=Ledger(known=order.outputs),
+        outputs=Ledger(known=order.outputs), shared=order.shared,
     )  # fmt: skip
     return Prepared(recipe, data, searched, found, student, order.contenders, order.made_of, cut=False), job

@@ -101,13 +101,20 @@ class Asking:
         """
         if self.spec.where in schema.PLACES:
             # What is found unasked has the very bits that would be computed here: not those of another batch size.
-            asked = f"{self.batch_size} {self._kernels()}" if self.spec.where == "auto" else ""
+            asked = self._asked() if self.spec.where == "auto" else ""
             return str(cache_root() / "teacher_outputs" / place_key(self.made_of(teacher), self.coding(teacher), asked))
         logits, features = teacher(next(iter(self.batches(0))).first(2))
         if logits is not None and not features:
             return self.spec.where
         taps = json.dumps([logits is not None, *sorted(features)])
         return f"{self.spec.where.rstrip('/')}/taps-{hashlib.sha256(taps.encode()).hexdigest()[:8]}"
+
+    def bits(self, teacher: Teacher) -> str:
+        """A name that outputs in fp32 have in common where they have the same bits in as many views."""
+        return place_key(self.made_of(teacher), Coding("float32"), f"{self.views} views, {self._asked()}")
+
+    def _asked(self) -> str:
+        return f"{self.batch_size} {self._kernels()}"
 
     def _kernels(self) -> str:
         """What the last bits of a network's outputs depend on besides the network and the batch."""

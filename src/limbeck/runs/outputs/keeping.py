@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 from rich import filesize
 
@@ -16,6 +17,7 @@ from limbeck.recipes import schema
 from limbeck.runs.cache.in_use import use
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.ledger import Outputs
+from limbeck.runs.outputs.shared import computed_once, timed
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need
 from limbeck.teachers.coding import Coding
 from limbeck.teachers.shards import Shards
@@ -60,6 +62,7 @@ def keep(
     trainings: int = 1,
     before: Outputs | None = None,
     begin: Callable[[Outputs], None] = lambda outputs: None,
+    shared: Path | None = None,
 ) -> Kept:
     """The teacher, its outputs precomputed for every sample in every view if that is possible and pays.
 
@@ -69,6 +72,7 @@ def keep(
         trainings: How many students have this teacher.
         before: What was decided before, which is done again.
         begin: Told what is about to be stored, so that a run which is killed then does not take it for found.
+        shared: Where processes that train side by side share outputs in memory (`limbeck.runs.outputs.shared`).
     """
     # What one process has measured holds for all: each by itself might decide otherwise, and wait for the rest.
     where, reason = asking.fabric.broadcast(_decided(asking, teacher, trainings) if before is None else ("", ""))
@@ -87,7 +91,7 @@ def keep(
         reason = f"online teacher: {reason}"
         kept = Kept(teacher, "online", 0.0, Outputs("online", reason))
     else:
-        kept = _cached(asking, teacher)
+        kept = _cached(asking, teacher, shared)
     if before is None or before.reason == UNFINISHED:
         return kept
     return replace(kept, outputs=replace(before, place=kept.outputs.place))
@@ -100,12 +104,14 @@ def _as_before(spec: schema.Store, before: Outputs) -> schema.Store:
     return spec.model_copy(update={"dtype": before.dtype, "top_k": before.top_k, "draws": before.draws})
 
 
-def _cached(asking: Asking, teacher: Teacher) -> Kept:
+def _cached(asking: Asking, teacher: Teacher, shared: Path | None) -> Kept:
     samples, views = len(asking.data.train), asking.views
-    began = time.perf_counter()
-    passing = _passing(asking)
-    known = CachedTeacher(teacher, (passing.over(asking.batches(view)) for view in range(views)), samples, views)
-    seconds = time.perf_counter() - began
+
+    def compute() -> CachedTeacher:
+        passing = _passing(asking)
+        return CachedTeacher(teacher, (passing.over(asking.batches(view)) for view in range(views)), samples, views)
+
+    known, seconds = timed(compute) if shared is None else computed_once(shared, asking.bits(teacher), compute)
     reason = _reason("kept in memory", samples, views, _need(asking, teacher))
     return Kept(known, "memory", seconds, Outputs("memory", reason))
 
