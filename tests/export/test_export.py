@@ -153,6 +153,20 @@ def test_a_network_that_cannot_be_converted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_exporter_that_the_newest_packages_do_not_fit_names_those_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise AttributeError("'tuple' object has no attribute 'dtype'")
+
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr("torch.onnx.export", fails)
+    for version, ends in (("2.6.0+cu124", r"onnxscript==0\.5\.0 and onnx-ir==.*newer torch"), ("2.7.1", "'dtype'")):
+        monkeypatch.setattr(torch, "__version__", version)
+        with pytest.raises(RequestError, match=f"{ends}$"):
+            onnx_module.write_onnx(tmp_path / "no.onnx", nn.Flatten(), {"shape": [1, 2, 2]})
+
+
 def test_which_exit_must_be_said(
     several: tuple[Path, dict[str, Any]], single: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -75,11 +75,12 @@ def exported(
                 custom_translation_table=dict(table or {}),
                 verbose=False,
             )
+            if program is None:
+                raise RequestError("torch gave nothing back")
+            proto = program.model_proto
     except Exception as error:
-        raise RequestError(f"this network cannot be written as ONNX: {reason_of(_cause(error))}") from error
-    if program is None:
-        raise RequestError("this network cannot be written as ONNX: torch gave nothing back")
-    proto = program.model_proto
+        reason = reason_of(_cause(error))
+        raise RequestError(f"this network cannot be written as ONNX: {reason}{_older()}") from error
     # The exporter notes the source line behind each node, with the paths of this machine.
     for part in (
         *proto.graph.node,
@@ -94,6 +95,13 @@ def exported(
         proto.metadata_props.add(key=key, value=value)
     opset = next(one.version for one in proto.opset_import if one.domain == "")
     return proto.SerializeToString(), opset
+
+
+def _older() -> str:
+    """What to install beside a torch whose exporter does not fit the newest packages."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7):
+        return ""
+    return f"; beside torch {torch.__version__} it takes onnxscript==0.5.0 and onnx-ir==0.1.12, or take a newer torch"
 
 
 def _cause(error: Exception) -> Exception:
