@@ -74,7 +74,7 @@ def test_partners_are_a_permutation_within_each_class(targets: list[int]) -> Non
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (lambda: ClassWise(Table(), temperature=0), "temperature must be above 0, not 0"),
+        (lambda: ClassWise(Table(), temperature=0), "temperature must be above 0 and finite, not 0"),
         (lambda: ClassWise(Table(), weight=-0.5), "weight must be 0 or more, not -0.5"),
         (
             lambda: ClassWise(Table()).prepare(batch()._replace(targets=torch.rand(B, C)), None),

@@ -95,7 +95,7 @@ def test_all_peers_are_trained_and_saved_once() -> None:
     [
         (lambda: MutualDistiller([Table()]), "two peers or more, not 1"),
         (lambda: MutualDistiller([Table()] * 2), "one module is given twice"),
-        (lambda: MutualDistiller([Table(), Table()], temperature=-1), "temperature must be above 0, not -1"),
+        (lambda: MutualDistiller([Table(), Table()], temperature=-1), "temperature must be above 0 and finite, not -1"),
         (lambda: MutualDistiller([Table(), Table()], weight=-1), "weight must be 0 or more, not -1"),
         (
             lambda: MutualDistiller([nn.Linear(1, 3), nn.Linear(1, 4)]).prepare(batch(), None),

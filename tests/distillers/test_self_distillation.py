@@ -156,7 +156,7 @@ class Maps(Table):
     [
         (lambda: SelfDistiller(Table(), soft_weight=1.5), "soft_weight must lie between 0 and 1, not 1.5"),
         (lambda: SelfDistiller(Table(), hint_weight=-1), "hint_weight must be 0 or more, not -1"),
-        (lambda: SelfDistiller(Table(), temperature=0), "temperature must be above 0, not 0"),
+        (lambda: SelfDistiller(Table(), temperature=0), "temperature must be above 0 and finite, not 0"),
         (
             lambda: SelfDistiller(nn.Linear(1, 3)).prepare(batch(), None),
             "returns two Exits or more, and Linear does not",

@@ -25,7 +25,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Term(losses.kd, weight=True), "term kd: weight is a number or a function of the epoch, not True"),
     (lambda: Term(losses.mse, student=5), "term mse: student is a tap such as 'layer2', or some, not 5"),
     (lambda: Term(losses.mse, teacher=("a", 5)), r"term mse: teacher is a tap .*, not \('a', 5\)"),
-    (lambda: MutualDistiller([STUDENT, nn.Linear(4, 3)], temperature="4"), "temperature must be above 0, not '4'"),
+    (
+        lambda: MutualDistiller([STUDENT, nn.Linear(4, 3)], temperature="4"),
+        "temperature must be above 0 and finite, not '4'",
+    ),
     (lambda: MeanTeacher(STUDENT, [TERM], task_weight=[1]), r"task_weight must be 0 or more, not \[1\]"),
     (lambda: step(Term(losses.kd, temperature=None)), "temperature must be above 0 and finite, not None"),
     (lambda: step(Term(losses.kd, temperature="4")), "temperature must be above 0 and finite, not '4'"),

@@ -147,5 +147,5 @@ def test_what_cannot_be_diagnosed_is_said() -> None:
         diagnose(Reader(), loader, loader, cached=Draws())
     with pytest.raises(RequestError, match="no batch at all"):
         diagnose(Reader(), loader, [])
-    with pytest.raises(RequestError, match="temperature must be above 0, not 0"):
+    with pytest.raises(RequestError, match="temperature must be above 0 and finite, not 0"):
         diagnose(Reader(), loader, loader, temperature=0)

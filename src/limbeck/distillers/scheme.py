@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, shown
+from limbeck.losses.shapes import check_temperature
 from limbeck.models.foreign.programs import refuse_program
 from limbeck.models.given import check_network
 from limbeck.options import is_number
@@ -239,8 +240,7 @@ def check_targets(task: Task, output: Tensor, targets: Targets) -> None:
 
 def check_options(*, temperature: float, **weights: float) -> None:
     """Raise RequestError for a temperature that is not above 0, or a weight below 0."""
-    if not (is_number(temperature) and temperature > 0):
-        raise RequestError(f"temperature must be above 0, not {shown(temperature)}")
+    check_temperature(temperature)
     for name, weight in weights.items():
         if not (is_number(weight) and weight >= 0):
             raise RequestError(f"{name} must be 0 or more, not {shown(weight)}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision, run_layer
 from limbeck.losses.processes import of_all_processes
-from limbeck.losses.shapes import channels, class_indices, several_samples
+from limbeck.losses.shapes import channels, check_temperature, class_indices, several_samples
 from limbeck.losses.vectors import unit
 from limbeck.types import labelled
 
@@ -66,8 +66,9 @@ class CRD(nn.Module):
             raise RequestError(
                 f"CRD needs 2 samples, 1 negative and 1 dimension at least, not {samples}, {negatives}, {dimension}"
             )
-        if not temperature > 0 or not 0 <= momentum < 1:
-            raise RequestError(f"temperature {temperature} must be above 0 and momentum {momentum} in [0, 1)")
+        check_temperature(temperature)
+        if not 0 <= momentum < 1:
+            raise RequestError(f"momentum must lie from 0 to below 1, not at {momentum}")
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         self.embed_s = nn.Linear(student_channels, dimension)
         self.embed_t = nn.Linear(teacher_channels, dimension)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, shown
 
 _ADAPT = "give the term an adapter"
 
@@ -63,6 +64,16 @@ def in_range(labels: Tensor, classes: int, *, what: str = "label", ignored: int 
     if len(wrong):
         hint = "" if ignored is None else f"; a class that is to be left out is named by ignore_index (now {ignored})"
         raise RequestError(f"{what} {int(wrong[0])} is out of range: the student has {classes} classes{hint}")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise RequestError unless a temperature is above 0 and finite."""
+    try:
+        fits = 0 < temperature < math.inf
+    except TypeError:
+        fits = False
+    if not fits:
+        raise RequestError(f"temperature must be above 0 and finite, not {shown(temperature)}")
 
 
 def channels(student: Sequence[int], teacher: Sequence[int]) -> tuple[int, int]:

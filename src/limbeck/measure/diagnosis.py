@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from limbeck.engine.batches.source import Source
 from limbeck.errors import RequestError
 from limbeck.losses import Sampled, TopK
+from limbeck.losses.shapes import check_temperature
 from limbeck.measure.evaluation import evaluate
 from limbeck.tasks.labels import hard_labels, with_labels
 from limbeck.teachers import Teacher
@@ -121,8 +122,7 @@ def diagnose(
         RequestError: A loader without a sample or without a label, a teacher without logits or with some of them
             (`limbeck.losses.TopK`, `Sampled`), a temperature that is not above 0.
     """
-    if not temperature > 0:
-        raise RequestError(f"temperature must be above 0, not {temperature}")
+    check_temperature(temperature)
     logits, labels = _answers(cached or teacher, train, most, torch.device(device))
     new_logits, new_labels = _answers(teacher, held_out, most, torch.device(device))
     known, own = with_labels(logits, labels)

@@ -14,9 +14,8 @@ from limbeck.losses.maps import pool_to
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.decoupled import dkd
 from limbeck.losses.response.divergence import kd
-from limbeck.losses.response.softened import positive
 from limbeck.losses.samples import known_labels, mean_square, where_known
-from limbeck.losses.shapes import agree, class_indices
+from limbeck.losses.shapes import agree, check_temperature, class_indices
 from limbeck.losses.vectors import unit
 
 Base = Literal["kd", "dkd"]
@@ -68,7 +67,7 @@ def sdd(
     """
     _classified(student, teacher, student_classifier, teacher_classifier)
     class_indices(targets, student)
-    positive(temperature)
+    check_temperature(temperature)
     if base not in get_args(Base):
         raise unknown("base of sdd", base, get_args(Base))
     if not scales or min(scales) < 1:

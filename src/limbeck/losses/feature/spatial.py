@@ -7,9 +7,8 @@ from torch import Tensor
 
 from limbeck.losses.maps import pool_to, pool_to_smaller
 from limbeck.losses.precision import full_precision
-from limbeck.losses.response.softened import positive
 from limbeck.losses.samples import mean_square
-from limbeck.losses.shapes import agree, same_shape, several_samples
+from limbeck.losses.shapes import agree, check_temperature, same_shape, several_samples
 from limbeck.losses.vectors import uncorrelated
 
 
@@ -67,7 +66,7 @@ def channel(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Te
         recommended weight 3 on logits, 50 on features.
     """
     agree(student, teacher, (4,), 0, 1, 2, 3)
-    positive(temperature)
+    check_temperature(temperature)
     log_s, log_t = (F.log_softmax(f.flatten(2) / temperature, dim=2) for f in (student, teacher))
     return (log_t.exp() * (log_t - log_s)).sum(2).mean(1) * temperature**2
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import expected, positive, softer, times
+from limbeck.losses.response.softened import expected, softer, times
 from limbeck.losses.response.standardization import standardize as standardized
-from limbeck.losses.shapes import agree
+from limbeck.losses.shapes import agree, check_temperature
 from limbeck.losses.vectors import uncorrelated
 
 _LEAST = 1e-8
@@ -56,7 +56,7 @@ def dist(
         recommended weight 2 (with β = γ = 1).
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
-    positive(temperature)
+    check_temperature(temperature)
     s, t = (F.softmax(softer(x, temperature), dim=1) for x in (student, teacher))
     inter, intra = (uncorrelated(s, t, dim=dim, largest=1.0, least=_LEAST).mean() for dim in (1, 0))
     return times(inter, inter_weight * temperature**2) + times(intra, intra_weight * temperature**2)
@@ -109,7 +109,7 @@ def mlkd(
     own = tuple(standardized(x) if standardize else x for x in (student, teacher))
     levels = []
     for temperature in temperatures:
-        positive(temperature)
+        check_temperature(temperature)
         log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in own)
         p_s, p_t = log_s.exp(), log_t.exp()
         instance = expected(p_t, log_t - log_s).mean() * temperature**2

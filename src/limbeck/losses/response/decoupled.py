@@ -9,10 +9,10 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import expected, positive
+from limbeck.losses.response.softened import expected
 from limbeck.losses.response.standardization import standardize as standardized
 from limbeck.losses.samples import known_labels, where_known
-from limbeck.losses.shapes import agree, class_indices
+from limbeck.losses.shapes import agree, check_temperature, class_indices
 
 
 @full_precision
@@ -108,7 +108,7 @@ def nkd(
 def _classified(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> None:
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
     class_indices(targets, student)
-    positive(temperature)
+    check_temperature(temperature)
     if student.shape[1] < 2:
         raise RequestError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} have one class only")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from limbeck.errors import RequestError
 from limbeck.losses.precision import full_precision
-from limbeck.losses.shapes import agree
+from limbeck.losses.shapes import agree, check_temperature
 
 
 @full_precision
@@ -32,8 +32,7 @@ def sigmoid_kd(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, sc
         with its binary divergence alone; recommended weight 10 there, at T 1.
     """
     agree(student, teacher, (2,), 0, 1, remedy="teacher and student must know the same labels")
-    if not temperature > 0:
-        raise RequestError(f"temperature must be above 0, not {temperature}")
+    check_temperature(temperature)
     s, t = student / temperature, teacher / temperature
     p = t.sigmoid()
     # Σ q log(q / p) over both outcomes, in log-space: log σ(−x) = log σ(x) − x.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -10,13 +9,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.errors import RequestError, shown
+from limbeck.errors import RequestError
 from limbeck.losses.looks import can_look
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import Average, over_positions
 from limbeck.losses.response.sampled import Sampled
 from limbeck.losses.response.sparse import TopK, bucket, gather_bucket, spread
 from limbeck.losses.response.standardization import standardize as standardized
+from limbeck.losses.shapes import check_temperature
 
 Rest = Literal["bucket", "spread"]
 """What becomes of the mass that a top-k teacher does not name: one class of its own, or shared out evenly."""
@@ -50,8 +50,8 @@ def compare(
         RequestError: The shapes differ, or an option does not fit.
     """
     of_teacher = temperature if teacher_temperature is None else teacher_temperature
-    positive(temperature)
-    positive(of_teacher)
+    check_temperature(temperature)
+    check_temperature(of_teacher)
     if isinstance(teacher, Sampled):
         raise RequestError(
             "a sampled teacher is right in expectation for kd and soft_cross_entropy alone; choose one of them, or "
@@ -98,16 +98,6 @@ def _sparse(
     else:
         log_s, log_t = gather_bucket(softer(student, at[0]), indices), bucket(log_probs, classes, at[1])
     return divergence(log_s, log_t, factor)
-
-
-def positive(temperature: float) -> None:
-    """Raise RequestError unless a temperature is one."""
-    try:
-        fits = 0 < temperature < math.inf
-    except TypeError:
-        fits = False
-    if not fits:
-        raise RequestError(f"temperature must be above 0 and finite, not {shown(temperature)}")
 
 
 def softer(logits: Tensor, temperature: float) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from limbeck.losses.precision import full_precision
 from limbeck.losses.response.positions import CLASSES
-from limbeck.losses.response.softened import expected, positive, softer
+from limbeck.losses.response.softened import expected, softer
 from limbeck.losses.response.standardization import centred
-from limbeck.losses.shapes import agree
+from limbeck.losses.shapes import agree, check_temperature
 
 
 @full_precision
@@ -37,7 +37,7 @@ def wttm(student: Tensor, teacher: Tensor, *, temperature: float = 5.0) -> Tenso
         recommended weight 4 with T 5.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
-    positive(temperature)
+    check_temperature(temperature)
     powers = softer(F.log_softmax(teacher, dim=1), temperature)
     log_q = powers - powers.logsumexp(1, keepdim=True)
     return expected(powers.exp(), log_q - F.log_softmax(student, dim=1))
@@ -67,7 +67,7 @@ def normkd(student: Tensor, teacher: Tensor, *, temperature: float = 2.0) -> Ten
         recommended weight 0.9 beside 0.1 of the task loss.
     """
     agree(student, teacher, (2,), 0, 1, remedy=CLASSES)
-    positive(temperature)
+    check_temperature(temperature)
     (off_s, deviation_s), (off_t, deviation_t) = (centred(x) for x in (student, teacher))
     log_s = F.log_softmax(softer(off_s / deviation_s, temperature), dim=1)
     log_t = F.log_softmax(softer(off_t / deviation_t, temperature), dim=1)
