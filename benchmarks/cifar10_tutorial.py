@@ -31,8 +31,8 @@ from limbeck.runs import components, learners, teachers
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.keeping import keep
+from limbeck.runs.settled import settled
 from limbeck.runs.stages import assemble
-from limbeck.runs.train import settled
 
 SAMPLES, EPOCHS, ROUNDS = 2560, 10, 3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

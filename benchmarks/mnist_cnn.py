@@ -35,7 +35,7 @@ from limbeck.runs import components, learners, teachers
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.keeping import keep
-from limbeck.runs.train import settled
+from limbeck.runs.settled import settled
 
 EPOCHS, STEPS, WARM, ROUNDS = 3, 150, 50, 3
 ALL_STEPS = EPOCHS * 1875

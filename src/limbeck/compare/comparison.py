@@ -49,7 +49,8 @@ from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.outputs.shared import sharing
 from limbeck.runs.parallel.processes import Pool
-from limbeck.runs.train import Job, settled, settled_as
+from limbeck.runs.settled import settled, settled_as
+from limbeck.runs.train import Job
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

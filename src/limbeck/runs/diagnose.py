@@ -19,9 +19,10 @@ from limbeck.recipes import schema
 from limbeck.runs import components, teachers
 from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
+from limbeck.runs.settled import settled
 from limbeck.runs.stages import assemble
 from limbeck.runs.temperatures import temperature
-from limbeck.runs.train import Job, places, settled
+from limbeck.runs.train import Job, places
 from limbeck.runs.written_out import with_terms
 from limbeck.teachers import StoredTeacher, Teacher
 

@@ -29,8 +29,9 @@ from limbeck.runs.identity import Origins
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
 from limbeck.runs.same import record, refuse
+from limbeck.runs.settled import settled
 from limbeck.runs.stages import Distilled, distil
-from limbeck.runs.train import Job, settled
+from limbeck.runs.train import Job
 from limbeck.teachers import ModuleTeacher
 
 

@@ -18,7 +18,6 @@ from limbeck.engine import Hardware, Saving, fit
 from limbeck.engine.batches.source import Source
 from limbeck.engine.callbacks.hooks import Callback
 from limbeck.engine.callbacks.progress import tell
-from limbeck.engine.devices.compiling import check_whole
 from limbeck.engine.devices.fabric import AUTO
 from limbeck.engine.each_minute import Passing
 from limbeck.engine.first.answers import check_steady
@@ -26,10 +25,8 @@ from limbeck.engine.first.batch import settle
 from limbeck.engine.saving.checkpoint import checkpoint_phase, restore_student
 from limbeck.engine.settings import stopped
 from limbeck.engine.validation import Hear
-from limbeck.errors import RequestError
 from limbeck.measure.evaluation import evaluate, evaluate_each, evaluate_teacher
 from limbeck.models import move
-from limbeck.quantization.processor import whole_bits
 from limbeck.recipes import schema
 from limbeck.recipes.methods import Places
 from limbeck.runs import components
@@ -39,7 +36,6 @@ from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.given_teacher import outputs_of
 from limbeck.runs.outputs.keeping import MEMORY_BYTES, Kept, keep
 from limbeck.runs.outputs.ledger import Ledger
-from limbeck.runs.pixels import with_pixels
 from limbeck.runs.teachers import Candidate
 from limbeck.taps import evaluating
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher, memory_need
@@ -253,36 +249,6 @@ class Job:
             asked = self._passing(split, f"teacher on the {part} set")
             self.judges[key] = CachedTeacher(teacher, [asked], len(split), features=False)
         return self.judges[key]
-
-
-def settled(recipe: schema.Recipe, student: nn.Module, data: DataSet, machine: Machine) -> schema.Recipe:
-    """The recipe with its precision decided, and what pixels its student gets, as it is then written down.
-
-    Raises:
-        RequestError: The machine is to compile or quantise students, and to keep them sharded.
-    """
-    if machine.strategy == "fsdp":
-        check_whole(recipe.compile)
-        if recipe.quantize is not None:
-            raise RequestError("quantize is for students that each device holds as a whole; leave --strategy fsdp out")
-    spec = with_pixels(recipe.student, student, data)
-    example = components.example(spec, data)
-    precision = machine.precision(recipe.precision, student, example, recipe.data.batch_size)
-    return with_bits(recipe.model_copy(update={"precision": precision, "student": spec}))
-
-
-def with_bits(recipe: schema.Recipe) -> schema.Recipe:
-    """The recipe with the bits of int8 weights decided for this machine."""
-    if recipe.quantize is None or recipe.quantize.bits != AUTO:
-        return recipe
-    return recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"bits": whole_bits()})})
-
-
-def settled_as(settled: schema.Recipe, other: schema.Recipe) -> schema.Recipe:
-    """Another recipe for the same student, or a part of it, with what was decided for a settled one."""
-    pixels = {"mean": settled.student.mean, "std": settled.student.std}
-    student = other.student.model_copy(update=pixels)
-    return with_bits(other.model_copy(update={"precision": settled.precision, "student": student}))
 
 
 def places(recipe: schema.Recipe, student: nn.Module, found: Sequence[Candidate], data: DataSet) -> Places:

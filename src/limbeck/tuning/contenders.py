@@ -14,8 +14,9 @@ from limbeck.data import DataSet
 from limbeck.errors import RequestError
 from limbeck.recipes import schema
 from limbeck.recipes.methods import METHODS, OfNetwork, OfStage
+from limbeck.runs.settled import settled_as
 from limbeck.runs.teachers import Candidate
-from limbeck.runs.train import places, settled_as
+from limbeck.runs.train import places
 from limbeck.runs.written_out import Find, setting_of, with_terms
 from limbeck.tuning.defaults import default_space
 from limbeck.tuning.settings import Settings, own_settings, paths

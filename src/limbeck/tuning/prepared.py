@@ -20,7 +20,7 @@ from limbeck.runs import components, learners, teachers
 from limbeck.runs.checks import dry_run
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.machine import Machine
-from limbeck.runs.train import settled
+from limbeck.runs.settled import settled
 from limbeck.tuning.contenders import Contender, contenders, names_of
 from limbeck.tuning.settings import with_settings
 from limbeck.tuning.space import GivenSpace, Range, as_content

@@ -30,8 +30,9 @@ from limbeck.runs.cost.step_memory import step_memory
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking
 from limbeck.runs.outputs.beforehand import estimated
+from limbeck.runs.settled import settled
 from limbeck.runs.stages import assemble, uses_teacher
-from limbeck.runs.train import places, settled
+from limbeck.runs.train import places
 from limbeck.runs.written_out import parts_of
 from limbeck.teachers import CachedTeacher, StoredTeacher, Teacher
 

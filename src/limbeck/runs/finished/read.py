@@ -28,7 +28,7 @@ from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.identity import Identity, Origins
 from limbeck.runs.machine import Machine
 from limbeck.runs.same import refuse
-from limbeck.runs.train import settled
+from limbeck.runs.settled import settled
 from limbeck.taps import evaluating
 
 

@@ -19,8 +19,8 @@ from limbeck.runs.checks import dry_run
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.asking import Asking, form_of
 from limbeck.runs.outputs.keeping import seconds_per_sample, store_outputs
+from limbeck.runs.settled import settled
 from limbeck.runs.stages import assemble
-from limbeck.runs.train import settled
 from limbeck.teachers import StoredTeacher, Teacher
 from limbeck.teachers.stored import describe, verify
 from limbeck.types import TeacherOutput
