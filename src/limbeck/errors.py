@@ -62,6 +62,16 @@ def reason_of(error: Exception) -> str:
     return said.splitlines()[0] if said else type(error).__name__
 
 
+@contextmanager
+def whose(name: str) -> Iterator[None]:
+    """What is raised inside has a note of whose training it was; the command line tells it before the message."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(name)
+        raise
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things in words.
 

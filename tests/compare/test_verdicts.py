@@ -14,6 +14,7 @@ from limbeck.compare.intervals import Paired, of_test_samples, seeds_needed
 from limbeck.compare.pairs import paired
 from limbeck.compare.verdicts import Rules, verdict, with_simultaneous
 from limbeck.compare.words import ended, needed, procedure
+from limbeck.errors import RequestError
 
 ABOUT = {"monitor": "accuracy", "mode": "max"}
 
@@ -43,6 +44,24 @@ def test_the_verdict_is_what_the_simultaneous_interval_shows(rivals: int) -> Non
 def test_of_lower_is_better_the_verdict_turns_round() -> None:
     assert [verdict((0.1, 0.2), mode) for mode in ("max", "min")] == ["better", "worse"]
     assert verdict((-0.1, 0.2), "min") == "no difference shown"
+
+
+@pytest.mark.parametrize("pairs", [[math.nan] * 3, [math.inf, 1.0, 2.0]], ids=["nan", "inf"])
+def test_what_is_no_number_shows_nothing(pairs: list[float]) -> None:
+    assert verdict((math.nan, math.nan), "min") == verdict((math.nan, math.nan), "max") == "no difference shown"
+    with pytest.raises(RequestError, match="finite numbers"):
+        difference(pairs)
+
+
+def test_rounding_shows_no_difference_and_foretells_no_number_of_seeds() -> None:
+    about = {"monitor": "rmse", "mode": "min"}
+    results = {
+        name: {seed: {"test": {"rmse": value + seed * 1e-12}, **about} for seed in range(3)}
+        for name, value in (("baseline", 1.25), ("kd", 1.25 + 1e-9))
+    }
+    row = summarise(results)["kd"]
+    assert row["verdict"] == "no difference shown"
+    assert "needed" not in row
 
 
 def test_of_one_seed_the_test_samples_error_is_mcnemars() -> None:

@@ -14,13 +14,16 @@ import torch
 from limbeck.data import DataSet, InMemory
 from limbeck.errors import RequestError
 from limbeck.recipes.read import check
+from limbeck.recipes.schema import Recipe
 from limbeck.runs.machine import Machine
 from limbeck.tasks import Regression
 from limbeck.tuning import fresh as fresh_module
 from limbeck.tuning import search as search_module
 from limbeck.tuning.asked import Asked
 from limbeck.tuning.budget import Budget
+from limbeck.tuning.contenders import Contender
 from limbeck.tuning.search import Search
+from limbeck.tuning.trainer import Trained, Trainer
 from limbeck.tuning.tune import tune
 
 SMALL: dict[str, Any] = {
@@ -85,6 +88,29 @@ def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path, monkeypatch
         one = found[name]["history"][1]
         assert (one["state"], one["value"], one["reason"]) == ("failed", None, f"validation accuracy is {failed}")
         assert found[name]["best"]["trial"] == best
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_error_of_the_users_own_code_ends_a_trial_but_the_first_one_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    train = Trainer.train
+
+    def failing(self: Trainer, contender: Contender, recipe: Recipe, out: Path, **given: Any) -> Trained:
+        if out.name.endswith(f"-{number}"):
+            raise KeyError("a key of their own")
+        return train(self, contender, recipe, out, **given)
+
+    monkeypatch.setattr(Trainer, "train", failing)
+    if number == 0:
+        with pytest.raises(KeyError) as raised:
+            go(tmp_path / "out", trials=3)
+        assert raised.value.__notes__ == ["baseline, trial 1"]
+        return
+    found = go(tmp_path / "out", trials=3)
+    for name in ("baseline", "recipe"):
+        assert [one["state"] == "failed" for one in found[name]["history"]] == [False, True, False]
+        assert found[name]["history"][1]["reason"] == "'a key of their own'"
 
 
 def test_a_search_may_be_resumed_with_fewer_fresh_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,25 @@ def test_a_left_trial_is_taken_over_once(tmp_path: Path) -> None:
     assert [trial.number for trial in other.left()] == [0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells when a process began on Linux alone")
+def test_a_process_number_that_lives_again_owns_no_trial(tmp_path: Path) -> None:
+    study = Study(opened(str(own(tmp_path)), tmp_path), "search", "max", 0, shared=True)
+    trial = study.start(3)
+    assert trial is not None
+    owner = trial.user_attrs[studies.OWNER] | {"process": os.getppid()}
+    for began, left in ((studies._began(os.getppid()), []), ("another boot 5", [0])):
+        trial.set_user_attr(studies.OWNER, owner | {"began": began})
+        assert [one.number for one in study.left()] == left
+
+
+def test_a_surplus_trial_whose_process_was_killed_is_not_trained(tmp_path: Path) -> None:
+    study = Study(opened(str(own(tmp_path)), tmp_path), "search", "max", 0, shared=False)
+    study.start(1)
+    study.study.ask()  # and killed before it saw that there are enough
+    assert [one.number for one in study.left(1)] == [0]
+    assert study.spent().trials == 1
+
+
 def test_searches_of_other_budgets_do_not_meet_in_a_storage(tmp_path: Path) -> None:
     storage = str(tmp_path / "search.log")
     short = go(tmp_path / "short", trials=1, storage=storage)

@@ -442,7 +442,7 @@ def test_students_that_cost_too_much_are_not_trained(tmp_path: Path) -> None:
     for limits, message in ((Limits(mb=1e-3), r"has 0.00184 MB, and at most 0.001"), (Limits(ms=1e-9), "takes .* ms")):
         with pytest.raises(RequestError, match=message):
             go(tmp_path / "none", at_most=limits)
-    assert (limits_of("ms=5, mb=2"), limits_of(None)) == (Limits(5.0, 2.0), Limits())
+    assert (limits_of("ms=5, mb = 2"), limits_of(None)) == (Limits(5.0, 2.0), Limits())
     for text in ("ms", "mb=-1", "ms=a", "mb=inf", "gb=1"):
         with pytest.raises(RequestError, match="at-most"):
             limits_of(text)

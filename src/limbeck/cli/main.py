@@ -56,5 +56,6 @@ def _report(error: Exception) -> int:
         message, status = "there is not enough memory; take a smaller model, batch or image", 1
     else:
         message, status = f"{type(error).__name__}: {error} (--debug shows where)", 1
+    message = ": ".join([*getattr(error, "__notes__", ()), message])
     print(NAME + one_line(message, LINE - len(NAME)), file=sys.stderr)  # noqa: T201
     return status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +75,11 @@ def asked_for(
     names = named(methods, variants)
     if not seeds:
         raise RequestError("a comparison needs at least one seed")
-    check_teachers(teacher_count, recipe, len(seeds))
+    if effect is not None and not 0 < effect < math.inf:
+        raise RequestError(f"--effect is the size of a difference, a number above 0, not {effect:g}")
     if max_seeds is not None and teacher_count > 1:
         raise RequestError("--until decided adds seeds of one teacher; leave --teachers out, or give --seeds instead")
+    check_teachers(teacher_count, recipe, seeds)
     plan = None if max_seeds is None else Plan(len(seeds), max_seeds)
     if folder is not None:
         check_same(folder, plan)

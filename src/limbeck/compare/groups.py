@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ class Group:
     """The students of one teacher.
 
     Attributes:
-        number: Which one, from 0; the teacher's seed is the recipe's plus this.
+        number: Which one, from 0; a single teacher's seed is the recipe's plus this.
         recipes: By method, with this teacher.
         found: The teacher; several where the recipe has several.
         origins: What the group's students have in common.
@@ -45,10 +46,12 @@ def group_of(seed: int, count: int) -> int:
 
 
 def with_teacher(recipe: schema.Recipe, number: int) -> schema.Recipe:
-    """The recipe with its teachers' seeds moved on by the number of their group."""
+    """The recipe with its teachers' seeds moved on by the number of their group; no two groups have one in common."""
     if not number:
         return recipe
-    moved = [one.model_copy(update={"seed": one.seed + number}) for one in recipe.teachers]
+    seeds = [one.seed for one in recipe.teachers]
+    step = number * (max(seeds) - min(seeds) + 1)
+    moved = [one.model_copy(update={"seed": one.seed + step}) for one in recipe.teachers]
     return recipe.model_copy(update={"teacher": moved if isinstance(recipe.teacher, list) else moved[0]})
 
 
@@ -58,8 +61,8 @@ def candidates(recipe: schema.Recipe, number: int, data: DataSet, machine: Machi
     return [replace(one, name=f"{one.name}-seed{one.spec.seed}") for one in found] if number else found
 
 
-def check_teachers(count: int, recipe: schema.Recipe, seeds: int) -> None:
-    """Raise RequestError where so many teachers cannot be had, or have no student each."""
+def check_teachers(count: int, recipe: schema.Recipe, seeds: Sequence[int]) -> None:
+    """Raise RequestError where so many teachers cannot be had, or have not as many students each."""
     if count == 1:
         return
     if not recipe.teachers:
@@ -69,8 +72,12 @@ def check_teachers(count: int, recipe: schema.Recipe, seeds: int) -> None:
             f"--teachers {count} trains a teacher for each of {count} seeds, and this recipe's comes trained; leave it "
             "out, or let the recipe train one: teacher.epochs"
         )
-    if count > seeds:
-        raise RequestError(f"{count} teachers need as many seeds, and there are {seeds}: --seeds {count}")
+    students = Counter(group_of(seed, count) for seed in seeds)
+    if len(students) < count or len(set(students.values())) > 1:
+        raise RequestError(
+            f"{count} teachers take turns among the seeds, and each needs as many students; there are {len(seeds)} "
+            f"seeds: --seeds {count * -(-len(seeds) // count)}"
+        )
 
 
 def entries(groups: Sequence[Group], seeds: Sequence[int], job: Job) -> list[dict[str, Any]]:

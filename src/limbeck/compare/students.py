@@ -14,13 +14,13 @@ from limbeck.compare.cells import BACKBONE, BASELINE, Cell
 from limbeck.compare.groups import Group, group_of
 from limbeck.engine.devices.fabric import from_first
 from limbeck.engine.saving.files import write_json, write_text
-from limbeck.errors import RunError
+from limbeck.errors import RunError, whose
 from limbeck.models import parameter_count
 from limbeck.notices import speaking_for, tell
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import components, hits, identity, learners, quantized, teachers
-from limbeck.runs.entry import score
+from limbeck.runs.entry import check_finite, score
 from limbeck.runs.folder import RECIPE, RESULT, read_result
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger, Outputs
@@ -149,9 +149,11 @@ def carry_out(job: Job, cell: Cell, found: Sequence[teachers.Candidate]) -> None
     if job.fabric.is_global_zero:
         identity.write(job.out, cell.made_of)
         write_text(job.out / RECIPE, dump(job.recipe))
-    student, judge = begun(job, found)
-    trained = _trained(replace(job, recipe=quantized.before(job.recipe)), cell, student, found)
-    tested, right = _tested(job, trained, judge)
+    with whose(f"{cell.method}, seed {cell.seed}"):
+        student, judge = begun(job, found)
+        trained = _trained(replace(job, recipe=quantized.before(job.recipe)), cell, student, found)
+        tested, right = _tested(job, trained, judge)
+        check_finite(tested)
     if cell.method == BACKBONE:
         deepest = job.recipe.student.options["exit"]
         tested[f"test_{tested['monitor']}/exit {deepest}/{deepest}"] = score(tested)

@@ -11,12 +11,15 @@ from typing import Any
 from limbeck.compare.cells import BACKBONE, BASELINE
 from limbeck.compare.intervals import CONFIDENCE, POWER, Interval, Paired, quantile, seeds_needed
 from limbeck.compare.pairs import paired
+from limbeck.errors import RequestError
 from limbeck.runs.entry import score
 
 BySeed = Mapping[int, Mapping[str, Any]]
 """A method's results by their seeds."""
 DECIDED = ("better", "worse")
 ONE_SEED, NONE_SHOWN = "one seed shows nothing", "no difference shown"
+ROUNDING = 1e-6
+"""Share of a score, other than an accuracy, by which rounding alone may move it; no spread is taken for less."""
 VERDICT = ("difference", "interval", "simultaneous", "verdict")
 """What a method's entry in compare.json has that differs from the baseline's."""
 
@@ -140,18 +143,23 @@ def _beside(
 ) -> dict[str, Any]:
     """The differences in pairs of one seed; nothing where the two share none."""
     first = _first(results[one[0]])
-    resolution = 1 / rules.samples if rules.samples and first["monitor"] == "accuracy" else 0.0
+    if first["monitor"] == "accuracy":
+        least = 1 / rules.samples / math.sqrt(6) if rules.samples else 0.0
+    else:
+        least = ROUNDING * max(map(abs, other[1].values()), default=0.0)
     hits = [
         {seed: result["hits"][which] for seed, result in results[name].items() if which in result.get("hits", {})}
         for (name, _), which in ((one, ours), (other, theirs))
     ]
-    found = paired(one[1], other[1], hits[0], hits[1], rules.groups, least=resolution / math.sqrt(6))
+    found = paired(one[1], other[1], hits[0], hits[1], rules.groups, least)
     if found is None:
         return {}
-    error = (1 - CONFIDENCE) / rivals
-    entry = judged(found, error * rules.share(len(found.pairs)), first["mode"])
-    if effect and len(found.pairs) > 1:
-        entry["needed"] = {"difference": effect, "power": POWER, "seeds": seeds_needed(found, effect, error)}
+    error, share = (1 - CONFIDENCE) / rivals, rules.share(len(found.pairs))
+    entry = judged(found, error * share, first["mode"])
+    if effect and len(found.pairs) > 1 and found.spread > found.least:  # of a floor nothing can be estimated
+        pairs = seeds_needed(found, effect, error * share)
+        students = len(set(one[1]) & set(other[1])) // len(found.pairs)  # of each teacher, where that varies
+        entry["needed"] = {"difference": effect, "power": POWER, "seeds": pairs and pairs * students}
     return entry
 
 
@@ -161,11 +169,16 @@ def difference(pairs: Sequence[float], rivals: int = 1, resolution: float = 0.0,
     Accuracies come in steps of `resolution`. Two of them, so rounded, leave a difference uncertain by a standard
     deviation of resolution / √6, and no spread is taken for less: a few seeds that agree to the sample prove nothing.
 
+    Raises:
+        RequestError: A difference is not finite.
+
     >>> difference([0.010, 0.012, 0.011])["verdict"]
     'better'
     >>> difference([0.010, -0.012, 0.011])["verdict"]
     'no difference shown'
     """
+    if not all(map(math.isfinite, pairs)):
+        raise RequestError(f"differences of scores are finite numbers, and these are {list(pairs)}")
     return judged(Paired(pairs, resolution / math.sqrt(6)), (1 - CONFIDENCE) / rivals, mode)
 
 
@@ -186,7 +199,7 @@ def verdict(simultaneous: Interval | None, mode: str) -> str:
     if simultaneous is None:
         return ONE_SEED
     low, high = simultaneous
-    if low <= 0 <= high:
+    if not (low > 0 or high < 0):  # which an interval that is no number is not either
         return NONE_SHOWN
     return "better" if (low > 0) == (mode == "max") else "worse"
 

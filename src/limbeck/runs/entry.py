@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from limbeck.errors import RunError
 
 if TYPE_CHECKING:
     from limbeck.measure.evaluation import Evaluation
@@ -11,7 +14,13 @@ if TYPE_CHECKING:
 
 
 def tested(metrics: Mapping[str, float], monitor: str, mode: str) -> dict[str, Any]:
-    """The entry of a model: `test` with all its metrics, `monitor` and `mode`, and `test_MONITOR` by itself."""
+    """The entry of a model: `test` with all its metrics, `monitor` and `mode`, and `test_MONITOR` by itself.
+
+    Raises:
+        RunError: The monitor is no number.
+    """
+    if monitor not in metrics:  # which has no place for a NaN
+        raise RunError(f"the {label(monitor)} on the test set is no number: the outputs there are not finite")
     return {f"test_{monitor}": metrics[monitor], "test": dict(metrics), "monitor": monitor, "mode": mode}
 
 
@@ -28,6 +37,12 @@ def trial(recipe: Recipe) -> dict[str, Any]:
 def score(entry: Mapping[str, Any]) -> float:
     """The metric of an entry that counts."""
     return float(entry["test"][entry["monitor"]])
+
+
+def check_finite(entry: Mapping[str, Any]) -> None:
+    """Raise RunError for an entry whose score is infinite, and so cannot be compared."""
+    if not math.isfinite(score(entry)):
+        raise RunError(f"the {label(entry['monitor'])} on the test set is {score(entry)}, and cannot be compared")
 
 
 def metric(entry: Mapping[str, Any], name: str) -> float | None:

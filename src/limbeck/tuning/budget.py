@@ -27,9 +27,13 @@ class Budget:
     seconds: float | None = None
 
     @classmethod
-    def shared(cls, trials: int, minutes: float | None, contenders: int) -> Budget:
-        """The budget of one of several contenders that share these minutes equally."""
-        return cls(trials, None if minutes is None else 60 * minutes / contenders)
+    def shared(cls, trials: int, minutes: float | None, contenders: int, processes: int = 1) -> Budget:
+        """The budget of one of several contenders that share these minutes of each process equally.
+
+        >>> Budget.shared(9, minutes=10, contenders=2, processes=4)
+        Budget(trials=9, seconds=1200.0)
+        """
+        return cls(trials, None if minutes is None else 60 * minutes * processes / contenders)
 
     def due(self, spent: Mapping[str, Spent]) -> str | None:
         """Whose trial is next: of those with the fewest the first; None where the search is over.

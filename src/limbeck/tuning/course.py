@@ -58,6 +58,7 @@ class Course:
         shared: Whether other processes are at work on it too.
         root: Folder of the data.
         say: Is told of each training.
+        processes: How many of this command's work on it.
     """
 
     trainer: Trainer
@@ -68,6 +69,7 @@ class Course:
     shared: bool
     root: Path
     say: Say
+    processes: int = 1
 
     def ask(self) -> float:
         """Precompute what trials will ask the teacher; the seconds that it took."""
@@ -77,7 +79,7 @@ class Course:
         """Carry out what is due, and wait for what others are at."""
         everyone, asked = self.prepared.contenders, self.asked
         studies = {one.name: self._study(one.name, f"{self.begun.drawn_by} {one.name}") for one in everyone}
-        budget = Budget.shared(asked.trials, asked.minutes, len(everyone))
+        budget = Budget.shared(asked.trials, asked.minutes, len(everyone), self.processes)
         search = Search(everyone, studies, self.trainer, budget, self.say, asked.at_most)
         search.run()
         best = {one.name: search.best(one) for one in everyone}

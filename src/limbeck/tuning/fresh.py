@@ -17,10 +17,11 @@ from limbeck.compare.verdicts import Rules, summarise
 from limbeck.data import DataSet
 from limbeck.data.overlap import overlap_note
 from limbeck.engine.saving.files import write_json, write_text
+from limbeck.errors import whose
 from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import hits, identity
-from limbeck.runs.entry import score
+from limbeck.runs.entry import check_finite, score
 from limbeck.runs.folder import RECIPE, RESULT
 from limbeck.runs.identity import Origins
 from limbeck.tuning.contenders import Contender
@@ -105,9 +106,11 @@ class Fresh:
         identity.write(out, made_of)
         write_text(out / RECIPE, dump(recipe))
         watch = Watch(self.trainer.monitor, lambda: self.study.beat(trial))
-        trained = self.trainer.train(contender, recipe, out, resume=resume, data=self.data, watch=watch)
-        scores = curve(out, self.trainer.monitor)
-        result = {**trained.tested(), "validation": score_of(scores, recipe, self.trainer.mode)}
+        with whose(f"{contender.label}, fresh seed {seed}"):
+            trained = self.trainer.train(contender, recipe, out, resume=resume, data=self.data, watch=watch)
+            scores = curve(out, self.trainer.monitor)
+            result = {**trained.tested(), "validation": score_of(scores, recipe, self.trainer.mode)}
+            check_finite(result)
         about = {"method": contender.name, "seed": seed, "identity": identity.digest(made_of)}
         write_json(out / RESULT, {**about, **result})
         seconds = round(time.perf_counter() - began, 3)

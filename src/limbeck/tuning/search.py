@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import RunError, reason_of
 from limbeck.notices import muted
 from limbeck.recipes import schema
 from limbeck.tuning.budget import Budget
@@ -59,13 +59,14 @@ class Search:
         """Carry out all trials that are due, and wait for those of other processes.
 
         Raises:
-            RequestError: A contender cannot be trained by the recipe's own settings.
+            RequestError: A contender cannot be trained by the recipe's own settings; code of the user's own may raise
+                anything else there, and its error has a note of whose trial it was.
             RunError: Of a contender no trial came to its end.
         """
         by_name = {one.name: one for one in self.contenders}
         while True:
             for contender in self.contenders:
-                for trial in self.studies[contender.name].left():
+                for trial in self.studies[contender.name].left(self.budget.trials):
                     self._carry_out(contender, trial)
             name = self.budget.due({name: study.spent() for name, study in self.studies.items()})
             if name is not None:
@@ -122,10 +123,11 @@ class Search:
                     lambda scores: self._lost(scores, recipe, before) is not None,
                 )
                 self.trainer.train(contender, recipe, out, resume=out.exists(), watch=watch)
-        except (RunError, RequestError) as error:
-            if isinstance(error, RequestError) and trial.number == 0:
+        except Exception as error:  # the user's own code may raise anything
+            if trial.number == 0 and not isinstance(error, RunError):
+                error.add_note(f"{contender.label}, trial 1")
                 raise
-            return {**record, "state": "failed", "reason": str(error), "epochs": 0, "curve": []}
+            return {**record, "state": "failed", "reason": reason_of(error), "epochs": 0, "curve": []}
         scores = curve(out, monitor)
         if (epochs := self._lost(scores, recipe, before)) is not None:
             record["state"], scores = "pruned", scores[:epochs]

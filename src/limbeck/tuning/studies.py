@@ -118,21 +118,20 @@ class Study:
     def start(self, most: int) -> Trial | None:
         """A new trial of at most so many; None where others have begun the last one."""
         trial = self.study.ask()
-        before = [one for one in self._trials() if one.number < trial.number]
-        if len(before) >= most:
-            trial.set_user_attr(EXCESS, True)
-            self.study.tell(trial, state=TrialState.FAIL)
+        if self._is_excess(trial, most):
             return None
         self._own(trial)
         return trial
 
-    def left(self) -> list[Trial]:
-        """The trials that were begun by processes that are gone, to be done again."""
+    def left(self, most: int | None = None) -> list[Trial]:
+        """The trials that were begun by processes that are gone, to be done again; at most so many in all."""
         gone = [one for one in self._trials() if one.state == TrialState.RUNNING and self._gone(one)]
         found = []
         for one in filter(self._taken, gone):
-            found.append(Trial(self.study, self._id(one.number)))
-            self._own(found[-1])
+            trial = Trial(self.study, self._id(one.number))
+            if most is None or not self._is_excess(trial, most):
+                found.append(trial)
+                self._own(trial)
         return found
 
     def busy(self) -> bool:
@@ -192,6 +191,14 @@ class Study:
             return {}
         return {key: float(share) for key, share in found.items()}
 
+    def _is_excess(self, trial: Trial, most: int) -> bool:
+        """Whether others have begun so many before it; then it is given up, also where that was about to be done."""
+        if sum(one.number < trial.number for one in self._trials()) < most:
+            return False
+        trial.set_user_attr(EXCESS, True)
+        self.study.tell(trial, state=TrialState.FAIL)
+        return True
+
     def _drawn(self, trial: Trial, key: str, domain: Domain) -> Any:
         self.study.sampler = self._sampler(trial.number, key)
         if isinstance(domain, Choices):
@@ -204,7 +211,8 @@ class Study:
 
     def _own(self, trial: Trial) -> None:
         if self.shared:
-            mine = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
+            process = os.getpid()
+            mine = {"host": socket.gethostname(), "process": process, "began": _began(process), "at": time.time()}
             trial.set_user_attr(OWNER, mine)
 
     def _sampler(self, number: int, key: str) -> TPESampler:
@@ -240,7 +248,7 @@ class Study:
         if not self.shared or (owner is not None and "released" in owner):
             return True
         if owner is not None and owner["host"] == socket.gethostname():
-            return not _alive(owner["process"])
+            return not _alive(owner["process"], owner.get("began"))
         now = time.monotonic()
         heard, since = self._heard.setdefault(one.number, (owner, now))
         if heard != owner:
@@ -259,11 +267,21 @@ def _distribution(domain: Domain) -> Any:
     return IntDistribution(int(low), int(high), step=int(step)) if whole else FloatDistribution(low, high, step=step)
 
 
-def _alive(process: int) -> bool:
+def _alive(process: int, began: str | None) -> bool:
+    """Whether a process of this machine is there, and the same one: its number may be another's by now."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        return True
-    return process != os.getpid()
+        pass
+    return process != os.getpid() and (began is None or began == _began(process))
+
+
+def _began(process: int) -> str | None:
+    """When a process began, as Linux tells it: the boot, and the ticks since; None where that is not known."""
+    try:
+        ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {ticks}"
+    except (OSError, IndexError):
+        return None

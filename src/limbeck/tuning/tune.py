@@ -104,7 +104,8 @@ def tune(
         job = decided(job, [one.recipe for one in prepared.contenders if one.taught], prepared.student, prepared.found)
         say: Say = tell if machine.progress else silent
         trainer, several = Trainer(job, prepared.found), named.shared or pool is not None
-        course = courses.Course(trainer, prepared, asked, storage, named, several, root, say)
+        processes = pool.places() if pool else 1
+        course = courses.Course(trainer, prepared, asked, storage, named, several, root, say, processes)
         asking = workers.share_out(course, pool, machine) if pool else course.ask()
         outcome = course.run()
         _write_winners(folder, outcome, prepared, trainer.monitor)

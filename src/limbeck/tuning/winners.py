@@ -37,7 +37,9 @@ def write_winner(
         "Changed by the search:" if changed else "Changed by the search: nothing; the recipe's own setting was best.",
         *(f"  {key}: {as_text(value)}" for key, value in changed.items()),
     ]
-    if not contender.taught:
+    if contender.taught:
+        lines.append("The row `baseline` of limbeck run has these settings too, and not its own best ones.")
+    else:
         lines.append("It is the baseline's: the row `baseline` of limbeck run has these settings.")
     path = folder / f"best-{contender.folder}.yaml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -43,6 +43,7 @@ class Order:
         trainings: How many students have the same teacher.
         outputs: Where teacher outputs came from, as far as that is known.
         shared: Where the processes share those in memory.
+        processes: How many there are.
     """
 
     recipe: schema.Recipe
@@ -58,6 +59,7 @@ class Order:
     trainings: int
     outputs: Mapping[str, Outputs]
     shared: Path | None
+    processes: int
 
 
 def share_out(course: Course, pool: Pool, machine: Machine) -> float:
@@ -71,11 +73,11 @@ def share_out(course: Course, pool: Pool, machine: Machine) -> float:
     order = Order(
         ready.recipe, everyone, ready.made_of, course.asked, course.begun, course.asked.storage or str(own(job.out)),
         course.root.absolute(), job.out.absolute(), replace(machine, loggers=()), job.compile, job.trainings,
-        job.outputs.known, job.shared,
+        job.outputs.known, job.shared, course.processes,
     )  # fmt: skip
     trainings = len(everyone) * max(course.asked.trials, course.asked.fresh)
     seconds = 0.0
-    for took, noted in pool.map(work, [order] * min(pool.places(), trainings)):
+    for took, noted in pool.map(work, [order] * min(course.processes, trainings)):
         job.outputs.merge(noted)
         seconds = max(seconds, took)  # each counts all of them, also those that another one has computed
     return seconds
@@ -92,7 +94,7 @@ def work(order: Order) -> tuple[float, dict[str, Outputs]]:
     say: Say = tell if order.machine.progress else silent
     trainer = Trainer(job, ready.found)
     storage = opened(order.storage, order.folder)
-    course = Course(trainer, ready, order.asked, storage, order.begun, True, order.root, say)
+    course = Course(trainer, ready, order.asked, storage, order.begun, True, order.root, say, order.processes)
     seconds = course.ask()
     course.run()
     return seconds, {key: one for key, one in job.outputs.known.items() if order.outputs.get(key) != one}
