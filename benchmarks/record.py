@@ -48,8 +48,9 @@ PUBLISHED = {
     f"system gives no accuracy. {BUSY}",
     "cifar10-mobilenet:best": "A short run: 5,000 training images, and 5,000 of the test set. The teacher is a "
     f"checkpoint of others, trained on the whole training set. {BUSY}",
-    "cifar10-pair": "The teacher is a ResNet-56, a checkpoint of others. The other four methods of cifar10-pair:resnet8 "
-    f"were not run: they take a night of two cores, by the same command with --methods kd,dist,dkd,crd,rkd. {BUSY}",
+    "cifar10-pair": "The teacher is a ResNet-56, a checkpoint of others. The other four methods of "
+    "cifar10-pair:resnet8 were not run: they take a night of two cores, by the same command with --methods "
+    f"kd,dist,dkd,crd,rkd. {BUSY}",
     "cifar10-pair:resnet8": f"The teacher is a ResNet-56, a checkpoint of others. {BUSY}",
     "digits": BUSY,
     "lm-tiny": "Batch size and learning rates were changed once after a test table had been seen; the seeds 1 and 2 "
