@@ -32,8 +32,11 @@ def test_wrong_requests(options: list[object], said: str, limbeck: Limbeck, tmp_
 @pytest.mark.parametrize(
     ("outputs", "said"),
     [
-        ("nan", "limbeck: baseline, seed 0: the RMSE on the test set is no number: the outputs there are not finite"),
-        ("inf", "limbeck: baseline, seed 0: the RMSE on the test set is inf, and cannot be compared"),
+        (
+            "nan",
+            "limbeck: baseline, seed 0: the RMSE on held-out samples is no number: the outputs there are not finite",
+        ),
+        ("inf", "limbeck: baseline, seed 0: the RMSE on held-out samples is inf, and cannot be compared"),
         ("oops", "limbeck: baseline, seed 0: ValueError: could not convert string to float: 'oops' (--debug"),
     ],
 )

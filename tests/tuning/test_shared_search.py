@@ -22,7 +22,7 @@ from limbeck.tuning.asked import Asked
 from limbeck.tuning.limits import Limits
 from limbeck.tuning.prepared import prepare
 from limbeck.tuning.space import NOTHING, read_space
-from limbeck.tuning.studies import Study, opened, own, release
+from limbeck.tuning.studies import Study, open_storage, own, release
 from limbeck.tuning.trainer import Watch
 from limbeck.tuning.tune import tune
 
@@ -109,7 +109,7 @@ def test_two_processes_give_everybody_as_many_trials_and_fresh_seeds(
 
 def test_a_left_trial_is_taken_over_once(tmp_path: Path) -> None:
     def study(shared: bool) -> Study:
-        return Study(opened(str(own(tmp_path)), tmp_path), "search", "max", 0, shared)
+        return Study(open_storage(str(own(tmp_path)), tmp_path), "search", "max", 0, shared)
 
     study(shared=False).start(3)  # by a search of one process, which says nothing of itself
     one, other = study(shared=True), study(shared=True)
@@ -126,7 +126,7 @@ def test_a_left_trial_is_taken_over_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells when a process began on Linux alone")
 def test_a_process_number_that_lives_again_owns_no_trial(tmp_path: Path) -> None:
-    study = Study(opened(str(own(tmp_path)), tmp_path), "search", "max", 0, shared=True)
+    study = Study(open_storage(str(own(tmp_path)), tmp_path), "search", "max", 0, shared=True)
     trial = study.start(3)
     assert trial is not None
     owner = trial.user_attrs[studies.OWNER] | {"process": os.getppid()}
@@ -136,7 +136,7 @@ def test_a_process_number_that_lives_again_owns_no_trial(tmp_path: Path) -> None
 
 
 def test_a_surplus_trial_whose_process_was_killed_is_not_trained(tmp_path: Path) -> None:
-    study = Study(opened(str(own(tmp_path)), tmp_path), "search", "max", 0, shared=False)
+    study = Study(open_storage(str(own(tmp_path)), tmp_path), "search", "max", 0, shared=False)
     study.start(1)
     study.study.ask()  # and killed before it saw that there are enough
     assert [one.number for one in study.left(1)] == [0]

@@ -29,7 +29,7 @@ from limbeck.tuning.asked import Asked
 from limbeck.tuning.limits import Limits, limits_of
 from limbeck.tuning.search import best_of
 from limbeck.tuning.space import read_space
-from limbeck.tuning.studies import Study, opened
+from limbeck.tuning.studies import Study, open_storage
 from limbeck.tuning.trainer import Watch
 from limbeck.tuning.tune import tune
 
@@ -315,7 +315,7 @@ def test_processes_share_one_search(whole: dict[str, Any], tmp_path: Path, monke
 
 def test_a_trial_is_begun_once_and_taken_over_from_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path / "search.log")
-    pair = [Study(opened(place, tmp_path), "search", "max", 0, shared=True) for _ in range(2)]
+    pair = [Study(open_storage(place, tmp_path), "search", "max", 0, shared=True) for _ in range(2)]
     monkeypatch.setattr(studies.os, "getpid", os.getppid)  # another process, which lives
     begun = [one.start(3) for one in (pair[0], pair[1], pair[0], pair[1], pair[0])]
     assert [one and one.number for one in begun] == [0, 1, 2, None, None]
@@ -342,7 +342,7 @@ def test_values_do_not_depend_on_where_a_trial_was_interrupted(tmp_path: Path) -
     for halfway in (False, True):
         folder = tmp_path / str(halfway)
         folder.mkdir()
-        study = Study(opened(None, folder), "search", "max", 7, shared=False)
+        study = Study(open_storage(None, folder), "search", "max", 7, shared=False)
         study.start(9)
         trial = study.start(9)
         assert trial is not None
@@ -356,7 +356,7 @@ def test_values_do_not_depend_on_where_a_trial_was_interrupted(tmp_path: Path) -
 def test_importances_find_the_key_that_matters(tmp_path: Path) -> None:
     given = read_space({"optimizer.lr": {"low": 0.0, "high": 1.0}, "max_grad_norm": {"low": 0.0, "high": 1.0}}, "", [])
     space = {key: one for key, one in given.shared.items() if one is not None}
-    study = Study(opened(None, tmp_path), "search", "max", 0, shared=False)
+    study = Study(open_storage(None, tmp_path), "search", "max", 0, shared=False)
     for number in range(16):
         trial = study.start(16)
         assert trial is not None

@@ -16,7 +16,7 @@ from limbeck import Distiller, Hardware, Saving, fit
 from limbeck.data import InMemory, make_loader
 from limbeck.engine import Run
 from limbeck.tuning import studies
-from limbeck.tuning.studies import Study, opened
+from limbeck.tuning.studies import Study, open_storage
 from limbeck.tuning.trainer import PHASE, Watch
 
 
@@ -62,7 +62,9 @@ def test_what_was_killed_in_the_moment_it_lost_trains_no_further_epoch(blobs: In
 
 
 def test_a_sign_of_life_that_is_lost_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = (Study(opened(str(tmp_path / "log"), tmp_path), "search", "max", 0, shared=True) for _ in range(2))
+    one, other = (
+        Study(open_storage(str(tmp_path / "log"), tmp_path), "search", "max", 0, shared=True) for _ in range(2)
+    )
     slow = one.start(2)
     assert slow is not None
     one.beat(slow)

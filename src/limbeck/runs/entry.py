@@ -20,7 +20,7 @@ def tested(metrics: Mapping[str, float], monitor: str, mode: str) -> dict[str, A
         RunError: The monitor is no number.
     """
     if monitor not in metrics:  # which has no place for a NaN
-        raise RunError(f"the {label(monitor)} on the test set is no number: the outputs there are not finite")
+        raise RunError(f"the {label(monitor)} on held-out samples is no number: the outputs there are not finite")
     return {f"test_{monitor}": metrics[monitor], "test": dict(metrics), "monitor": monitor, "mode": mode}
 
 
@@ -42,7 +42,7 @@ def score(entry: Mapping[str, Any]) -> float:
 def check_finite(entry: Mapping[str, Any]) -> None:
     """Raise RunError for an entry whose score is infinite, and so cannot be compared."""
     if not math.isfinite(score(entry)):
-        raise RunError(f"the {label(entry['monitor'])} on the test set is {score(entry)}, and cannot be compared")
+        raise RunError(f"the {label(entry['monitor'])} on held-out samples is {score(entry)}, and cannot be compared")
 
 
 def metric(entry: Mapping[str, Any], name: str) -> float | None:

@@ -89,7 +89,7 @@ def limits_of(text: str | None) -> Limits:
         return Limits()
     found: dict[str, float] = {}
     for part in text.split(","):
-        name, value = (side.strip() for side in (*part.split("=", 1), "")[:2])
+        name, _, value = map(str.strip, part.partition("="))
         if name not in NAMES:
             raise unknown("limit of --at-most", name, NAMES)
         try:

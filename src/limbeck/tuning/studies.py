@@ -46,7 +46,7 @@ STATES = {
 }
 
 
-def opened(place: str | None, folder: Path) -> BaseStorage:
+def open_storage(place: str | None, folder: Path) -> BaseStorage:
     """The storage at an address such as sqlite:///search.db or a path; without one, a journal in the folder.
 
     Raises:

@@ -16,8 +16,7 @@ from limbeck.recipes import schema
 from limbeck.recipes.read import dump
 from limbeck.runs import identity, teachers
 from limbeck.runs.compiling import decided
-from limbeck.runs.folder import TUNED, choose
-from limbeck.runs.folder import opened as opened_folder
+from limbeck.runs.folder import TUNED, choose, opened
 from limbeck.runs.identity import Identity
 from limbeck.runs.machine import Machine
 from limbeck.runs.outputs.ledger import Ledger
@@ -80,20 +79,20 @@ def tune(
     prepared = prepare(recipe, asked.methods, variants or {}, asked.space, root, machine)
     _limit(prepared, asked.at_most)
     proposed = choose(out, f"tune-{recipe.name}", resume)
-    storage = studies.opened(asked.storage, proposed) if asked.storage else None
+    storage = studies.open_storage(asked.storage, proposed) if asked.storage else None
     named = begun(asked, prepared.name, proposed if resume else None)
     fabric = machine.fabric(prepared.recipe.precision)
     described = dump(prepared.recipe)
     fits = _refuser(prepared.made_of)
     with (
-        opened_folder(out, f"tune-{recipe.name}", described, resume, fabric, fits) as folder,
+        opened(out, f"tune-{recipe.name}", described, resume, fabric, fits) as folder,
         once(),
         sharing(folder, pool is not None) as shared,
     ):
         began(folder)
         named.write(folder)
         _describe(folder, prepared, machine)
-        storage = storage or studies.opened(None, folder)
+        storage = storage or studies.open_storage(None, folder)
         if not named.shared:
             studies.release(storage)
         for one in prepared.found:

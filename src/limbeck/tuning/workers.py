@@ -21,7 +21,7 @@ from limbeck.tuning.contenders import Contender
 from limbeck.tuning.course import Course
 from limbeck.tuning.prepared import Prepared, seen
 from limbeck.tuning.search import Say, silent
-from limbeck.tuning.studies import opened, own
+from limbeck.tuning.studies import open_storage, own
 from limbeck.tuning.trainer import Trainer
 
 
@@ -93,7 +93,7 @@ def work(order: Order) -> tuple[float, dict[str, Outputs]]:
     ready, job = _begun(order)
     say: Say = tell if order.machine.progress else silent
     trainer = Trainer(job, ready.found)
-    storage = opened(order.storage, order.folder)
+    storage = open_storage(order.storage, order.folder)
     course = Course(trainer, ready, order.asked, storage, order.begun, True, order.root, say, order.processes)
     seconds = course.ask()
     course.run()
