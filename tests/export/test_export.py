@@ -18,6 +18,7 @@ from limbeck.export import onnx as onnx_module
 from limbeck.models import mlp, multiply_adds, parameter_count
 from limbeck.models.load import load_network
 from limbeck.models.networks.multi_exit import MultiExit
+from limbeck.models.onnx_writer import exported
 from limbeck.recipes.read import check
 from limbeck.runs.machine import Machine
 from limbeck.runs.run import run
@@ -165,6 +166,20 @@ def test_an_exporter_that_the_newest_packages_do_not_fit_names_those_that_do(
         monkeypatch.setattr(torch, "__version__", version)
         with pytest.raises(RequestError, match=f"{ends}$"):
             onnx_module.write_onnx(tmp_path / "no.onnx", nn.Flatten(), {"shape": [1, 2, 2]})
+
+
+def test_a_file_that_takes_one_size_of_batches_alone_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+
+    def fixed(model: nn.Module, shape: tuple[int, ...], output: str, metadata: Any) -> tuple[bytes, int]:
+        return exported(model, (torch.rand(2, *shape),), ["input"], output, (None,), metadata)
+
+    monkeypatch.setattr(onnx_module, "converted", fixed)
+    with pytest.raises(RequestError, match="the file, made from 2 samples, fails on 1: "):
+        onnx_module.write_onnx(tmp_path / "no.onnx", nn.Flatten(), {"shape": [1, 2, 2]})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_which_exit_must_be_said(

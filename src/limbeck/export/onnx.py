@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.engine.saving.files import write_bytes
-from limbeck.errors import RunError
+from limbeck.errors import RequestError, RunError, reason_of
 from limbeck.models import preprocess
 from limbeck.models.logits import to_logits
 from limbeck.models.networks.staged import named
@@ -75,7 +75,13 @@ def _checked(model: nn.Module, content: bytes, shape: tuple[int, ...]) -> tuple[
     for size in (1, 3, 16):
         x = torch.rand(size, *shape, generator=generator)
         logits = model(x)
-        found: Tensor = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+        try:
+            found: Tensor = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+        except Exception as error:  # onnxruntime's errors have no class of their own in common
+            raise RequestError(
+                "this network cannot be written as ONNX: the file, made from 2 samples, fails on "
+                f"{size}: {reason_of(error)}"
+            ) from error
         largest = max(largest, difference(found, logits))
     return largest, logits.shape[1]
 
