@@ -26,6 +26,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Term(losses.mse, student=5), "term mse: student is a tap such as 'layer2', or some, not 5"),
     (lambda: Term(losses.mse, teacher=("a", 5)), r"term mse: teacher is a tap .*, not \('a', 5\)"),
     (
+        lambda: MutualDistiller([STUDENT, nn.Linear(4, 3)], temperature=True),
+        "temperature must be above 0 and finite, not True",
+    ),
+    (
         lambda: MutualDistiller([STUDENT, nn.Linear(4, 3)], temperature="4"),
         "temperature must be above 0 and finite, not '4'",
     ),

@@ -239,7 +239,9 @@ def check_targets(task: Task, output: Tensor, targets: Targets) -> None:
 
 
 def check_options(*, temperature: float, **weights: float) -> None:
-    """Raise RequestError for a temperature that is not above 0, or a weight below 0."""
+    """Raise RequestError for a temperature that is no number above 0, or a weight below 0."""
+    if not is_number(temperature):  # a loss takes a tensor too
+        raise RequestError(f"temperature must be above 0 and finite, not {shown(temperature)}")
     check_temperature(temperature)
     for name, weight in weights.items():
         if not (is_number(weight) and weight >= 0):

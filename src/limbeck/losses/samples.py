@@ -43,7 +43,7 @@ def known_labels(targets: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
         return targets.long(), None
     known = labelled(targets)
     if look:
-        in_range(targets[known], classes)
+        in_range(targets, classes, known)
     return targets.where(known, 0).long(), known
 
 

@@ -51,16 +51,20 @@ def class_indices(targets: Tensor, logits: Tensor) -> None:
         )
 
 
-def in_range(labels: Tensor, classes: int, *, what: str = "label", ignored: int | None = None) -> None:
+def in_range(
+    labels: Tensor, classes: int, known: Tensor | None = None, *, what: str = "label", ignored: int | None = None
+) -> None:
     """Raise RequestError unless labels, of any shape, are 0 or more and below the number of classes.
 
     Args:
-        labels: Without those that do not count.
+        labels: Class indices.
         classes: Of the student.
+        known: Which of them count; None for all.
         what: The message's word for a label.
         ignored: The label that does not count, where the message should say how to choose it.
     """
-    wrong = labels[(labels < 0) | (labels >= classes)]
+    beyond = (labels < 0) | (labels >= classes)
+    wrong = labels[beyond if known is None else beyond & known]
     if len(wrong):
         hint = "" if ignored is None else f"; a class that is to be left out is named by ignore_index (now {ignored})"
         raise RequestError(f"{what} {int(wrong[0])} is out of range: the student has {classes} classes{hint}")

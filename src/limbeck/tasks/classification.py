@@ -115,7 +115,7 @@ def _row(logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
     """
     labels = hard_labels(targets).long()
     known = labelled(labels)
-    in_range(labels[known], logits.shape[1], what="held-out label")
+    in_range(labels, logits.shape[1], known, what="held-out label")
     first = likeliest(logits)
     right = first == labels
     asked = torch.full_like(known, teacher is not None)

@@ -94,4 +94,4 @@ def check_classes(logits: Tensor, targets: Targets) -> None:
     classes, wanted = logits.shape[1], logits.shape[:1] + logits.shape[2:]
     if targets.shape != wanted:
         raise RequestError(f"class indices {tuple(targets.shape)} must have the shape {tuple(wanted)} for the student")
-    in_range(targets[labelled(targets)], classes)
+    in_range(targets, classes, labelled(targets))

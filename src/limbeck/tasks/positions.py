@@ -61,7 +61,7 @@ class Positions(Task):
                 f"{tuple(output.shape)}; these are {tuple(targets.shape)} of {targets.dtype}"
             )
         classes = output.shape[self.axis]
-        in_range(targets[self.known(targets)], classes, ignored=self.ignore_index)
+        in_range(targets, classes, self.known(targets), ignored=self.ignore_index)
 
     def known(self, targets: Targets) -> Tensor:
         known: Tensor = targets != self.ignore_index
@@ -170,7 +170,7 @@ def position_sums(
     classes = output.shape[axis]
     chosen, known = likeliest(output, axis), targets != ignored
     dtype = wide(output.device)
-    in_range(targets[known], classes, what="held-out label")
+    in_range(targets, classes, known, what="held-out label")
     logits = output.movedim(axis, 1)
     loss = F.cross_entropy(logits, targets.long(), ignore_index=ignored, reduction="sum").to(dtype)
     agreed = known & False if teacher is None else (chosen == likeliest(teacher, axis)) & known

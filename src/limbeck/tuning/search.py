@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limbeck.errors import RunError, reason_of
+from limbeck.errors import RunError, reason_of, whose
 from limbeck.notices import muted
 from limbeck.recipes import schema
 from limbeck.tuning.budget import Budget
@@ -99,7 +99,8 @@ class Search:
         before = best_of(study.records(), self.trainer.mode)
         out = self.trainer.job.out / "trials" / f"{contender.folder}-{trial.number}"
         began = time.perf_counter()
-        record = self._record(contender, trial, settings, out, before)
+        with whose(f"{contender.label}, trial {trial.number + 1}"):
+            record = self._record(contender, trial, settings, out, before)
         record["seconds"] = round(time.perf_counter() - began, 3)
         study.finish(trial, record)
         shutil.rmtree(out, ignore_errors=True)
@@ -125,7 +126,6 @@ class Search:
                 self.trainer.train(contender, recipe, out, resume=out.exists(), watch=watch)
         except Exception as error:  # the user's own code may raise anything
             if trial.number == 0 and not isinstance(error, RunError):
-                error.add_note(f"{contender.label}, trial 1")
                 raise
             return {**record, "state": "failed", "reason": reason_of(error), "epochs": 0, "curve": []}
         scores = curve(out, monitor)
